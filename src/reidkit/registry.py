@@ -1,0 +1,148 @@
+"""Names to components: losses, data sets, models, gallery engines.
+
+A component registers itself with a decorator in a file of its folder. The folder is imported when a
+name of that kind is first asked for; installed packages add theirs through the entry-point group
+``reidkit``; code that is not installed is reached by a dotted path, ``my_package.losses:MyLoss``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, Literal, TypeVar
+
+from reidkit.errors import ConfigError, UnknownName, did_you_mean
+
+Kind = Literal["loss", "dataset", "model", "gallery"]
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+FOLDERS: dict[str, str] = {
+    "loss": "reidkit.losses",
+    "dataset": "reidkit.datasets",
+    "model": "reidkit.models",
+    "gallery": "reidkit.galleries",
+}
+
+_components: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in FOLDERS}
+_scanned: set[str] = set()
+
+
+def register(kind: Kind, name: str) -> Callable[[Factory], Factory]:
+    """Decorator: make a class or function known as ``name``.
+
+    Raises ``ValueError`` where another component has that name already.
+    """
+
+    def add(factory: Factory) -> Factory:
+        known = _of_kind(kind).setdefault(name, factory)
+        if _address(known) != _address(factory):
+            raise ValueError(f"{kind} {name!r} is already registered by {_address(known)}")
+        _components[kind][name] = factory
+        return factory
+
+    return add
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """All registered names of a kind, sorted."""
+    _scan(kind)
+    return tuple(sorted(_of_kind(kind)))
+
+
+def get(kind: Kind, name: str) -> Callable[..., Any]:
+    """The component called ``name``, or the object at the dotted path ``package.module:object``."""
+    if ":" in name:
+        return _from_dotted_path(kind, name)
+    _scan(kind)
+    try:
+        return _of_kind(kind)[name]
+    except KeyError:
+        raise UnknownName(kind, name, _of_kind(kind)) from None
+
+
+def build(kind: Kind, name: str, options: Mapping[str, Any] | None = None, /, *args: Any) -> Any:
+    """Construct a component from its name and options, after checking the options against its signature."""
+    factory = get(kind, name)
+    options = dict(options or {})
+    problems = option_problems(factory, options, num_positional=len(args), where=f"{kind} {name!r}")
+    if problems:
+        raise ConfigError(problems)
+    return factory(*args, **options)
+
+
+def option_problems(
+    factory: Callable[..., Any], options: Mapping[str, Any], *, num_positional: int = 0, where: str
+) -> list[str]:
+    """Every unknown or missing option, as a sentence; an empty list where all is well.
+
+    The first ``num_positional`` parameters are given by the caller and are not options.
+    """
+    parameters = list(inspect.signature(factory).parameters.values())[num_positional:]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return []
+    known = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
+    problems = [
+        f"{where} has no option {name!r};{did_you_mean(name, known)} "
+        + (f"Options: {', '.join(known)}" if known else "It takes none")
+        for name in options
+        if name not in known
+    ]
+    required = [p.name for p in parameters if p.default is p.empty and p.name in known]
+    problems += [f"{where} needs the option {name!r}" for name in required if name not in options]
+    return problems
+
+
+def defaults(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Options of a component with their default values, for help texts and tables."""
+    parameters = inspect.signature(factory).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def _of_kind(kind: str) -> dict[str, Callable[..., Any]]:
+    if kind not in _components:
+        raise UnknownName("kind of component", kind, _components)
+    return _components[kind]
+
+
+def _scan(kind: str) -> None:
+    if kind in _scanned or kind not in FOLDERS:
+        return
+    folder = importlib.import_module(FOLDERS[kind])
+    for module in pkgutil.iter_modules(folder.__path__, prefix=f"{folder.__name__}."):
+        importlib.import_module(module.name)
+    _load_entry_points()
+    _scanned.add(kind)
+
+
+def _load_entry_points() -> None:
+    """Import what other packages offer; their decorators do the registering."""
+    if "entry points" not in _scanned:
+        _scanned.add("entry points")
+        for entry_point in entry_points(group="reidkit"):
+            entry_point.load()
+
+
+def _from_dotted_path(kind: str, path: str) -> Callable[..., Any]:
+    module_name, _, attribute = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{kind} {path!r}: cannot import {module_name!r} ({error}); "
+            "the part before the colon must be a module on PYTHONPATH"
+        ) from error
+    component: Callable[..., Any] | None = getattr(module, attribute, None)
+    if component is None or not callable(component):
+        known = [name for name in vars(module) if not name.startswith("_")]
+        raise ConfigError(
+            f"{kind} {path!r}: {module_name!r} has no class or function {attribute!r};"
+            f"{did_you_mean(attribute, known)}"
+        )
+    return component
+
+
+def _address(component: Callable[..., Any]) -> str:
+    return f"{component.__module__}.{component.__qualname__}"

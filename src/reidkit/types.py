@@ -1,0 +1,198 @@
+"""The values that the parts of reidkit exchange: frozen, plain, free of torch.
+
+One word each: a *sample* is an image with its labels; a *split* is a tuple of samples; *features* are
+embeddings with their labels; a *ranking* is the nearest gallery items of each query; an *evaluation*
+is what a ranking is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidkit.errors import DataError
+
+JUNK = -1
+"""Identity of images that count neither as right nor as wrong (Market-1501's bad detections)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image of one person under one camera.
+
+    ``identity`` is an integer; :data:`JUNK` marks an image to ignore. ``index`` is the sample's place in
+    its split: it travels with the image through workers and ranks, so that order never matters.
+    ``box`` is (left, top, right, bottom) in pixels where the person is cut out of a larger image.
+    ``identity_name`` keeps the label as it was written, where that was not an integer.
+    """
+
+    path: Path
+    identity: int
+    camera: int
+    index: int
+    tracklet: int | None = field(default=None, kw_only=True)
+    frame: int | None = field(default=None, kw_only=True)
+    time: float | None = field(default=None, kw_only=True)
+    box: tuple[int, int, int, int] | None = field(default=None, kw_only=True)
+    dataset: str | None = field(default=None, kw_only=True)
+    identity_name: str | None = field(default=None, kw_only=True)
+
+
+Split = tuple[Sample, ...]
+"""The samples of one part of a data set, in path order; ``split[i].index == i``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Samples in their parts: to learn from, to choose a model by, to ask with, to search in.
+
+    ``val`` is cut from the training identities by :func:`reidkit.load_dataset`; no identity of it is in
+    ``train``. ``has_cameras`` is false where camera labels are absent: every camera is then 0 and
+    evaluation cannot leave out same-camera matches. ``skipped`` names files that are not part of the set
+    (``Thumbs.db``, names off the pattern).
+    """
+
+    name: str
+    root: Path
+    train: Split = ()
+    query: Split = ()
+    gallery: Split = ()
+    val: Split = ()
+    protocol: str = "market1501"
+    has_cameras: bool = True
+    skipped: tuple[Path, ...] = ()
+
+    @property
+    def num_identities(self) -> int:
+        """Identities to train on (those of ``train``)."""
+        return len({sample.identity for sample in self.train})
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The parts that hold samples, by name."""
+        parts = {"train": self.train, "val": self.val, "query": self.query, "gallery": self.gallery}
+        return {name: split for name, split in parts.items() if split}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """Embeddings with the labels that evaluation needs.
+
+    Shapes: ``embeddings`` (N, D), any float type, may be memory-mapped; ``identities`` (N,) integers or
+    strings; ``cameras`` (N,) integers or strings, or ``None`` where camera labels are absent; the
+    optional arrays (N,). Raises :class:`DataError` where lengths differ.
+    """
+
+    embeddings: NDArray[np.floating[Any]]
+    identities: NDArray[Any]
+    cameras: NDArray[Any] | None = None
+    indices: NDArray[np.int64] | None = field(default=None, kw_only=True)
+    tracklets: NDArray[np.int64] | None = field(default=None, kw_only=True)
+    times: NDArray[np.float64] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        embeddings = np.asanyarray(self.embeddings)
+        if embeddings.ndim != 2 or embeddings.dtype.kind != "f":
+            raise DataError(
+                f"embeddings have shape {embeddings.shape} and type {embeddings.dtype}; "
+                "expected floating-point (N, D)"
+            )
+        object.__setattr__(self, "embeddings", embeddings)
+        for name in ("identities", "cameras", "indices", "tracklets", "times"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            values = np.asarray(values)
+            if values.shape != (len(embeddings),):
+                raise DataError(
+                    f"{name} has shape {values.shape}, but there are {len(embeddings)} embeddings; "
+                    f"expected ({len(embeddings)},)"
+                )
+            object.__setattr__(self, name, values)
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """The nearest kept gallery items of each query, best first.
+
+    Shapes: all (Q, top). ``indices`` are gallery rows, -1 where fewer than ``top`` items are kept;
+    ``scores`` cosine similarities (NaN there); ``matches`` whether the item shows the query's identity.
+    """
+
+    indices: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    matches: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """What a ranking is worth. Scores are fractions in [0, 1]; printing shows percent.
+
+    Attributes:
+        mean_average_precision: mean over valid queries.
+        cmc: (max_rank,), index 0 is rank 1.
+        mean_inverse_negative_penalty: mean over valid queries of matches / rank of the last match.
+        average_precisions: (Q,), NaN where a query is not valid.
+        first_match_ranks: (Q,), 1-based rank of the first match, 0 where a query is not valid.
+        inverse_negative_penalties: (Q,), NaN where a query is not valid.
+        num_valid_queries: queries that have a match left under the protocol.
+        protocol: name of the protocol and its options, as one would print it.
+        average_precision: "step" or "trapezoid"; the two differ by up to three points.
+        notes: what the reader must know: queries left out and why, embeddings normalised, ...
+    """
+
+    mean_average_precision: float
+    cmc: NDArray[np.float64]
+    mean_inverse_negative_penalty: float
+    average_precisions: NDArray[np.float64]
+    first_match_ranks: NDArray[np.int64]
+    inverse_negative_penalties: NDArray[np.float64]
+    num_valid_queries: int
+    num_gallery: int
+    protocol: str
+    average_precision: str = "step"
+    notes: Sequence[str] = ()
+
+    @property
+    def num_queries(self) -> int:
+        return len(self.average_precisions)
+
+    def rank(self, k: int) -> float:
+        """CMC at rank ``k`` (1-based): share of valid queries whose first match is within rank ``k``."""
+        if not 1 <= k <= len(self.cmc):
+            raise ValueError(f"rank {k} is outside 1..{len(self.cmc)}; evaluate with a larger max_rank")
+        return float(self.cmc[k - 1])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers for JSON, without the per-query arrays."""
+        return {
+            "protocol": self.protocol,
+            "average_precision": self.average_precision,
+            "num_queries": self.num_queries,
+            "num_valid_queries": self.num_valid_queries,
+            "num_gallery": self.num_gallery,
+            "mAP": self.mean_average_precision,
+            "mINP": self.mean_inverse_negative_penalty,
+            **{f"rank-{k}": self.rank(k) for k in (1, 5, 10, 20) if k <= len(self.cmc)},
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        columns = [("mAP", self.mean_average_precision)]
+        columns += [(f"rank-{k}", self.rank(k)) for k in (1, 5, 10) if k <= len(self.cmc)]
+        columns += [("mINP", self.mean_inverse_negative_penalty)]
+        lines = [
+            f"{self.protocol}, {self.average_precision} AP: {self.num_valid_queries} of "
+            f"{self.num_queries} queries valid, {self.num_gallery} gallery images",
+            "  ".join(f"{name:>7}" for name, _ in columns),
+            "  ".join(f"{100 * value:7.1f}" for _, value in columns),
+        ]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
