@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar
 
@@ -74,18 +74,24 @@ def build(kind: Kind, name: str, options: Mapping[str, Any] | None = None, /, *a
 
 
 def option_problems(
-    factory: Callable[..., Any], options: Mapping[str, Any], *, num_positional: int = 0, where: str
+    factory: Callable[..., Any],
+    options: Mapping[str, Any],
+    *,
+    num_positional: int = 0,
+    where: str,
+    also_known: Iterable[str] = (),
 ) -> list[str]:
     """Every unknown or missing option, as a sentence; an empty list where all is well.
 
-    The first ``num_positional`` parameters are given by the caller and are not options.
+    The first ``num_positional`` parameters are given by the caller and are not options. ``also_known``
+    are names to suggest besides the component's own.
     """
     parameters = list(inspect.signature(factory).parameters.values())[num_positional:]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return []
     known = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
     problems = [
-        f"{where} has no option {name!r};{did_you_mean(name, known)} "
+        f"{where} has no option {name!r};{did_you_mean(name, [*known, *also_known])} "
         + (f"Options: {', '.join(known)}" if known else "It takes none")
         for name in options
         if name not in known
@@ -145,4 +151,5 @@ def _from_dotted_path(kind: str, path: str) -> Callable[..., Any]:
 
 
 def _address(component: Callable[..., Any]) -> str:
-    return f"{component.__module__}.{component.__qualname__}"
+    function = getattr(component, "func", component)  # what a functools.partial wraps
+    return f"{function.__module__}.{function.__qualname__}"

@@ -1,0 +1,45 @@
+# reidkit: `make demo` shows what it does, `make test` proves that it works. Both install everything first.
+
+PYTHON ?= python3
+BIN = .venv/bin
+# Threads of one test process; two keep small machines responsive.
+export OMP_NUM_THREADS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format clean
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "reidkit needs Python 3.11 or newer; say which: make PYTHON=python3.12 ..."; exit 1; }
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
+		uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'; \
+	else \
+		$(PYTHON) -m venv .venv && \
+		$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'; \
+	fi
+	@touch $@
+
+demo: .venv/ready  ## from nothing to runs/demo/report.html in minutes
+	$(BIN)/reid demo
+
+test: .venv/ready  ## all tests but the slow ones
+	$(BIN)/pytest -m "not slow"
+
+test-slow: .venv/ready  ## the slow tests: training killed and resumed many times, ...
+	$(BIN)/pytest -m slow --timeout 3600
+
+check: .venv/ready  ## format, lint, strict types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/ready  ## rewrite in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove what was built, not runs/
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache src/*.egg-info

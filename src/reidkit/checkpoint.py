@@ -1,0 +1,100 @@
+"""What a run needs to go on, and what a finished network needs to be used.
+
+A *checkpoint* (``last.ckpt``) holds everything that training needs to go on exactly where it stopped. A
+*weights file* (``best.safetensors``) holds a network's weights and, in its header, a JSON description of how
+to build it and what it was made from. Neither can run code when it is read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from reidkit.errors import CheckpointError
+from reidkit.files import write_atomically
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically; the one before it stays beside it as ``NAME.previous``.
+
+    ``state`` is made of dicts, lists, numbers, texts and tensors only.
+    """
+    buffer = io.BytesIO()  # in memory first: the disk then sees one plain write, whose failure is an OSError
+    torch.save(dict(state), buffer)
+    if path.exists():
+        previous = _previous(path)
+        previous.unlink(missing_ok=True)
+        os.link(path, previous)
+    write_atomically(path, buffer.getbuffer())
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Read a checkpoint, or the one before it where the last cannot be read.
+
+    Returns:
+        The state, and a sentence to show where the previous checkpoint had to be used.
+
+    Raises:
+        CheckpointError: neither can be read.
+    """
+    try:
+        return _load(path), None
+    except Exception as error:
+        problem = f"{path} cannot be read ({str(error).splitlines()[0]})"
+        try:
+            return _load(_previous(path)), f"{problem}; going on from the checkpoint before it"
+        except Exception:
+            raise CheckpointError(
+                f"{problem}, and there is no earlier one; start again in another folder or delete this one"
+            ) from error
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write named tensors and a JSON description of them as one safetensors file, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"format": "pt", "reidkit": json.dumps(description)}
+    write_atomically(path, safetensors.torch.save(plain, metadata))
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of :func:`save_weights`: tensors by name, and the description.
+
+    Raises:
+        CheckpointError: missing, truncated, without a description, or holding values that are not finite.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    if "reidkit" not in metadata:
+        raise CheckpointError(
+            f"{path} was not saved by reidkit: its header does not say how to build the network"
+        )
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{path}: weight {name!r} is not finite everywhere; it cannot be used"
+            )
+    return tensors, json.loads(metadata["reidkit"])
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(path.name + ".previous")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state

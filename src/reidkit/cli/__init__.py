@@ -1,0 +1,88 @@
+"""The ``reid`` command: parse, call, print. A command's file is imported when that command is run.
+
+Exit codes: 0 done, 2 a mistake of the caller (one line says which), 130 stopped by ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from reidkit import __version__
+from reidkit.errors import ReidError, did_you_mean
+
+_COMMANDS = {
+    "demo": ("demo", "From nothing to a result: draw people, train, evaluate, search."),
+    "check": ("check", "Say what a data set holds and what is wrong with it."),
+    "train": ("train", "Train a recipe; run again to go on where it stopped."),
+    "evaluate": ("evaluate", "Score a trained run on a data set and write its report."),
+    "encode": ("encode", "Embed images into a file of features."),
+    "index": ("index", "Embed images into a gallery."),
+    "search": ("search", "Find who looks most like an image in a gallery."),
+    "recipes": ("recipes", "List, show and copy the shipped recipes."),
+    "config": ("config", "Print a configuration with all its values."),
+    "list": ("list", "List what is available: losses, models, datasets, galleries."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in files of this folder, named in ``_COMMANDS``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"reidkit.cli.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+            raise click.UsageError(
+                f"no command {args[0]!r};{did_you_mean(args[0], _COMMANDS)} `reid --help` lists them"
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="reid")
+@click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Person re-identification: train, measure, search.
+
+    \b
+    New here?            reid demo
+    A folder of crops?   reid check folder photos/
+    """
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")  # allowed in any place
+    try:
+        code = cli.main(standalone_mode=False)
+    except ReidError as error:
+        if debug:
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped; run the same command again to go on", err=True)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,99 @@
+"""``reid search``: the most similar people in a gallery."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from reidkit.cli.images import image_paths, images_argument
+from reidkit.cli.output import json_option, print_json, print_table, say
+from reidkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reidkit.galleries import Hit
+
+
+_COLUMNS = ("score", "camera", "identity", "image")
+
+
+@click.command("search")
+@images_argument
+@click.option("--gallery", "location", required=True, help="Gallery to search, made by `reid index`.")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Hits for each image.")
+@click.option(
+    "--where", "conditions", multiple=True, help="Only these, for example camera!=3; may be repeated."
+)
+@click.option(
+    "--encoder", "run", type=click.Path(path_type=Path), help="Run folder, if the one indexed with moved."
+)
+@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the hits, .png.")
+@json_option
+def search_command(
+    images: tuple[Path, ...],
+    location: str,
+    top: int,
+    conditions: tuple[str, ...],
+    run: Path | None,
+    picture: Path | None,
+    as_json: bool,
+) -> None:
+    """Find who in a gallery looks most like the person in each of IMAGES.
+
+    A score is the cosine similarity of two embeddings: 1 is the same picture, higher is nearer.
+    """
+    from reidkit.encoder import load_encoder
+    from reidkit.galleries import open_gallery, parse_where
+
+    paths = image_paths(images)
+    where = parse_where(conditions)
+    with open_gallery(location, create=False) as gallery:
+        origin = gallery.encoder or {}
+        if run is None and "path" not in origin:
+            raise ConfigError(f"{location} does not say which encoder filled it; give --encoder RUN")
+        encoder = load_encoder(run or origin["path"])
+        if origin.get("fingerprint") not in (None, encoder.fingerprint):
+            raise ConfigError(
+                f"{location} was filled by another encoder (fingerprint {origin['fingerprint']}, this one has "
+                f"{encoder.fingerprint}); scores between the two mean nothing. Index the images again, or give "
+                "--encoder the run that filled it"
+            )
+        found = gallery.search(encoder.encode(paths), top=top, where=where)
+    if as_json:
+        print_json(
+            [
+                {"query": str(p), "hits": [dataclasses.asdict(hit) for hit in hits]}
+                for p, hits in zip(paths, found, strict=True)
+            ]
+        )
+    else:
+        for path, hits in zip(paths, found, strict=True):
+            print_table(
+                ["score", "camera", "identity", "image"], map(_row, hits), title=str(path), right=["score"]
+            )
+    if picture is not None:
+        _draw(paths, found, picture)
+        say(f"wrote {picture}")
+
+
+def _row(hit: Hit) -> tuple[str, ...]:
+    cells = (hit.camera, hit.identity, hit.source)
+    return f"{hit.score:.3f}", *("" if cell is None else str(cell) for cell in cells)
+
+
+def _draw(paths: list[Path], found: list[list[Hit]], picture: Path) -> None:
+    import io
+
+    from reidkit.files import write_atomically
+    from reidkit.images import load_image
+    from reidkit.viz import ranked_list_picture
+
+    lists = [
+        (load_image(path), [(load_image(hit.source), hit.score, None) for hit in hits if hit.source])
+        for path, hits in zip(paths, found, strict=True)
+    ]
+    buffer = io.BytesIO()
+    ranked_list_picture(lists).save(buffer, format="PNG")
+    write_atomically(picture, buffer.getbuffer())

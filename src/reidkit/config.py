@@ -1,0 +1,346 @@
+"""The typed configuration tree: one TOML file, ``key=value`` overrides, every fault reported at once.
+
+A configuration is complete by itself: no inheritance, no includes, no interpolation. Three tables
+describe components, ``[data]``, ``[model]`` and each ``[loss.NAME]``: the keys named here are read by
+reidkit, all others are options of the component and are checked against its constructor when it is built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from reidkit import registry
+from reidkit.errors import ConfigError, UnknownName, did_you_mean
+
+_CLOSED = ConfigDict(extra="forbid")
+Table = dict[str, Any]
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+def _key(default: Any, comment: str) -> Any:
+    """A configuration key: its default and what changing it does (written beside it by :func:`dump`)."""
+    if isinstance(default, (dict, list)):
+        return Field(default_factory=default.copy, description=comment)
+    return Field(default=default, description=comment)
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class DataConfig:
+    """Which images to learn from. Further keys are options of the data set's layout."""
+
+    name: str = _key("market1501", "layout of the data set; `reid list datasets` shows them")
+    root: str = _key("data", "folder (or table file) that holds it")
+    val_identities: NonNegativeInt = _key(0, "training identities held out to choose the best epoch by")
+    options: Table = _key({}, "")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class TransformConfig:
+    """What an image goes through before the network. The first two keys hold in training and use alike."""
+
+    height: PositiveInt = _key(256, "pixels; images are resized to height x width")
+    width: PositiveInt = _key(128, "pixels")
+    flip: Probability = _key(0.5, "probability of a left-right flip")
+    shift: NonNegativeInt = _key(10, "pixels of padding before a random crop back to the same size")
+    jitter: NonNegativeFloat = _key(0.0, "strength of random changes of colour; 0.2 is mild")
+    erasing: Probability = _key(0.0, "probability of covering a random rectangle with the mean colour")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class ModelConfig:
+    """The network. Further keys are options of the model, for example last_stride, pooling, neck."""
+
+    name: str = _key("resnet50", "`reid list models` shows them; timm:NAME is any backbone of timm")
+    options: Table = _key({}, "")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class LossConfig:
+    """One term of the objective. Further keys are options of the loss, for example margin."""
+
+    kind: str = _key("", "registered name or module:Class; the table's own name if left out")
+    weight: NonNegativeFloat = _key(1.0, "factor of this term in the sum")
+    feature: str | None = _key(None, "feature of the model it reads; its usual one if left out")
+    from_epoch: NonNegativeInt = _key(0, "first epoch (from 0) in which it counts")
+    until_epoch: PositiveInt | None = _key(None, "first epoch in which it counts no longer")
+    options: Table = _key({}, "")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class SamplerConfig:
+    """How batches are drawn."""
+
+    kind: Literal["identity", "random"] = _key(
+        "identity", "identity: P identities x K images, for metric losses; random: plain shuffling"
+    )
+    identities_per_batch: PositiveInt = _key(32, "P; the batch is P x K images, over all processes together")
+    images_per_identity: PositiveInt = _key(4, "K; an identity with fewer images repeats some")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class OptimConfig:
+    """The optimiser and how its learning rate moves."""
+
+    name: Literal["adam", "adamw", "sgd"] = _key("adam", "adamw keeps weight decay apart from the gradient")
+    lr: PositiveFloat = _key(3.5e-4, "highest learning rate")
+    weight_decay: NonNegativeFloat = _key(5e-4, "not applied to biases and normalisation layers")
+    momentum: Probability = _key(0.9, "sgd's momentum, or Adam's first beta")
+    schedule: Literal["constant", "multistep", "cosine", "onecycle"] = _key(
+        "multistep", "how the rate falls; onecycle rises for 30 % of all steps first"
+    )
+    warmup_epochs: NonNegativeFloat = _key(
+        10.0, "epochs of linear rise from a tenth of the rate (not onecycle)"
+    )
+    milestones: list[PositiveInt] = _key([40, 70], "multistep: epochs at which gamma multiplies the rate")
+    gamma: PositiveFloat = _key(0.1, "multistep: the factor")
+    clip_norm: PositiveFloat | None = _key(None, "gradients of a longer norm are scaled down to it")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class TrainConfig:
+    """The loop."""
+
+    epochs: PositiveInt = _key(120, "passes over the training images")
+    precision: Literal["auto", "float32", "bfloat16"] = _key(
+        "auto", "auto: bfloat16 where the hardware multiplies it natively, else float32"
+    )
+    channels_last: bool = _key(True, "memory order of images; faster for convolutions on most hardware")
+    num_workers: NonNegativeInt = _key(2, "processes that read and transform images")
+    validate_every: PositiveInt = _key(5, "epochs between validations (if val_identities > 0)")
+    checkpoint_minutes: PositiveFloat = _key(10.0, "save at least this often, besides after every epoch")
+    log_every: PositiveInt = _key(20, "steps between lines of metrics.jsonl")
+
+
+@dataclass(frozen=True, kw_only=True, config=_CLOSED)
+class Config:
+    """Everything that decides a run. Two runs of the same tree on the same data are the same run."""
+
+    seed: NonNegativeInt = _key(0, "of weights, batches and augmentation")
+    data: DataConfig = Field(default_factory=DataConfig)
+    transform: TransformConfig = Field(default_factory=TransformConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    loss: dict[str, LossConfig] = Field(default_factory=lambda: {"identity": LossConfig(kind="identity")})
+    sampler: SamplerConfig = Field(default_factory=SamplerConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+
+
+_COMPONENT_TABLES = {"data": DataConfig, "model": ModelConfig, "loss": LossConfig}
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a TOML file (or the recipe of that name), apply ``key=value`` overrides, validate.
+
+    Args:
+        path: a file, or the name of a recipe that the package ships (see :func:`recipes`).
+        overrides: ``"optim.lr=3e-4"``; the value is parsed as TOML, and taken as text where it is not TOML.
+
+    Raises:
+        ConfigError: with every fault found, each naming its key.
+    """
+    path, text = _find(path)
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    problems = [problem for override in overrides if (problem := _apply(tree, override))]
+    if problems:
+        raise ConfigError(problems)
+    return parse(tree, source=str(path))
+
+
+def parse(tree: Mapping[str, Any], *, source: str = "configuration") -> Config:
+    """Validate a tree of plain values. ``source`` is named in errors."""
+    try:
+        return TypeAdapter(Config).validate_python(_gather_options(tree))
+    except ValidationError as error:
+        raise ConfigError([f"{source}: {_explain(fault)}" for fault in error.errors()]) from None
+
+
+def check_components(config: Config) -> None:
+    """Hold the component tables against the constructors they will be given to.
+
+    Raises:
+        ConfigError: with every unknown component and every unknown or missing option.
+    """
+    tables: list[tuple[registry.Kind, str, str, Table, int]] = [
+        ("dataset", "data", config.data.name, config.data.options, 1),  # 1: the root folder
+        ("model", "model", config.model.name, config.model.options, 0),
+        *(("loss", f"loss.{name}", loss.kind, loss.options, 0) for name, loss in config.loss.items()),
+    ]
+    problems: list[str] = []
+    for kind, table, name, options, num_positional in tables:
+        own = [field.name for field in dataclasses.fields(_TABLES[table.partition(".")[0]])]
+        try:
+            factory = registry.get(kind, name)
+        except ConfigError as error:
+            problems += [f"[{table}] {problem}" for problem in error.problems]
+            continue
+        problems += registry.option_problems(
+            factory, options, num_positional=num_positional, where=f"[{table}]", also_known=own
+        )
+    if problems:
+        raise ConfigError(problems)
+
+
+def recipes() -> dict[str, str]:
+    """Names of the shipped recipes with their first comment line."""
+    folder = resources.files("reidkit") / "recipes"
+    texts = {file.name: file.read_text("utf-8") for file in folder.iterdir() if file.name.endswith(".toml")}
+    return {name.removesuffix(".toml"): texts[name].split("\n", 1)[0].lstrip("# ") for name in sorted(texts)}
+
+
+def recipe_text(name: str) -> str:
+    """The text of a shipped recipe."""
+    if name not in recipes():
+        raise UnknownName("recipe", name, recipes())
+    return (resources.files("reidkit") / "recipes" / f"{name}.toml").read_text("utf-8")
+
+
+def as_tree(config: Config) -> Table:
+    """The configuration as plain nested values, component options beside reidkit's own keys."""
+    tree = dataclasses.asdict(config)
+    for table in (tree["data"], tree["model"], *tree["loss"].values()):
+        table.update(table.pop("options"))
+    return tree
+
+
+def dump(config: Config, *, comments: bool = True) -> str:
+    """The configuration as TOML that :func:`load` reads back to an equal tree.
+
+    Every key is written, with a comment that says what it changes; ``None`` is written as a comment.
+    """
+    tree = as_tree(config)
+    blocks = [_dump_table("", {"seed": tree["seed"]}, Config, comments)]
+    for name, table in tree.items():
+        if name == "loss":
+            blocks += [_dump_table(f"loss.{_dump_key(k)}", v, LossConfig, comments) for k, v in table.items()]
+        elif isinstance(table, dict):
+            blocks.append(_dump_table(name, table, type(getattr(config, name)), comments))
+    return "\n".join(blocks)
+
+
+def _find(path: str | Path) -> tuple[str, str]:
+    """The file's name and text; a bare name may be a recipe's."""
+    file = Path(path)
+    if file.is_file():
+        return str(file), file.read_text("utf-8")
+    if file.suffix == "" and len(file.parts) == 1:
+        return str(path), recipe_text(str(path))
+    raise ConfigError(f"{path}: no such file; `reid recipes` lists what can be used by name")
+
+
+def _apply(tree: Table, override: str) -> str | None:
+    """Set one ``a.b.c=value`` in the tree; returns a sentence where that cannot be done."""
+    key, equals, text = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        return f"override {override!r} is not of the form key=value, for example optim.lr=3e-4"
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    table = tree
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            return f"override {override!r}: {part!r} is a value, not a table"
+    table[parts[-1]] = value
+    return None
+
+
+def _gather_options(tree: Mapping[str, Any]) -> Table:
+    """Move keys that are not reidkit's own into ``options`` of their component table."""
+
+    def gather(table: Any, own: type) -> Any:
+        if not isinstance(table, dict):
+            return table
+        known = {field.name for field in dataclasses.fields(own)} - {"options"}
+        return {k: v for k, v in table.items() if k in known} | {
+            "options": {k: v for k, v in table.items() if k not in known}
+        }
+
+    gathered = dict(tree)
+    for name, own in _COMPONENT_TABLES.items():
+        if name == "loss" and isinstance(gathered.get("loss"), dict):
+            gathered["loss"] = {k: _with_kind(k, gather(v, own)) for k, v in gathered["loss"].items()}
+        elif name in gathered:
+            gathered[name] = gather(gathered[name], own)
+    return gathered
+
+
+def _with_kind(name: str, table: Any) -> Any:
+    return {"kind": name, **table} if isinstance(table, dict) else table
+
+
+def _explain(fault: Any) -> str:
+    """One pydantic fault as a sentence that names the key, the value seen and what is allowed."""
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _known_keys(fault["loc"][:-1])
+        return f"unknown key {where!r};{did_you_mean(str(fault['loc'][-1]), known)} Known: {', '.join(known)}"
+    message = fault["msg"][:1].lower() + fault["msg"][1:]
+    return f"{where}: {message}, not {fault['input']!r}"
+
+
+def _known_keys(path: Iterable[Any]) -> list[str]:
+    table: Any = Config
+    for part in path:
+        fields = {field.name: field.type for field in dataclasses.fields(table)}
+        table = _TABLES.get(str(part)) if str(part) in fields else None
+        if table is None:
+            return []
+    return [field.name for field in dataclasses.fields(table)]
+
+
+_TABLES: dict[str, type] = {
+    "data": DataConfig,
+    "transform": TransformConfig,
+    "model": ModelConfig,
+    "loss": LossConfig,
+    "sampler": SamplerConfig,
+    "optim": OptimConfig,
+    "train": TrainConfig,
+}
+
+
+def _dump_table(name: str, table: Table, kind: type, comments: bool) -> str:
+    described = {field.name: getattr(field.default, "description", "") for field in dataclasses.fields(kind)}
+    lines = [f"[{name}]"] if name else []
+    for key, value in table.items():
+        line = f"{_dump_key(key)} = {_dump_value(value)}" if value is not None else f"# {key} = (not set)"
+        comment = described.get(key, "") if comments else ""
+        lines.append(f"{line:<36}# {comment}" if comment else line)
+    return "\n".join(lines) + "\n"
+
+
+def _dump_key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+
+
+def _dump_value(value: Any) -> str:
+    """A plain value as TOML. JSON's strings and numbers are TOML's too."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_dump_key(k)} = {_dump_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_dump_value(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,212 @@
+"""An encoder: weights, transform and normalisation together, turning images into unit embeddings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from reidkit.checkpoint import load_weights, save_weights
+from reidkit.errors import CheckpointError, DataError
+from reidkit.images import load_image
+from reidkit.models import Embedder, build_model
+from reidkit.tracking import ProgressCallback
+from reidkit.transforms import normalize, read, to_input
+from reidkit.types import Features, Sample, Split
+
+ImageLike: TypeAlias = str | Path | Image.Image | NDArray[Any]
+BATCH_SIZE = 64
+
+
+class Encoder:
+    """Embeds images of people.
+
+    Args:
+        model: the network; it is put into evaluation mode.
+        height, width: pixels that images are resized to.
+        card: what the network was made from (data, recipe, scores, versions); kept with the weights.
+        device: where it runs; a GPU where there is one.
+        bfloat16: multiply in bfloat16: faster on hardware that has it, embeddings differ in the third digit.
+
+    Example:
+        >>> encoder = load_encoder("runs/demo")                       # doctest: +SKIP
+        >>> encoder.encode(["a.jpg", "b.jpg"]).shape                  # doctest: +SKIP
+        (2, 512)
+    """
+
+    def __init__(
+        self,
+        model: Embedder,
+        *,
+        height: int,
+        width: int,
+        card: Mapping[str, Any] | None = None,
+        device: str | torch.device | None = None,
+        bfloat16: bool = False,
+    ) -> None:
+        self.device = torch.device(device or default_device())
+        self.model = model.to(self.device)
+        self.height, self.width = height, width
+        self.card = dict(card or {})
+        self.bfloat16 = bfloat16
+
+    @property
+    def dim(self) -> int:
+        """Width of the embeddings."""
+        return self.model.embedding_dim
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the embedding space: equal for equal weights and transform, different otherwise."""
+        digest = hashlib.sha256(json.dumps([self.height, self.width]).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def encode(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        batch_size: int = BATCH_SIZE,
+        progress: ProgressCallback | None = None,
+    ) -> NDArray[np.float32]:
+        """Embed images.
+
+        Args:
+            images: one or many of: path, PIL image, array (H, W, 3) uint8 in RGB order.
+            batch_size: images at a time.
+            progress: called with (done, total) after each batch.
+
+        Returns:
+            Unit embeddings (N, D); N is 1 for a single image.
+
+        Raises:
+            DataError: an image cannot be read, an array is of another shape or type.
+        """
+        if isinstance(images, (str, Path, Image.Image, np.ndarray)):
+            images = [images]
+        return self._embed_all(images, self._prepare, batch_size, progress)
+
+    def features(
+        self, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None
+    ) -> Features:
+        """Embed the samples of a split, with their labels beside them."""
+        return Features(
+            self._embed_all(split, self._prepare_sample, batch_size, progress),
+            np.array([sample.identity for sample in split], dtype=np.int64),
+            np.array([sample.camera for sample in split], dtype=np.int64),
+            indices=np.array([sample.index for sample in split], dtype=np.int64),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write one ``.safetensors`` file that :func:`load_encoder` reads; no identity is in it."""
+        path = Path(path)
+        description = {
+            "model": dict(self.model.description),
+            "transform": {"height": self.height, "width": self.width},
+            "card": self.card,
+        }
+        save_weights(path, self.model.state_dict(), description)
+        return path
+
+    def _prepare(self, image: ImageLike) -> Tensor:
+        """uint8 (3, height, width)."""
+        if isinstance(image, np.ndarray):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise DataError(
+                    f"an image array is {image.shape} {image.dtype}; expected RGB, (H, W, 3) uint8"
+                )
+            image = Image.fromarray(image)
+        elif not isinstance(image, Image.Image):
+            image = load_image(image)
+        return to_input(image.convert("RGB"), height=self.height, width=self.width)
+
+    def _prepare_sample(self, sample: Sample) -> Tensor:
+        return read(sample, height=self.height, width=self.width)
+
+    def _embed_all(
+        self, items: Sequence[Any], prepare: Any, batch_size: int, progress: ProgressCallback | None
+    ) -> NDArray[np.float32]:
+        embeddings = np.empty((len(items), self.dim), dtype=np.float32)
+        self.model.eval()
+        done = 0
+        with ThreadPoolExecutor(2) as pool:
+            for batch in _batches(items, batch_size):
+                images = torch.stack(list(pool.map(prepare, batch)))
+                embeddings[done : done + len(batch)] = self._embed(images)
+                done += len(batch)
+                if progress is not None:
+                    progress(done, len(items))
+        if not np.isfinite(embeddings).all():
+            rows = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+            raise DataError(
+                f"the encoder gave embeddings that are not finite for {len(rows)} of {len(items)} images "
+                f"(first: {rows[0]}); its weights are unusable"
+            )
+        return embeddings
+
+    @torch.inference_mode()
+    def _embed(self, images: Tensor) -> NDArray[np.float32]:
+        inputs = normalize(images.to(self.device), self.model.mean, self.model.std)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            embeddings = self.model.embed(inputs)
+        return embeddings.float().cpu().numpy()
+
+
+def load_encoder(path: str | Path, *, device: str | torch.device | None = None) -> Encoder:
+    """Load the encoder of a run folder (its best weights, else its last), or a ``.safetensors`` file.
+
+    Raises:
+        CheckpointError: nothing there, or the file is damaged, or was made for another network.
+    """
+    file = _weights_file(Path(path))
+    tensors, description = load_weights(file)
+    options = dict(description["model"])
+    # The file holds all weights; asking for pretrained ones would download what is then overwritten.
+    model = build_model(
+        options.pop("name"), **{**options, **({"pretrained": False} if "pretrained" in options else {})}
+    )
+    model.description = description["model"]
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{file} does not fit the network it names, {description['model']}: "
+            f"{len(missing)} weights missing, {len(unexpected)} left over"
+        )
+    model = model.to(memory_format=torch.channels_last)
+    return Encoder(model, **description["transform"], card=description["card"], device=device)
+
+
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _weights_file(path: Path) -> Path:
+    if path.is_dir():
+        for name in ("best.safetensors", "last.safetensors"):
+            if (path / name).is_file():
+                return path / name
+        raise CheckpointError(
+            f"{path} holds no encoder (best.safetensors or last.safetensors); has it trained for an epoch?"
+        )
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such run folder or weights file")
+    return path
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

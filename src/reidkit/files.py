@@ -1,0 +1,62 @@
+"""Writing files so that a reader sees the old one or the new one, never a part."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from reidkit.errors import ReidError
+
+
+class WriteError(ReidError):
+    """A file could not be written; what was there before is untouched."""
+
+
+def write_atomically(path: str | Path, data: bytes | memoryview | str) -> Path:
+    """Write to a temporary file beside ``path``, flush it to the disk, then rename it over ``path``.
+
+    Parent folders are made. Text is written as UTF-8.
+
+    Raises:
+        WriteError: the disk is full, the folder is not writable, ...; no temporary file is left.
+    """
+    path = Path(path)
+    if isinstance(data, str):
+        data = data.encode("utf-8")
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp's files are private; this one is the user's
+        Path(temporary).replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise WriteError(
+            f"cannot write {path}: {error.strerror}; nothing was changed there. "
+            "Free some space or choose another place, then run the same command again"
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself last through a power cut, where folders can be flushed (not on Windows)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

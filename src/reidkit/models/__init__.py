@@ -1,0 +1,28 @@
+"""Networks: ``model(images) -> dict of named features``, ``model.embed(images) -> unit embeddings``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reidkit import registry
+from reidkit.models.embedder import Embedder
+
+__all__ = ["Embedder", "build_model"]
+
+
+def build_model(name: str, **options: Any) -> Embedder:
+    """Build a network by its registered name, or any timm backbone as ``timm:NAME``.
+
+    The model remembers ``name`` and ``options`` as ``model.description``: they are all that is needed,
+    besides the weights, to build it again.
+
+    Raises:
+        UnknownName: no such model.
+        ConfigError: an option the model does not have.
+    """
+    description = {"name": name, **options}
+    if name.startswith("timm:"):
+        name, options = "timm", {"backbone": name.removeprefix("timm:"), **options}
+    model: Embedder = registry.build("model", name, options)
+    model.description = description
+    return model

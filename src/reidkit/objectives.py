@@ -1,0 +1,84 @@
+"""What is minimised: losses with their weights, the features they read, the epochs in which they count."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from reidkit import distributed
+from reidkit.models import Embedder
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """One term of what is minimised.
+
+    Args:
+        loss: ``loss(embeddings (N, D), labels (N,)) -> scalar``; a pytorch-metric-learning loss will do.
+        weight: factor in the sum.
+        feature: feature of the model that it reads; None is the model's usual one for this kind of loss.
+        from_epoch, until_epoch: epochs (from 0) in which it counts; until is exclusive.
+        name: what it is called in logs; the class's name if left out.
+    """
+
+    loss: nn.Module
+    weight: float = 1.0
+    feature: str | None = None
+    from_epoch: int = 0
+    until_epoch: int | None = None
+    name: str | None = None
+
+    def counts_in(self, epoch: int) -> bool:
+        return self.from_epoch <= epoch and (self.until_epoch is None or epoch < self.until_epoch)
+
+    def describe(self) -> dict[str, Any]:
+        """Everything about it as plain values, to compare two runs by."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**fields, "loss": repr(self.loss), "name": name_of(self)}
+
+
+class Step(nn.Module):
+    """Model and losses as one module, so that data-parallel training wraps the parameters of both.
+
+    Every process computes every loss over the global batch: the features of all processes are gathered with
+    gradients, so the hardest pair is the hardest of all.
+    """
+
+    def __init__(self, model: Embedder, objectives: Sequence[Objective]) -> None:
+        super().__init__()
+        self.model = model
+        self.objectives = objectives
+        self.losses = nn.ModuleList(objective.loss for objective in objectives)
+
+    def forward(
+        self, images: Tensor, labels: Tensor, epoch: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Returns the unweighted terms by name, and the gathered features that were read."""
+        features = self.model(images)
+        read = {feature_of(self.model, o) for o in self.objectives if o.counts_in(epoch)}
+        gathered = {name: distributed.gather_with_gradient(features[name]) for name in sorted(read)}
+        terms = {
+            name_of(o): o.loss(gathered[feature_of(self.model, o)], labels)
+            for o in self.objectives
+            if o.counts_in(epoch)
+        }
+        return terms, gathered
+
+
+def reads(loss: nn.Module) -> str:
+    """What a loss reads: "classification" or "metric". Losses from elsewhere are metric losses."""
+    return str(getattr(loss, "reads", "metric"))
+
+
+def feature_of(model: Embedder, objective: Objective) -> str:
+    """Name of the feature that an objective reads."""
+    if objective.feature is not None:
+        return objective.feature
+    return model.classification_feature if reads(objective.loss) == "classification" else model.metric_feature
+
+
+def name_of(objective: Objective) -> str:
+    return objective.name or type(objective.loss).__name__

@@ -1,0 +1,178 @@
+"""Which images make a batch. Batches are drawn from (seed, epoch) alone: no state, any position at once.
+
+A sampler yields lists of :class:`Draw`. The global batch is drawn first, then each process takes its slice,
+so that any number of processes sees the same batches and nothing has to re-shard them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidkit.errors import ConfigError
+
+
+class Draw(NamedTuple):
+    """One image of a batch: its place in the split, and the seed of its random transforms."""
+
+    sample: int
+    seed: int
+
+
+class BatchSampler:
+    """Common part: one epoch's global batches, cut for one process.
+
+    Subclasses give ``num_batches``, ``batch_size``, ``num_left_out`` (images of an epoch that no batch has)
+    and :meth:`global_batches`.
+
+    Args:
+        seed: of all draws.
+        rank, world_size: which slice of each global batch this process takes.
+    """
+
+    num_batches: int
+    batch_size: int
+    num_left_out: int
+
+    def __init__(self, *, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.epoch = 0
+        self.first_batch = 0
+
+    def global_batches(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+        """All batches of an epoch as arrays of sample indices."""
+        raise NotImplementedError
+
+    def start(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the epoch, and the batch of it, that the next iteration begins with."""
+        self.epoch, self.first_batch = epoch, first_batch
+
+    def __len__(self) -> int:
+        return self.num_batches - self.first_batch
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        batches = self.global_batches(np.random.default_rng([self.seed, self.epoch]))
+        slice_size = self.batch_size // self.world_size
+        mine = slice(self.rank * slice_size, (self.rank + 1) * slice_size)
+        for number in range(self.first_batch, self.num_batches):
+            seeds = np.random.SeedSequence([self.seed, self.epoch, number]).generate_state(self.batch_size)
+            yield [Draw(int(i), int(s)) for i, s in zip(batches[number][mine], seeds[mine], strict=True)]
+
+    def _check_slices(self) -> None:
+        if self.batch_size % self.world_size:
+            raise ConfigError(
+                f"a batch of {self.batch_size} images cannot be shared evenly by {self.world_size} "
+                "processes; choose a batch that is a multiple of their number"
+            )
+
+
+class IdentitySampler(BatchSampler):
+    """P identities x K images (Hermans et al. 2017), the batch that metric losses need.
+
+    Identities are dealt from a shuffled deck: each comes once before any comes again, and never twice in one
+    batch. An identity with fewer than K images repeats some. An epoch is floor(images / (P K)) batches, at
+    least one; ``num_left_out`` counts the images beyond that.
+
+    Args:
+        identities: (N,) identity of every training sample, in index order.
+        identities_per_batch: P.
+        images_per_identity: K.
+        seed, rank, world_size: see :class:`BatchSampler`.
+
+    Raises:
+        ConfigError: fewer identities than P.
+    """
+
+    def __init__(
+        self,
+        identities: Sequence[int] | NDArray[np.int64],
+        *,
+        identities_per_batch: int,
+        images_per_identity: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(seed=seed, rank=rank, world_size=world_size)
+        labels = np.asarray(identities)
+        self.images_of = [np.flatnonzero(labels == identity) for identity in np.unique(labels)]
+        if len(self.images_of) < identities_per_batch:
+            raise ConfigError(
+                f"identities_per_batch = {identities_per_batch}, but the training set has only "
+                f"{len(self.images_of)} identities; lower it to that number or less"
+            )
+        self.identities_per_batch = identities_per_batch
+        self.images_per_identity = images_per_identity
+        self.batch_size = identities_per_batch * images_per_identity
+        self.num_batches = max(1, len(labels) // self.batch_size)
+        self.num_left_out = max(0, len(labels) - self.num_batches * self.batch_size)
+        self._check_slices()
+
+    def global_batches(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+        decks = [_Deck(images, rng) for images in self.images_of]
+        identities = self._deal_identities(rng)
+        return [
+            np.concatenate([decks[i].deal(self.images_per_identity) for i in identities[number]])
+            for number in range(self.num_batches)
+        ]
+
+    def _deal_identities(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """(num_batches, P) identity numbers."""
+        dealt: list[int] = []
+        waiting: deque[int] = deque()
+        for _ in range(self.num_batches):
+            batch: list[int] = []
+            while len(batch) < self.identities_per_batch:
+                if not waiting:
+                    # A new deck is opened in the middle of a batch: whom the batch has already goes last.
+                    order = rng.permutation(len(self.images_of)).tolist()
+                    waiting.extend(sorted(order, key=lambda i: i in batch))
+                batch.append(waiting.popleft())
+            dealt += batch
+        return np.array(dealt, dtype=np.int64).reshape(self.num_batches, self.identities_per_batch)
+
+
+class _Deck:
+    """The images of one identity, shuffled; reshuffled when too few are left for a deal."""
+
+    def __init__(self, images: NDArray[np.int64], rng: np.random.Generator) -> None:
+        self.images, self.rng = images, rng
+        self.left = images[:0]
+
+    def deal(self, count: int) -> NDArray[np.int64]:
+        if len(self.left) < count:
+            self.left = self.rng.permutation(self.images)
+        hand, self.left = self.left[:count], self.left[count:]
+        return np.resize(hand, count)  # repeats the hand where the identity has fewer images
+
+
+class RandomSampler(BatchSampler):
+    """Plain shuffling, each image at most once an epoch (JLML). The last, smaller batch is left out.
+
+    Args:
+        num_images: size of the training split.
+        batch_size: images a global batch.
+        seed, rank, world_size: see :class:`BatchSampler`.
+
+    Raises:
+        ConfigError: fewer images than a batch.
+    """
+
+    def __init__(
+        self, num_images: int, *, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        super().__init__(seed=seed, rank=rank, world_size=world_size)
+        if num_images < batch_size:
+            raise ConfigError(f"a batch has {batch_size} images, but the training set has only {num_images}")
+        self.num_images, self.batch_size = num_images, batch_size
+        self.num_batches = num_images // batch_size
+        self.num_left_out = num_images - self.num_batches * batch_size
+        self._check_slices()
+
+    def global_batches(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+        order = rng.permutation(self.num_images)[: self.num_batches * self.batch_size]
+        return list(order.reshape(self.num_batches, self.batch_size))

@@ -1,0 +1,81 @@
+"""Where a run's numbers go: ``metrics.jsonl`` always, TensorBoard where it is installed, the terminal.
+
+A tracker is anything that can be called with a record (a flat dict with "kind", "step" and "epoch"); that is
+the whole contract for adapters to other systems.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from reidkit.files import write_atomically
+
+Record: TypeAlias = Mapping[str, Any]
+Tracker: TypeAlias = Callable[[Record], None]
+ProgressCallback: TypeAlias = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+class MetricsFile:
+    """Appends records to a file of JSON lines.
+
+    Args:
+        path: the file.
+        last_step: records beyond this step are removed first: a resumed run writes them again.
+    """
+
+    def __init__(self, path: Path, *, last_step: int) -> None:
+        self.path = path
+        kept = [record for record in read_metrics(path) if record["step"] <= last_step]
+        write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def __call__(self, record: Record) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Records of a metrics file, without a last line that a crash cut short; empty if there is no file."""
+    if not path.is_file():
+        return []
+    lines = path.read_text("utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def tensorboard(folder: Path) -> Tracker | None:
+    """A tracker that writes TensorBoard events below ``folder``; None where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    writer = SummaryWriter(str(folder))
+
+    def track(record: Record) -> None:
+        for name, value in record.items():
+            if isinstance(value, float) and name != "step":
+                writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+        writer.flush()
+
+    return track
+
+
+@contextmanager
+def progress(description: str) -> Iterator[ProgressCallback]:
+    """A bar on a terminal, one line at the end elsewhere. Written to standard error."""
+    if not sys.stderr.isatty():
+        state = {"done": 0}
+        yield lambda done, total: state.update(done=done)
+        print(f"{description}: {state['done']:,}", file=sys.stderr)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,90 @@
+import tomllib
+
+import pytest
+
+from reidkit import config
+from reidkit.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", config.recipes())
+def test_recipe_is_complete_commented_and_buildable(name):
+    recipe = config.load(name)
+    config.check_components(recipe)
+    body = config.recipe_text(name).partition("\n\n")[2]
+    assert body == config.dump(recipe), (
+        "the file must hold every key with its comment; write it with config.dump"
+    )
+
+
+@pytest.mark.parametrize("name", config.recipes())
+def test_dump_reads_back_to_the_same_tree(name):
+    recipe = config.load(name)
+    assert config.parse(tomllib.loads(config.dump(recipe))) == recipe
+    assert config.parse(tomllib.loads(config.dump(recipe, comments=False))) == recipe
+
+
+def test_dump_quotes_what_toml_would_misread():
+    tree = {"data": {"root": 'a "b"\\c\n', "pattern": "é", "nested": {"a b": [1, 2.5, True]}}}
+    parsed = config.parse(tree)
+    assert config.parse(tomllib.loads(config.dump(parsed))) == parsed
+
+
+def test_every_fault_is_reported_at_once_with_its_key():
+    with pytest.raises(ConfigError) as error:
+        config.load("small-cpu", ["optim.lr=-1", "train.epcohs=3", "sampler.kind='identiy'", "sede=1"])
+    problems = error.value.problems
+    assert len(problems) == 4
+    text = str(error.value)
+    assert "optim.lr: input should be greater than 0, not -1" in text
+    assert "unknown key 'train.epcohs'; did you mean 'epochs'?" in text
+    assert "sampler.kind: input should be 'identity' or 'random', not 'identiy'" in text
+    assert "unknown key 'sede'; did you mean 'seed'?" in text
+
+
+def test_component_options_are_checked_against_constructors_all_at_once():
+    overrides = ["model.last_strid=1", "loss.metric.margn=1", "loss.metric.wieght=2", "loss.x.kind='msl'"]
+    with pytest.raises(ConfigError) as error:
+        config.check_components(config.load("small-cpu", overrides))
+    text = str(error.value)
+    assert "[model] has no option 'last_strid'; did you mean 'last_stride'?" in text
+    assert "[loss.metric] has no option 'margn'; did you mean 'margin'?" in text
+    assert "[loss.metric] has no option 'wieght'; did you mean 'weight'?" in text
+    assert "[loss.x] unknown loss 'msl'; did you mean 'msml'?" in text
+
+
+def test_overrides_are_toml_values_and_bare_text_is_text():
+    got = config.load(
+        "small-cpu",
+        ["optim.lr=3e-4", "data.root=some/folder", "optim.milestones=[3, 4]", "loss.metric.kind=msml"],
+    )
+    assert got.optim.lr == 3e-4
+    assert got.data.root == "some/folder"
+    assert got.optim.milestones == [3, 4]
+    assert got.loss["metric"].kind == "msml"
+    assert got.loss["metric"].options == {"margin": 0.3}
+
+
+@pytest.mark.parametrize("override", ["optim.lr", "=3", "optim..lr=3", "seed.x=3"])
+def test_bad_overrides_say_what_is_expected(override):
+    with pytest.raises(ConfigError, match=r"override '.*"):
+        config.load("small-cpu", [override])
+
+
+def test_kind_of_a_loss_defaults_to_its_name():
+    parsed = config.parse({"loss": {"msml": {"margin": 0.5}}})
+    assert parsed.loss["msml"].kind == "msml"
+    assert parsed.loss["msml"].options == {"margin": 0.5}
+
+
+def test_a_file_is_read_and_a_broken_one_named(tmp_path):
+    good = tmp_path / "mine.toml"
+    good.write_text("seed = 3\n")
+    assert config.load(good).seed == 3
+    bad = tmp_path / "bad.toml"
+    bad.write_text("seed = \n")
+    with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML"):
+        config.load(bad)
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: no such file"):
+        config.load(tmp_path / "nowhere.toml")
+    with pytest.raises(ConfigError, match="unknown recipe 'smal-cpu'; did you mean 'small-cpu'"):
+        config.load("smal-cpu")

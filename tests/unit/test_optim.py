@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import nn
+
+from reidkit.config import OptimConfig
+from reidkit.optim import build_optimizer, learning_rate
+
+EPOCHS, STEPS = 10, 20
+
+
+def rates(**options):
+    config = OptimConfig(lr=1.0, **options)
+    return [learning_rate(config, s, steps_per_epoch=STEPS, num_epochs=EPOCHS) for s in range(EPOCHS * STEPS)]
+
+
+def test_multistep_falls_at_the_first_step_of_each_milestone():
+    got = rates(schedule="multistep", milestones=[4, 7], gamma=0.1, warmup_epochs=0)
+    assert got[4 * STEPS - 1] == 1.0
+    assert got[4 * STEPS] == pytest.approx(0.1)
+    assert got[7 * STEPS] == pytest.approx(0.01)
+
+
+def test_warm_up_rises_from_a_tenth_to_the_whole():
+    got = rates(schedule="constant", warmup_epochs=2)
+    assert got[0] == pytest.approx(0.1)
+    assert got[STEPS] == pytest.approx(0.55)
+    assert got[2 * STEPS :] == [1.0] * (8 * STEPS)
+
+
+def test_cosine_ends_near_zero():
+    got = rates(schedule="cosine", warmup_epochs=0)
+    assert got[0] == 1.0
+    assert got[EPOCHS * STEPS // 2] == pytest.approx(0.5)
+    assert 0 < got[-1] < 1e-3
+
+
+def test_one_cycle_is_that_of_torch():
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=1.0,
+        total_steps=EPOCHS * STEPS + 1,
+        div_factor=25,
+        final_div_factor=4000,
+        pct_start=0.3,
+    )
+    got = rates(schedule="onecycle")
+    for rate in got:
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], abs=0.02)
+        optimizer.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_weight_decay_spares_biases_and_norms(name):
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    model[1].bias.requires_grad_(False)
+    decayed, spared = build_optimizer(OptimConfig(name=name, weight_decay=0.1), [model]).param_groups
+    assert [p.shape for p in decayed["params"]] == [(4, 3)]
+    assert [p.shape for p in spared["params"]] == [(4,), (4,)]
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)

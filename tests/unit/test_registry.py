@@ -1,0 +1,49 @@
+import sys
+
+import pytest
+
+from reidkit import registry
+from reidkit.errors import ConfigError, UnknownName
+
+
+def test_names_come_from_the_folder():
+    assert {"identity", "trihard", "msml"} <= set(registry.names("loss"))
+    assert {"market1501", "synthetic", "folder", "table"} <= set(registry.names("dataset"))
+    assert {"resnet18", "resnet50", "timm"} <= set(registry.names("model"))
+    assert "embedded" in registry.names("gallery")
+
+
+def test_unknown_names_and_kinds_suggest():
+    with pytest.raises(UnknownName, match="unknown loss 'trihrd'; did you mean 'trihard'"):
+        registry.get("loss", "trihrd")
+    with pytest.raises(UnknownName, match="unknown kind of component 'losses'; did you mean 'loss'"):
+        registry.names("losses")
+
+
+def test_options_are_checked_before_construction():
+    with pytest.raises(ConfigError, match="loss 'msml' has no option 'marign'; did you mean 'margin'"):
+        registry.build("loss", "msml", {"marign": 1})
+    with pytest.raises(ConfigError, match="model 'timm' needs the option 'backbone'"):
+        registry.build("model", "timm")
+
+
+def test_a_dotted_path_reaches_code_outside(tmp_path, monkeypatch):
+    (tmp_path / "outside_losses.py").write_text(
+        "class Mine:\n    def __init__(self, strength=1): self.strength = strength\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    built = registry.build("loss", "outside_losses:Mine", {"strength": 3})
+    assert built.strength == 3
+    with pytest.raises(ConfigError, match="has no class or function 'Mien'; did you mean 'Mine'"):
+        registry.get("loss", "outside_losses:Mien")
+    with pytest.raises(ConfigError, match="cannot import 'no_such_module'"):
+        registry.get("loss", "no_such_module:X")
+    del sys.modules["outside_losses"]
+
+
+def test_a_taken_name_is_refused():
+    with pytest.raises(ValueError, match="loss 'msml' is already registered by reidkit"):
+
+        @registry.register("loss", "msml")
+        class Other:
+            pass
