@@ -291,7 +291,7 @@ def _match_findings(what: str, unmatched: dict[str, list[str]], *, num_queries: 
             queries,
             "Correct the camera labels, or load the set without them."
             if reason == ALL_CAMERAS_EQUAL
-            else "They are left out of the mean; add gallery images under another camera if they should count.",
+            else "They are left out of the mean; gallery images under another camera would make them count.",
         )
 
 

@@ -61,7 +61,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], str | None]:
 def save_weights(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Write named tensors and a JSON description of them as one safetensors file, atomically."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"format": "pt", "reidkit": json.dumps(description)}
+    # One entry only: their order in the file is not fixed, and equal networks should give equal files.
+    metadata = {"reidkit": json.dumps(description)}
     write_atomically(path, safetensors.torch.save(plain, metadata))
 
 

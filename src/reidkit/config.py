@@ -158,9 +158,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    problems = [problem for override in overrides if (problem := _apply(tree, override))]
-    if problems:
-        raise ConfigError(problems)
+    _apply_all(tree, overrides)
     return parse(tree, source=str(path))
 
 
@@ -170,6 +168,17 @@ def parse(tree: Mapping[str, Any], *, source: str = "configuration") -> Config:
         return TypeAdapter(Config).validate_python(_gather_options(tree))
     except ValidationError as error:
         raise ConfigError([f"{source}: {_explain(fault)}" for fault in error.errors()]) from None
+
+
+def parse_options(overrides: Sequence[str]) -> Table:
+    """``key=value`` texts as a table, values parsed as TOML.
+
+    Raises:
+        ConfigError: with every text that is not of that form.
+    """
+    tree: Table = {}
+    _apply_all(tree, overrides)
+    return tree
 
 
 def check_components(config: Config) -> None:
@@ -243,6 +252,12 @@ def _find(path: str | Path) -> tuple[str, str]:
     if file.suffix == "" and len(file.parts) == 1:
         return str(path), recipe_text(str(path))
     raise ConfigError(f"{path}: no such file; `reid recipes` lists what can be used by name")
+
+
+def _apply_all(tree: Table, overrides: Sequence[str]) -> None:
+    problems = [problem for override in overrides if (problem := _apply(tree, override))]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _apply(tree: Table, override: str) -> str | None:

@@ -179,14 +179,20 @@ def load_encoder(path: str | Path, *, device: str | torch.device | None = None) 
         options.pop("name"), **{**options, **({"pretrained": False} if "pretrained" in options else {})}
     )
     model.description = description["model"]
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
-    if missing or unexpected:
+    expected = model.state_dict()
+    wrong = [n for n in sorted({*expected, *tensors}) if _shape(expected.get(n)) != _shape(tensors.get(n))]
+    if wrong:
         raise CheckpointError(
-            f"{file} does not fit the network it names, {description['model']}: "
-            f"{len(missing)} weights missing, {len(unexpected)} left over"
+            f"{file} does not fit the network it names, {description['model']}: {len(wrong)} weights are "
+            f"missing, left over or of another shape (first: {wrong[0]})"
         )
+    model.load_state_dict(tensors)
     model = model.to(memory_format=torch.channels_last)
     return Encoder(model, **description["transform"], card=description["card"], device=device)
+
+
+def _shape(tensor: Tensor | None) -> torch.Size | None:
+    return None if tensor is None else tensor.shape
 
 
 def default_device() -> torch.device:

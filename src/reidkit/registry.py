@@ -11,6 +11,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar
 
@@ -53,14 +54,18 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def get(kind: Kind, name: str) -> Callable[..., Any]:
-    """The component called ``name``, or the object at the dotted path ``package.module:object``."""
-    if ":" in name:
-        return _from_dotted_path(kind, name)
+    """The component called ``name``, or the object at the dotted path ``package.module:object``.
+
+    ``component:argument`` is a registered component with its first argument given, ``timm:convnext_tiny``.
+    """
     _scan(kind)
-    try:
-        return _of_kind(kind)[name]
-    except KeyError:
-        raise UnknownName(kind, name, _of_kind(kind)) from None
+    components = _of_kind(kind)
+    first, colon, rest = name.partition(":")
+    if colon:
+        return partial(components[first], rest) if first in components else _from_dotted_path(kind, name)
+    if name not in components:
+        raise UnknownName(kind, name, components)
+    return components[name]
 
 
 def build(kind: Kind, name: str, options: Mapping[str, Any] | None = None, /, *args: Any) -> Any:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from reidkit.cli.images import image_paths, images_argument, labelled_samples, pattern_option
 
-_AT_A_TIME = 512
+if TYPE_CHECKING:
+    from reidkit.encoder import Encoder
+    from reidkit.types import Sample
+
+_AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
 
 
 @click.command("index")
@@ -26,30 +32,45 @@ def index_command(
     An image that the gallery holds already is replaced, so indexing a folder again does no harm.
     """
     from reidkit.encoder import load_encoder
-    from reidkit.galleries import open_gallery
-    from reidkit.tracking import progress
     from reidkit.types import Sample
 
-    if pattern is not None or any(path.suffix.lower() in (".csv", ".parquet") for path in images):
+    labelled = pattern is not None or any(path.suffix.lower() in (".csv", ".parquet") for path in images)
+    if labelled:
         samples = labelled_samples(images, pattern)
-        identities = [sample.identity_name or str(sample.identity) for sample in samples]
-        cameras = [sample.camera if camera is None else camera for sample in samples]
-        times = [sample.time for sample in samples]
     else:
-        samples = [Sample(path, 0, 0, i) for i, path in enumerate(image_paths(images))]
-        identities, cameras, times = [None] * len(samples), [camera] * len(samples), [None] * len(samples)
+        samples = [Sample(path, 0, 0, index) for index, path in enumerate(image_paths(images))]
+    fill(location, load_encoder(run), run, samples, labelled=labelled, camera=camera)
 
-    encoder = load_encoder(run)
+
+def fill(
+    location: str | Path,
+    encoder: Encoder,
+    run: Path,
+    samples: Sequence[Sample],
+    *,
+    labelled: bool = True,
+    camera: int | None = None,
+) -> None:
+    """Embed samples and store them, with their labels where they have any."""
+    from reidkit.galleries import open_gallery
+    from reidkit.tracking import progress
+
     description = {"path": str(run.resolve()), "fingerprint": encoder.fingerprint}
-    with open_gallery(location, encoder=description) as gallery, progress("images indexed") as shown:
-        for start in range(0, len(samples), _AT_A_TIME):
-            part = slice(start, start + _AT_A_TIME)
-            gallery.add(
-                encoder.features(tuple(samples[part])).embeddings,
-                sources=[str(sample.path.resolve()) for sample in samples[part]],
-                identities=identities[part],
-                cameras=cameras[part],
-                times=times[part],
-            )
-            shown(min(start + _AT_A_TIME, len(samples)), len(samples))
+    with open_gallery(location, encoder=description) as gallery:
+        with progress("images indexed") as shown:
+            for start in range(0, len(samples), _AT_A_TIME):
+                part = samples[start : start + _AT_A_TIME]
+                own_cameras = [sample.camera if labelled else None for sample in part]
+                gallery.add(
+                    encoder.features(tuple(part)).embeddings,
+                    sources=[str(sample.path.resolve()) for sample in part],
+                    identities=[_name(sample) if labelled else None for sample in part],
+                    cameras=own_cameras if camera is None else [camera] * len(part),
+                    times=[sample.time for sample in part],
+                )
+                shown(start + len(part), len(samples))
         click.echo(f"{location}: {len(gallery)} images")
+
+
+def _name(sample: Sample) -> str:
+    return sample.identity_name or str(sample.identity)

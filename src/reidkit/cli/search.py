@@ -56,9 +56,9 @@ def search_command(
         encoder = load_encoder(run or origin["path"])
         if origin.get("fingerprint") not in (None, encoder.fingerprint):
             raise ConfigError(
-                f"{location} was filled by another encoder (fingerprint {origin['fingerprint']}, this one has "
-                f"{encoder.fingerprint}); scores between the two mean nothing. Index the images again, or give "
-                "--encoder the run that filled it"
+                f"{location} was filled by another encoder (fingerprint {origin['fingerprint']}, this one "
+                f"has {encoder.fingerprint}); scores between the two mean nothing. Index the images again, or "
+                "give --encoder the run that filled it"
             )
         found = gallery.search(encoder.encode(paths), top=top, where=where)
     if as_json:
@@ -69,13 +69,16 @@ def search_command(
             ]
         )
     else:
-        for path, hits in zip(paths, found, strict=True):
-            print_table(
-                ["score", "camera", "identity", "image"], map(_row, hits), title=str(path), right=["score"]
-            )
+        print_hits(paths, found)
     if picture is not None:
-        _draw(paths, found, picture)
+        draw_hits(paths, found, picture)
         say(f"wrote {picture}")
+
+
+def print_hits(paths: list[Path], found: list[list[Hit]]) -> None:
+    """A table for each query."""
+    for path, hits in zip(paths, found, strict=True):
+        print_table(_COLUMNS, map(_row, hits), title=str(path), right=["score"])
 
 
 def _row(hit: Hit) -> tuple[str, ...]:
@@ -83,7 +86,8 @@ def _row(hit: Hit) -> tuple[str, ...]:
     return f"{hit.score:.3f}", *("" if cell is None else str(cell) for cell in cells)
 
 
-def _draw(paths: list[Path], found: list[list[Hit]], picture: Path) -> None:
+def draw_hits(paths: list[Path], found: list[list[Hit]], picture: Path) -> None:
+    """A picture with a row for each query: the query, then its hits."""
     import io
 
     from reidkit.files import write_atomically

@@ -20,9 +20,6 @@ def build_model(name: str, **options: Any) -> Embedder:
         UnknownName: no such model.
         ConfigError: an option the model does not have.
     """
-    description = {"name": name, **options}
-    if name.startswith("timm:"):
-        name, options = "timm", {"backbone": name.removeprefix("timm:"), **options}
     model: Embedder = registry.build("model", name, options)
-    model.description = description
+    model.description = {"name": name, **options}
     return model

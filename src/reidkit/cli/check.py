@@ -1,0 +1,86 @@
+"""``reid check``: what a data set holds, and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from reidkit.cli.output import json_option, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from reidkit.check import DatasetCheck
+
+_STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
+
+
+@click.command("check")
+@click.argument("name")
+@click.argument("root", type=click.Path(path_type=Path))
+@click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--make", is_flag=True, help="With `synthetic`: draw the data set into ROOT first.")
+@json_option
+@click.pass_context
+def check_command(
+    ctx: click.Context, name: str, root: Path, options: tuple[str, ...], make: bool, as_json: bool
+) -> None:
+    """Count and inspect the data set in ROOT, laid out as NAME (see `reid list datasets`).
+
+    \b
+    reid check market1501 data/
+    reid check folder photos/ pattern="{identity}_c{camera}_{frame}.jpg"
+    reid check table people.csv
+    reid check synthetic people/ --make num_train_identities=100 seed=3
+
+    Exit code 1 says that errors were found.
+    """
+    from reidkit.check import check_dataset
+    from reidkit.config import parse_options
+    from reidkit.datasets import load_dataset
+    from reidkit.errors import ConfigError
+    from reidkit.tracking import progress
+
+    given = parse_options(options)
+    if make:
+        if name != "synthetic":
+            raise ConfigError(f"--make draws the data set 'synthetic' only, not {name!r}")
+        make_people(root, given)
+        given = {}
+    data = load_dataset(name, root, **given)
+    with progress("images read") as shown:
+        result = check_dataset(data, progress=shown)
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        print_check(result)
+    ctx.exit(1 if result.has_errors else 0)
+
+
+def make_people(root: Path, options: dict[str, Any]) -> None:
+    """Draw the synthetic data set."""
+    from reidkit.datasets.synthetic import make_synthetic
+    from reidkit.errors import ConfigError
+    from reidkit.registry import option_problems
+    from reidkit.tracking import progress
+
+    problems = option_problems(make_synthetic, options, num_positional=1, where="synthetic --make")
+    if problems:
+        raise ConfigError(problems)
+    with progress("images drawn") as shown:
+        make_synthetic(root, **options, progress=shown)
+
+
+def print_check(result: DatasetCheck) -> None:
+    header, *rows = result.rows()
+    print_table(header, rows, title=f"{result.name} in {result.root}", right=header[1:])
+    for finding in result.findings:
+        click.echo()
+        count = f": {finding.count:,}" if finding.count > 1 else ""
+        click.secho(finding.severity, fg=_STYLES[finding.severity], bold=True, nl=False)
+        click.echo(f"  {finding.title}{count}")
+        for example in finding.examples:
+            click.echo(f"    {example}")
+        click.echo(f"  {finding.advice}")
+    if not result.findings:
+        say("nothing to complain about")

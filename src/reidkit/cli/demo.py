@@ -1,0 +1,104 @@
+"""``reid demo``: the whole job, from nothing to a result a person can look at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from reidkit import config
+from reidkit.cli.output import say
+
+# Enough people to learn from in two minutes, and others to be tested on.
+WORLD = {"num_train_identities": 160, "num_test_identities": 60, "num_cameras": 6, "seed": 0}
+
+
+@click.command("demo")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/demo"), show_default=True
+)
+def demo_command(out: Path) -> None:
+    """Draw people, check them, train on some, test on others, write a report, fill a gallery, search it.
+
+    Run it again to go on where it stopped; what is done is not done twice.
+    """
+    started = time.monotonic()
+    people, run = out / "people", out / "run"
+    recipe = config.load("demo", [f'data.root="{people.as_posix()}"'])
+    steps: list[tuple[str, Callable[[], None]]] = [
+        ("drawing people", lambda: _draw(people)),
+        ("checking the data set", lambda: _check(people)),
+        ("training on some of them", lambda: _train(recipe, run)),
+        ("testing on the others, writing the report", lambda: _evaluate(out, run, people)),
+        ("filling a gallery and searching it", lambda: _search(out, run, people)),
+    ]
+    for number, (what, do) in enumerate(steps, start=1):
+        say(click.style(f"\n[{number}/{len(steps)}] {what}", bold=True))
+        do()
+    say(f"\nDone in {time.monotonic() - started:.0f} s. Look at:")
+    for path, what in [
+        (out / "report.html", "scores, curves, ranked lists: open it in a browser"),
+        (out / "search.png", "what three searches found"),
+        (run, "the trained encoder, its configuration and its metrics"),
+        (out / "people.gallery", "the gallery"),
+        (people, "the drawn people, in Market-1501's folders"),
+    ]:
+        click.echo(f"  {path}  {what}")
+    query = sorted((people / "query").glob("*.jpg"))[0]
+    say("\nTry next:")
+    for command in [
+        f"reid search {query} --gallery {out / 'people.gallery'} --where camera!=1",
+        "reid check folder YOUR_PHOTOS/",
+        f"reid index {run} YOUR_PHOTOS/ --gallery mine.gallery",
+        "reid recipes",
+    ]:
+        click.echo(f"  {command}")
+
+
+def _draw(people: Path) -> None:
+    from reidkit.cli.check import make_people
+
+    make_people(people, dict(WORLD))
+
+
+def _check(people: Path) -> None:
+    from reidkit.check import check_dataset
+    from reidkit.cli.check import print_check
+    from reidkit.datasets import load_dataset
+
+    print_check(check_dataset(load_dataset("synthetic", people)))
+
+
+def _train(recipe: config.Config, run: Path) -> None:
+    from reidkit.cli.train import train
+
+    train(recipe, run)
+
+
+def _evaluate(out: Path, run: Path, people: Path) -> None:
+    from reidkit.cli.evaluate import evaluate
+    from reidkit.datasets import load_dataset
+    from reidkit.encoder import load_encoder
+
+    click.echo(str(evaluate(load_encoder(run), load_dataset("synthetic", people), out=out, run=run)))
+
+
+def _search(out: Path, run: Path, people: Path) -> None:
+    from reidkit.cli.index import fill
+    from reidkit.cli.search import draw_hits, print_hits
+    from reidkit.datasets import load_dataset
+    from reidkit.encoder import load_encoder
+    from reidkit.galleries import open_gallery
+
+    data = load_dataset("synthetic", people)
+    encoder = load_encoder(run)
+    location = out / "people.gallery"
+    fill(location, encoder, run, data.gallery)
+    step = max(1, len(data.query) // 3)
+    queries = [sample.path for sample in data.query[::step][:3]]
+    with open_gallery(location, create=False) as gallery:
+        found = gallery.search(encoder.encode(queries), top=10)
+    print_hits(queries[:1], found[:1])
+    draw_hits(queries, found, out / "search.png")

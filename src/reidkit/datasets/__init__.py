@@ -1,0 +1,85 @@
+"""Data sets by name. Each layout is one file of this folder; :func:`load_dataset` reads any of them."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from reidkit import registry
+from reidkit.errors import ConfigError, DataError
+from reidkit.folder_trees import numbered
+from reidkit.types import JUNK, Dataset, Split
+
+
+def load_dataset(
+    name: str, root: str | Path, *, val_identities: int = 0, seed: int = 0, **options: Any
+) -> Dataset:
+    """Read the samples of a data set; no image is opened.
+
+    Junk images (identity -1) never stay in ``train``: they are listed in ``Dataset.skipped``.
+
+    Args:
+        name: a registered layout (``reid list datasets``), or a dotted path to one of your own.
+        root: where the data set lies.
+        val_identities: training identities to hold out as ``val``. Whole identities, drawn from those
+            that have a match to find: images under two cameras, or two images where camera labels are
+            absent.
+        seed: of that draw; the same seed gives the same identities.
+        options: the layout's own options.
+
+    Raises:
+        ConfigError: unknown name or option, or more validation identities than there can be.
+        DataError: ``root`` does not exist or is not laid out as the name says.
+    """
+    registry.get("dataset", name)  # a misspelt name is told before a missing folder
+    root = Path(root).expanduser()
+    if not root.exists():
+        raise DataError(
+            f"{root} does not exist (seen from {Path.cwd()}); "
+            "unpack the data set there, or give its folder as root"
+        )
+    dataset: Dataset = registry.build("dataset", name, options, root)
+    dataset = _without_junk_in_train(dataset)
+    return _with_validation(dataset, val_identities, seed) if val_identities else dataset
+
+
+def _without_junk_in_train(dataset: Dataset) -> Dataset:
+    junk = tuple(sample.path for sample in dataset.train if sample.identity == JUNK)
+    if not junk:
+        return dataset
+    train = numbered(sample for sample in dataset.train if sample.identity != JUNK)
+    return replace(dataset, train=train, skipped=dataset.skipped + junk)
+
+
+def _with_validation(dataset: Dataset, num_identities: int, seed: int) -> Dataset:
+    if dataset.val:
+        raise ConfigError(
+            f"val_identities = {num_identities}, but the data set brings its own validation part of "
+            f"{len(dataset.val)} images; leave val_identities at 0"
+        )
+    candidates = _identities_with_matches(dataset.train, has_cameras=dataset.has_cameras)
+    # Training needs two identities to tell apart.
+    most = max(min(len(candidates), dataset.num_identities - 2), 0)
+    if not 0 < num_identities <= most:
+        need = "seen by two or more cameras" if dataset.has_cameras else "with two or more images"
+        raise ConfigError(
+            f"val_identities = {num_identities} is outside 0..{most}: of {dataset.num_identities} training "
+            f"identities {len(candidates)} are {need}, and two must stay to train on"
+        )
+    held_out = set(random.Random(seed).sample(candidates, num_identities))
+    return replace(
+        dataset,
+        train=numbered(sample for sample in dataset.train if sample.identity not in held_out),
+        val=numbered(sample for sample in dataset.train if sample.identity in held_out),
+    )
+
+
+def _identities_with_matches(train: Split, *, has_cameras: bool) -> list[int]:
+    """Sorted identities an image of which has another one to find."""
+    views = defaultdict(set)
+    for sample in train:
+        views[sample.identity].add(sample.camera if has_cameras else sample.index)
+    return sorted(identity for identity, seen in views.items() if len(seen) > 1)

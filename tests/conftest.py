@@ -1,0 +1,40 @@
+"""What several tests need: real data where it is to be had, and a small world drawn on the spot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real data sets; skips where there is none."""
+    folder = Path(os.environ.get("REIDKIT_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set REIDKIT_DATA to the folder that holds market1501-500")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set in Market-1501's tree that a network can learn in seconds: each identity is a pair of colours."""
+    root = tmp_path_factory.mktemp("tiny_market")
+    rng = np.random.default_rng(0)
+    for identity in range(1, 13):
+        colours = rng.integers(30, 226, (2, 3))
+        train = identity <= 8
+        for camera in (1, 2, 3):
+            for frame in range(4):
+                folder = "bounding_box_train" if train else "query" if frame == 0 else "bounding_box_test"
+                pixels = np.repeat(colours, [20, 28], axis=0)[:, None].repeat(24, axis=1).astype(float)
+                pixels = pixels * (0.85 + 0.1 * camera) + rng.normal(0, 12, pixels.shape)
+                path = root / folder / f"{identity:04}_c{camera}s1_{frame:06}_01.jpg"
+                path.parent.mkdir(exist_ok=True)
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    return root

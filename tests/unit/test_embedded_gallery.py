@@ -1,0 +1,504 @@
+"""The embedded gallery: exactness, crashes, full disks, several processes, damage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reidkit.errors import DataError
+from reidkit.galleries import embedded, open_gallery
+from reidkit.galleries.embedded import nearest
+
+DIM = 32
+
+
+def units(num, dim=DIM, seed=0):
+    vectors = np.random.default_rng(seed).normal(size=(num, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def child(script, *arguments, prefix=(), **options):
+    """Start a Python process that has this module's imports at hand."""
+    lines = [
+        "import os, resource, signal, sys",
+        "import numpy as np",
+        "from reidkit.errors import DataError",
+        "from reidkit.galleries import open_gallery",
+        script,
+    ]
+    command = [*prefix, sys.executable, "-c", "\n".join(lines), *map(str, arguments)]
+    source = str(Path(embedded.__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, **options)
+
+
+# --- exactness --------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    num=st.integers(0, 60),
+    num_queries=st.integers(1, 5),
+    top=st.integers(1, 70),
+    share=st.sampled_from([None, 0.0, 0.1, 0.5, 1.0]),
+    block=st.sampled_from([1, 7, 16, 1000]),
+    seed=st.integers(0, 10_000),
+)
+def test_nearest_equals_a_sort_of_all_scores(num, num_queries, top, share, block, seed):
+    rng = np.random.default_rng(seed)
+    # Few distinct vectors, so that there are ties across blocks and at the last place.
+    vectors = units(8, dim=5, seed=seed)[rng.integers(0, 8, num)]
+    queries = units(num_queries, dim=5, seed=seed + 1)
+    rows = None if share is None else np.flatnonzero(rng.random(num) < share)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedded, "BLOCK_ROWS", block)
+        patch.setattr(embedded, "BLOCK_QUERIES", 2)
+        found = nearest(vectors, rows, queries, top=top)
+    for query, (found_rows, scores) in zip(queries, found, strict=True):
+        searched = range(num) if rows is None else rows.tolist()
+        scored = {row: (vectors[row].astype(np.float64) * query).sum() for row in searched}
+        expected = sorted(scored, key=lambda row: (-scored[row], row))[:top]
+        assert found_rows.tolist() == expected
+        np.testing.assert_allclose(scores, [scored[row] for row in expected], atol=1e-15)
+
+
+@pytest.mark.parametrize("block", [64, 10_000])
+def test_scores_that_differ_below_float32_are_told_apart(monkeypatch, block):
+    """Near-duplicates whose float32 scores are a matter of the order of the sum."""
+    monkeypatch.setattr(embedded, "BLOCK_ROWS", block)
+    rng = np.random.default_rng(0)
+    query = units(1, dim=512)[0]
+    vectors = query + rng.normal(size=(3000, 512)).astype(np.float32) * np.float32(1e-5)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    exact = (vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+    [(rows, _)] = nearest(vectors, None, query[None], top=20)
+    assert rows.tolist() == np.lexsort([np.arange(3000), -exact])[:20].tolist()
+
+
+def test_scores_do_not_depend_on_what_else_is_searched(tmp_path):
+    vectors, queries = units(500), units(40, seed=1)
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(vectors, cameras=np.arange(500) % 2)
+        together = gallery.search(queries, where={"camera": 1})
+        alone = [gallery.search(query, where={"camera": {"not": 0}})[0] for query in queries]
+        assert together == alone
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("add"), st.lists(st.integers(0, 12), unique=True, max_size=5)),
+            st.tuples(st.just("skip"), st.lists(st.integers(0, 12), unique=True, max_size=5)),
+            st.tuples(st.just("remove"), st.integers(0, 3)),
+            st.tuples(st.just("compact"), st.none()),
+            st.tuples(st.just("reopen"), st.none()),
+        ),
+        max_size=14,
+    )
+)
+def test_any_order_of_verbs_leaves_what_a_dict_would(steps, tmp_path_factory):
+    path = tmp_path_factory.mktemp("any") / "g"
+    expected = {}  # source -> (camera, vector)
+    gallery = open_gallery(path)
+    for number, (verb, argument) in enumerate(steps):
+        if verb in ("add", "skip"):
+            vectors = units(len(argument), seed=number)
+            cameras = [(source + number) % 4 for source in argument]
+            gallery.add(
+                vectors,
+                sources=argument,
+                cameras=cameras,
+                on_duplicate="skip" if verb == "skip" else "replace",
+            )
+            for source, camera, vector in zip(argument, cameras, vectors, strict=True):
+                if verb == "add" or str(source) not in expected:
+                    expected[str(source)] = camera, vector
+        elif verb == "remove":
+            gallery.remove(where={"camera": argument})
+            expected = {source: item for source, item in expected.items() if item[0] != argument}
+        elif verb == "compact":
+            gallery.compact()
+            assert gallery.info()["num_dead_rows"] == 0
+        else:
+            gallery.close()
+            gallery = open_gallery(path, create=False)
+        items = gallery.items()
+        found = zip(items, gallery.embeddings(ids=[item.id for item in items]), strict=True)
+        assert {item.source: (item.camera, row.tolist()) for item, row in found} == {
+            source: (camera, vector.tolist()) for source, (camera, vector) in expected.items()
+        }
+        query = units(1, seed=99)[0]
+        ranked = sorted(expected, key=lambda source: -float(expected[source][1] @ query))
+        assert [hit.source for hit in gallery.search(query, top=20)[0]] == ranked
+    gallery.close()
+
+
+# --- crashes ----------------------------------------------------------------------------------------------
+
+ADD_FOREVER = """
+gallery, number = open_gallery(sys.argv[1]), int(sys.argv[2])
+while True:
+    rng = np.random.default_rng(number)
+    gallery.add(rng.normal(size=(3, 32)), sources=[f"{number}-{i}" for i in range(3)], cameras=[number] * 3)
+    print(number, flush=True)
+    number += 1
+"""
+
+
+def batch(number):
+    vectors = np.random.default_rng(number).normal(size=(3, DIM))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_killed_while_adding(tmp_path):
+    path, rng, number = tmp_path / "g", np.random.default_rng(0), 0
+    for _ in range(6):
+        with child(ADD_FOREVER, path, number) as process:
+            for _ in range(int(rng.integers(1, 30))):
+                acknowledged = int(process.stdout.readline())
+            threading.Event().wait(rng.uniform(0, 0.01))
+            process.send_signal(signal.SIGKILL)
+            acknowledged = max([acknowledged, *map(int, process.stdout.read().split())])
+        with open_gallery(path, create=False) as gallery:
+            items = gallery.items()
+            number = items[-1].camera + 1
+            # The batch in hand may have been committed without a word of it; nothing else may differ.
+            assert number in (acknowledged + 1, acknowledged + 2)
+            assert [item.source for item in items] == [f"{n}-{i}" for n in range(number) for i in range(3)]
+            expected = np.concatenate([batch(n) for n in range(number)])
+            np.testing.assert_allclose(gallery.embeddings(), expected, atol=1e-7)
+            for n in (0, acknowledged):
+                assert [hit.camera for hit in gallery.search(batch(n), top=1)[0]] == [n]
+
+
+@pytest.mark.parametrize("verb", ["gallery.add(np.ones((50, 32)))", "gallery.compact()"])
+def test_killed_between_the_vectors_and_the_commit(tmp_path, verb):
+    path = tmp_path / "g"
+    with open_gallery(path) as gallery:
+        ids = gallery.add(units(20))
+        gallery.remove(ids=ids[::2])
+        before = gallery.items()
+    script = f"""
+gallery, fsync = open_gallery(sys.argv[1]), os.fsync
+def fsync_and_die(file):
+    fsync(file)
+    os.kill(os.getpid(), signal.SIGKILL)
+os.fsync = fsync_and_die
+{verb}
+"""
+    with child(script, path) as process:
+        assert process.wait() == -signal.SIGKILL
+    torn = sum(file.stat().st_size for file in path.glob("vectors*"))
+    assert torn > 20 * DIM * 4
+    with open_gallery(path, create=False) as gallery:
+        assert gallery.items() == before
+        np.testing.assert_array_equal(gallery.embeddings(), units(20)[1::2])
+        gallery.add(units(5, seed=1))
+        np.testing.assert_array_equal(gallery.embeddings(), [*units(20)[1::2], *units(5, seed=1)])
+        assert (path / "vectors.f32").stat().st_size == 25 * DIM * 4
+        assert gallery.compact() == 10
+        np.testing.assert_array_equal(gallery.embeddings(), [*units(20)[1::2], *units(5, seed=1)])
+        assert [file.stat().st_size for file in path.glob("vectors*")] == [15 * DIM * 4]
+
+
+# --- full disks -------------------------------------------------------------------------------------------
+
+FILL = """
+gallery = open_gallery(sys.argv[1])
+try:
+    for number in range(1000):
+        sources = [f"{number}-{i}{sys.argv[2]}" for i in range(20)]
+        embeddings = np.random.default_rng(number).normal(size=(20, 32))
+        gallery.add(embeddings, sources=sources, cameras=[number] * 20)
+except DataError as error:
+    print(error)
+print(number, len(gallery))
+gallery.remove(where={"camera": 0})  # there is room for this
+gallery.compact()
+expected = [np.random.default_rng(n).normal(size=(20, 32)) for n in range(1, number)]
+expected = np.concatenate([rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in expected])
+np.testing.assert_allclose(gallery.embeddings(), expected, atol=1e-7)
+gallery.close()
+gallery = open_gallery(sys.argv[1], create=False)
+np.testing.assert_allclose(gallery.embeddings(), expected, atol=1e-7)
+gallery.add(np.ones((1, 32)))
+print(len(gallery))
+"""
+
+
+# What comes to the limit first: the vectors, or the table with names this long.
+LIMITS = pytest.mark.parametrize("suffix", ["", "x" * 200], ids=["vectors", "table"])
+
+
+def check_filled(process, *messages):
+    lines = process.communicate()[0].splitlines()
+    assert process.returncode == 0
+    error, counts, left = lines
+    number, length = map(int, counts.split())
+    assert any(message in error for message in messages), error
+    assert 3 < number < 1000
+    assert length == 20 * number
+    assert int(left) == 20 * (number - 1) + 1
+
+
+@LIMITS
+def test_a_file_that_may_not_grow(tmp_path, suffix):
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))"
+    process = child(f"{limit}\n{FILL}", tmp_path / "g", suffix)
+    check_filled(process, "reading or writing failed" if suffix else "vectors.f32: File too large")
+
+
+@LIMITS
+def test_a_full_disk(tmp_path, suffix):
+    unshare = shutil.which("unshare")
+    mount = ["-m", "sh", "-c", f'mount -t tmpfs -o size=2m none "{tmp_path}" && exec "$@"', "sh"]
+    if not unshare or subprocess.run([unshare, *mount, "true"], capture_output=True).returncode:
+        pytest.skip("a small tmpfs cannot be mounted here (needs root and unshare)")
+    # A file that fills all but 300 kB, then goes, so that there is room to put things in order.
+    ballast = 'open(sys.argv[1] + ".ballast", "wb").write(bytes(1_700_000))'
+    script = f"{ballast}\n{FILL}".replace(
+        "print(number, len(gallery))", 'print(number, len(gallery)); os.remove(sys.argv[1] + ".ballast")'
+    )
+    process = child(script, tmp_path / "g", suffix, prefix=[unshare, *mount])
+    check_filled(process, "vectors.f32: No space left", "the disk is full", "reading or writing failed")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- several at once --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def busy_writer(tmp_path, monkeypatch):
+    """A gallery of 20, while a thread is held in the middle of adding 3 more; the event lets it go on."""
+    monkeypatch.setattr(embedded, "LOCK_SECONDS", 0.05)
+    path = tmp_path / "g"
+    open_gallery(path).add(units(20))
+    writing, go_on, fsync = threading.Event(), threading.Event(), os.fsync
+
+    def slow_fsync(file):
+        writing.set()
+        assert go_on.wait(20)
+        fsync(file)
+
+    def write():
+        with open_gallery(path) as gallery:
+            gallery.add(units(3, seed=1))
+
+    monkeypatch.setattr(os, "fsync", slow_fsync)
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert writing.wait(20)
+    yield path, go_on, thread
+    go_on.set()
+    thread.join()
+
+
+def test_reading_goes_on_while_another_writes(busy_writer):
+    path, go_on, thread = busy_writer
+    with open_gallery(path) as gallery:
+        assert len(gallery) == 20
+        assert len(gallery.search(units(1), top=50)[0]) == 20
+        go_on.set()
+        thread.join()
+        assert len(gallery.search(units(1), top=50)[0]) == 23
+
+
+def test_a_second_writer_is_told(busy_writer):
+    path, go_on, thread = busy_writer
+    with open_gallery(path) as gallery:
+        for write in (lambda: gallery.add(units(1)), lambda: gallery.remove(where={}), gallery.compact):
+            with pytest.raises(DataError, match="another process is writing to it"):
+                write()
+        go_on.set()
+        thread.join()
+        gallery.add(units(1))
+        assert len(gallery) == 24
+
+
+def test_an_open_reader_sees_a_compaction(tmp_path):
+    with open_gallery(tmp_path / "g") as reader, open_gallery(tmp_path / "g") as writer:
+        ids = writer.add(units(10))
+        assert reader.search(units(10)[7], top=1)[0][0].id == ids[7]
+        writer.remove(ids=ids[:5])
+        writer.compact()
+        writer.add(units(5, seed=1))
+        assert reader.search(units(10)[7], top=1)[0][0].id == ids[7]
+        assert reader.search(units(5, seed=1)[2], top=1)[0][0].id == ids[9] + 3
+
+
+def test_a_search_during_which_its_items_move_is_made_again(tmp_path, monkeypatch):
+    with open_gallery(tmp_path / "g") as reader, open_gallery(tmp_path / "g") as writer:
+        ids = writer.add(units(10))
+        changes = [
+            lambda: writer.remove(ids=ids[7:8]),
+            lambda: (writer.remove(ids=ids[:3]), writer.compact(), writer.add(units(4, seed=1))),
+        ]
+
+        def nearest_and_change(*arguments, **options):
+            found = nearest(*arguments, **options)
+            if changes:
+                changes.pop(0)()
+            return found
+
+        monkeypatch.setattr(embedded, "nearest", nearest_and_change)
+        [hits] = reader.search(units(10)[7], top=20)
+        assert sorted(hit.id for hit in hits) == [4, 5, 6, 7, 9, 10, 11, 12, 13, 14]
+        vectors = np.concatenate([units(10), units(4, seed=1)])
+        assert [hit.score for hit in hits] == pytest.approx(
+            [float(vectors[hit.id - 1] @ units(10)[7]) for hit in hits], abs=1e-6
+        )
+
+
+def test_threads_share_a_gallery(tmp_path):
+    vectors, faults = units(300), []
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(vectors[:100], sources=range(100))
+
+        def search(seed):
+            for index in np.random.default_rng(seed).integers(0, 100, 60):
+                hit = gallery.search(vectors[index], top=1)[0][0]
+                if hit.source != str(index):
+                    faults.append((hit, index))
+
+        threads = [threading.Thread(target=search, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for start in range(100, 300, 10):
+            gallery.add(vectors[start : start + 10], sources=range(start, start + 10))
+        for thread in threads:
+            thread.join()
+        assert faults == []
+        assert len(gallery) == 300
+
+
+def test_processes_make_a_gallery_at_once(tmp_path):
+    script = "for i in range(5): open_gallery(sys.argv[1]).add(np.eye(1, 32, int(sys.argv[2])))"
+    processes = [child(script, tmp_path / "g", place) for place in range(3)]
+    assert [process.wait() for process in processes] == [0] * 3
+    with open_gallery(tmp_path / "g") as gallery:
+        np.testing.assert_array_equal(gallery.embeddings().sum(axis=0)[:4], [5, 5, 5, 0])
+
+
+# --- places and damage ------------------------------------------------------------------------------------
+
+
+def test_a_missing_gallery_is_not_made_unasked(tmp_path):
+    with pytest.raises(DataError, match=r"no gallery at .*people.gallery"):
+        open_gallery(tmp_path / "people.gallery", create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_becomes_a_gallery(tmp_path):
+    with open_gallery(f"embedded://{tmp_path}") as gallery:
+        gallery.add(units(2))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["items.sqlite", "vectors.f32"]
+
+
+def test_files_and_other_folders_are_refused(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"photo.jpg is a file; a gallery is a folder"):
+        open_gallery(tmp_path / "photo.jpg")
+    with pytest.raises(DataError, match=r"is not a gallery: it holds photo.jpg but no items.sqlite"):
+        open_gallery(tmp_path)
+    with pytest.raises(DataError, match=r"cannot make the folder .*: Not a directory"):
+        open_gallery(tmp_path / "photo.jpg" / "g")
+    assert [file.name for file in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def other_database(file):
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE photos (name TEXT)")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda file: file.write_bytes(b"not a database" * 100), "is damaged or not made by reidkit"),
+        (other_database, "empty or not made by reidkit"),
+    ],
+)
+def test_another_items_sqlite_is_refused_and_left_alone(tmp_path, spoil, message):
+    file = tmp_path / "items.sqlite"
+    spoil(file)
+    before = file.read_bytes()
+    with pytest.raises(DataError, match=message):
+        open_gallery(tmp_path)
+    assert file.read_bytes() == before
+
+
+def test_a_gallery_that_was_being_made_is_made(tmp_path):
+    (tmp_path / "items.sqlite").touch()
+    with pytest.raises(DataError, match="empty or not made by reidkit"):
+        open_gallery(tmp_path, create=False)
+    with open_gallery(tmp_path) as gallery:
+        assert len(gallery) == 0
+
+
+def test_a_later_format_is_refused(tmp_path):
+    open_gallery(tmp_path / "g").close()
+    with sqlite3.connect(tmp_path / "g" / "items.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 2")
+    with pytest.raises(DataError, match="has format 2; this version of reidkit reads format 1"):
+        open_gallery(tmp_path / "g")
+
+
+@pytest.mark.parametrize("size", [0, 1, 20 * DIM * 4 - 1, None])
+def test_a_file_of_vectors_that_is_too_short(tmp_path, size):
+    file = tmp_path / "g" / "vectors.f32"
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(units(20))
+        before = gallery.items()
+        with file.open("r+b") as stream:
+            stream.truncate(size or 0)
+        if size is None:
+            file.unlink()
+        with pytest.raises(DataError, match=f"has {size or 0} bytes, but .* 20 embeddings of 32 numbers"):
+            gallery.add(units(1))
+        assert gallery.items() == before
+    with pytest.raises(DataError, match=r"\(2560 bytes\); it was cut or replaced"):
+        open_gallery(tmp_path / "g")
+
+
+def test_a_damaged_table_is_a_data_error(tmp_path):
+    file = tmp_path / "g" / "items.sqlite"
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(units(2000), sources=range(2000))
+    with file.open("r+b") as stream:
+        stream.seek(4096)
+        stream.write(b"\xff" * (file.stat().st_size - 4096))
+    with pytest.raises(DataError, match=r"items.sqlite is damaged"):
+        open_gallery(tmp_path / "g")
+
+
+def test_a_gallery_on_a_read_only_disk_can_be_searched(tmp_path):
+    unshare = shutil.which("unshare")
+    path = tmp_path / "g"
+    with open_gallery(path, encoder={"fingerprint": "abc"}) as gallery:
+        gallery.add(units(5))
+    mount = ["-m", "sh", "-c", f'mount --bind -o ro "{path}" "{path}" && exec "$@"', "sh"]
+    if not unshare or subprocess.run([unshare, *mount, "true"], capture_output=True).returncode:
+        pytest.skip("a read-only folder cannot be mounted here (needs root and unshare)")
+    script = """
+gallery = open_gallery(sys.argv[1], encoder={"fingerprint": "abc"})
+print(len(gallery.search(np.ones(32))[0]))
+try:
+    gallery.add(np.ones((1, 32)))
+except DataError as error:
+    print(error)
+"""
+    with child(script, path, prefix=[unshare, *mount]) as process:
+        found, error = process.stdout.read().splitlines()
+    assert found == "5"
+    assert "vectors.f32: Read-only file system" in error

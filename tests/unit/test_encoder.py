@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import reidkit as rk
+from reidkit.checkpoint import save_weights
+from reidkit.errors import CheckpointError, DataError
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return rk.Encoder(rk.build_model("timm:test_resnet"), height=48, width=24, card={"epoch": 3})
+
+
+@pytest.fixture
+def paths(tmp_path):
+    rng = np.random.default_rng(0)
+    made = [tmp_path / f"{i}.png" for i in range(5)]
+    for path in made:
+        Image.fromarray(rng.integers(0, 256, (60, 30, 3), dtype=np.uint8)).save(path)
+    return made
+
+
+def test_paths_images_and_arrays_give_the_same_unit_embeddings(encoder, paths):
+    by_path = encoder.encode(paths)
+    assert by_path.shape == (5, encoder.dim)
+    assert by_path.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(by_path, axis=1), 1, atol=1e-6)
+    images = [Image.open(path) for path in paths]
+    np.testing.assert_allclose(encoder.encode(images), by_path, atol=1e-6)
+    np.testing.assert_allclose(encoder.encode([np.asarray(image) for image in images]), by_path, atol=1e-6)
+    np.testing.assert_allclose(encoder.encode(str(paths[0])), by_path[:1], atol=1e-6)
+    np.testing.assert_allclose(encoder.encode(paths, batch_size=2), by_path, atol=1e-6)
+
+
+def test_nothing_gives_nothing(encoder):
+    assert encoder.encode([]).shape == (0, encoder.dim)
+
+
+def test_progress_is_told(encoder, paths):
+    told = []
+    encoder.encode(paths, batch_size=2, progress=lambda done, total: told.append((done, total)))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_bad_images_are_named(encoder, paths, tmp_path):
+    with pytest.raises(DataError, match=r"an image array is \(3, 60, 30\) float64; expected RGB"):
+        encoder.encode(np.zeros((3, 60, 30)))
+    with pytest.raises(DataError, match="nobody"):
+        encoder.encode([paths[0], tmp_path / "nobody.jpg"])
+
+
+def test_save_and_load_keep_everything(encoder, paths, tmp_path):
+    file = encoder.save(tmp_path / "e.safetensors")
+    again = rk.load_encoder(file)
+    assert (again.height, again.width, again.card) == (48, 24, {"epoch": 3})
+    assert again.fingerprint == encoder.fingerprint
+    np.testing.assert_array_equal(again.encode(paths), encoder.encode(paths))
+    assert encoder.save(tmp_path / "f.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_the_fingerprint_tells_networks_apart(encoder):
+    torch.manual_seed(1)
+    other = rk.Encoder(rk.build_model("timm:test_resnet"), height=48, width=24)
+    assert other.fingerprint != encoder.fingerprint
+    assert rk.Encoder(encoder.model, height=48, width=32).fingerprint != encoder.fingerprint
+
+
+def test_what_cannot_be_loaded_is_said(encoder, tmp_path):
+    with pytest.raises(CheckpointError, match="no such run folder or weights file"):
+        rk.load_encoder(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="holds no encoder"):
+        rk.load_encoder(tmp_path)
+    description = {"model": {"name": "timm:test_vit"}, "transform": {"height": 8, "width": 4}, "card": {}}
+    save_weights(tmp_path / "wrong.safetensors", encoder.model.state_dict(), description)
+    with pytest.raises(
+        CheckpointError, match=r"does not fit the network it names.*weights are missing, left over or of another shape"
+    ):
+        rk.load_encoder(tmp_path / "wrong.safetensors")
+
+
+def test_weights_that_give_nan_are_refused(paths):
+    model = rk.build_model("timm:test_resnet")
+    model.neck.weight.data.fill_(float("nan"))
+    with pytest.raises(DataError, match=r"not finite for 5 of 5 images \(first: 0\)"):
+        rk.Encoder(model, height=48, width=24).encode(paths)

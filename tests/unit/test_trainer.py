@@ -1,0 +1,325 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+import reidkit as rk
+from reidkit.config import OptimConfig, TransformConfig
+from reidkit.errors import ConfigError, DataError, TrainingError
+from reidkit.losses import BatchHardTripletLoss, IdentityLoss, MarginSampleMiningLoss
+from reidkit.tracking import read_metrics
+from reidkit.types import Dataset
+
+
+def quiet(text):
+    pass
+
+
+def make_trainer(root, out, *, losses=None, val_identities=0, model_seed=0, **options):
+    data = rk.load_dataset("market1501", root, val_identities=val_identities)
+    torch.manual_seed(model_seed)
+    model = rk.build_model("timm:test_resnet")
+    settings = {
+        "epochs": 2,
+        "identities_per_batch": 4,
+        "images_per_identity": 3,
+        "transform": TransformConfig(height=48, width=24, shift=2),
+        "optim": OptimConfig(name="adamw", lr=1e-3, schedule="onecycle"),
+        "precision": "float32",
+        "num_workers": 0,
+        "log_every": 2,
+        "validate_every": 1,
+        "say": quiet,
+    }
+    losses = losses or [IdentityLoss(dropout=0.5), BatchHardTripletLoss()]
+    return rk.Trainer(model, data, losses, out=out, **{**settings, **options})
+
+
+def weights(out):
+    return torch.load(out / "last.ckpt", weights_only=True)["weights"]
+
+
+def test_training_learns_and_leaves_a_usable_run_folder(tiny_market, tmp_path):
+    trainer = make_trainer(tiny_market, tmp_path / "run", val_identities=3, epochs=6).fit()
+    assert {p.name for p in (tmp_path / "run").iterdir()} >= {
+        "run.json", "metrics.jsonl", "last.ckpt", "last.safetensors", "best.safetensors",
+    }  # fmt: skip
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    epochs = [r for r in records if r["kind"] == "epoch"]
+    assert [r["epoch"] for r in epochs] == list(range(6))
+    assert epochs[-1]["loss/IdentityLoss"] < epochs[0]["loss/IdentityLoss"]
+    best = max((r for r in records if r["kind"] == "validation"), key=lambda r: r["mAP"])
+    encoder = rk.load_encoder(tmp_path / "run")
+    assert encoder.card["validation"]["mAP"] == best["mAP"]
+    assert encoder.card["epoch"] == trainer.best["epoch"] == best["epoch"]
+    data = rk.load_dataset("market1501", tiny_market)
+    assert rk.evaluate(encoder, data).mean_average_precision > 0.5
+
+
+def test_validation_identities_are_not_trained_on(tiny_market, tmp_path):
+    trainer = make_trainer(tiny_market, tmp_path / "run", val_identities=3)
+    trained = {sample.identity for sample in trainer.data.train}
+    held_out = {sample.identity for sample in trainer.data.val}
+    assert len(trained) == 5
+    assert len(held_out) == 3
+    assert not trained & held_out
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_the_workers(tiny_market, tmp_path):
+    for name, workers in [("a", 0), ("b", 2)]:
+        make_trainer(tiny_market, tmp_path / name, num_workers=workers).fit()
+    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    make_trainer(tiny_market, tmp_path / "c", seed=1).fit()
+    c = weights(tmp_path / "c")
+    assert not all(torch.equal(a[key], c[key]) for key in a)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [2, 5, 8, 11])
+def test_a_stopped_run_goes_on_to_the_same_weights(tiny_market, tmp_path, stop_at):
+    """Stopped at any step, within or between epochs, with a checkpoint after every step."""
+    make_trainer(tiny_market, tmp_path / "whole").fit()
+
+    def stopper(record):
+        if record["step"] >= stop_at:
+            raise Stop
+
+    always = {"checkpoint_minutes": 1e-9, "log_every": 1}
+    with pytest.raises(Stop):
+        make_trainer(tiny_market, tmp_path / "stopped", trackers=[stopper], **always).fit()
+    # Other random draws in between must not matter; nor must the weights the model was built with.
+    make_trainer(tiny_market, tmp_path / "stopped", model_seed=99, **always).fit()
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    steps = [r["step"] for r in read_metrics(tmp_path / "stopped" / "metrics.jsonl") if r["kind"] == "step"]
+    assert steps == list(range(1, 17)), "no step is logged twice or missing"
+
+
+def test_a_finished_run_is_left_alone(tiny_market, tmp_path):
+    make_trainer(tiny_market, tmp_path / "run").fit()
+    before = (tmp_path / "run" / "last.ckpt").read_bytes()
+    said = []
+    make_trainer(tiny_market, tmp_path / "run", say=said.append).fit()
+    assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
+    assert any("complete" in text for text in said)
+
+
+def test_a_run_of_other_settings_is_refused_and_untouched(tiny_market, tmp_path):
+    make_trainer(tiny_market, tmp_path / "run", epochs=1).fit()
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir() if p.is_file()}
+    other = make_trainer(
+        tiny_market, tmp_path / "run", epochs=1, optim=OptimConfig(name="adamw", lr=2e-3, schedule="onecycle")
+    )
+    with pytest.raises(
+        ConfigError, match=r"(?s)holds a run with other settings.*optim\.lr: 0\.001 there, 0\.002 now"
+    ):
+        other.fit()
+    make_trainer(tiny_market, tmp_path / "x", epochs=1, losses=[MarginSampleMiningLoss(margin=0.3)]).fit()
+    with pytest.raises(ConfigError, match=r"losses\[0\]\.loss: .*margin=0\.3.* there, .*margin=0\.5"):
+        make_trainer(tiny_market, tmp_path / "x", epochs=1, losses=[MarginSampleMiningLoss(margin=0.5)]).fit()
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir() if p.is_file()} == before
+
+
+def test_a_folder_of_something_else_is_refused(tiny_market, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="exists and is not a run folder"):
+        make_trainer(tiny_market, tmp_path).fit()
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+class Exploding(nn.Module):
+    """Finite for some steps, then NaN."""
+
+    reads = "metric"
+
+    def __init__(self, good_steps):
+        super().__init__()
+        self.left = good_steps
+
+    def forward(self, embeddings, labels):
+        self.left -= 1
+        return embeddings.float().square().mean() * (1.0 if self.left >= 0 else float("nan"))
+
+    def extra_repr(self):
+        return "test"
+
+
+def test_a_loss_that_is_not_finite_stops_names_the_step_and_keeps_the_last_good_checkpoint(
+    tiny_market, tmp_path
+):
+    # 96 images, 12 a batch: 8 steps an epoch; the 11th step is in the second epoch.
+    trainer = make_trainer(tiny_market, tmp_path / "run", losses=[Exploding(10)])
+    with pytest.raises(TrainingError, match=r"not finite at step 10 \(epoch 1\): Exploding nan"):
+        trainer.fit()
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert (state["epoch"], state["batch"]) == (1, 0)
+    assert all(torch.isfinite(value).all() for value in state["weights"].values())
+    assert all(torch.isfinite(value).all() for value in trainer.model.state_dict().values()), (
+        "no bad step was taken"
+    )
+
+
+def test_collapse_is_detected_and_said(tiny_market, tmp_path):
+    said = []
+    trainer = make_trainer(
+        tiny_market, tmp_path / "run", losses=[BatchHardTripletLoss()], epochs=1, log_every=1, say=said.append
+    )
+    for parameter in trainer.model.pooling.parameters():
+        parameter.data.zero_()
+    for module in trainer.model.backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.zeros_(module.weight)
+    trainer.fit()
+    assert any("fallen onto one point" in text for text in said)
+
+
+def test_settings_that_cannot_work_are_refused_at_once(tiny_market, tmp_path):
+    refuse = [
+        (
+            {"losses": [rk.Objective(MarginSampleMiningLoss(), feature="nek")]},
+            "reads feature 'nek'.*did you mean 'neck'",
+        ),
+        ({"losses": [MarginSampleMiningLoss(), MarginSampleMiningLoss()]}, "two losses are called"),
+        ({"losses": [rk.Objective(MarginSampleMiningLoss(), from_epoch=1)]}, "no loss counts in epoch 0"),
+        ({"identities_per_batch": 9}, "identities_per_batch = 9, but the training set has only 8"),
+        ({"precision": "float8"}, "precision = 'float8' is not known"),
+    ]
+    for options, message in refuse:
+        with pytest.raises(ConfigError, match=message):
+            make_trainer(tiny_market, tmp_path / "never", **options)
+    with pytest.raises(DataError, match="has no training images"):
+        rk.Trainer(
+            rk.build_model("timm:test_resnet"),
+            Dataset("empty", tmp_path),
+            [IdentityLoss()],
+            out=tmp_path / "n",
+        )
+    assert not (tmp_path / "never").exists()
+
+
+def test_losses_can_start_and_end(tiny_market, tmp_path):
+    losses = [
+        rk.Objective(IdentityLoss(), name="early", until_epoch=1),
+        rk.Objective(MarginSampleMiningLoss(), weight=0.5, name="late", from_epoch=1),
+    ]
+    make_trainer(tiny_market, tmp_path / "run", losses=losses).fit()
+    epochs = [r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "epoch"]
+    terms = [{key for key in record if key.startswith("loss/")} for record in epochs]
+    assert terms == [{"loss/early"}, {"loss/late"}]
+
+
+RECIPE = """
+[transform]
+height = 48
+width = 24
+shift = 2
+[model]
+name = "timm:test_resnet"
+[loss.identity]
+dropout = 0.5
+[loss.msml]
+[sampler]
+identities_per_batch = 4
+images_per_identity = 3
+[optim]
+schedule = "onecycle"
+[train]
+num_workers = 1
+log_every = 1
+checkpoint_minutes = 1e-9
+"""
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def command(root, out, *, epochs=3):
+    recipe = out.parent / "recipe.toml"
+    recipe.write_text(RECIPE)
+    words = [sys.executable, "-m", "reidkit", "train", recipe, f"data.root={root}", f"train.epochs={epochs}"]
+    return [str(word) for word in [*words, "--out", out]]
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_the_run_goes_on(tiny_market, tmp_path):
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        command(tiny_market, out), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(lambda: (out / "last.ckpt").exists(), process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loader's workers too
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again to go on" in errors
+    assert "Traceback" not in errors
+    done = subprocess.run(
+        command(tiny_market, out), env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "going on with" in done.stderr
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tiny_market, tmp_path):
+    """One kill; the slow test beside it does twenty."""
+    kill_and_compare(tiny_market, tmp_path, delays=[0.3])
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(tiny_market, tmp_path):
+    import random
+
+    rng = random.Random(0)
+    kill_and_compare(tiny_market, tmp_path, delays=[rng.uniform(0, 1.2) for _ in range(20)], epochs=40)
+
+
+def kill_and_compare(root, tmp_path, *, delays, epochs=3):
+    """Kill the run once for each delay (seconds after its first new sign of life), then let it finish."""
+    whole = command(root, tmp_path / "whole", epochs=epochs)
+    subprocess.run(whole, env=ENVIRONMENT, check=True, capture_output=True, timeout=600)
+    out = tmp_path / "killed"
+    killed_at = []
+    for delay in delays:
+        seen = len(read_metrics(out / "metrics.jsonl"))
+        process = subprocess.Popen(
+            command(root, out, epochs=epochs),
+            env=ENVIRONMENT,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_for(lambda: len(read_metrics(out / "metrics.jsonl")) != seen, process)  # noqa: B023
+        time.sleep(delay)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        killed_at.append(process.returncode)
+    assert set(killed_at) == {-signal.SIGKILL}, "every kill must hit a run that is still going"
+    subprocess.run(
+        command(root, out, epochs=epochs), env=ENVIRONMENT, check=True, capture_output=True, timeout=600
+    )
+    a, b = weights(tmp_path / "whole"), weights(out)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert (tmp_path / "whole" / "last.safetensors").read_bytes() == (out / "last.safetensors").read_bytes()
+    steps = [r["step"] for r in read_metrics(out / "metrics.jsonl") if r["kind"] == "step"]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def wait_for(condition, process, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be stopped"
+        assert time.monotonic() < deadline, "the run did not get going"
+        time.sleep(0.01)
+
+
+def test_run_json_says_what_the_run_was_made_from(tiny_market, tmp_path):
+    make_trainer(tiny_market, tmp_path / "run", epochs=1).fit()
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["settings"]["data"]["train_images"] == 96
+    assert run["settings"]["model"] == {"name": "timm:test_resnet"}
+    assert {"reidkit", "torch", "timm"} <= set(run["versions"])
