@@ -214,7 +214,10 @@ class Trainer:
         inputs = normalize(images.to(self.device, non_blocking=True), self.model.mean, self.model.std)
         labels = distributed.gather_labels(self.labels[indices].to(self.device))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            terms, features = wrapped(inputs.contiguous(memory_format=self.memory_format), labels, self.epoch)
+            try:
+                terms, features = wrapped(inputs.to(memory_format=self.memory_format), labels, self.epoch)
+            except DataError as error:  # a loss refuses embeddings that are not finite
+                raise TrainingError(self._cannot_go_on(str(error))) from error
         total = sum(
             (o.weight * terms[name_of(o)] for o in self.objectives if name_of(o) in terms), torch.zeros(())
         )
@@ -229,11 +232,13 @@ class Trainer:
     def _check_finite(self, total: Tensor, terms: dict[str, Tensor]) -> None:
         if not torch.isfinite(total):
             shown = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
-            raise TrainingError(
-                f"the loss is not finite at step {self.step} (epoch {self.epoch}): {shown}. The "
-                f"last good checkpoint in {self.out} is kept. Try a lower optim.lr, a longer warm-up or "
-                "optim.clip_norm"
-            )
+            raise TrainingError(self._cannot_go_on(f"the loss is not finite ({shown})"))
+
+    def _cannot_go_on(self, reason: str) -> str:
+        return (
+            f"stopped at step {self.step} (epoch {self.epoch}): {reason}. The last good checkpoint of "
+            f"{self.out} is kept. Try a lower optim.lr, a longer warm-up or optim.clip_norm, elsewhere"
+        )
 
     def _finish_epoch(self) -> None:
         self.epoch, self.batch = self.epoch + 1, 0
