@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from reidkit.errors import DataError
 from reidkit.galleries import embedded, open_gallery
-from reidkit.galleries.embedded import nearest
+from reidkit.galleries.nearest import nearest
 
 DIM = 32
 
@@ -62,8 +62,9 @@ def test_nearest_equals_a_sort_of_all_scores(num, num_queries, top, share, block
     queries = units(num_queries, dim=5, seed=seed + 1)
     rows = None if share is None else np.flatnonzero(rng.random(num) < share)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedded, "BLOCK_ROWS", block)
-        patch.setattr(embedded, "BLOCK_QUERIES", 2)
+        patch.setattr("reidkit.galleries.nearest.BLOCK_ROWS", block)
+        patch.setattr("reidkit.galleries.nearest.BLOCK_QUERIES", 2)
+        patch.setattr("reidkit.galleries.nearest.COPY_ROWS", 3)
         found = nearest(vectors, rows, queries, top=top)
     for query, (found_rows, scores) in zip(queries, found, strict=True):
         searched = range(num) if rows is None else rows.tolist()
@@ -76,7 +77,7 @@ def test_nearest_equals_a_sort_of_all_scores(num, num_queries, top, share, block
 @pytest.mark.parametrize("block", [64, 10_000])
 def test_scores_that_differ_below_float32_are_told_apart(monkeypatch, block):
     """Near-duplicates whose float32 scores are a matter of the order of the sum."""
-    monkeypatch.setattr(embedded, "BLOCK_ROWS", block)
+    monkeypatch.setattr("reidkit.galleries.nearest.BLOCK_ROWS", block)
     rng = np.random.default_rng(0)
     query = units(1, dim=512)[0]
     vectors = query + rng.normal(size=(3000, 512)).astype(np.float32) * np.float32(1e-5)
@@ -143,6 +144,16 @@ def test_any_order_of_verbs_leaves_what_a_dict_would(steps, tmp_path_factory):
         ranked = sorted(expected, key=lambda source: -float(expected[source][1] @ query))
         assert [hit.source for hit in gallery.search(query, top=20)[0]] == ranked
     gallery.close()
+
+
+def test_more_vectors_than_are_copied_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("reidkit.galleries.nearest.COPY_ROWS", 7)
+    with open_gallery(tmp_path / "g") as gallery:
+        ids = gallery.add(units(50))
+        np.testing.assert_array_equal(gallery.embeddings(), units(50))
+        gallery.remove(ids=ids[3:9])
+        assert gallery.compact() == 6
+        np.testing.assert_array_equal(gallery.embeddings(), [*units(50)[:3], *units(50)[9:]])
 
 
 # --- crashes ----------------------------------------------------------------------------------------------

@@ -1,0 +1,225 @@
+"""Galleries: people's embeddings with where and when they were seen, to be searched.
+
+An engine is one file of this folder: a class with the verbs of :class:`Gallery`, registered under the
+scheme of its locations and constructed as ``Engine(address, *, create, encoder)``, where the address is
+what follows ``scheme://``. What all engines accept (embeddings, labels, filters) is checked here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from reidkit import registry
+from reidkit.errors import ConfigError, DataError
+from reidkit.galleries.labels import Where, check_where, parse_where
+
+__all__ = ["Gallery", "Hit", "Item", "OnDuplicate", "Where", "check_where", "open_gallery", "parse_where"]
+
+OnDuplicate = Literal["replace", "skip", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One embedding's labels. ``time`` is in Unix seconds; ``None`` means unknown."""
+
+    id: int
+    source: str | None
+    identity: str | None
+    camera: int | None
+    time: float | None
+
+    def __str__(self) -> str:
+        parts = [f"#{self.id}"]
+        if self.source is not None:
+            parts.append(self.source)
+        if self.identity is not None:
+            parts.append(f"identity {self.identity}")
+        if self.camera is not None:
+            parts.append(f"camera {self.camera}")
+        if self.time is not None:
+            parts.append(datetime.fromtimestamp(self.time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"))
+        return "  ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit(Item):
+    """An item that a search found. ``score`` is the cosine similarity: higher is nearer.
+
+    >>> print(Hit(17, "photos/a.jpg", identity="12", camera=3, time=1714557600.0, score=0.8731))
+     0.873  #17  photos/a.jpg  identity 12  camera 3  2024-05-01 10:00:00 UTC
+    """
+
+    score: float
+
+    def __str__(self) -> str:
+        return f"{self.score:6.3f}  {Item.__str__(self)}"
+
+
+class Gallery(Protocol):
+    """What every engine offers.
+
+    Embeddings are stored as unit float32 rows; those of another length are normalised. A ``where`` is a
+    mapping; its conditions must all hold::
+
+        {"camera": 3}                      {"camera": [1, 2]}              {"camera": {"not": 3}}
+        {"identity": "12"}                 {"source": {"not": [...]}}      {"identity": None}   (unknown)
+        {"time": {"from": "2024-05-01T10:00", "to": datetime(...)}}        from included, to excluded
+
+    "not" keeps items whose label is unknown; a time window does not. Times are Unix seconds, datetimes or
+    ISO texts; without an offset they are taken as UTC.
+    """
+
+    @property
+    def dimension(self) -> int | None:
+        """Length of the embeddings; ``None`` before the first :meth:`add`."""
+
+    @property
+    def encoder(self) -> dict[str, Any] | None:
+        """Which encoder filled the gallery, as given on opening; ``None`` if never said."""
+
+    def add(
+        self,
+        embeddings: ArrayLike,
+        *,
+        sources: Sequence[str | os.PathLike[str] | None] | None = None,
+        identities: Sequence[str | int | None] | NDArray[Any] | None = None,
+        cameras: Sequence[int | None] | NDArray[Any] | None = None,
+        times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
+        on_duplicate: OnDuplicate = "replace",
+    ) -> NDArray[np.int64]:
+        """Store embeddings (N, D) with their labels: all of them or, where an error is raised, none.
+
+        A source names one item, so crops of one image need names of their own. A source that the gallery
+        holds already is replaced with all its labels and keeps its id, or is skipped, or is an error, as
+        ``on_duplicate`` says.
+
+        Returns:
+            Ids (N,), in the order of the embeddings; ids are never given twice.
+
+        Raises:
+            DataError: embeddings that are zero, not finite or of another dimension than the gallery's;
+                labels of another length or type; a source twice in one call.
+        """
+
+    def search(self, embeddings: ArrayLike, *, top: int = 10, where: Where | None = None) -> list[list[Hit]]:
+        """The ``top`` nearest items of each query, nearest first, among those that ``where`` lets through.
+
+        Args:
+            embeddings: (Q, D), or (D,) for one query.
+            top: hits for each query; fewer come back only if fewer items pass ``where``.
+            where: conditions as above.
+        """
+
+    def remove(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> int:
+        """Delete the items with these ids, or those that ``where`` lets through; how many they were.
+
+        Raises :class:`DataError` and deletes nothing where an id is unknown.
+        """
+
+    def items(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> list[Item]:
+        """Labels of the items with these ids, in their order; or of those ``where`` lets through; or all."""
+
+    def embeddings(
+        self, *, ids: Iterable[int] | None = None, where: Where | None = None
+    ) -> NDArray[np.float32]:
+        """Unit embeddings (N, D) of the same items, in the same order, as :meth:`items` gives."""
+
+    def info(self) -> dict[str, Any]:
+        """``engine``, ``location``, ``num_items``, ``dimension``, ``encoder``, and what an engine adds."""
+
+    def __len__(self) -> int: ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def open_gallery(
+    location: str | os.PathLike[str], *, create: bool = True, encoder: Mapping[str, Any] | None = None
+) -> Gallery:
+    """Open a gallery, or make it.
+
+    Args:
+        location: a folder, or ``scheme://address`` for the engine registered as ``scheme``.
+        create: make the gallery if there is none; otherwise that is a :class:`DataError`.
+        encoder: which encoder the embeddings come from: ``fingerprint``, and whatever is needed to load
+            it again, such as ``path``; kept as JSON. A gallery that holds embeddings of another encoder,
+            or of one that was never recorded, is refused: their scores would mean nothing.
+    """
+    engine, separator, address = os.fspath(location).partition("://")
+    if not separator:
+        engine, address = "embedded", os.fspath(location)
+    options = {"create": create, "encoder": None if encoder is None else _plain_encoder(encoder)}
+    gallery: Gallery = registry.build("gallery", engine, options, address)
+    return gallery
+
+
+def _plain_encoder(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(encoder), default=os.fspath))
+    except TypeError as error:
+        raise ConfigError(f"encoder cannot be kept as JSON ({error}): {encoder}") from error
+    if not isinstance(plain.get("fingerprint"), str):
+        raise ConfigError(
+            f"encoder has no text under 'fingerprint': {plain}; without it embeddings of different encoders "
+            "cannot be told apart"
+        )
+    return plain
+
+
+def check_encoder(
+    recorded: Mapping[str, Any] | None, given: Mapping[str, Any], *, num_items: int, location: str
+) -> None:
+    """Raise :class:`DataError` where a gallery's items do not come from the given encoder."""
+    if recorded is None and num_items:
+        raise DataError(
+            f"{location} holds {num_items} items, but not which encoder made them, so that {dict(given)} "
+            "cannot be checked; open it without encoder=, or fill a new gallery"
+        )
+    if recorded is not None and recorded["fingerprint"] != given["fingerprint"]:
+        raise DataError(
+            f"{location} was filled by {dict(recorded)}, not by {dict(given)}; scores between different "
+            "encoders mean nothing: use that encoder, or fill a new gallery"
+        )
+
+
+def unit_embeddings(
+    embeddings: ArrayLike, *, dimension: int | None = None, location: str
+) -> NDArray[np.float32]:
+    """Rows (N, D) at unit length, as given where they have it already (to 1e-6).
+
+    Raises :class:`DataError` for other shapes and types, rows that are zero or not finite, and a
+    dimension other than the gallery's.
+    """
+    array = np.asarray(embeddings)
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise DataError(
+            f"embeddings have shape {array.shape} and type {array.dtype}; expected floating-point (N, D)"
+        )
+    if dimension is not None and array.shape[1] != dimension:
+        raise DataError(
+            f"embeddings have {array.shape[1]} numbers each, but those in {location} have {dimension}: "
+            "another encoder?"
+        )
+    norms = np.sqrt(np.einsum("nd,nd->n", array, array, dtype=np.float64, casting="same_kind"))
+    wrong = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+    if len(wrong):
+        raise DataError(
+            f"embedding {wrong[0]} has length {norms[wrong[0]]} ({len(wrong)} such of {len(array)}); "
+            "embeddings must be finite and not zero"
+        )
+    norms[np.abs(norms - 1) < 1e-6] = 1
+    unit = np.empty(array.shape, np.float32)
+    # Divides in float64 without a copy of all rows: float16 and large values keep their direction.
+    np.divide(array, norms[:, None], out=unit, casting="same_kind")
+    return unit

@@ -1,0 +1,450 @@
+"""What every registered gallery engine must do.
+
+An engine that needs a server is tested where REIDKIT_TEST_GALLERY_<NAME> gives an empty location.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reidkit import registry
+from reidkit.errors import ConfigError, DataError, UnknownName
+from reidkit.galleries import Hit, check_where, open_gallery, parse_where
+
+
+@pytest.fixture(params=registry.names("gallery"))
+def location(request, tmp_path):
+    if request.param == "embedded":
+        return str(tmp_path / "people.gallery")
+    variable = f"REIDKIT_TEST_GALLERY_{request.param.upper()}"
+    if variable not in os.environ:
+        pytest.skip(f"{variable} is not set: no place to test the engine {request.param!r} in")
+    return os.environ[variable]
+
+
+@pytest.fixture
+def gallery(location):
+    with open_gallery(location) as gallery:
+        yield gallery
+        gallery.remove(where={})
+
+
+def units(num, dim=16, seed=0):
+    vectors = np.random.default_rng(seed).normal(size=(num, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def reference(vectors, query, top, keep=None):
+    """(index, score) of the nearest, one dot product at a time."""
+    scored = [
+        (i, float(np.dot(v.astype(np.float64), query.astype(np.float64)))) for i, v in enumerate(vectors)
+    ]
+    scored = [(i, score) for i, score in scored if keep is None or keep[i]]
+    return sorted(scored, key=lambda pair: (-pair[1], pair[0]))[:top]
+
+
+def filled(gallery):
+    """Six items with every label, and one with none."""
+    vectors = units(7)
+    ids = gallery.add(
+        vectors,
+        sources=["a.jpg", "b.jpg", Path("c.jpg"), "d.jpg", "e.jpg", "f.jpg", None],
+        identities=["ann", 12, np.int64(12), "bob", None, "ann", None],
+        cameras=[1, 1, 2, np.int32(3), 3, None, None],
+        times=[
+            1714557600,
+            "2024-05-01T10:00:01",
+            "2024-05-01T12:00:02+02:00",
+            datetime(2024, 5, 1, 10, 0, 3),
+            datetime(2024, 5, 1, 12, 0, 4, tzinfo=timezone(timedelta(hours=2))),
+            np.datetime64("2024-05-01T10:00:05"),
+            None,
+        ],
+    )
+    return vectors, ids
+
+
+def test_search_equals_the_reference(gallery):
+    vectors, queries = units(200), units(9, seed=1)
+    ids = gallery.add(vectors)
+    for query, hits in zip(queries, gallery.search(queries, top=7), strict=True):
+        expected = reference(vectors, query, 7)
+        assert [hit.id for hit in hits] == [ids[i] for i, _ in expected]
+        assert [hit.score for hit in hits] == pytest.approx([score for _, score in expected], abs=1e-6)
+
+
+def test_one_query_may_be_a_vector(gallery):
+    ids = gallery.add(units(5))
+    [hits] = gallery.search(units(5)[3], top=1)
+    assert [hit.id for hit in hits] == [ids[3]]
+    assert hits[0].score == pytest.approx(1)
+
+
+def test_equal_scores_stand_in_the_order_they_were_added(gallery):
+    same = np.tile(units(1, seed=3), (40, 1))
+    ids = gallery.add(np.concatenate([units(300), same]))
+    [hits] = gallery.search(same[0], top=25)
+    assert [hit.id for hit in hits] == ids[300:325].tolist()
+
+
+def test_an_empty_gallery_has_no_hits(gallery):
+    assert gallery.dimension is None
+    assert gallery.search(units(3)) == [[], [], []]
+    assert gallery.items() == []
+    assert len(gallery) == 0
+
+
+def test_top_may_exceed_the_gallery_but_is_at_least_one(gallery):
+    gallery.add(units(4))
+    assert len(gallery.search(units(1), top=100)[0]) == 4
+    with pytest.raises(ConfigError, match="top is 0"):
+        gallery.search(units(1), top=0)
+
+
+def test_labels_come_back(gallery):
+    vectors, ids = filled(gallery)
+    items = gallery.items(ids=ids)
+    assert [item.source for item in items] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg", None]
+    assert [item.identity for item in items] == ["ann", "12", "12", "bob", None, "ann", None]
+    assert [item.camera for item in items] == [1, 1, 2, 3, 3, None, None]
+    assert [item.time for item in items] == [*(1714557600.0 + second for second in range(6)), None]
+    assert gallery.items() == items
+    np.testing.assert_array_equal(gallery.embeddings(ids=ids[::-1]), vectors[::-1])
+    hit = gallery.search(vectors[1], top=1)[0][0]
+    assert (hit.id, hit.source, hit.identity, hit.camera) == (ids[1], "b.jpg", "12", 1)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({}, "0123456"),
+        ({"camera": 3}, "34"),
+        ({"camera": [1, np.int64(2)]}, "012"),
+        ({"camera": []}, ""),
+        ({"camera": {"not": 3}}, "01256"),
+        ({"camera": {"not": [1, 3]}}, "256"),
+        ({"camera": None}, "56"),
+        ({"camera": {"not": [None, 3]}}, "012"),
+        ({"identity": 12}, "12"),
+        ({"identity": ["ann", "bob"]}, "035"),
+        ({"identity": {"not": None}}, "01235"),
+        ({"source": Path("c.jpg")}, "2"),
+        ({"source": {"not": ["a.jpg", "c.jpg"]}}, "13456"),
+        ({"time": {"from": "2024-05-01T10:00:02"}}, "2345"),
+        ({"time": {"to": datetime(2024, 5, 1, 10, 0, 2)}}, "01"),
+        ({"time": {"from": 1714557601, "to": "2024-05-01T10:00:04Z"}}, "123"),
+        ({"camera": {"not": 3}, "identity": ["12", "bob"], "time": {"from": "2024-05-01"}}, "12"),
+    ],
+)
+def test_where(gallery, where, expected):
+    vectors, ids = filled(gallery)
+    wanted = {ids[int(place)] for place in expected}
+    assert {item.id for item in gallery.items(where=where)} == wanted
+    assert {hit.id for hit in gallery.search(vectors[0], where=where)[0]} == wanted
+    assert len(gallery.embeddings(where=where)) == len(wanted)
+    assert gallery.remove(where=where) == len(wanted)
+    assert {item.id for item in gallery.items()} == set(ids) - wanted
+
+
+def test_the_filter_comes_before_the_ranking(gallery):
+    vectors = units(400)
+    cameras = np.arange(400) % 40
+    ids = gallery.add(vectors, cameras=cameras)
+    for where, keep in [({"camera": 7}, cameras == 7), ({"camera": {"not": 7}}, cameras != 7)]:
+        [hits] = gallery.search(vectors[7], top=10, where=where)
+        assert [hit.id for hit in hits] == [ids[i] for i, _ in reference(vectors, vectors[7], 10, keep)]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble, ">f4"])
+def test_embeddings_are_brought_to_unit_length(gallery, dtype):
+    vectors = (units(6) * np.array([[1], [2], [0.5], [30], [1], [1e-2]])).astype(dtype)
+    ids = gallery.add(vectors)
+    stored = gallery.embeddings(ids=ids)
+    exact = vectors.astype(np.float64)
+    assert stored.dtype == np.float32
+    np.testing.assert_allclose(stored, exact / np.linalg.norm(exact, axis=1, keepdims=True), atol=1e-7)
+    assert gallery.search(vectors[3] * 2, top=1)[0][0].id == ids[3]
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (np.full((1, 16), np.nan), r"embedding 2 has length nan \(1 such of 3\)"),
+        (np.full((1, 16), np.inf), "embedding 2 has length inf"),
+        (np.zeros((1, 16)), "embedding 2 has length 0.0"),
+    ],
+)
+def test_rows_without_a_direction_are_refused(gallery, broken, message):
+    with pytest.raises(DataError, match=message):
+        gallery.add(np.concatenate([units(2), broken]))
+    assert len(gallery) == 0
+    gallery.add(units(2))
+    with pytest.raises(DataError, match="has length"):
+        gallery.search(broken)
+
+
+@pytest.mark.parametrize("shape", [(16,), (2, 2, 4), ()])
+def test_only_matrices_are_added(gallery, shape):
+    with pytest.raises(DataError, match=r"expected floating-point \(N, D\)"):
+        gallery.add(np.ones(shape))
+
+
+def test_integers_are_not_embeddings(gallery):
+    with pytest.raises(DataError, match="type int64"):
+        gallery.add(np.ones((2, 16), np.int64))
+
+
+def test_another_dimension_is_refused_with_both_numbers(gallery):
+    gallery.add(units(2))
+    assert gallery.dimension == 16
+    for verb in (gallery.add, gallery.search):
+        with pytest.raises(DataError, match=r"have 8 numbers each, but those in .* have 16"):
+            verb(units(2, dim=8))
+    assert len(gallery) == 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"cameras": [1, 2]}, "cameras has 2 values for 3 embeddings"),
+        ({"sources": "abc"}, "sources is the text 'abc'"),
+        ({"cameras": [1, 2, 2.5]}, r"cameras\[2\]: 2.5 is not an integer"),
+        ({"cameras": [1, True, 2]}, r"cameras\[1\]: True is not an integer"),
+        ({"cameras": [1, 2, 2**63]}, r"cameras\[2\]: 9223372036854775808 is not an integer"),
+        ({"identities": ["a", 1.5, "b"]}, r"identities\[1\]: 1.5 is neither a text nor an integer"),
+        ({"sources": ["a", "b", "\udcff"]}, r"sources\[2\]: .* is not valid Unicode"),
+        ({"sources": ["a", "b", "a"]}, r"sources\[0\] and sources\[2\] are both 'a'"),
+        ({"times": [1, 2, "noon"]}, r"times\[2\]: 'noon' is not an ISO time"),
+        ({"times": [1, np.nan, 2]}, r"times\[1\]: nan is not a time; None means unknown"),
+        ({"times": [1714557600000, 1, 2]}, r"times\[0\]: 1714557600000 is not within .* milliseconds"),
+        ({"times": [[1], 1, 2]}, r"times\[0\]: \[1\] is not a time"),
+    ],
+)
+def test_nothing_is_added_with_wrong_labels(gallery, labels, message):
+    with pytest.raises(DataError, match=message):
+        gallery.add(units(3), **labels)
+    assert len(gallery) == 0
+    assert gallery.dimension is None
+
+
+def test_adding_nothing(gallery):
+    assert gallery.add(np.empty((0, 16)), sources=[]).tolist() == []
+    assert gallery.dimension is None
+
+
+def test_a_source_added_again_replaces_its_item(gallery):
+    first = gallery.add(units(3), sources=["a", "b", "c"], cameras=[1, 2, 3])
+    again = gallery.add(units(3, seed=1), sources=["b", "c", "d"], cameras=[5, 6, 7])
+    assert again[:2].tolist() == first[1:].tolist()
+    assert again[2] not in first
+    assert [(item.source, item.camera) for item in gallery.items(ids=[first[0], *again])] == [
+        ("a", 1),
+        ("b", 5),
+        ("c", 6),
+        ("d", 7),
+    ]
+    np.testing.assert_array_equal(gallery.embeddings(ids=again), units(3, seed=1))
+    assert gallery.search(units(3, seed=1)[0], top=1)[0][0].id == first[1]
+    assert len(gallery) == 4
+
+
+def test_a_source_added_again_may_be_skipped(gallery):
+    first = gallery.add(units(2), sources=["a", "b"])
+    again = gallery.add(units(3, seed=1), sources=["c", "b", None], on_duplicate="skip")
+    assert again[1] == first[1]
+    assert len(gallery) == 4
+    np.testing.assert_array_equal(gallery.embeddings(ids=[first[1]]), units(2)[1:])
+    np.testing.assert_array_equal(gallery.embeddings(ids=again[[0, 2]]), units(3, seed=1)[[0, 2]])
+
+
+def test_a_source_added_again_may_be_an_error(gallery):
+    gallery.add(units(2), sources=["a", "b"])
+    with pytest.raises(DataError, match="holds 1 of these 2 sources already, such as 'b'"):
+        gallery.add(units(2, seed=1), sources=["c", "b"], on_duplicate="error")
+    assert [item.source for item in gallery.items()] == ["a", "b"]
+    with pytest.raises(ConfigError, match="did you mean 'replace'"):
+        gallery.add(units(1), on_duplicate="replce")
+
+
+def test_removed_items_are_not_found_and_their_ids_not_given_again(gallery):
+    ids = gallery.add(units(5))
+    assert gallery.remove(ids=[ids[4], ids[1], ids[1]]) == 2
+    assert len(gallery) == 3
+    found = {hit.id for hit in gallery.search(units(5)[4])[0]}
+    assert found == {ids[0], ids[2], ids[3]}
+    assert not set(gallery.add(units(2, seed=1))) & set(ids)
+
+
+@pytest.mark.parametrize("verb", ["items", "embeddings", "remove"])
+def test_unknown_ids_are_named(gallery, verb):
+    ids = gallery.add(units(2))
+    with pytest.raises(DataError, match=r"no item 999 \(1 such of 2 ids\)"):
+        getattr(gallery, verb)(ids=[ids[0], 999])
+    with pytest.raises(ConfigError, match="cannot be combined"):
+        getattr(gallery, verb)(ids=[ids[0]], where={})
+    assert len(gallery) == 2
+
+
+def test_remove_wants_to_know_what(gallery):
+    gallery.add(units(2))
+    with pytest.raises(ConfigError, match=r"where=\{\} removes everything"):
+        gallery.remove()
+    assert len(gallery) == 2
+
+
+def test_everything_is_there_after_reopening(location):
+    with open_gallery(location, encoder={"path": Path("runs/msml"), "fingerprint": "abc"}) as gallery:
+        _, ids = filled(gallery)
+        gallery.remove(ids=ids[:1])
+        items, embeddings, info = gallery.items(), gallery.embeddings(), gallery.info()
+        hits = gallery.search(units(3))
+    with open_gallery(location, create=False) as gallery:
+        assert gallery.items() == items
+        np.testing.assert_array_equal(gallery.embeddings(), embeddings)
+        assert gallery.search(units(3)) == hits
+        assert gallery.info() == info
+        assert gallery.encoder == {"path": "runs/msml", "fingerprint": "abc"}
+        assert (info["num_items"], info["dimension"]) == (6, 16)
+        assert info["encoder"] == gallery.encoder
+        gallery.remove(where={})
+
+
+def test_two_handles_see_the_same(location):
+    with open_gallery(location) as one, open_gallery(location) as other:
+        for seed in range(5):
+            ids = one.add(units(3, seed=seed))
+            assert len(other) == len(one)
+            assert other.search(units(3, seed=seed)[1], top=1)[0][0].id == ids[1]
+            other.remove(ids=ids[1:2])
+            assert one.search(units(3, seed=seed)[1], top=1)[0][0].id != ids[1]
+        one.remove(where={})
+
+
+def test_items_of_another_encoder_are_refused(location):
+    with open_gallery(location, encoder={"fingerprint": "abc", "path": "here"}) as gallery:
+        gallery.add(units(2))
+    with pytest.raises(DataError, match=r"filled by .*'abc'.* not by .*'xyz'"):
+        open_gallery(location, encoder={"fingerprint": "xyz"})
+    with open_gallery(location, encoder={"fingerprint": "abc", "path": "moved"}) as gallery:
+        assert len(gallery) == 2
+        assert gallery.encoder == {"fingerprint": "abc", "path": "here"}
+        gallery.remove(where={})
+
+
+def test_an_encoder_is_recorded_while_there_are_no_items(location):
+    with open_gallery(location) as gallery:
+        assert gallery.encoder is None
+        gallery.add(units(2))
+        with pytest.raises(DataError, match="holds 2 items, but not which encoder made them"):
+            open_gallery(location, encoder={"fingerprint": "abc"})
+        gallery.remove(where={})
+        with open_gallery(location, encoder={"fingerprint": "abc"}):
+            assert gallery.encoder == {"fingerprint": "abc"}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        ({"path": "x"}, "no text under 'fingerprint'"),
+        ({"fingerprint": 3}, "no text under 'fingerprint'"),
+        ({"fingerprint": "a", "x": object()}, "cannot be kept as JSON"),
+    ],
+)
+def test_encoders_need_a_fingerprint(tmp_path, encoder, message):
+    with pytest.raises(ConfigError, match=message):
+        open_gallery(tmp_path / "new", encoder=encoder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_gallery_says_so(gallery, location):
+    other = open_gallery(location)
+    other.close()
+    other.close()
+    with pytest.raises(DataError, match="is closed"):
+        other.search(units(1))
+
+
+def test_unknown_engines_are_named():
+    with pytest.raises(UnknownName, match="unknown gallery 'embeded'; did you mean 'embedded'"):
+        open_gallery("embeded://somewhere")
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"camra": 3}, "where 'camra': no such label; did you mean 'camera'"),
+        ({"camera": "3"}, "where 'camera': '3' is not an integer"),
+        ({"camera": {"nott": 3}}, "where 'camera': unknown 'nott'; did you mean 'not'"),
+        ({"camera": {"from": 3}}, "where 'camera': unknown 'from'; Known: not"),
+        ({"camera": {}}, "where 'camera': {} says nothing"),
+        ({"time": 5}, "where 'time': 5 is not a window"),
+        ({"time": {}}, "where 'time': {} is not a window"),
+        ({"time": {"form": 5}}, "where 'time': unknown 'form'; did you mean 'from'"),
+        ({"time": {"from": "soon"}}, "where 'time': 'soon' is not an ISO time"),
+        ({"time": {"from": 5, "to": 5}}, "where 'time': from 5 is not before to 5"),
+        ("camera=3", "where is 'camera=3'; expected a mapping"),
+    ],
+)
+def test_wrong_filters(gallery, where, message):
+    for verb in (gallery.items, gallery.embeddings, gallery.remove):
+        with pytest.raises(ConfigError) as error:
+            verb(where=where)
+        assert message in str(error.value)
+    with pytest.raises(ConfigError):
+        gallery.search(units(1), where=where)
+
+
+def test_all_faults_of_a_filter_are_named_at_once():
+    with pytest.raises(ConfigError) as error:
+        check_where({"camra": 3, "time": 5, "identity": "ann"})
+    assert len(error.value.problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("texts", "where"),
+    [
+        ([], {}),
+        (["camera!=3"], {"camera": {"not": [3]}}),
+        (["camera = 1, -2"], {"camera": [1, -2]}),
+        (["identity=ann,12"], {"identity": ["ann", "12"]}),
+        (["source=a,b=c.jpg"], {"source": ["a,b=c.jpg"]}),
+        (
+            ["time>=2024-05-01T10:00", "time<2024-05-02", "camera=1"],
+            {"time": {"from": "2024-05-01T10:00", "to": "2024-05-02"}, "camera": [1]},
+        ),
+    ],
+)
+def test_filters_as_text(texts, where):
+    assert parse_where(texts) == where
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["camera"], "where 'camera': expected a key, = or !=, and a value"),
+        (["camera>3"], "where 'camera>3': expected a key, = or !=, and a value"),
+        (["time=2024-05-01"], "expected a key, >= or <, and a value"),
+        (["time>2024-05-01"], "expected a key, >= or <, and a value"),
+        (["camera=one"], "where 'camera': 'one' is not an integer"),
+        (["camra=1"], "did you mean 'camera'"),
+        (["time>=20 o'clock"], "is not an ISO time"),
+        (["camera!=1", "camera!=2"], "where 'camera!=2': camera has a condition already"),
+        (["time<2024-05-01", "time<2024-05-02"], "time has a condition already"),
+    ],
+)
+def test_wrong_filters_as_text(texts, message):
+    with pytest.raises(ConfigError) as error:
+        parse_where(texts)
+    assert message in str(error.value)
+
+
+def test_a_hit_can_be_read():
+    assert str(Hit(3, "a.jpg", "ann", 2, 0.5, -0.25)) == (
+        "-0.250  #3  a.jpg  identity ann  camera 2  1970-01-01 00:00:00 UTC"
+    )
+    assert str(Hit(3, None, None, None, None, 1.0)) == " 1.000  #3"
