@@ -1,0 +1,254 @@
+"""What scores mean: distance distributions, error rates at a threshold, bootstrap intervals.
+
+Everything here counts the pairs that a protocol keeps (see :mod:`reidkit.protocols`): positive pairs show
+one identity, negative pairs two. Where there is no gallery, each two items are counted in both orders.
+Pairs pass by in blocks and only their histograms are kept; scores are exact, so that the counts depend on
+neither blocks nor threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidkit.errors import ConfigError, DataError
+from reidkit.protocols import Comparison, Indices, Pairs, compare
+from reidkit.types import Features
+
+SCORE_BINS = 20_000
+"""Thresholds of a ROC curve: the multiples of 1e-4 in [-1, 1)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DistanceDistributions:
+    """Histograms of the Euclidean distances between unit embeddings, 0 to 2, of kept pairs.
+
+    Attributes:
+        edges: (num_bins + 1,).
+        positive: (num_bins,) numbers of pairs; the last bin includes its upper edge.
+        negative: (num_bins,) likewise.
+        mean_positive: mean distance of the positive pairs.
+        mean_negative: mean distance of the negative pairs.
+        hardest_positive: largest distance of a positive pair.
+        hardest_negative: smallest distance of a negative pair.
+        notes: what the reader must know.
+    """
+
+    edges: NDArray[np.float64]
+    positive: NDArray[np.int64]
+    negative: NDArray[np.int64]
+    mean_positive: float
+    mean_negative: float
+    hardest_positive: float
+    hardest_negative: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_positive(self) -> int:
+        return int(self.positive.sum())
+
+    @property
+    def num_negative(self) -> int:
+        return int(self.negative.sum())
+
+    @property
+    def overlap(self) -> float:
+        """Area that the two histograms share when each has area 1: 0 where they are apart, 1 where equal."""
+        shares = np.minimum(self.positive / self.num_positive, self.negative / self.num_negative)
+        return float(shares.sum())
+
+    @property
+    def gap(self) -> float:
+        """Hardest negative minus hardest positive distance, what MSML trains: above 0 all pairs are apart."""
+        return self.hardest_negative - self.hardest_positive
+
+    def __str__(self) -> str:
+        lines = [
+            f"positive: {self.num_positive} pairs, mean distance {self.mean_positive:.3f}, "
+            f"hardest {self.hardest_positive:.3f}",
+            f"negative: {self.num_negative} pairs, mean distance {self.mean_negative:.3f}, "
+            f"hardest {self.hardest_negative:.3f}",
+            f"overlap {100 * self.overlap:.1f} %, gap {self.gap:.3f}",
+        ]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Roc:
+    """Rates of accepted pairs when pairs that score at least a threshold are accepted as one person.
+
+    Thresholds are the multiples of 1e-4 from just below 1 down to -1, and infinity before them; the rates
+    are exact at each of them. All arrays (T,), rates ascending.
+    """
+
+    thresholds: NDArray[np.float64]
+    false_positive_rates: NDArray[np.float64]
+    true_positive_rates: NDArray[np.float64]
+    num_positive: int
+    num_negative: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def equal_error_rate(self) -> float:
+        """The rate at which as many negatives are accepted as positives are rejected, interpolated."""
+        surplus = self.false_positive_rates - (1 - self.true_positive_rates)  # ascending, from -1 to 1
+        after = int(np.argmax(surplus >= 0))
+        weight = -surplus[after - 1] / (surplus[after] - surplus[after - 1])
+        low, high = self.false_positive_rates[after - 1 : after + 1]
+        return float(low + weight * (high - low))
+
+    def threshold_at(self, false_positive_rate: float) -> float:
+        """The lowest threshold that accepts at most this share of the negative pairs."""
+        return float(self.thresholds[self._place(false_positive_rate)])
+
+    def true_positive_rate_at(self, false_positive_rate: float) -> float:
+        """Share of the positive pairs accepted at :meth:`threshold_at`."""
+        return float(self.true_positive_rates[self._place(false_positive_rate)])
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.num_positive} positive and {self.num_negative} negative pairs, "
+            f"equal error rate {100 * self.equal_error_rate:.2f} %",
+            "    FPR      TPR  threshold",
+        ]
+        lines += [
+            f"{rate:7.0e}  {100 * self.true_positive_rate_at(rate):6.2f} %  {self.threshold_at(rate):9.4f}"
+            for rate in (1e-1, 1e-2, 1e-3, 1e-4)
+        ]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def _place(self, false_positive_rate: float) -> int:
+        if not 0 <= false_positive_rate <= 1:
+            raise ConfigError(f"false positive rate is {false_positive_rate}; give a share from 0 to 1")
+        return int(np.searchsorted(self.false_positive_rates, false_positive_rate, side="right")) - 1
+
+
+def distance_distributions(
+    query: Features,
+    gallery: Features | None = None,
+    *,
+    camera_filter: str = "same_identity",
+    num_bins: int = 100,
+) -> DistanceDistributions:
+    """How far apart pairs of one identity are, and pairs of two.
+
+    Raises :class:`DataError` where no positive or no negative pair is kept, and as
+    :func:`reidkit.protocols.compare` does.
+    """
+    if num_bins < 1:
+        raise ConfigError(f"num_bins is {num_bins}; give at least 1")
+    comparison = compare(query, gallery, camera_filter=camera_filter)
+    pairs = comparison.same_identity_pairs()
+    positives = pairs.where(pairs.positive)
+    _check_pairs("positive", len(positives.scores))
+    positive_distances = _distances(positives.scores)
+    hardest = np.argmin(positives.scores)
+    negative = np.zeros(num_bins, np.int64)
+    total, highest, hardest_negative = 0.0, -np.inf, (0, 0)
+    for rows, items, scores in _negative_tiles(comparison, pairs):
+        kept = scores[np.isfinite(scores)]
+        distances = _distances(kept)
+        negative += _histogram(distances, 0.0, 2.0, num_bins)
+        total += float(distances.sum())
+        row, column = np.unravel_index(np.argmax(scores), scores.shape)
+        if scores[row, column] > highest:
+            highest, hardest_negative = scores[row, column], (rows[row], items[column])
+    num_negative = int(negative.sum())
+    _check_pairs("negative", num_negative)
+    return DistanceDistributions(
+        edges=np.linspace(0.0, 2.0, num_bins + 1),
+        positive=_histogram(positive_distances, 0.0, 2.0, num_bins),
+        negative=negative,
+        mean_positive=float(positive_distances.mean()),
+        mean_negative=total / num_negative,
+        hardest_positive=_pair_distance(comparison, positives.queries[hardest], positives.items[hardest]),
+        hardest_negative=_pair_distance(comparison, *hardest_negative),
+        notes=comparison.notes,
+    )
+
+
+def roc(query: Features, gallery: Features | None = None, *, camera_filter: str = "same_identity") -> Roc:
+    """True and false positive rates at every threshold that is a multiple of 1e-4.
+
+    Raises :class:`DataError` where no positive or no negative pair is kept, and as
+    :func:`reidkit.protocols.compare` does.
+    """
+    comparison = compare(query, gallery, camera_filter=camera_filter)
+    pairs = comparison.same_identity_pairs()
+    positive = _histogram(pairs.scores[pairs.positive], -1.0, 1.0, SCORE_BINS)
+    negative = np.zeros(SCORE_BINS, np.int64)
+    for _, _, scores in _negative_tiles(comparison, pairs):
+        negative += _histogram(scores[np.isfinite(scores)], -1.0, 1.0, SCORE_BINS)
+    for kind, counts in (("positive", positive), ("negative", negative)):
+        _check_pairs(kind, int(counts.sum()))
+    edges = -1.0 + 2.0 * np.arange(SCORE_BINS) / SCORE_BINS
+    return Roc(
+        thresholds=np.concatenate([[np.inf], edges[::-1]]),
+        false_positive_rates=_accepted(negative),
+        true_positive_rates=_accepted(positive),
+        num_positive=int(positive.sum()),
+        num_negative=int(negative.sum()),
+        notes=comparison.notes,
+    )
+
+
+def bootstrap_interval(
+    values: NDArray[np.floating], *, confidence: float = 0.95, num_resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of ``values`` (Q,), one value a query.
+
+    NaN values are queries that are not valid and are left out, as in the mean itself.
+    """
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence is {confidence}; give a share between 0 and 1, such as 0.95")
+    if num_resamples < 1:
+        raise ConfigError(f"num_resamples is {num_resamples}; give at least 1")
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        raise DataError("there is no valid query to draw from: every value is NaN, or there is none")
+    generator = np.random.default_rng(seed)
+    means = [values[generator.integers(len(values), size=len(values))].mean() for _ in range(num_resamples)]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _negative_tiles(
+    comparison: Comparison, pairs: Pairs
+) -> Iterator[tuple[Indices, Indices, NDArray[np.float64]]]:
+    """Tiles of exact scores in which all but negative pairs are -inf."""
+    return comparison.tiles(comparison.person_queries, pairs, exact=True)
+
+
+def _distances(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Euclidean distances of unit vectors with these cosines."""
+    return np.sqrt(np.maximum(2 - 2 * scores, 0))
+
+
+def _pair_distance(comparison: Comparison, query: int, item: int) -> float:
+    """One distance from the difference itself: exactly 0 for equal vectors, where 2 - 2s is only near 0."""
+    difference = comparison.query.take(np.array([query])) - comparison.gallery.take(np.array([item]))
+    return float(np.linalg.norm(difference))
+
+
+def _histogram(values: NDArray[np.float64], low: float, high: float, num_bins: int) -> NDArray[np.int64]:
+    """Counts (num_bins,) of equal bins; rounding may take a value past the ends, it counts in the last."""
+    bins = ((values - low) * (num_bins / (high - low))).astype(np.int64)
+    return np.bincount(np.clip(bins, 0, num_bins - 1), minlength=num_bins)
+
+
+def _accepted(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of pairs at or above each threshold, from infinity down, of counts by ascending score."""
+    shares: NDArray[np.float64] = np.concatenate([[0], np.cumsum(counts[::-1])]) / counts.sum()
+    return shares
+
+
+def _check_pairs(kind: str, num_pairs: int) -> None:
+    if not num_pairs:
+        raise DataError(
+            f"the protocol keeps no {kind} pair; a positive pair needs an identity that both sides hold "
+            '(under two cameras, unless camera_filter="none"), a negative pair a second identity'
+        )

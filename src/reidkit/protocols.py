@@ -1,0 +1,333 @@
+"""Which pairs of images a protocol compares, and their scores: two rules written once.
+
+*Which pairs are kept.* Gallery items with identity -1 (integers) or "-1" (strings) leave every list, and
+queries so marked ask for nobody. The camera filter says which others leave: ``"same_identity"`` the items
+of the query's identity under the query's camera (Market-1501's rule), ``"other_cameras"`` every item under
+the query's camera, ``"none"`` no item. An item never meets itself.
+
+*What a score is.* Embeddings are scaled to unit length and their components rounded to multiples of 2^-26,
+7e-9 apart. A product of two is then a multiple of 2^-52, and by Cauchy-Schwarz no partial sum of a dot
+product exceeds 1 by more than rounding, so that float64 holds every intermediate value exactly: the score
+is the same in any order of summation, with any block size, thread count or library, and items that tie do
+tie. Float32 products are only ever a first look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidkit.errors import DataError, UnknownName
+from reidkit.types import JUNK, Features
+
+CAMERA_FILTERS = ("same_identity", "other_cameras", "none")
+DISTANCES = ("cosine", "l1")
+
+Indices = NDArray[np.intp]
+
+_GRID = 2.0**26
+_BLOCK_BYTES = 64 * 2**20
+_QUERIES_PER_TILE = 512
+_ELEMENTS_PER_PART = 2**16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Queries and gallery items that share an identity, by query, best score first, ties by gallery order.
+
+    All arrays (M,): ``queries`` and ``items`` are rows of the two splits, ``scores`` are exact,
+    ``positive`` is false for pairs that the protocol leaves out.
+    """
+
+    queries: Indices
+    items: Indices
+    scores: NDArray[np.float64]
+    positive: NDArray[np.bool_]
+
+    def where(self, chosen: NDArray[np.bool_]) -> Pairs:
+        """Those pairs where ``chosen`` (M,) is true."""
+        return Pairs(self.queries[chosen], self.items[chosen], self.scores[chosen], self.positive[chosen])
+
+
+class UnitRows:
+    """Embeddings (N, D) of any float type, memory-mapped or not, read as unit rows on the exact grid."""
+
+    def __init__(self, embeddings: NDArray[np.floating[Any]], name: str) -> None:
+        if not len(embeddings):
+            raise DataError(f"the {name} holds no embeddings; there is nothing to compare")
+        self._embeddings = embeddings
+        self._norms = np.empty(len(embeddings))
+        for part in self._parts(np.arange(len(embeddings))):
+            rows = self._embeddings[part].astype(np.float64, order="C")
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._norms[part] = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+        not_finite = np.flatnonzero(~np.isfinite(self._norms))
+        if len(not_finite):
+            raise DataError(
+                f"{name} embeddings hold NaN, infinity or overflow in {len(not_finite)} of "
+                f"{len(embeddings)} rows ({first_few(not_finite)}); look at these images or at the model"
+            )
+        self.notes = _norm_notes(self._norms, name)
+        self._norms[self._norms == 0] = 1
+
+    def __len__(self) -> int:
+        return len(self._embeddings)
+
+    @property
+    def num_dimensions(self) -> int:
+        return int(self._embeddings.shape[1])
+
+    def take(self, rows: Indices, dtype: type[np.floating[Any]] = np.float64) -> NDArray[Any]:
+        """Unit rows (len(rows), D); float64 holds them exactly, float32 to 6e-8."""
+        unit = np.empty((len(rows), self.num_dimensions), dtype)
+        start = 0
+        for part in self._parts(rows):
+            exact = self._embeddings[part].astype(np.float64, order="C")
+            exact /= self._norms[part, None]
+            exact *= _GRID
+            np.rint(exact, out=exact)
+            exact /= _GRID
+            unit[start : start + len(part)] = exact
+            start += len(part)
+        return unit
+
+    def _parts(self, rows: Indices) -> Iterator[Indices]:
+        """Few rows at a time, so that the float64 copies stay in the processor's cache."""
+        return _cut(rows, max(1, _ELEMENTS_PER_PART // max(1, self.num_dimensions)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """Queries (Q) against gallery items (G). Labels are codes that both share; JUNK stays JUNK."""
+
+    query: UnitRows
+    gallery: UnitRows
+    query_identities: NDArray[np.int64]
+    gallery_identities: NDArray[np.int64]
+    query_cameras: NDArray[np.int64]
+    gallery_cameras: NDArray[np.int64]
+    camera_filter: str
+    distance: str
+    without_self: bool
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def person_queries(self) -> Indices:
+        """Queries that show somebody: all but those with identity -1."""
+        return np.flatnonzero(self.query_identities != JUNK)
+
+    def same_identity_pairs(self) -> Pairs:
+        """Every pair of one identity, positive or left out, scored exactly, an identity at a time."""
+        parts = [
+            self._identity_pairs(queries, items)
+            for queries, items in _shared_groups(self.query_identities, self.gallery_identities)
+        ]
+        nobody = Pairs(np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0), np.empty(0, np.bool_))
+        parts.append(nobody)
+        queries = np.concatenate([part.queries for part in parts])
+        items = np.concatenate([part.items for part in parts])
+        scores = np.concatenate([part.scores for part in parts])
+        positive = np.concatenate([part.positive for part in parts])
+        order = np.lexsort((items, -scores, queries))
+        return Pairs(queries[order], items[order], scores[order], positive[order])
+
+    def exact_scores(self, queries: Indices, items: Indices) -> NDArray[np.float64]:
+        """Scores (M,) of the pairs (queries[m], items[m])."""
+        scores = np.empty(len(queries))
+        for part in _cut(np.arange(len(queries)), max(1, 2**20 // max(1, self.query.num_dimensions))):
+            left, right = self.query.take(queries[part]), self.gallery.take(items[part])
+            if self.distance == "cosine":
+                scores[part] = np.einsum("nd,nd->n", left, right)
+            else:
+                scores[part] = -np.abs(left - right).sum(axis=1)
+        return scores
+
+    def tiles(
+        self, queries: Indices, hidden: Pairs, *, block_size: int | None = None, exact: bool = False
+    ) -> Iterator[tuple[Indices, Indices, NDArray[Any]]]:
+        """All pairs of ``queries`` (ascending) and items, a tile at a time, gallery blocks outermost.
+
+        Yields query rows (m,), gallery rows (n,) ascending and scores (m, n), float64 where ``exact``,
+        else float32; left-out pairs and ``hidden`` ones score -inf. The next tile overwrites the scores.
+        Junk items are in no tile. ``block_size`` is the n of a tile; by default that of about 64 MB.
+        """
+        if not len(queries):
+            return
+        dtype: type[np.floating[Any]] = np.float64 if exact else np.float32
+        bytes_per_item = (_QUERIES_PER_TILE + self.query.num_dimensions) * np.dtype(dtype).itemsize
+        block_size = block_size or max(1, _BLOCK_BYTES // bytes_per_item)
+        candidates = np.flatnonzero(self.gallery_identities != JUNK)
+        buffer = np.empty(min(_QUERIES_PER_TILE, len(queries)) * min(block_size, len(candidates)), dtype)
+        for items in _cut(candidates, block_size):
+            unit_items = self.gallery.take(items, dtype)
+            for rows in _cut(queries, _QUERIES_PER_TILE):
+                scores = buffer[: len(rows) * len(items)].reshape(len(rows), len(items))
+                _score(self.query.take(rows, dtype), unit_items, self.distance, out=scores)
+                self._hide(scores, rows, items, hidden)
+                yield rows, items, scores
+
+    def _identity_pairs(self, queries: Indices, items: Indices) -> Pairs:
+        unit_queries, unit_items = self.query.take(queries), self.gallery.take(items)
+        scores = np.empty((len(queries), len(items)))
+        _score(unit_queries, unit_items, self.distance, out=scores)
+        positive = np.ones(scores.shape, np.bool_)
+        if self.camera_filter != "none":
+            positive &= self.query_cameras[queries, None] != self.gallery_cameras[items]
+        if self.without_self:
+            positive &= queries[:, None] != items
+        return Pairs(
+            np.repeat(queries, len(items)), np.tile(items, len(queries)), scores.ravel(), positive.ravel()
+        )
+
+    def _hide(self, scores: NDArray[Any], rows: Indices, items: Indices, hidden: Pairs) -> None:
+        if self.camera_filter == "other_cameras":
+            scores[self.query_cameras[rows, None] == self.gallery_cameras[items]] = -np.inf
+        start, end = np.searchsorted(hidden.queries, [rows[0], rows[-1] + 1])
+        hidden_queries, hidden_items = hidden.queries[start:end], hidden.items[start:end]
+        row = np.minimum(np.searchsorted(rows, hidden_queries), len(rows) - 1)
+        column = np.minimum(np.searchsorted(items, hidden_items), len(items) - 1)
+        inside = (rows[row] == hidden_queries) & (items[column] == hidden_items)
+        scores[row[inside], column[inside]] = -np.inf
+
+
+def compare(
+    query: Features,
+    gallery: Features | None = None,
+    *,
+    camera_filter: str = "same_identity",
+    distance: str = "cosine",
+) -> Comparison:
+    """Check both sides and set them against each other; without a gallery every item meets all others.
+
+    Raises :class:`DataError` for an empty side, different dimensions, values that are not finite, labels
+    that are neither integers nor strings; :class:`UnknownName` for an unknown option.
+    """
+    check_choice("camera filter", camera_filter, CAMERA_FILTERS)
+    check_choice("distance", distance, DISTANCES)
+    items = query if gallery is None else gallery
+    if query.embeddings.shape[1] != items.embeddings.shape[1]:
+        raise DataError(
+            f"query embeddings have {query.embeddings.shape[1]} dimensions, gallery embeddings "
+            f"{items.embeddings.shape[1]}; encode both with the same model"
+        )
+    query_rows = UnitRows(query.embeddings, "query")
+    gallery_rows = query_rows if gallery is None else UnitRows(items.embeddings, "gallery")
+    query_identities, gallery_identities = _shared_codes(query.identities, items.identities, "identities")
+    notes = list(query_rows.notes if gallery is None else query_rows.notes + gallery_rows.notes)
+    query_cameras, gallery_cameras = np.zeros(len(query), np.int64), np.zeros(len(items), np.int64)
+    if query.cameras is not None and items.cameras is not None:
+        query_cameras, gallery_cameras = _shared_codes(query.cameras, items.cameras, "cameras")
+    elif camera_filter != "none":
+        side = "query" if query.cameras is None else "gallery"
+        notes.append(f"no camera labels ({side}): camera filter none is used instead of {camera_filter}")
+        camera_filter = "none"
+    num_junk = int((gallery_identities == JUNK).sum())
+    if num_junk:
+        notes.append(f"{num_junk} of {len(items)} gallery items have identity -1 (junk) and leave every list")
+    return Comparison(
+        query_rows,
+        gallery_rows,
+        query_identities,
+        gallery_identities,
+        query_cameras,
+        gallery_cameras,
+        camera_filter,
+        distance,
+        without_self=gallery is None,
+        notes=tuple(notes),
+    )
+
+
+def check_choice(kind: str, name: str, known: tuple[str, ...]) -> None:
+    """Raise :class:`UnknownName` where ``name`` is none of ``known``."""
+    if name not in known:
+        raise UnknownName(kind, name, known)
+
+
+def first_few(rows: Indices) -> str:
+    """``rows 3, 8, 12, ...``: enough to find them by."""
+    shown = ", ".join(str(row) for row in rows[:5])
+    return f"row{'s' if len(rows) > 1 else ''} {shown}{', ...' if len(rows) > 5 else ''}"
+
+
+def _score(
+    queries: NDArray[Any], items: NDArray[Any], distance: str, *, out: NDArray[np.floating[Any]]
+) -> None:
+    """Scores (m, n) of unit rows (m, D) and (n, D) into ``out``: the higher, the nearer."""
+    if distance == "cosine":
+        # NumPy's product, not torch's: autocast and torch's matmul precision, both process-wide settings
+        # that training code changes, would lower the precision of a torch product unseen.
+        np.matmul(queries, items.T, out=out)
+    else:
+        import torch
+
+        out[...] = torch.cdist(torch.from_numpy(queries), torch.from_numpy(items), p=1.0).numpy()
+        np.negative(out, out=out)
+
+
+def _cut(rows: Indices, length: int) -> Iterator[Indices]:
+    for start in range(0, len(rows), length):
+        yield rows[start : start + length]
+
+
+def _norm_notes(norms: NDArray[np.float64], name: str) -> tuple[str, ...]:
+    # 1e-3 is what rounding a unit row to float16 can do.
+    zero = np.flatnonzero(norms == 0)
+    others = norms[norms > 0]
+    notes = []
+    if len(others) and np.abs(others - 1).max() > 1e-3:
+        notes.append(
+            f"{name} embeddings are not of unit length ({others.min():.3g} to {others.max():.3g}); "
+            "they were normalised"
+        )
+    if len(zero):
+        notes.append(f"{len(zero)} {name} embeddings are all zeros ({first_few(zero)}); their cosine is 0")
+    return tuple(notes)
+
+
+def _shared_groups(
+    query_labels: NDArray[np.int64], gallery_labels: NDArray[np.int64]
+) -> Iterator[tuple[Indices, Indices]]:
+    """For each label but JUNK that both sides hold: its query rows and its gallery rows, ascending."""
+    query_order = np.argsort(query_labels, kind="stable")
+    gallery_order = np.argsort(gallery_labels, kind="stable")
+    shared = np.intersect1d(query_labels, gallery_labels)
+    shared = shared[shared != JUNK]
+    query_ends = np.searchsorted(query_labels[query_order], [shared, shared + 1])
+    gallery_ends = np.searchsorted(gallery_labels[gallery_order], [shared, shared + 1])
+    for query_start, query_end, gallery_start, gallery_end in zip(*query_ends, *gallery_ends, strict=True):
+        yield query_order[query_start:query_end], gallery_order[gallery_start:gallery_end]
+
+
+def _shared_codes(
+    query_labels: NDArray[Any], gallery_labels: NDArray[Any], name: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Labels as integers >= 0 that are equal where the labels are; JUNK for identities -1 and "-1"."""
+    query_labels = _plain_labels(query_labels, f"query {name}")
+    gallery_labels = _plain_labels(gallery_labels, f"gallery {name}")
+    if query_labels.dtype.kind != gallery_labels.dtype.kind:
+        kinds = {"i": "integers", "U": "strings"}
+        raise DataError(
+            f"query {name} are {kinds[query_labels.dtype.kind]}, gallery {name} "
+            f"{kinds[gallery_labels.dtype.kind]}; they would never be equal, write both the same way"
+        )
+    labels = np.concatenate([query_labels, gallery_labels])
+    codes = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    if name == "identities":
+        codes[labels == (JUNK if labels.dtype.kind == "i" else str(JUNK))] = JUNK
+    return codes[: len(query_labels)], codes[len(query_labels) :]
+
+
+def _plain_labels(labels: NDArray[Any], name: str) -> NDArray[Any]:
+    """The labels as int64 or as strings."""
+    if labels.dtype.kind == "O":
+        labels = np.array(labels.tolist())
+    if labels.dtype.kind in "iu":
+        return labels.astype(np.int64)
+    if labels.dtype.kind in "US":
+        return labels.astype(np.str_)
+    raise DataError(f"{name} are of type {labels.dtype}; give integers or strings")
