@@ -34,7 +34,7 @@ from reidkit.optim import build_optimizer, learning_rate, set_learning_rate
 from reidkit.provenance import data_fingerprint, versions
 from reidkit.samplers import BatchSampler, IdentitySampler, RandomSampler
 from reidkit.tracking import MetricsFile, Record, Tracker, tensorboard
-from reidkit.transforms import TrainingImages, normalize
+from reidkit.transforms import TrainingImages, batches, collate, normalize
 from reidkit.types import Dataset
 
 
@@ -127,6 +127,7 @@ class Trainer:
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             worker_init_fn=_ignore_interrupts,
+            collate_fn=collate,
         )
         self.step_module = Step(model, self.objectives).to(self.device).to(memory_format=self.memory_format)
         self.optimizer = build_optimizer(self.optim, [self.step_module])
@@ -185,7 +186,7 @@ class Trainer:
         self.model.train()
         interval, whole_epoch = _Meter(), _Meter()
         last_saved = time.monotonic()
-        for images, indices in self.loader:
+        for images, indices in batches(self.loader):
             interval.data_ready()
             rate = learning_rate(
                 self.optim, self.step, steps_per_epoch=self.sampler.num_batches, num_epochs=self.epochs

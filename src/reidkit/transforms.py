@@ -5,17 +5,18 @@ Images stay uint8 until the batch is on its device: a quarter of the memory to m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 from reidkit.config import TransformConfig
+from reidkit.errors import DataError
 from reidkit.images import load_image
 from reidkit.samplers import Draw
 from reidkit.types import Sample, Split
@@ -55,18 +56,22 @@ def augmentation(config: TransformConfig, mean: Sequence[float]) -> v2.Transform
     return v2.Compose(steps) if steps else v2.Identity()
 
 
-class TrainingImages(Dataset[tuple[Tensor, int]]):
+class TrainingImages(Dataset[tuple[Tensor, int] | DataError]):
     """Reads the image of a :class:`Draw` and transforms it with the draw's own seed.
 
-    What comes out depends on the draw alone, not on the process that reads it or on their number.
+    What comes out depends on the draw alone, not on the process that reads it or on their number. An image
+    that cannot be read comes out as the error that says so; :func:`batches` raises it.
     """
 
     def __init__(self, split: Split, config: TransformConfig, *, mean: Sequence[float]) -> None:
         self.split, self.config = split, config
         self.augment = augmentation(config, mean)
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:
-        image = read(self.split[draw.sample], height=self.config.height, width=self.config.width)
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, int] | DataError:
+        try:
+            image = read(self.split[draw.sample], height=self.config.height, width=self.config.width)
+        except DataError as error:
+            return error
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw.seed)
             return self.augment(image), draw.sample
@@ -75,17 +80,20 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         return len(self.split)
 
 
-class InferenceImages(Dataset[tuple[Tensor, int]]):
-    """Reads the images of a split in order, resized, nothing random."""
+def collate(items: Sequence[tuple[Tensor, int] | DataError]) -> Batch | DataError:
+    """A batch, or the first error in it. Raised in a worker process it would be buried in a traceback."""
+    for item in items:
+        if isinstance(item, DataError):
+            return item
+    return cast(Batch, default_collate(list(items)))
 
-    def __init__(self, split: Sequence[Sample], *, height: int, width: int) -> None:
-        self.split, self.height, self.width = split, height, width
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return read(self.split[index], height=self.height, width=self.width), index
-
-    def __len__(self) -> int:
-        return len(self.split)
+def batches(loader: Iterable[Batch | DataError]) -> Iterator[Batch]:
+    """The batches of a loader that uses :func:`collate`; raises :class:`DataError` for a bad image."""
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
 def read(sample: Sample, *, height: int, width: int) -> Tensor:

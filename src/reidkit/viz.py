@@ -8,6 +8,7 @@ figure's name, so that figures of one page do not collide.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,7 @@ def cmc_figure(cmc: NDArray[np.float64]) -> str:
     """
     percent = 100 * np.asarray(cmc, dtype=np.float64)
     ranks = np.arange(1, len(percent) + 1)
-    figure, axes = _axes("rank k", "queries answered within rank k (%)")
+    figure, axes = _axes("rank k", "queries (%)")
     axes.plot(ranks, percent, color=BLUE, linewidth=2)
     for rank in [k for k in (1, 5, 10, 20) if k <= len(percent)]:
         axes.plot(rank, percent[rank - 1], "o", color=BLUE, markersize=5)
@@ -56,9 +57,9 @@ def cmc_figure(cmc: NDArray[np.float64]) -> str:
             color=INK,
         )
     # The axis starts a little below the curve: good models differ in their last few percent only.
-    lowest = 10 * math.floor((percent.min() - 5) / 10)
+    lowest = 10 * math.floor((percent.min() - 8) / 10)
     axes.set_ylim(max(lowest, 0), 101)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xticks([1, *range(10, len(percent) + 1, 10)] if len(percent) >= 10 else ranks)
     return _svg(figure, "cmc")
 
 
@@ -92,38 +93,40 @@ def distance_figure(
             axes.axvline(distance, color=colour, linewidth=1.2, linestyle=(0, (1, 2)))
     occupied = np.flatnonzero((positive > 0) | (negative > 0))
     if len(occupied):
-        axes.set_xlim(edges[occupied[0]], edges[occupied[-1] + 1])
-        axes.margins(x=0.03)
+        left, right = edges[occupied[0]], edges[occupied[-1] + 1]
+        axes.set_xlim(left - 0.03 * (right - left), right + 0.03 * (right - left))
     axes.set_ylim(bottom=0)
-    _legend(axes)
+    _legend(axes, figure)
     return _svg(figure, "distances")
 
 
 def loss_figure(records: Sequence[Mapping[str, Any]]) -> str:
-    """SVG of the total loss and its terms over the training steps; empty where no loss was recorded.
+    """SVG of the loss and its terms in the course of training; empty where no loss was recorded.
 
     Args:
-        records: lines of a run's ``metrics.jsonl``; keys ``loss`` and ``loss/NAME`` of kind ``step``.
+        records: lines of a run's ``metrics.jsonl``; those of kind ``step`` with ``loss`` and ``loss/NAME``.
     """
-    keys = {key for record in records if record.get("kind") == "step" for key in record}
-    terms = sorted(key for key in keys if key.startswith("loss/"))
-    figure, axes = _axes("training step", "loss")
+    steps = _of_kind(records, "step")
+    terms = sorted({key for record in steps for key in record if key.startswith("loss/")})
+    x, x_label = _time(steps)
+    figure, axes = _axes(x_label, "loss")
     if len(terms) != 1:
-        _curve(axes, records, "step", "loss", x="step", color=INK, linewidth=2, label="total")
-    for term, (colour, style) in zip(terms, LINES * len(terms), strict=False):
-        name = term.removeprefix("loss/")
-        _curve(axes, records, "step", term, x="step", color=colour, linestyle=style, label=name)
+        _curve(axes, steps, x, "loss", label="total", color=INK, linewidth=2)
+    for term, (colour, style) in zip(terms, itertools.cycle(LINES), strict=False):
+        _curve(axes, steps, x, term, label=term.removeprefix("loss/"), color=colour, linestyle=style)
     if not axes.lines:
         return ""
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-    _legend(axes)
+    axes.set_ylim(bottom=min(0.0, axes.dataLim.ymin))
+    _legend(axes, figure)
     return _svg(figure, "loss")
 
 
 def learning_rate_figure(records: Sequence[Mapping[str, Any]]) -> str:
-    """SVG of the learning rate over the training steps; empty where none was recorded."""
-    figure, axes = _axes("training step", "learning rate")
-    _curve(axes, records, "step", "lr", x="step", color=TEAL)
+    """SVG of the learning rate in the course of training; empty where none was recorded."""
+    steps = _of_kind(records, "step")
+    x, x_label = _time(steps)
+    figure, axes = _axes(x_label, "learning rate")
+    _curve(axes, steps, x, "lr", color=TEAL)
     if not axes.lines:
         return ""
     axes.set_ylim(bottom=0)
@@ -133,57 +136,43 @@ def learning_rate_figure(records: Sequence[Mapping[str, Any]]) -> str:
 
 def validation_figure(records: Sequence[Mapping[str, Any]]) -> str:
     """SVG of mAP and rank-1 on the validation images by epoch; empty where no validation was recorded."""
+    validations = _of_kind(records, "validation")
     figure, axes = _axes("epoch", "validation score (%)")
-    for key, colour, style in [("mAP", BLUE, "-"), ("rank-1", ORANGE, "--")]:
-        _curve(
-            axes, records, "validation", key, x="epoch", scale=100, color=colour, linestyle=style, label=key
-        )
+    _curve(axes, validations, "epoch", "mAP", scale=100, label="mAP", color=BLUE)
+    _curve(axes, validations, "epoch", "rank-1", scale=100, label="rank-1", color=ORANGE, linestyle="--")
     if not axes.lines:
         return ""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(axes)
+    _legend(axes, figure)
     return _svg(figure, "validation")
 
 
 def ranked_list_picture(
-    query: Image.Image, hits: Sequence[tuple[Image.Image, float, bool | None]], *, height: int = 192
+    lists: Sequence[tuple[Image.Image, Sequence[tuple[Image.Image, float, bool | None]]]],
+    *,
+    height: int = 192,
 ) -> Image.Image:
-    """One query and its hits from left to right, each with its score; right and wrong marked.
+    """Queries one below the other, each with its hits from left to right; right and wrong marked.
 
     Args:
-        query: the image asked with.
-        hits: (image, score, whether it shows the query's person); ``None`` where that is not known.
+        lists: (query image, hits); a hit is (image, score, whether it shows the query's person), with
+            ``None`` where that is not known.
         height: of each image in the picture, in pixels.
     """
-    # Shape and place of everything follow from the height, so that any size looks the same.
-    border, gap, caption = max(2, height // 48), height // 14, height // 6
-    cells = [_cell(query, "query", None, "#333333", height, border, caption)]
-    for image, score, is_match in hits:
-        colour = GREY if is_match is None else RIGHT if is_match else WRONG
-        cells.append(_cell(image, f"{score:.2f}", is_match, colour, height, border, caption))
-    width = sum(cell.width + gap for cell in cells) + gap * 3
-    picture = Image.new("RGB", (width, cells[0].height + 2 * gap), "white")
-    left = gap
-    for place, cell in enumerate(cells):
-        picture.paste(cell, (left, gap))
-        left += cell.width + gap * (3 if place == 0 else 1)
-    return picture
-
-
-def contact_sheet(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures one below the other on white, flush left."""
-    sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    strips = [_strip(query, hits, height) for query, hits in lists]
+    size = max(strip.width for strip in strips), sum(strip.height for strip in strips)
+    picture = Image.new("RGB", size, "white")
     top = 0
-    for picture in pictures:
-        sheet.paste(picture, (0, top))
-        top += picture.height
-    return sheet
+    for strip in strips:
+        picture.paste(strip, (0, top))
+        top += strip.height
+    return picture
 
 
 def _axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     """A figure of one pair of axes, drawn in the ink that becomes currentColor."""
-    # 360 points wide: 10-point text stays readable when the page is as narrow as a telephone.
-    figure = Figure(figsize=(5, 3), layout="constrained")
+    # 302 points wide: 10-point text stays readable where the page is as narrow as a telephone.
+    figure = Figure(figsize=(4.2, 2.8), layout="constrained")
     figure.patch.set_visible(False)
     axes = figure.add_subplot()
     axes.patch.set_visible(False)
@@ -196,37 +185,58 @@ def _axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(axes: Axes) -> None:
-    if len(axes.get_legend_handles_labels()[1]) > 0:
-        legend = axes.legend(frameon=False, labelcolor=INK, fontsize=9)
-        for text in legend.get_texts():
-            text.set_parse_math(False)  # a loss named "a$b$" is no formula
+def _legend(axes: Axes, figure: Figure) -> None:
+    """Names of the curves above the axes, where they hide nothing; the figure grows to hold them."""
+    names = axes.get_legend_handles_labels()[1]
+    num_columns = 2 if max(map(len, names)) <= 16 else 1
+    figure.set_figheight(figure.get_figheight() + 0.2 * ((len(names) - 1) // num_columns))
+    legend = axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=num_columns, frameon=False, labelcolor=INK
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a loss named "a$b$" is no formula
+
+
+def _of_kind(records: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
+    return [record for record in records if record.get("kind") == kind]
+
+
+def _time(steps: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The key that says how far training had come, and its axis label."""
+    if all("progress" in record for record in steps):
+        return "progress", "epoch"  # in parts of an epoch
+    return "step", "training step"
 
 
 def _curve(
     axes: Axes,
     records: Sequence[Mapping[str, Any]],
-    kind: str,
-    key: str,
-    *,
     x: str,
+    y: str,
+    *,
     scale: float = 1,
-    **style: Any,
+    label: str | None = None,
+    color: str,
+    linestyle: str = "-",
+    linewidth: float = 1.6,
 ) -> None:
-    """Draw ``key`` of the records of one kind over ``x``; nothing where no record has both."""
-    # A resumed run records its last steps again: the later record counts.
-    points = {
-        record[x]: scale * record[key]
-        for record in records
-        if record.get("kind") == kind and _is_number(record.get(x)) and _is_number(record.get(key))
-    }
-    if points:
-        xs, ys = np.array(sorted(points.items()), dtype=np.float64).T
-        if len(xs) > MAX_POINTS:
-            xs, ys = (
-                np.array([stretch.mean() for stretch in np.array_split(v, MAX_POINTS)]) for v in (xs, ys)
-            )
-        axes.plot(xs, ys, marker="o" if len(xs) <= 20 else "", markersize=3.5, **style)
+    """Draw ``y`` of the records over ``x``; nothing where no record has both."""
+    points = [(r[x], scale * r[y]) for r in records if _is_number(r.get(x)) and _is_number(r.get(y))]
+    if not points:
+        return
+    stretches = np.array_split(sorted(points), min(len(points), MAX_POINTS))
+    xs, ys = np.array([stretch.mean(axis=0) for stretch in stretches]).T
+    marker = "o" if len(xs) <= 20 else ""
+    axes.plot(
+        xs,
+        ys,
+        label=label,
+        color=color,
+        linestyle=linestyle,
+        linewidth=linewidth,
+        marker=marker,
+        markersize=3.5,
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -252,36 +262,41 @@ def _svg(figure: Figure, name: str) -> str:
     return svg.replace(INK, "currentColor")
 
 
-def _cell(
-    image: Image.Image,
-    caption: str,
-    is_match: bool | None,
-    colour: str,
-    height: int,
-    border: int,
-    caption_height: int,
+def _strip(
+    query: Image.Image, hits: Sequence[tuple[Image.Image, float, bool | None]], height: int
 ) -> Image.Image:
+    """One query and its hits, side by side."""
+    gap = height // 14
+    cells = [_cell(query, "query", None, "#333333", height)]
+    for image, score, is_match in hits:
+        colour = GREY if is_match is None else RIGHT if is_match else WRONG
+        cells.append(_cell(image, f"{score:.2f}", is_match, colour, height))
+    lefts = [gap]
+    for number, cell in enumerate(cells):
+        lefts.append(lefts[-1] + cell.width + gap * (3 if number == 0 else 1))
+    strip = Image.new("RGB", (lefts[-1], cells[0].height + 2 * gap), "white")
+    for left, cell in zip(lefts, cells, strict=False):
+        strip.paste(cell, (left, gap))
+    return strip
+
+
+def _cell(image: Image.Image, caption: str, is_match: bool | None, colour: str, height: int) -> Image.Image:
     """An image in a frame with its caption, and before the caption a check mark or a cross."""
-    image = image.convert("RGB")
-    image = image.resize(
-        (max(1, round(image.width * height / image.height)), height), Image.Resampling.LANCZOS
-    )
-    font = ImageFont.load_default(size=round(caption_height * 0.6))
-    mark_size = 0 if is_match is None else round(caption_height * 0.6)
-    text_width = math.ceil(font.getlength(caption))
-    label_width = text_width + (mark_size + border if mark_size else 0)
-    width = max(image.width + 2 * border, label_width)
-    cell = Image.new("RGB", (width, height + 2 * border + caption_height), "white")
-    draw = ImageDraw.Draw(cell)
+    frame, line = max(2, height // 48), max(12, height // 6)
+    image = image.convert("RGB").resize((max(1, round(image.width * height / image.height)), height))
+    font = ImageFont.load_default(size=round(line * 0.6))
+    mark_size = 0 if is_match is None else round(line * 0.6)
+    indent = mark_size + frame if mark_size else 0
+    label_width = indent + math.ceil(font.getlength(caption))
+    width = max(image.width + 2 * frame, label_width)
+    cell = Image.new("RGB", (width, height + 2 * frame + line), "white")
     left = (width - image.width) // 2
-    draw.rectangle((left - border, 0, left + image.width + border - 1, height + 2 * border - 1), fill=colour)
-    cell.paste(image, (left, border))
-    left = (width - label_width) // 2
-    middle = height + 2 * border + caption_height // 2
+    cell.paste(colour, (left - frame, 0, left + image.width + frame, height + 2 * frame))
+    cell.paste(image, (left, frame))
+    left, middle = (width - label_width) // 2, height + 2 * frame + line // 2
     if is_match is not None:
-        mark = _mark(is_match, mark_size)
-        cell.paste(colour, (left, middle - mark_size // 2), mark)
-    draw.text((left + label_width - text_width, middle), caption, font=font, fill="#333333", anchor="lm")
+        cell.paste(colour, (left, middle - mark_size // 2), _mark(is_match, mark_size))
+    ImageDraw.Draw(cell).text((left + indent, middle), caption, font=font, fill="#333333", anchor="lm")
     return cell
 
 

@@ -94,6 +94,7 @@ def evaluate(
             evaluation=evaluation,
             query=query,
             gallery=gallery,
+            camera_filter=camera_filter,
             query_split=dataset.query,
             gallery_split=dataset.gallery,
             records=read_metrics(run / "metrics.jsonl") if run else (),

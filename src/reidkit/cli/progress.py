@@ -47,7 +47,7 @@ class TrainingProgress:
         if record["kind"] == "step" and self.bar is not None:
             self.bar.update(self.task, completed=record["progress"], description=_step_text(record))
         elif record["kind"] == "epoch":
-            self.say(f"epoch {record['epoch']}/{self.num_epochs}  {_epoch_text(record)}")
+            self.say(f"epoch {record['epoch'] + 1}/{self.num_epochs}  {_epoch_text(record)}")
         elif record["kind"] == "validation":
             self.say(f"  validation: mAP {100 * record['mAP']:.1f}, rank-1 {100 * record['rank-1']:.1f}")
 

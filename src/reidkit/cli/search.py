@@ -10,7 +10,7 @@ import click
 
 from reidkit.cli.images import image_paths, images_argument
 from reidkit.cli.output import json_option, print_json, print_table, say
-from reidkit.errors import ConfigError
+from reidkit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from reidkit.galleries import Hit
@@ -57,7 +57,7 @@ def search_command(
         if origin.get("fingerprint") not in (None, encoder.fingerprint):
             raise ConfigError(
                 f"{location} was filled by another encoder (fingerprint {origin['fingerprint']}, this one "
-                f"has {encoder.fingerprint}); scores between the two mean nothing. Index the images again, or "
+                f"has {encoder.fingerprint}); scores between the two mean nothing. Index again, or "
                 "give --encoder the run that filled it"
             )
         found = gallery.search(encoder.encode(paths), top=top, where=where)
@@ -90,12 +90,20 @@ def draw_hits(paths: list[Path], found: list[list[Hit]], picture: Path) -> None:
     """A picture with a row for each query: the query, then its hits."""
     import io
 
+    from PIL import Image
+
     from reidkit.files import write_atomically
     from reidkit.images import load_image
     from reidkit.viz import ranked_list_picture
 
+    def shown(hit: Hit) -> Image.Image:
+        try:
+            return load_image(hit.source or "")
+        except DataError:  # moved or deleted since it was indexed; its place stays
+            return Image.new("RGB", (64, 128), "grey")
+
     lists = [
-        (load_image(path), [(load_image(hit.source), hit.score, None) for hit in hits if hit.source])
+        (load_image(path), [(shown(hit), hit.score, None) for hit in hits])
         for path, hits in zip(paths, found, strict=True)
     ]
     buffer = io.BytesIO()

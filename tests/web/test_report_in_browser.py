@@ -1,0 +1,217 @@
+"""The report in a real browser: wide and narrow, light and dark, nothing fetched, nothing out of place."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reidkit.evaluation import evaluate_features
+from reidkit.report import write_report
+from reidkit.types import Features, Sample, Split
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+
+WIDTHS = (1280, 390)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LONG_NAME = "a_file_name_without_any_place_to_break_it_" * 3 + ".png"
+
+# Pairs of headings whose boxes overlap, as texts.
+OVERLAPPING_HEADINGS = """() => {
+  const all = [...document.querySelectorAll("h1, h2, h3")]
+      .map(e => ({text: e.textContent, box: e.getBoundingClientRect()}));
+  const apart = (a, b) => a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
+  return all.flatMap((a, i) => all.slice(i + 1).filter(b => !apart(a.box, b.box)).map(b => [a.text, b.text]));
+}"""
+
+# SVGs that are empty or stick out of the element that holds them, and texts that stick out of their SVG.
+MISPLACED_CHARTS = """() => {
+  const outside = (a, b) => a.left < b.left - 1 || a.right > b.right + 1 || a.top < b.top - 1 ||
+      a.bottom > b.bottom + 1;
+  const found = [];
+  for (const svg of document.querySelectorAll("svg")) {
+    const box = svg.getBoundingClientRect();
+    if (box.width < 100 || box.height < 50) found.push("small");
+    if (outside(box, svg.parentElement.getBoundingClientRect())) found.push("svg");
+    for (const text of svg.querySelectorAll("text"))
+      if (outside(text.getBoundingClientRect(), box)) found.push(text.textContent);
+  }
+  return found;
+}"""
+
+# Contrast of text with the page behind it (WCAG), the least of all elements that hold text themselves.
+LEAST_CONTRAST = """() => {
+  const numbers = color => color.match(/[\\d.]+/g).map(Number);
+  const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255)
+      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+      .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = element => {
+    for (let e = element; e; e = e.parentElement) {
+      const color = numbers(getComputedStyle(e).backgroundColor);
+      if (color.length < 4 || color[3] > 0) return color;
+    }
+  };
+  let least = 21;
+  for (const e of document.querySelectorAll("body *")) {
+    if (![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())) continue;
+    const style = getComputedStyle(e);
+    const ink = luminance(numbers(e.closest("svg") ? style.fill : style.color));
+    const [low, high] = [ink, luminance(behind(e))].sort((a, b) => a - b);
+    least = Math.min(least, (high + 0.05) / (low + 0.05));
+  }
+  return least;
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = next(filter(None, map(shutil.which, names)), None)
+    if executable is None:
+        pytest.skip(f"no browser: none of {', '.join(names)} is on the PATH")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with everything in it: fourteen people, two cameras, made-up embeddings and curves."""
+    folder = tmp_path_factory.mktemp("report")
+    rng = np.random.default_rng(0)
+    query_split, gallery_split = make_split(folder, 1, 14, rng), make_split(folder, 2, 14, rng)
+    missing = replace(query_split[3], path=folder / LONG_NAME)
+    people = rng.normal(size=(14, 6))
+    query = features(query_split, people)
+    gallery = features(gallery_split, people + 1.2 * rng.normal(size=people.shape))
+    evaluation = evaluate_features(query, gallery)
+    return write_report(
+        folder / "report.html",
+        title="tiny-run-with-a-rather-long-name on made-up-people",
+        evaluation=replace(evaluation, notes=("2 queries left out: their identity is not in the gallery",)),
+        query=query,
+        gallery=gallery,
+        query_split=(*query_split[:3], missing, *query_split[4:]),
+        gallery_split=gallery_split,
+        records=made_up_records(),
+        configuration="seed = 1\ncomment = '" + "x" * 300 + "'\n",
+        provenance={"command": "reid evaluate " + "runs/" * 60, "data set": "made up"},
+        num_ranked_lists=14,
+    )
+
+
+def make_split(folder: Path, camera: int, num_identities: int, rng: np.random.Generator) -> Split:
+    """Images of noise, upright, square and wide ones."""
+    samples = []
+    for index in range(num_identities):
+        path = folder / f"{index}_c{camera}.png"
+        width = (50, 100, 300)[index % 3]
+        Image.fromarray(rng.integers(0, 256, (100, width, 3), dtype=np.uint8)).save(path)
+        samples.append(Sample(path, index, camera, index))
+    return tuple(samples)
+
+
+def features(split: Split, embeddings: np.ndarray) -> Features:
+    return Features(embeddings, np.array([s.identity for s in split]), np.array([s.camera for s in split]))
+
+
+def made_up_records() -> list[dict[str, Any]]:
+    steps = [
+        {"kind": "step", "step": step, "progress": step / 50, "loss": 60 / step, "lr": 3.5e-4}
+        | {f"loss/{name}": 20 / step for name in ("identity", "msml", "a_loss_with_quite_a_long_name")}
+        for step in range(10, 1001, 10)
+    ]
+    validations = [
+        {"kind": "validation", "epoch": epoch, "mAP": epoch / 25, "rank-1": epoch / 21}
+        for epoch in range(1, 21)
+    ]
+    return steps + validations
+
+
+@pytest.fixture(scope="module", params=[(w, c) for w in WIDTHS for c in ("light", "dark")], ids=str)
+def opened(request: pytest.FixtureRequest, browser: Browser, report: Path) -> Iterator[Opened]:
+    width, scheme = request.param
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    yield Opened(context.new_page(), report)
+    context.close()
+
+
+class Opened:
+    """A page with what it said and asked for while it was opened."""
+
+    def __init__(self, page: Page, report: Path) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.goto(report.as_uri(), wait_until="networkidle")
+
+
+def test_the_console_is_silent(opened: Opened) -> None:
+    assert opened.complaints == []
+
+
+def test_nothing_is_fetched(opened: Opened) -> None:
+    fetched = [url for url in opened.requests if not url.startswith("data:")]
+    assert len(fetched) == 1, fetched
+    assert fetched[0].startswith("file:")
+
+
+def test_the_page_does_not_scroll_sideways(opened: Opened) -> None:
+    opened.page.evaluate("document.querySelector('details').open = true")
+    width = opened.page.evaluate("document.documentElement.scrollWidth")
+    assert width <= opened.page.viewport_size["width"]  # type: ignore[index]
+
+
+def test_every_image_is_shown(opened: Opened) -> None:
+    widths = opened.page.evaluate("[...document.images].map(image => image.naturalWidth)")
+    assert len(widths) == 14 * 11 - 1
+    assert min(widths) > 0
+    assert opened.page.locator(".missing").count() == 1
+
+
+def test_charts_stay_inside_their_boxes(opened: Opened) -> None:
+    assert opened.page.locator("svg").count() == 5
+    assert opened.page.evaluate(MISPLACED_CHARTS) == []
+
+
+def test_headings_do_not_overlap(opened: Opened) -> None:
+    assert opened.page.locator("h1, h2, h3").count() >= 12
+    assert opened.page.evaluate(OVERLAPPING_HEADINGS) == []
+
+
+def test_text_can_be_read_in_both_themes(opened: Opened) -> None:
+    assert opened.page.evaluate(LEAST_CONTRAST) >= 4.5
+
+
+def test_the_theme_follows_the_reader(browser: Browser, report: Path) -> None:
+    colours = {}
+    for scheme in ("light", "dark"):
+        page = browser.new_page(color_scheme=scheme)
+        page.goto(report.as_uri())
+        colours[scheme] = page.evaluate(
+            "[getComputedStyle(document.body).backgroundColor, "
+            "getComputedStyle(document.querySelector('svg text')).fill]"
+        )
+        page.close()
+    assert colours["light"][0] != colours["dark"][0]
+    assert colours["light"][1] != colours["dark"][1]
