@@ -261,7 +261,6 @@ class Trainer:
             if mean_average_precision > self.best.get("mAP", -1.0):
                 self.best = {"mAP": mean_average_precision, "epoch": self.epoch}
                 self.encoder().save(self.out / "best.safetensors")
-        distributed.barrier()
 
     def encoder(self) -> Encoder:
         """The network as it is now, ready to embed images."""
@@ -315,30 +314,30 @@ class Trainer:
     # The run folder
 
     def _open_run_folder(self) -> None:
-        run_file, checkpoint = self.out / "run.json", self.out / "last.ckpt"
-        if run_file.is_file():
-            there = json.loads(run_file.read_text("utf-8"))["settings"]
-            differences = _differences(there, self.settings)
-            if differences:
-                raise ConfigError(
-                    [
-                        f"{self.out} holds a run with other settings; choose another folder with --out",
-                        *differences,
-                    ]
-                )
-        elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise ConfigError(f"{self.out} exists and is not a run folder; choose an empty or a new one")
-        if checkpoint.is_file():
-            self._resume(checkpoint)
+        if distributed.is_main():
+            self._check_run_folder()
+        distributed.barrier()  # nobody looks into the folder before it was found good
+        if (self.out / "last.ckpt").is_file():
+            self._resume(self.out / "last.ckpt")
         if distributed.is_main():
             provenance = {"settings": self.settings, "versions": versions(), "data_root": str(self.data.root)}
-            write_atomically(run_file, json.dumps(provenance, indent=2))
+            write_atomically(self.out / "run.json", json.dumps(provenance, indent=2))
             if self.configuration is not None:
                 write_atomically(self.out / "config.toml", self.configuration)
             self.trackers.insert(0, MetricsFile(self.out / "metrics.jsonl", last_step=self.step))
             if writer := tensorboard(self.out / "tensorboard"):
                 self.trackers.append(writer)
-        distributed.barrier()
+
+    def _check_run_folder(self) -> None:
+        """Refuse a folder that holds something else, or a run with other settings."""
+        run_file = self.out / "run.json"
+        if run_file.is_file():
+            there = json.loads(run_file.read_text("utf-8"))["settings"]
+            if differences := _differences(there, self.settings):
+                other = f"{self.out} holds a run with other settings; choose another folder with --out"
+                raise ConfigError([other, *differences])
+        elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise ConfigError(f"{self.out} exists and is not a run folder; choose an empty or a new one")
 
     def _resume(self, checkpoint: Path) -> None:
         state, problem = load_checkpoint(checkpoint)
@@ -356,6 +355,7 @@ class Trainer:
             self.say(f"going on with {self.out} at epoch {self.epoch}, batch {self.batch}")
 
     def _save(self) -> None:
+        # No barrier: processes come here by their own clocks, and only the main one has something to do.
         if distributed.is_main():
             state = {
                 "epoch": self.epoch,
@@ -365,7 +365,6 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
             }
             save_checkpoint(self.out / "last.ckpt", state)
-        distributed.barrier()
 
     # Putting the parts together
 

@@ -12,7 +12,13 @@ from reidkit import config
 from reidkit.cli.output import say
 
 # Enough people to learn from in two minutes, and others to be tested on.
-WORLD = {"num_train_identities": 160, "num_test_identities": 60, "num_cameras": 6, "seed": 0}
+WORLD = {
+    "num_train_identities": 300,
+    "num_test_identities": 60,
+    "images_per_camera": 3,
+    "num_workers": 2,
+    "seed": 0,
+}
 
 
 @click.command("demo")

@@ -1,0 +1,429 @@
+"""What every registered loss must meet, whatever it computes."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import reidkit.losses
+from reidkit import registry
+from reidkit.errors import ConfigError, DataError
+from reidkit.ops import normalized, pairwise_distances, positive_mask
+
+sys.path.append(str(Path(__file__).parents[1]))
+from reference_losses import (
+    BATCH_LOSSES,
+    CASES,
+    build,
+    case_name,
+    reference_of,
+    trihard_terms,
+)
+
+NUM_IDENTITIES, DIM = 6, 5
+
+every_loss = pytest.mark.parametrize("name", BATCH_LOSSES)
+every_metric_loss = pytest.mark.parametrize(
+    "name", [n for n in BATCH_LOSSES if registry.get("loss", n).reads == "metric"]
+)
+every_case = pytest.mark.parametrize("case", CASES, ids=case_name)
+
+HISTOGRAMS = {
+    "balanced": [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3],
+    "ragged": [3, 0, 0, 1, 3, 2, 2, 3, 3, 5],
+    "two identities": [1, 1, 0, 0, 0],
+    "pair and singletons": [4, 0, 4, 2, 1],
+    "singletons": [0, 1, 2, 3, 4],
+    "one identity": [2, 2, 2, 2],
+    "one of each": [0, 1],
+    "one image": [1],
+    "empty": [],
+}
+
+
+def make(case_or_name: tuple | str) -> nn.Module:
+    case = (case_or_name, {}) if isinstance(case_or_name, str) else case_or_name
+    return build(case, num_identities=NUM_IDENTITIES, dim=DIM)
+
+
+def random_batch(labels: list[int], seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    embeddings = torch.randn(len(labels), DIM, generator=generator, dtype=torch.float64)
+    return embeddings.requires_grad_(), torch.tensor(labels, dtype=torch.int64)
+
+
+def value_and_gradients(loss, embeddings: Tensor, labels: Tensor, owner: nn.Module | None = None):
+    """The loss, its gradient for the embeddings and for the parameters of the loss."""
+    inputs = [embeddings, *(owner or loss).parameters()]
+    value = loss(embeddings, labels)
+    gradients = torch.autograd.grad(value, inputs, allow_unused=True)
+    pairs = zip(gradients, inputs, strict=True)
+    return value.detach(), [torch.zeros_like(x) if g is None else g for g, x in pairs]
+
+
+def assert_close(actual, expected, tolerance: float = 1e-9) -> None:
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+# --- values and gradients ------------------------------------------------------------------------------
+
+
+def check_against_reference(case, embeddings: Tensor, labels: Tensor, *, gradients: bool = True) -> None:
+    loss = make(case).double()
+    reference = reference_of(case[0])
+    value, found = value_and_gradients(loss, embeddings, labels)
+    expected, wanted = value_and_gradients(lambda f, y: reference(loss, f, y), embeddings, labels, loss)
+    assert value.shape == ()
+    assert_close(value, expected)
+    if gradients:
+        assert_close(found, wanted)
+
+
+@every_case
+@pytest.mark.parametrize("labels", HISTOGRAMS.values(), ids=HISTOGRAMS)
+def test_equals_its_loop_reference(case, labels):
+    check_against_reference(case, *random_batch(labels))
+
+
+@every_case
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(labels=st.lists(st.integers(0, NUM_IDENTITIES - 1), max_size=11), seed=st.integers(0, 10**6))
+def test_equals_its_loop_reference_on_any_histogram(case, labels, seed):
+    check_against_reference(case, *random_batch(labels, seed))
+
+
+@every_case
+@pytest.mark.parametrize("kind", ["duplicates", "all equal", "all zero", "one zero"])
+def test_values_equal_the_reference_at_ties(case, kind):
+    embeddings, labels = degenerate_batch(kind)
+    check_against_reference(case, embeddings.double().requires_grad_(), labels, gradients=False)
+
+
+@every_case
+def test_gradients_are_those_of_the_value(case):
+    loss = make(case).double()
+    embeddings, labels = random_batch(HISTOGRAMS["ragged"], seed=3)
+    assert loss(embeddings, labels) > 0
+    # gradcheck moves the parameters in place, so the loss sees them without being told.
+    inputs = (embeddings, *loss.parameters())
+    assert torch.autograd.gradcheck(lambda f, *_: loss(f, labels), inputs)
+
+
+@every_case
+def test_order_of_the_batch_does_not_matter(case):
+    loss = make(case).double()
+    embeddings, labels = random_batch(HISTOGRAMS["ragged"], seed=5)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))
+    value, (gradient, *_) = value_and_gradients(loss, embeddings, labels)
+    shuffled, (shuffled_gradient, *_) = value_and_gradients(loss, embeddings[order], labels[order])
+    assert_close(shuffled, value)
+    assert_close(shuffled_gradient, gradient[order])
+
+
+@every_metric_loss
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16])
+def test_only_equality_of_labels_matters(name, dtype):
+    embeddings, labels = random_batch(HISTOGRAMS["ragged"])
+    renamed = torch.tensor([-7, 3000, 12, 5, 0, 99], dtype=dtype)[labels]
+    loss = make(name).double()
+    assert loss(embeddings, renamed) == loss(embeddings, labels)
+
+
+@every_metric_loss
+def test_normalisation_makes_scale_irrelevant(name):
+    embeddings, labels = random_batch(HISTOGRAMS["balanced"])
+    loss = make(name).double()
+    assert_close(loss(1000 * embeddings, labels), loss(embeddings, labels))
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_an_empty_batch_gives_zero_with_a_graph(name, dtype):
+    embeddings = torch.zeros(0, DIM, dtype=dtype, requires_grad=True)
+    value = make(name)(embeddings, torch.zeros(0, dtype=torch.int64))
+    assert value.item() == 0
+    value.backward()
+    assert embeddings.grad.shape == (0, DIM)
+
+
+@every_metric_loss
+def test_a_single_image_gives_zero_with_a_graph(name):
+    embeddings = torch.randn(1, DIM, requires_grad=True)
+    value = make(name)(embeddings, torch.tensor([3]))
+    value.backward()
+    assert value.item() == 0
+    assert embeddings.grad.eq(0).all()
+
+
+# --- finite everywhere ---------------------------------------------------------------------------------
+
+DEGENERATE = [
+    *("duplicates", "all equal", "all zero", "one zero", "norms x 1000", "norms / 1000"),
+    *("singletons", "one identity", "one identity duplicated", "one image", "empty"),
+]
+
+
+def degenerate_batch(kind: str) -> tuple[Tensor, Tensor]:
+    histogram = {
+        "singletons": HISTOGRAMS["singletons"],
+        "one identity": HISTOGRAMS["one identity"],
+        "one identity duplicated": HISTOGRAMS["one identity"],
+        "one image": HISTOGRAMS["one image"],
+        "empty": [],
+    }.get(kind, HISTOGRAMS["ragged"])
+    embeddings, labels = random_batch(histogram)
+    embeddings = embeddings.detach().float()
+    if kind == "duplicates":
+        embeddings[1::2] = embeddings[0::2]  # across identities and within one
+    elif kind in ("all equal", "one identity duplicated"):
+        embeddings[:] = embeddings[0].clone()
+    elif kind == "all zero":
+        embeddings[:] = 0
+    elif kind == "one zero":
+        embeddings[2] = 0
+    elif kind == "norms x 1000":
+        embeddings *= 1000
+    elif kind == "norms / 1000":
+        embeddings /= 1000
+    return embeddings, labels
+
+
+@every_case
+@pytest.mark.parametrize("kind", DEGENERATE)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16", "autocast"])
+def test_values_and_gradients_are_finite(case, kind, precision):
+    embeddings, labels = degenerate_batch(kind)
+    dtype = torch.float32 if precision == "autocast" else getattr(torch, precision)
+    embeddings = embeddings.to(dtype).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16) if precision == "autocast" else nullcontext():
+        value, gradients = value_and_gradients(make(case), embeddings, labels)
+    assert value.dtype == torch.float32
+    assert math.isfinite(value)
+    assert gradients[0].dtype == dtype
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_computed_in_float32(case, dtype):
+    embeddings, labels = random_batch(HISTOGRAMS["ragged"])
+    embeddings, loss = embeddings.detach().to(dtype), make(case)
+    expected = loss(embeddings.float(), labels)
+    assert expected.dtype == torch.float32
+    assert loss(embeddings, labels).equal(expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert loss(embeddings, labels).equal(expected)
+        assert loss(embeddings.float(), labels).equal(expected)
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_type_of_its_own_parameters_does_not_matter(case, dtype):
+    embeddings, labels = random_batch(HISTOGRAMS["ragged"])
+    loss = make(case).to(dtype)
+    assert loss(embeddings.float(), labels).dtype == torch.float32
+    assert loss(embeddings, labels).dtype == torch.float64
+
+
+# --- manners -------------------------------------------------------------------------------------------
+
+
+@every_case
+def test_holds_no_state_about_past_calls(case):
+    loss = make(case)
+    before = copy.deepcopy(loss.state_dict())
+    embeddings, labels = random_batch(HISTOGRAMS["balanced"])
+    first = loss(embeddings, labels)
+    loss(*random_batch(HISTOGRAMS["ragged"], seed=9))
+    assert loss(embeddings, labels).equal(first)
+    assert loss.state_dict().keys() == before.keys()
+    assert all(loss.state_dict()[key].equal(value) for key, value in before.items())
+    assert not list(loss.buffers())
+
+
+@every_case
+def test_compiles_into_one_graph(case):
+    torch._dynamo.reset()
+    loss = make(case)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for histogram in ("balanced", "ragged"):  # two lengths of the batch
+        embeddings, labels = random_batch(HISTOGRAMS[histogram])
+        embeddings = embeddings.detach().float().requires_grad_()
+        expected = value_and_gradients(loss, embeddings, labels)
+        assert_close(value_and_gradients(compiled, embeddings, labels, loss), expected, tolerance=1e-6)
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ("embeddings", "labels", "message"),
+    [
+        (torch.zeros(4, DIM), torch.zeros(3, dtype=torch.int64), r"labels have shape \(3,\).* 4 embeddings"),
+        (torch.zeros(4, DIM), torch.zeros(4, 1, dtype=torch.int64), r"labels have shape \(4, 1\)"),
+        (torch.zeros(4, DIM), torch.zeros(4), "labels have type torch.float32; expected integers"),
+        (torch.zeros(4, DIM), torch.zeros(4, dtype=torch.bool), "labels have type torch.bool"),
+        (torch.zeros(4, DIM), [0, 0, 1, 1], "labels are a list; expected a tensor"),
+        (torch.zeros(4), torch.zeros(4, dtype=torch.int64), r"embeddings have shape \(4,\)"),
+        (torch.zeros(2, 2, DIM), torch.zeros(2, dtype=torch.int64), r"embeddings have shape \(2, 2, 5\)"),
+        (torch.zeros(4, DIM, dtype=torch.int64), torch.zeros(4, dtype=torch.int64), "type torch.int64"),
+        (torch.tensor([[0.0] * DIM, [math.nan] * DIM]), torch.tensor([0, 1]), "NaN or infinity.* row 1"),
+        (torch.full((2, DIM), math.inf), torch.tensor([0, 1]), "NaN or infinity.* row 0"),
+    ],
+)
+def test_says_what_is_wrong_with_a_batch(name, embeddings, labels, message):
+    with pytest.raises(DataError, match=message):
+        make(name)(embeddings, labels)
+
+
+@every_loss
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "0.3", True])
+def test_says_what_is_wrong_with_a_margin(name, value):
+    parameters = inspect.signature(registry.get("loss", name)).parameters
+    for margin in [p for p in parameters if p.endswith("margin")]:
+        with pytest.raises(ConfigError, match=rf"{margin} is {value!r}; expected a finite number"):
+            registry.build("loss", name, {margin: value})
+
+
+@every_case
+def test_repr_shows_every_option_and_builds_the_same_loss(case):
+    name, options = case
+    factory = registry.get("loss", name)
+    loss = make(case)
+    again = eval(f"factory({loss.extra_repr()})", {"factory": factory})
+    assert again.extra_repr() == loss.extra_repr()
+    for option in inspect.signature(factory).parameters:
+        assert f"{option}={getattr(loss, option)!r}" in loss.extra_repr()
+    assert all(getattr(loss, option) == value for option, value in options.items())
+
+
+@every_loss
+def test_is_documented_as_a_decision(name):
+    text = inspect.getdoc(registry.get("loss", name))
+    for part in ("L = ", "Use with:", "Pitfalls:", "See also:", "Args:", "Shapes:", "Raises:", ">>> "):
+        assert part in text, f"the docstring of {name} has no {part!r}"
+
+
+@every_metric_loss
+def test_metric_losses_normalise_unless_told_otherwise(name):
+    assert registry.defaults(registry.get("loss", name))["normalize"] is True
+
+
+@pytest.mark.parametrize("name", registry.names("loss"))
+def test_is_exported(name):
+    factory = registry.get("loss", name)
+    assert getattr(reidkit.losses, factory.__name__) is factory
+    assert factory.__name__ in reidkit.losses.__all__
+    assert isinstance(factory.reads, str)
+
+
+# --- what single losses promise ------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=2, max_size=12),
+    seed=st.integers(0, 10**6),
+    margin=st.sampled_from([0.0, 0.3, 1.0]),
+)
+def test_msml_is_at_least_every_trihard_term(labels, seed, margin):
+    embeddings, labels = random_batch(labels, seed)
+    msml, trihard = make(("msml", {"margin": margin})), make(("trihard", {"margin": margin}))
+    terms = trihard_terms(trihard, embeddings, labels)
+    assert all(msml(embeddings, labels) >= term - 1e-12 for term in terms)
+    # The same holds to the last bit in float32, near-duplicates included.
+    near = (embeddings[:1] + 1e-4 * embeddings).detach().float()
+    assert msml(near, labels) >= trihard(near, labels) - 1e-7
+
+
+@pytest.mark.parametrize("name", ["trihard", "msml"])
+def test_chosen_distances_are_exact_where_the_product_form_is_not(name):
+    """Every image twice, in float32: positives are at distance 0, of which the product makes up to 1e-3."""
+    images = torch.randn(16, 128, generator=torch.Generator().manual_seed(0))
+    embeddings, labels = normalized(images.repeat(2, 1)), torch.arange(16).repeat(2)
+    assert pairwise_distances(embeddings)[positive_mask(labels)].max() > 1e-4
+    loss = make((name, {"margin": 2.0}))
+    exact = reference_of(name)(loss, embeddings.double(), labels)
+    assert loss(embeddings, labels).item() == pytest.approx(exact.item(), abs=2e-6)
+
+
+@pytest.mark.parametrize("name", ["trihard", "msml"])
+@pytest.mark.parametrize("labels", [[0, 1, 2, 3], [0, 0, 0, 0]])
+def test_no_usable_anchor_gives_zero_and_zero_gradients(name, labels):
+    value, (gradient,) = value_and_gradients(make(name), *random_batch(labels))
+    assert value == 0
+    assert gradient.eq(0).all()
+
+
+def test_msml_shares_the_gradient_at_ties():
+    """Two negative pairs at one distance: each carries half, so order does not decide."""
+    embeddings = torch.tensor([[0.0], [-3.0], [1.0], [-4.0]], requires_grad=True)
+    labels = torch.tensor([0, 0, 1, 2])
+    value, (gradient,) = value_and_gradients(
+        make(("msml", {"margin": 0.0, "normalize": False})), embeddings, labels
+    )
+    assert value == 2  # |0 + 3| - 1
+    assert gradient.flatten().tolist() == [1 + 0.5, -1 - 0.5, -0.5, 0.5]
+
+
+def test_identity_loss_waits_for_its_sizes():
+    loss = reidkit.losses.IdentityLoss(dim=DIM)
+    embeddings, labels = random_batch(HISTOGRAMS["ragged"])
+    with pytest.raises(ConfigError, match=r"num_identities None and dim 5; give both, or call fill"):
+        loss(embeddings, labels)
+    loss.fill(num_identities=NUM_IDENTITIES, dim=DIM)
+    assert loss(embeddings, labels).item() == pytest.approx(math.log(NUM_IDENTITIES), abs=0.01)
+    weight = loss.classifier.weight
+    loss.fill(num_identities=NUM_IDENTITIES, dim=DIM)
+    assert loss.classifier.weight is weight
+    with pytest.raises(ConfigError, match=r"has num_identities 6, but the data and the model need 7"):
+        loss.fill(num_identities=7, dim=DIM)
+
+
+def test_identity_loss_starts_from_small_weights_and_no_bias():
+    loss = reidkit.losses.IdentityLoss(1000, 100, bias=True, init_std=0.02)
+    assert loss.classifier.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert loss.classifier.bias.eq(0).all()
+
+
+def test_identity_loss_drops_out_in_training_only():
+    loss = make(("identity", {"dropout": 0.5}))
+    embeddings, labels = random_batch(HISTOGRAMS["balanced"])
+    torch.manual_seed(0)
+    assert loss(embeddings, labels) != loss(embeddings, labels)
+    loss.eval()
+    assert loss(embeddings, labels) == make("identity")(embeddings, labels)
+
+
+@pytest.mark.parametrize("label", [-1, NUM_IDENTITIES])
+def test_identity_loss_names_the_label_out_of_range(label):
+    with pytest.raises(DataError, match=rf"label {label} in row 1 is outside 0\.\.5"):
+        make("identity")(torch.zeros(3, DIM), torch.tensor([0, label, 2]))
+
+
+def test_identity_loss_names_the_wrong_width():
+    with pytest.raises(DataError, match="embeddings have 3 values each, but the classifier reads 5"):
+        make("identity")(torch.zeros(2, 3), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0; .* at least 0 and below 1"),
+        ({"dropout": -0.5}, "dropout is -0.5"),
+        ({"init_std": math.nan}, "init_std is nan"),
+        ({"num_identities": 0}, "num_identities is 0; expected an integer of at least 1, or None"),
+        ({"dim": 2.5}, "dim is 2.5"),
+    ],
+)
+def test_identity_loss_says_what_is_wrong_with_its_options(options, message):
+    with pytest.raises(ConfigError, match=message):
+        reidkit.losses.IdentityLoss(**options)

@@ -1,0 +1,69 @@
+"""What the documents say exists, exists."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import reidkit
+from reidkit.cli import cli
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(document, language=""):
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands():
+    for document in DOCUMENTS:
+        for block in blocks(document):
+            for line in block.splitlines():
+                if line.startswith("reid "):
+                    yield line.partition(" #")[0]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("command", sorted(set(commands())))
+def test_commands_and_their_options_exist(command):
+    name, *words = shlex.split(command)[1:]
+    known = cli.get_command(None, name)
+    assert known is not None, name
+    known.make_context(name, words, resilient_parsing=False)
+
+
+@pytest.mark.parametrize("name", ["make demo", "make test", "make check", "make test-slow"])
+def test_make_targets_exist(name):
+    assert re.search(rf"^{name.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_python_in_the_readme_uses_what_there_is():
+    for block in blocks(ROOT / "README.md", "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "rk":
+                assert hasattr(reidkit, node.attr), node.attr
+
+
+def test_every_command_has_help():
+    for name in cli.list_commands(None):
+        result = CliRunner().invoke(cli, [name, "--help"])
+        assert result.exit_code == 0
+        assert len(result.output.splitlines()) > 5
+
+
+def test_every_module_the_architecture_names_exists():
+    text = (ROOT / "docs" / "explain" / "architecture.md").read_text()
+    for row in re.findall(r"^\| \d \| (.*) \|$", text, re.MULTILINE):
+        for name in re.findall(r"`([a-z_/*]+)`", row):
+            assert list(
+                (ROOT / "src" / "reidkit").glob(name.removesuffix("/*") if "/" in name else f"{name}.py")
+            ), name
