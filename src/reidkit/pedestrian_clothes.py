@@ -62,8 +62,10 @@ class Person:
 
     ``hair`` is short, cropped, bald, bob, long, tail or bun; ``hat`` none, cap, beanie or brim; ``bag`` none,
     backpack, shoulder or handbag. ``inner`` is the colour of the shirt below an open jacket or coat,
-    ``hem`` how far trousers, shorts, skirt, dress or coat reach down from hip (0) to ankle (1), ``sleeve``
-    the same from shoulder to wrist, ``slack`` the room between leg and cloth in metres.
+    ``opening`` how far it is open to each side, in radians around the body. ``hem`` is how far trousers,
+    shorts or skirt reach down from hip (0) to ankle (1), ``coat_hem`` the same of coat or dress, ``sleeve``
+    from shoulder to wrist. ``slack`` is the room between leg and cloth in metres, ``bag_side`` 0 for left,
+    ``stride`` the amplitude of the walk in radians; ``seed`` makes folds, prints and beard.
     """
 
     build: Build

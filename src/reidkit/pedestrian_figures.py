@@ -229,13 +229,11 @@ def _texture_at(part: Part, yaw: float, place: Pixels, sine: Pixels) -> Pixels:
     rows, columns = part.texture.shape[:2]
     row = np.clip(place * rows, 0, rows - 1).astype(np.intp)
     if columns == 1:
-        colour: Pixels = part.texture[row, 0]
-        return colour
+        return np.asarray(part.texture[row, 0])
     middle = np.arctan2(part.depth_ratio * sin(yaw), cos(yaw))
     around = np.arcsin(np.clip(sine, -1, 1)) - np.float32(middle)
     column = ((around / np.float32(2 * pi) + 0.5) * columns).astype(np.intp) % columns
-    colour = part.texture[row, column]
-    return colour
+    return np.asarray(part.texture[row, column])
 
 
 def _brightness(view: View, sine: Pixels, steepness: Pixels, nearness: Pixels) -> Pixels:

@@ -22,11 +22,15 @@ PANORAMA = (1536, 192)
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A place and a sensor. Angles are radians, times and lengths those of the picture plane.
+    """A place and a sensor.
 
-    ``matrix`` (3 x 3) mixes the channels; values are in 0..1: seen = (exposure * matrix @ colour) ** gamma,
-    stretched by ``contrast`` around the middle and lifted by ``haze``. ``headings`` are the usual yaws of
-    people who walk by. ``blur`` is in pixels of an image 128 high, ``noise`` a standard deviation in 0..1.
+    The place: ``tilt`` is how far the camera looks down and ``headings`` the usual yaws of people who walk
+    by, in radians; ``light`` the direction towards the light (right, up, to the camera), ``ambient`` the
+    brightness of what it does not reach, ``sun`` the darkness of cast shadows; ``seed`` makes the street.
+
+    The sensor, with values in 0..1: seen = (exposure * matrix @ colour) ** gamma, stretched by ``contrast``
+    around the middle and lifted by ``haze``; ``blur`` is a standard deviation in pixels of an image 128
+    high, ``noise`` one of values.
     """
 
     tilt: float
@@ -82,7 +86,7 @@ def sense(scene: Pixels, camera: Camera, *, rng: np.random.Generator, width: int
     seen = camera.haze + seen * np.float32(1 - camera.haze)
     seen += rng.standard_normal(seen.shape, dtype=np.float32) * np.float32(camera.noise)
     image = to_image(seen).resize((width, len(seen)), Image.Resampling.BILINEAR)
-    # Noise goes through the optics' blur here, which is what a codec's denoising makes of it.
+    # Blurring the noise too gives it the soft grain that a video codec leaves.
     return image.filter(ImageFilter.GaussianBlur(camera.blur * rng.uniform(0.7, 1.3) * scene.shape[0] / 128))
 
 
@@ -120,6 +124,7 @@ def street(camera: Camera) -> Image.Image:
     pixels = to_pixels(image)
     pixels *= _clouds(rng, (4, 32), 0.12) * _clouds(rng, (64, 512), 0.05)
     pixels += rng.normal(0, 0.025, (height, width, 1)).astype(np.float32)
+    # Streets are paler than clothes.
     grey = pixels.mean(axis=2, keepdims=True)
     pixels = np.float32(0.5) + (grey + 0.7 * (pixels - grey) - np.float32(0.5)) * np.float32(0.7)
     return to_image(pixels).filter(ImageFilter.GaussianBlur(0.7))

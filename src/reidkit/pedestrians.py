@@ -111,8 +111,7 @@ def _add_person(
         tilt=camera.tilt,
         scale=height * framing.fill / seen_height,
         x=width * (0.5 + framing.right),
-        y=height * (0.5 + 0.485 * framing.fill + framing.down)
-        - 0.1 * sin(camera.tilt) * height / seen_height,
+        y=height * (0.5 + 0.485 * framing.fill + framing.down - 0.1 * sin(camera.tilt) / seen_height),
         light=camera.light,
         ambient=camera.ambient,
     )
@@ -166,16 +165,14 @@ def _trunk(person: Person, joints: Joints) -> list[Part]:
         [outline, np.linspace(outline[-1], middle, 4)[1:], [middle, hip + 0.006, hip + 0.012]]
     )
     belt, seat = _between(neck, hips, 0.95), _between(neck, hips, 1.17)
-    return [
+    parts = [
         Part(neck, low, _floats(outline + padding), clothes.torso, depth, round_ends=False),
         Part(belt, seat, (hip - 0.02, hip, 0.84 * hip), clothes.hips, depth),
         Part(_between(neck, joints["head"], 0.4), _between(neck, hips, 0.06), (0.050, 0.054), clothes.skin),
-        *(
-            [_skirt(person, joints, hip + padding)]
-            if person.coat_hem or person.bottom.kind == "skirt"
-            else []
-        ),
     ]
+    if person.coat_hem or person.bottom.kind == "skirt":
+        parts.append(_skirt(person, joints, hip + padding))
+    return parts
 
 
 def _skirt(person: Person, joints: Joints, hip: float) -> Part:
@@ -273,17 +270,12 @@ def _bag(person: Person, joints: Joints) -> list[Part]:
         case "backpack":
             (_, top, z), (_, low, _) = _between(neck, hips, 0.06), _between(neck, hips, 0.86)
             z -= 0.13 + 0.08 * max(0.0, person.build.girth - 0.9)
-            return [
-                Part(
-                    (0, top, z), (0, low, z), _floats(_rounded(0.155, 4)), clothes.bag, 0.6, round_ends=False
-                )
-            ]
+            widths = _floats(_rounded(0.155, 4))
+            return [Part((0, top, z), (0, low, z), widths, clothes.bag, 0.6, round_ends=False)]
         case "shoulder":
-            x, y = out * (person.build.hip_half + 0.05), hips[1]
+            x, y, z = out * (person.build.hip_half + 0.05), hips[1], -0.02
             widths = _floats(_rounded(0.06, 5))
-            return [
-                Part((x, y + 0.10, -0.02), (x, y - 0.17, -0.02), widths, clothes.bag, 2.7, round_ends=False)
-            ]
+            return [Part((x, y + 0.10, z), (x, y - 0.17, z), widths, clothes.bag, 2.7, round_ends=False)]
         case "handbag":
             x, y, z = _between(joints[f"{side} elbow"], joints[f"{side} hand"], 1.2)
             widths = _floats(_rounded(0.055, 5))

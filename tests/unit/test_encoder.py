@@ -76,7 +76,8 @@ def test_what_cannot_be_loaded_is_said(encoder, tmp_path):
     description = {"model": {"name": "timm:test_vit"}, "transform": {"height": 8, "width": 4}, "card": {}}
     save_weights(tmp_path / "wrong.safetensors", encoder.model.state_dict(), description)
     with pytest.raises(
-        CheckpointError, match=r"does not fit the network it names.*weights are missing, left over or of another shape"
+        CheckpointError,
+        match=r"does not fit the network it names.*weights are missing, left over or of another shape",
     ):
         rk.load_encoder(tmp_path / "wrong.safetensors")
 

@@ -212,7 +212,7 @@ def test_other_files_are_refused_and_kept(tmp_path: Path) -> None:
         make_synthetic(tmp_path / "letter.txt", **SMALL)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "\x00"])
+@pytest.mark.parametrize("text", ["{", "[1]", "\x00"])
 def test_a_damaged_manifest_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "synthetic.json").write_text(text)
     with pytest.raises(DataError, match=r"synthetic\.json cannot be read"):
@@ -251,6 +251,18 @@ def test_a_failure_in_the_middle_leaves_nothing(
     with pytest.raises(expected):
         make_synthetic(tmp_path / "world", **SMALL)
     assert num_saved == 10
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_under_several_workers_leaves_nothing(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))  # the workers inherit it
+    try:
+        with pytest.raises(WriteError, match="nothing is left behind"):
+            make_synthetic(tmp_path / "world", **SMALL, num_workers=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -159,7 +159,9 @@ def test_a_loss_that_is_not_finite_stops_names_the_step_and_keeps_the_last_good_
 ):
     # 96 images, 12 a batch: 8 steps an epoch; the 11th step is in the second epoch.
     trainer = make_trainer(tiny_market, tmp_path / "run", losses=[Exploding(10)])
-    with pytest.raises(TrainingError, match=r"stopped at step 10 \(epoch 1\): the loss is not finite \(Exploding nan\)"):
+    with pytest.raises(
+        TrainingError, match=r"stopped at step 10 \(epoch 1\): the loss is not finite \(Exploding nan\)"
+    ):
         trainer.fit()
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     assert (state["epoch"], state["batch"]) == (1, 0)

@@ -88,7 +88,10 @@ def _evaluate(out: Path, run: Path, people: Path) -> None:
     from reidkit.datasets import load_dataset
     from reidkit.encoder import load_encoder
 
-    click.echo(str(evaluate(load_encoder(run), load_dataset("synthetic", people), out=out, run=run)))
+    scores = evaluate(
+        load_encoder(run), load_dataset("synthetic", people), out=out, run=run, title="Demo: drawn people"
+    )
+    click.echo(str(scores))
 
 
 def _search(out: Path, run: Path, people: Path) -> None:
@@ -97,14 +100,15 @@ def _search(out: Path, run: Path, people: Path) -> None:
     from reidkit.datasets import load_dataset
     from reidkit.encoder import load_encoder
     from reidkit.galleries import open_gallery
+    from reidkit.types import JUNK
 
     data = load_dataset("synthetic", people)
     encoder = load_encoder(run)
     location = out / "people.gallery"
-    fill(location, encoder, run, data.gallery)
-    step = max(1, len(data.query) // 3)
-    queries = [sample.path for sample in data.query[::step][:3]]
+    fill(location, encoder, run, [sample for sample in data.gallery if sample.identity != JUNK])
+    queries = data.query[:: max(1, len(data.query) // 3)][:3]
+    paths = [sample.path for sample in queries]
     with open_gallery(location, create=False) as gallery:
-        found = gallery.search(encoder.encode(queries), top=10)
-    print_hits(queries[:1], found[:1])
-    draw_hits(queries, found, out / "search.png")
+        found = gallery.search(encoder.encode(paths), top=10)
+    print_hits(paths[:1], found[:1])
+    draw_hits(paths, found, out / "search.png", identities=[str(sample.identity) for sample in queries])

@@ -65,6 +65,7 @@ def evaluate(
     run: Path | None,
     average_precision: str = "step",
     report: bool = True,
+    title: str | None = None,
 ) -> Evaluation:
     """Embed, score, write ``evaluation.json`` and ``report.html`` into ``out``."""
     from reidkit.evaluation import check_test_part, evaluate_features
@@ -90,7 +91,7 @@ def evaluate(
         configuration = run / "config.toml" if run else None
         page = write_report(
             out / "report.html",
-            title=f"{(run or out).name} on {dataset.name}",
+            title=title or f"{(run or out).name} on {dataset.name}",
             evaluation=evaluation,
             query=query,
             gallery=gallery,

@@ -82,12 +82,17 @@ def print_hits(paths: list[Path], found: list[list[Hit]]) -> None:
 
 
 def _row(hit: Hit) -> tuple[str, ...]:
-    cells = (hit.camera, hit.identity, hit.source)
+    source = Path(hit.source or "")
+    if source.is_relative_to(Path.cwd()):
+        source = source.relative_to(Path.cwd())
+    cells = (hit.camera, hit.identity, source)
     return f"{hit.score:.3f}", *("" if cell is None else str(cell) for cell in cells)
 
 
-def draw_hits(paths: list[Path], found: list[list[Hit]], picture: Path) -> None:
-    """A picture with a row for each query: the query, then its hits."""
+def draw_hits(
+    paths: list[Path], found: list[list[Hit]], picture: Path, *, identities: list[str] | None = None
+) -> None:
+    """A picture with a row for each query: the query, then its hits, right or wrong where that is known."""
     import io
 
     from PIL import Image
@@ -102,10 +107,13 @@ def draw_hits(paths: list[Path], found: list[list[Hit]], picture: Path) -> None:
         except DataError:  # moved or deleted since it was indexed; its place stays
             return Image.new("RGB", (64, 128), "grey")
 
+    def is_match(hit: Hit, query: int) -> bool | None:
+        return None if identities is None else hit.identity == identities[query]
+
     lists = [
-        (load_image(path), [(shown(hit), hit.score, None) for hit in hits])
-        for path, hits in zip(paths, found, strict=True)
+        (load_image(path), [(shown(hit), hit.score, is_match(hit, query)) for hit in hits])
+        for query, (path, hits) in enumerate(zip(paths, found, strict=True))
     ]
     buffer = io.BytesIO()
-    ranked_list_picture(lists).save(buffer, format="PNG")
+    ranked_list_picture(lists).save(buffer, format="PNG", optimize=True)
     write_atomically(picture, buffer.getbuffer())

@@ -187,10 +187,11 @@ def _holds(root: Path, world: World) -> bool:
         what = "is a file" if root.is_file() else "holds other files"
         raise DataError(f"{root} {what}; give a new or empty folder for the synthetic data set")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(found, dict)
-    except (ValueError, AssertionError):
-        raise DataError(f"{path} cannot be read; delete {root} to have it drawn again") from None
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise DataError(
+            f"{path} cannot be read; give another folder, or delete {root} to have it drawn again"
+        ) from None
     wanted = _manifest(world)
     differences = [
         f"{key} {found.get(key)}, not {wanted[key]}" for key in wanted if found.get(key) != wanted[key]
