@@ -14,11 +14,17 @@ otherwise the gradient is that of the mean loss over the processes' draws.
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Data-parallel training imports this later on, and its default arguments then hold the process group for
+# good: gloo's threads outlive shutdown() and now and then abort the process at its exit. Too early, they
+# hold nothing.
+import torch.distributed.nn
 from torch import Tensor
 
 from reidkit.errors import ConfigError, DataError
@@ -51,8 +57,9 @@ def initialise() -> None:
 
 
 def shutdown() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one. Let go of data-parallel modules first: they hold it."""
     if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -46,8 +46,12 @@ def reports(tmp_path_factory) -> list[dict]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={NUM_PROCESSES}", __file__, str(folder)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    torchrun = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        _, errors = torchrun.communicate(timeout=120)
+    finally:
+        torchrun.terminate()  # it stops its processes; killed, it would leave them behind
+    assert torchrun.returncode == 0, errors
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(NUM_PROCESSES)]
 
 
@@ -89,7 +93,13 @@ def test_knows_its_place(reports):
     assert [report["rank"] for report in reports] == [0, 1]
     assert [report["is main"] for report in reports] == [True, False]
     assert [report["world size"] for report in reports] == [2, 2]
-    assert [report["after shutdown"] for report in reports] == [[0, 1], [0, 1]]
+
+
+def test_shutdown_leaves_nothing_behind(reports):
+    """A thread of gloo's that outlives the group may abort the process at its exit."""
+    for report in reports:
+        assert report["after shutdown"] == [0, 1]
+        assert "pt_gloo_runloop" not in report["threads after shutdown"]
 
 
 def test_without_torchrun_everything_is_local(monkeypatch):
@@ -152,6 +162,9 @@ def main(folder: Path) -> None:
     distributed.barrier()
     distributed.shutdown()
     report["after shutdown"] = [distributed.rank(), distributed.world_size()]
+    report["threads after shutdown"] = [
+        path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")
+    ]
     (folder / f"{rank}.json").write_text(json.dumps(report))
 
 

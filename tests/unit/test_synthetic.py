@@ -238,29 +238,30 @@ def test_a_failure_in_the_middle_leaves_nothing(
     failure: BaseException,
     expected: type[BaseException],
 ) -> None:
-    save, num_saved = Image.Image.save, 0
+    write, num_saved = Path.write_bytes, 0
 
-    def fail_at_the_tenth(image: Image.Image, *args: object, **options: object) -> None:
+    def fail_at_the_tenth(path: Path, data: bytes) -> int:
         nonlocal num_saved
         num_saved += 1
         if num_saved == 10:
             raise failure
-        save(image, *args, **options)
+        return write(path, data)
 
-    monkeypatch.setattr(Image.Image, "save", fail_at_the_tenth)
+    monkeypatch.setattr(Path, "write_bytes", fail_at_the_tenth)
     with pytest.raises(expected):
         make_synthetic(tmp_path / "world", **SMALL)
     assert num_saved == 10
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_under_several_workers_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_images_cut_short_by_the_disk_are_noticed(tmp_path: Path, num_workers: int) -> None:
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))  # the workers inherit it
     try:
         with pytest.raises(WriteError, match="nothing is left behind"):
-            make_synthetic(tmp_path / "world", **SMALL, num_workers=2)
+            make_synthetic(tmp_path / "world", **SMALL, num_workers=num_workers)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import tempfile
@@ -285,7 +286,10 @@ def _draw_crops(tree: Path, world: World, crops: list[Crop]) -> int:
             width=world.width,
             framing=framing,
         )
-        image.save(tree / crop.path, "JPEG", quality=camera.jpeg_quality)
+        # Through memory: Pillow, writing to a file itself, says nothing when a full disk cuts it short.
+        encoded = io.BytesIO()
+        image.save(encoded, "JPEG", quality=camera.jpeg_quality)
+        (tree / crop.path).write_bytes(encoded.getvalue())
     return len(crops)
 
 
