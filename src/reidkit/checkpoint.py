@@ -86,9 +86,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CheckpointError(
-                f"{path}: weight {name!r} is not finite everywhere; it cannot be used"
-            )
+            raise CheckpointError(f"{path}: weight {name!r} is not finite everywhere; it cannot be used")
     return tensors, json.loads(metadata["reidkit"])
 
 

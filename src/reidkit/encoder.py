@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from reidkit.checkpoint import load_weights, save_weights
+from reidkit.devices import default_device
 from reidkit.errors import CheckpointError, DataError
 from reidkit.images import load_image
 from reidkit.models import Embedder, build_model
@@ -193,10 +194,6 @@ def load_encoder(path: str | Path, *, device: str | torch.device | None = None) 
 
 def _shape(tensor: Tensor | None) -> torch.Size | None:
     return None if tensor is None else tensor.shape
-
-
-def default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _weights_file(path: Path) -> Path:

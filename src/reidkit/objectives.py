@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from reidkit import distributed
+from reidkit.errors import ConfigError, did_you_mean
 from reidkit.models import Embedder
 
 
@@ -66,6 +67,28 @@ class Step(nn.Module):
             if o.counts_in(epoch)
         }
         return terms, gathered
+
+
+def check_objectives(objectives: Sequence[Objective], model: Embedder, *, num_epochs: int) -> None:
+    """Raise :class:`ConfigError` with everything that cannot work: names, features, epochs without a loss."""
+    names = [name_of(objective) for objective in objectives]
+    problems = [
+        f"two losses are called {name!r}; give them names" for name in set(names) if names.count(name) > 1
+    ]
+    problems += [
+        f"no loss counts in epoch {epoch}; change from_epoch or until_epoch"
+        for epoch in range(num_epochs)
+        if not any(objective.counts_in(epoch) for objective in objectives)
+    ][:1]
+    known = model.features
+    problems += [
+        f"loss {name_of(o)!r} reads feature {o.feature!r}, which the model does not give;"
+        f"{did_you_mean(o.feature, known)} It gives: {', '.join(known)}"
+        for o in objectives
+        if o.feature is not None and o.feature not in known
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def reads(loss: nn.Module) -> str:

@@ -1,12 +1,15 @@
-"""What a result was made from: versions of the software, fingerprint of the data."""
+"""What a result was made from: versions of the software, fingerprint of the data, settings of the run."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from reidkit.errors import ConfigError
 from reidkit.types import Dataset, Split
 
 
@@ -28,6 +31,29 @@ def data_fingerprint(data: Dataset) -> dict[str, Any]:
         "val_images": len(data.val),
         "hash": _hash(data.train, data.val),
     }
+
+
+def check_run_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Raise :class:`ConfigError` where a folder holds something else than a run with these settings."""
+    run_file = folder / "run.json"
+    if run_file.is_file():
+        there = json.loads(run_file.read_text("utf-8"))["settings"]
+        if differences := _differences(there, settings):
+            other = f"{folder} holds a run with other settings; choose another folder with --out"
+            raise ConfigError([other, *differences])
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} exists and is not a run folder; choose an empty or a new one")
+
+
+def _differences(there: Any, here: Any, path: str = "") -> list[str]:
+    """Sentences that name each differing setting."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = sorted({*there, *here})
+        return [d for k in keys for d in _differences(there.get(k), here.get(k), f"{path}.{k}".lstrip("."))]
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        pairs = zip(there, here, strict=True)
+        return [d for i, (a, b) in enumerate(pairs) for d in _differences(a, b, f"{path}[{i}]")]
+    return [] if there == here else [f"{path}: {there!r} there, {here!r} now"]
 
 
 def _hash(*splits: Split) -> str:

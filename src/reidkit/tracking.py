@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from reidkit.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Record: TypeAlias = Mapping[str, Any]
 Tracker: TypeAlias = Callable[[Record], None]
@@ -62,6 +66,34 @@ def tensorboard(folder: Path) -> Tracker | None:
         writer.flush()
 
     return track
+
+
+class Meter:
+    """Mean loss terms, images per second and the share of time spent waiting for data, since it was made."""
+
+    def __init__(self) -> None:
+        self._start = self._mark = time.perf_counter()
+        self._waited = 0.0
+        self._num_images = 0
+        self._terms: dict[str, list[float]] = {}
+
+    def data_ready(self) -> None:
+        self._waited += time.perf_counter() - self._mark
+
+    def step_done(self, terms: dict[str, Tensor], *, num_images: int) -> None:
+        for name, value in terms.items():
+            self._terms.setdefault(name, []).append(value.item())
+        self._num_images += num_images
+        self._mark = time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        elapsed = time.perf_counter() - self._start
+        means = {f"loss/{name}": sum(values) / len(values) for name, values in self._terms.items()}
+        return {
+            **means,
+            "images_per_second": self._num_images / elapsed,
+            "waiting_for_data": self._waited / elapsed,
+        }
 
 
 @contextmanager

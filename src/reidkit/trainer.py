@@ -24,16 +24,17 @@ from torch.utils.data import DataLoader
 from reidkit import distributed, ops
 from reidkit.checkpoint import load_checkpoint, save_checkpoint
 from reidkit.config import OptimConfig, TransformConfig
-from reidkit.encoder import Encoder, default_device
-from reidkit.errors import CheckpointError, ConfigError, DataError, TrainingError, did_you_mean
+from reidkit.devices import default_device, use_bfloat16
+from reidkit.encoder import Encoder
+from reidkit.errors import CheckpointError, DataError, TrainingError, UnknownName
 from reidkit.evaluation import evaluate_features, validation_features
 from reidkit.files import write_atomically
 from reidkit.models import Embedder
-from reidkit.objectives import Objective, Step, feature_of, name_of, reads
+from reidkit.objectives import Objective, Step, check_objectives, feature_of, name_of, reads
 from reidkit.optim import build_optimizer, learning_rate, set_learning_rate
-from reidkit.provenance import data_fingerprint, versions
+from reidkit.provenance import check_run_folder, data_fingerprint, versions
 from reidkit.samplers import BatchSampler, IdentitySampler, RandomSampler
-from reidkit.tracking import MetricsFile, Record, Tracker, tensorboard
+from reidkit.tracking import Meter, MetricsFile, Record, Tracker, tensorboard
 from reidkit.transforms import TrainingImages, batches, collate, normalize
 from reidkit.types import Dataset
 
@@ -104,13 +105,10 @@ class Trainer:
         self.model, self.data, self.out = model, data, Path(out)
         self.epochs, self.seed = epochs, seed
         self.transform, self.optim = transform or TransformConfig(), optim or OptimConfig()
-        self.bfloat16 = _use_bfloat16(precision, self.device)
+        self.bfloat16 = use_bfloat16(precision, self.device)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.validate_every, self.checkpoint_minutes, self.log_every = (
-            validate_every,
-            checkpoint_minutes,
-            log_every,
-        )
+        self.validate_every, self.log_every = validate_every, log_every
+        self.checkpoint_minutes = checkpoint_minutes
         self.trackers, self.say, self.configuration = list(trackers), say, configuration
 
         identities = sorted({sample.identity for sample in data.train})
@@ -118,8 +116,13 @@ class Trainer:
         self.fingerprint = data_fingerprint(data)
         self.labels = torch.tensor([class_of[sample.identity] for sample in data.train])
         self.objectives = [item if isinstance(item, Objective) else Objective(item) for item in losses]
-        self._check_objectives()
+        check_objectives(self.objectives, model, num_epochs=epochs)
         self._size_classifiers(len(identities))
+        self.sampler_settings = {
+            "kind": sampler,
+            "identities_per_batch": identities_per_batch,
+            "images_per_identity": images_per_identity,
+        }
         self.sampler = self._build_sampler(sampler, identities_per_batch, images_per_identity)
         self.loader = DataLoader(
             TrainingImages(data.train, self.transform, mean=model.mean),
@@ -148,11 +151,7 @@ class Trainer:
             "epochs": self.epochs,
             "model": dict(self.model.description),
             "losses": [objective.describe() for objective in self.objectives],
-            "sampler": {
-                "kind": type(self.sampler).__name__,
-                "batch_size": self.sampler.batch_size,
-                "num_batches": self.sampler.num_batches,
-            },
+            "sampler": self.sampler_settings,
             "transform": dataclasses.asdict(self.transform),
             "optim": dataclasses.asdict(self.optim),
             "precision": "bfloat16" if self.bfloat16 else "float32",
@@ -184,10 +183,11 @@ class Trainer:
     def _train_epoch(self, wrapped: nn.Module) -> None:
         self.sampler.start(self.epoch, first_batch=self.batch)
         self.model.train()
-        interval, whole_epoch = _Meter(), _Meter()
+        interval, whole_epoch = Meter(), Meter()
         last_saved = time.monotonic()
         for images, indices in batches(self.loader):
-            interval.data_ready()
+            for meter in (interval, whole_epoch):
+                meter.data_ready()
             rate = learning_rate(
                 self.optim, self.step, steps_per_epoch=self.sampler.num_batches, num_epochs=self.epochs
             )
@@ -198,7 +198,7 @@ class Trainer:
                 meter.step_done(terms, num_images=self.sampler.batch_size)
             if self.step % self.log_every == 0:
                 self._log_step(interval, features, labels, rate)
-                interval = _Meter()
+                interval = Meter()
             if self.stop_requested:
                 self._save()
                 raise KeyboardInterrupt
@@ -282,7 +282,7 @@ class Trainer:
 
     # Logging
 
-    def _log_step(self, interval: _Meter, features: dict[str, Tensor], labels: Tensor, rate: float) -> None:
+    def _log_step(self, interval: Meter, features: dict[str, Tensor], labels: Tensor, rate: float) -> None:
         record = {
             "kind": "step",
             "lr": rate,
@@ -315,7 +315,7 @@ class Trainer:
 
     def _open_run_folder(self) -> None:
         if distributed.is_main():
-            self._check_run_folder()
+            check_run_folder(self.out, self.settings)
         distributed.barrier()  # nobody looks into the folder before it was found good
         if (self.out / "last.ckpt").is_file():
             self._resume(self.out / "last.ckpt")
@@ -327,17 +327,6 @@ class Trainer:
             self.trackers.insert(0, MetricsFile(self.out / "metrics.jsonl", last_step=self.step))
             if writer := tensorboard(self.out / "tensorboard"):
                 self.trackers.append(writer)
-
-    def _check_run_folder(self) -> None:
-        """Refuse a folder that holds something else, or a run with other settings."""
-        run_file = self.out / "run.json"
-        if run_file.is_file():
-            there = json.loads(run_file.read_text("utf-8"))["settings"]
-            if differences := _differences(there, self.settings):
-                other = f"{self.out} holds a run with other settings; choose another folder with --out"
-                raise ConfigError([other, *differences])
-        elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise ConfigError(f"{self.out} exists and is not a run folder; choose an empty or a new one")
 
     def _resume(self, checkpoint: Path) -> None:
         state, problem = load_checkpoint(checkpoint)
@@ -368,26 +357,6 @@ class Trainer:
 
     # Putting the parts together
 
-    def _check_objectives(self) -> None:
-        names = [name_of(objective) for objective in self.objectives]
-        problems = [
-            f"two losses are called {name!r}; give them names" for name in set(names) if names.count(name) > 1
-        ]
-        problems += [
-            f"no loss counts in epoch {epoch}; change from_epoch or until_epoch"
-            for epoch in range(self.epochs)
-            if not any(objective.counts_in(epoch) for objective in self.objectives)
-        ][:1]
-        known = self.model.features
-        problems += [
-            f"loss {name_of(o)!r} reads feature {o.feature!r}, which the model does not give;"
-            f"{did_you_mean(o.feature, known)} It gives: {', '.join(known)}"
-            for o in self.objectives
-            if o.feature is not None and o.feature not in known
-        ]
-        if problems:
-            raise ConfigError(problems)
-
     def _size_classifiers(self, num_identities: int) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
@@ -398,6 +367,8 @@ class Trainer:
 
     def _build_sampler(self, kind: str, identities_per_batch: int, images_per_identity: int) -> BatchSampler:
         place = {"seed": self.seed, "rank": distributed.rank(), "world_size": distributed.world_size()}
+        if kind not in ("identity", "random"):
+            raise UnknownName("sampler", kind, ("identity", "random"))
         if kind == "random":
             batch_size = identities_per_batch * images_per_identity
             return RandomSampler(len(self.labels), batch_size=batch_size, **place)
@@ -438,56 +409,3 @@ class Trainer:
 def _ignore_interrupts(worker: int) -> None:
     """Ctrl-C reaches every process of a terminal; the main one decides when its workers stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-class _Meter:
-    """Mean loss terms, images per second and the share of time spent waiting for data, since it was made."""
-
-    def __init__(self) -> None:
-        self._start = self._mark = time.perf_counter()
-        self._waited = 0.0
-        self._num_images = 0
-        self._terms: dict[str, list[float]] = {}
-
-    def data_ready(self) -> None:
-        self._waited += time.perf_counter() - self._mark
-
-    def step_done(self, terms: dict[str, Tensor], *, num_images: int) -> None:
-        for name, value in terms.items():
-            self._terms.setdefault(name, []).append(value.item())
-        self._num_images += num_images
-        self._mark = time.perf_counter()
-
-    def read(self) -> dict[str, float]:
-        elapsed = time.perf_counter() - self._start
-        means = {f"loss/{name}": sum(values) / len(values) for name, values in self._terms.items()}
-        return {
-            **means,
-            "images_per_second": self._num_images / elapsed,
-            "waiting_for_data": self._waited / elapsed,
-        }
-
-
-def _differences(there: Any, here: Any, path: str = "") -> list[str]:
-    """Sentences that name each differing setting."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = sorted({*there, *here})
-        return [d for k in keys for d in _differences(there.get(k), here.get(k), f"{path}.{k}".lstrip("."))]
-    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        pairs = zip(there, here, strict=True)
-        return [d for i, (a, b) in enumerate(pairs) for d in _differences(a, b, f"{path}[{i}]")]
-    return [] if there == here else [f"{path}: {there!r} there, {here!r} now"]
-
-
-def _use_bfloat16(precision: str, device: torch.device) -> bool:
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ConfigError(f"precision = {precision!r} is not known; it is auto, float32 or bfloat16")
-    return precision == "bfloat16" or (precision == "auto" and has_native_bfloat16(device))
-
-
-def has_native_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 itself; elsewhere it is emulated and slow."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)

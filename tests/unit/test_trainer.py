@@ -105,6 +105,20 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny_market, tmp_path, stop_a
     assert steps == list(range(1, 17)), "no step is logged twice or missing"
 
 
+def test_another_shape_of_batch_is_another_run(tiny_market, tmp_path):
+    make_trainer(tiny_market, tmp_path / "run", epochs=1).fit()
+    same_size = make_trainer(
+        tiny_market, tmp_path / "run", epochs=1, identities_per_batch=3, images_per_identity=4
+    )
+    with pytest.raises(ConfigError, match=r"sampler\.identities_per_batch: 4 there, 3 now"):
+        same_size.fit()
+
+
+def test_an_unknown_sampler_is_refused(tiny_market, tmp_path):
+    with pytest.raises(ConfigError, match="unknown sampler 'identiy'; did you mean 'identity'"):
+        make_trainer(tiny_market, tmp_path / "run", sampler="identiy")
+
+
 def test_a_finished_run_is_left_alone(tiny_market, tmp_path):
     make_trainer(tiny_market, tmp_path / "run").fit()
     before = (tmp_path / "run" / "last.ckpt").read_bytes()
