@@ -7,6 +7,7 @@ depth buffer, so that limbs cover one another as they should from every side.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from math import cos, pi, sin, sqrt
 
@@ -18,6 +19,7 @@ Point = tuple[float, float, float]
 
 SUPERSAMPLING = 2
 TABLE_SIZE = 48
+TABLE_PLACES = np.linspace(0, 1, TABLE_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +172,11 @@ def render(parts: list[Part], view: View, *, height: int, width: int) -> tuple[P
     depth = np.full(image.shape[:2], -np.inf, dtype=np.float32)
     for part in parts:
         _draw(part, fine, image, depth)
-    image = image.reshape(height, n, width, n, 4).mean(axis=(1, 3))
-    return image[..., :3], image[..., 3:]
+    # Faster than a mean over two short axes.
+    coarse = np.zeros((height, width, 4), dtype=np.float32)
+    for i, j in itertools.product(range(n), repeat=2):
+        coarse += image[i::n, j::n] / np.float32(n * n)
+    return coarse[..., :3], coarse[..., 3:]
 
 
 def _draw(part: Part, view: View, image: Pixels, depth: Pixels) -> None:
@@ -186,8 +191,7 @@ def _draw(part: Part, view: View, image: Pixels, depth: Pixels) -> None:
     seen_depth = ratio / seen_width**2
     skew = (ratio**2 - 1) * sin(yaw) * cos(yaw) / seen_width**2
 
-    steps = np.linspace(0, 1, TABLE_SIZE)
-    profile = np.interp(steps, np.linspace(0, 1, len(part.half_widths)), part.half_widths)
+    profile = np.interp(TABLE_PLACES, np.linspace(0, 1, len(part.half_widths)), part.half_widths)
     half_table = np.maximum(profile * view.scale * seen_width, 1e-3).astype(np.float32)
     reach = float(half_table.max()) + 1
     top, bottom = max(int(min(y0, y1) - reach), 0), min(int(max(y0, y1) + reach) + 1, depth.shape[0])

@@ -48,7 +48,7 @@ def reports(tmp_path_factory) -> list[dict]:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     torchrun = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
-        _, errors = torchrun.communicate(timeout=120)
+        _, errors = torchrun.communicate(timeout=240)
     finally:
         torchrun.terminate()  # it stops its processes; killed, it would leave them behind
     assert torchrun.returncode == 0, errors

@@ -29,6 +29,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_pat
     assert "the checkpoint before it" in problem
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_two_broken_checkpoints_are_an_error_and_code_is_never_run(tmp_path):
     path = tmp_path / "last.ckpt"
     marker = tmp_path / "was_here"

@@ -23,7 +23,7 @@ _COMMANDS = {
     "search": ("search", "Find who looks most like an image in a gallery."),
     "recipes": ("recipes", "List, show and copy the shipped recipes."),
     "config": ("config", "Print a configuration with all its values."),
-    "list": ("list", "List what is available: losses, models, datasets, galleries."),
+    "list": ("components", "List what is available: losses, models, datasets, galleries."),
 }
 
 
