@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,13 +56,22 @@ def demo_command(out: Path) -> None:
         click.echo(f"  {path}  {what}")
     query = sorted((people / "query").glob("*.jpg"))[0]
     say("\nTry next:")
+    reid = _program()
     for command in [
-        f"reid search {query} --gallery {out / 'people.gallery'} --where camera!=1",
-        "reid check folder YOUR_PHOTOS/",
-        f"reid index {run} YOUR_PHOTOS/ --gallery mine.gallery",
-        "reid recipes",
+        f"{reid} search {query} --gallery {out / 'people.gallery'} --where camera!=1",
+        f"{reid} check folder YOUR_PHOTOS/",
+        f"{reid} index {run} YOUR_PHOTOS/ --gallery mine.gallery",
+        f"{reid} recipes",
     ]:
         click.echo(f"  {command}")
+
+
+def _program() -> str:
+    """What to type to run this program again: it may lie in an environment that is not activated."""
+    if shutil.which("reid"):
+        return "reid"
+    own = Path(sys.argv[0])
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
 def _draw(people: Path) -> None:

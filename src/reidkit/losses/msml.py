@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
@@ -72,6 +71,6 @@ class MarginSampleMiningLoss(nn.Module):
 def margin_sample_mining(hardest: HardestDistances, *, margin: float) -> Tensor:
     """The loss from each anchor's hardest distances: the batch's hardest pairs are among them."""
     furthest = hardest.positive.masked_fill(~hardest.has_positive, 0.0).amax()
-    nearest = hardest.negative.masked_fill(~hardest.has_negative, math.inf).amin()
+    nearest = hardest.negative.amin()  # an image without a negative: all are one identity, no pair at all
     has_pairs = hardest.has_positive.any() & hardest.has_negative.any()
     return torch.where(has_pairs, F.relu(furthest - nearest + margin), 0.0)
