@@ -302,9 +302,13 @@ class Trainer:
         metric = [o for o in self.objectives if o.counts_in(self.epoch) and reads(o.loss) == "metric"]
         if not metric:
             return {}
-        margin = getattr(metric[0].loss, "margin", None) or 0.0
-        embeddings = features[feature_of(self.model, metric[0])].detach()
-        return ops.batch_statistics(embeddings, labels, margin=margin).as_dict()
+        loss = metric[0].loss
+        return ops.batch_statistics(
+            features[feature_of(self.model, metric[0])].detach(),
+            labels,
+            margin=getattr(loss, "margin", None),
+            normalize=getattr(loss, "normalize", True),
+        ).as_dict()
 
     def _track(self, record: Record) -> None:
         if distributed.is_main():
