@@ -105,6 +105,27 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny_market, tmp_path, stop_a
     assert steps == list(range(1, 17)), "no step is logged twice or missing"
 
 
+def test_a_stopped_run_chooses_the_same_best_weights(tiny_market, tmp_path):
+    """Stopped right after a validation, before the checkpoint that would have recorded it."""
+    options = {"val_identities": 3, "epochs": 4, "log_every": 1}
+    make_trainer(tiny_market, tmp_path / "whole", **options).fit()
+
+    def stopper(record):
+        if record["kind"] == "validation" and record["epoch"] == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        make_trainer(tiny_market, tmp_path / "stopped", trackers=[stopper], **options).fit()
+    make_trainer(tiny_market, tmp_path / "stopped", **options).fit()
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+    whole, stopped = (
+        [r for r in read_metrics(tmp_path / name / "metrics.jsonl") if r["kind"] == "validation"]
+        for name in ("whole", "stopped")
+    )
+    assert whole == stopped
+
+
 def test_another_shape_of_batch_is_another_run(tiny_market, tmp_path):
     make_trainer(tiny_market, tmp_path / "run", epochs=1).fit()
     same_size = make_trainer(
