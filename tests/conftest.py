@@ -11,6 +11,26 @@ from PIL import Image
 
 REPOSITORY = Path(__file__).parent.parent
 
+TINY_RECIPE = """
+[transform]
+height = 48
+width = 24
+shift = 2
+[model]
+name = "timm:test_resnet"
+[loss.identity]
+[loss.trihard]
+[sampler]
+identities_per_batch = 4
+images_per_identity = 3
+[optim]
+lr = 1e-3
+schedule = "onecycle"
+[train]
+epochs = 3
+num_workers = 0
+"""
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -38,3 +58,11 @@ def tiny_market(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 path.parent.mkdir(exist_ok=True)
                 Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe file that trains on ``tiny_market`` in seconds; commands give data.root and what they vary."""
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(TINY_RECIPE)
+    return path

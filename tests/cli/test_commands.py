@@ -13,25 +13,6 @@ import pytest
 from PIL import Image
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-RECIPE = """
-[transform]
-height = 48
-width = 24
-shift = 2
-[model]
-name = "timm:test_resnet"
-[loss.identity]
-[loss.trihard]
-[sampler]
-identities_per_batch = 4
-images_per_identity = 3
-[optim]
-lr = 1e-3
-schedule = "onecycle"
-[train]
-epochs = 3
-num_workers = 0
-"""
 
 
 def reid(*words, cwd=None):
@@ -54,11 +35,10 @@ def refused(*words, cwd=None):
 
 
 @pytest.fixture(scope="module")
-def run(tiny_market, tmp_path_factory):
+def run(tiny_market, tiny_recipe, tmp_path_factory):
     """A run trained by the command line."""
     folder = tmp_path_factory.mktemp("cli")
-    (folder / "recipe.toml").write_text(RECIPE)
-    result = ok("train", folder / "recipe.toml", f"data.root={tiny_market}", "--out", folder / "run")
+    result = ok("train", tiny_recipe, f"data.root={tiny_market}", "--out", folder / "run")
     assert "epoch 3/3" in result.stderr
     assert f"next: reid evaluate {folder / 'run'}" in result.stderr
     return folder / "run"
@@ -184,16 +164,15 @@ def test_a_missing_folder_and_a_wrong_layout(tmp_path):
     ("content", "said"),
     [(b"", "is empty (0 bytes)"), (b"hello", "is not an image"), ("half", "is truncated")],
 )
-def test_a_broken_image_stops_training_and_is_named(tiny_market, tmp_path, content, said):
+def test_a_broken_image_stops_training_and_is_named(tiny_market, tiny_recipe, tmp_path, content, said):
     root = copy_of(tiny_market, tmp_path / "data")
     victim = sorted((root / "bounding_box_train").iterdir())[5]
     whole = victim.read_bytes()
     victim.unlink()
     victim.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
-    (tmp_path / "recipe.toml").write_text(RECIPE)
     for workers in (0, 1):
         message = refused(
-            "train", tmp_path / "recipe.toml", f"data.root={root}", f"train.num_workers={workers}",
+            "train", tiny_recipe, f"data.root={root}", f"train.num_workers={workers}",
             "--out", tmp_path / f"run{workers}",
         )  # fmt: skip
         assert said in message
@@ -229,27 +208,16 @@ def test_one_camera_and_single_images_are_explained(tmp_path):
     assert "training identities with a single image" in text
 
 
-def test_a_run_of_other_settings_is_refused_naming_the_setting(run, tiny_market):
+def test_a_run_of_other_settings_is_refused_naming_the_setting(run, tiny_market, tiny_recipe):
     before = (run / "config.toml").read_text()
-    message = refused(
-        "train", run.parent / "recipe.toml", f"data.root={tiny_market}", "optim.lr=2e-3", "--out", run
-    )
+    message = refused("train", tiny_recipe, f"data.root={tiny_market}", "optim.lr=2e-3", "--out", run)
     assert "optim.lr: 0.001 there, 0.002 now" in message
     assert (run / "config.toml").read_text() == before
 
 
-def test_a_gallery_of_another_encoder_is_refused(run, tiny_market, tmp_path):
-    (tmp_path / "recipe.toml").write_text(RECIPE + "\n")
+def test_a_gallery_of_another_encoder_is_refused(run, tiny_market, tiny_recipe, tmp_path):
     other = tmp_path / "other"
-    ok(
-        "train",
-        tmp_path / "recipe.toml",
-        f"data.root={tiny_market}",
-        "seed=1",
-        "train.epochs=1",
-        "--out",
-        other,
-    )
+    ok("train", tiny_recipe, f"data.root={tiny_market}", "seed=1", "train.epochs=1", "--out", other)
     gallery = tmp_path / "g.gallery"
     ok("index", run, tiny_market / "query", "--gallery", gallery)
     refused("index", other, tiny_market / "query", "--gallery", gallery)
@@ -258,7 +226,7 @@ def test_a_gallery_of_another_encoder_is_refused(run, tiny_market, tmp_path):
     assert "nobody.gallery" in refused("search", query, "--gallery", tmp_path / "nobody.gallery")
 
 
-def test_a_full_disk_while_saving_keeps_what_was_there(run, tiny_market, tmp_path):
+def test_a_full_disk_while_saving_keeps_what_was_there(run, tiny_market, tiny_recipe, tmp_path):
     """A real one: a tiny file system in memory, where the machine lets us mount it."""
     small = tmp_path / "small"
     small.mkdir()
@@ -269,7 +237,7 @@ def test_a_full_disk_while_saving_keeps_what_was_there(run, tiny_market, tmp_pat
         pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
     try:
         out = small / "run"
-        train = ("train", run.parent / "recipe.toml", f"data.root={tiny_market}", "--out", out)
+        train = ("train", tiny_recipe, f"data.root={tiny_market}", "--out", out)
         filler = small / "filler"
         filler.write_bytes(b"x" * 400_000)
         message = refused(*train)

@@ -9,27 +9,6 @@ import sys
 import reidkit as rk
 from reidkit.tracking import read_metrics
 
-RECIPE = """
-[transform]
-height = 48
-width = 24
-shift = 2
-[model]
-name = "timm:test_resnet"
-[loss.identity]
-[loss.msml]
-[sampler]
-identities_per_batch = 4
-images_per_identity = 3
-[optim]
-lr = 1e-3
-schedule = "onecycle"
-[train]
-epochs = 2
-num_workers = 0
-log_every = 1
-"""
-
 
 def torchrun(*words):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -38,9 +17,9 @@ def torchrun(*words):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
-def test_two_processes_train_one_run_and_say_everything_once(tiny_market, tmp_path):
-    (tmp_path / "recipe.toml").write_text(RECIPE)
-    words = ("train", tmp_path / "recipe.toml", f"data.root={tiny_market}", "--out", tmp_path / "run")
+def test_two_processes_train_one_run_and_say_everything_once(tiny_market, tiny_recipe, tmp_path):
+    words = ("train", tiny_recipe, f"data.root={tiny_market}", "train.epochs=2", "train.log_every=1")
+    words += ("--out", tmp_path / "run")
     done = torchrun(*words)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("epoch 2/2") == 1

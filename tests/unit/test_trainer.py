@@ -255,40 +255,25 @@ def test_losses_can_start_and_end(tiny_market, tmp_path):
     assert terms == [{"loss/early"}, {"loss/late"}]
 
 
-RECIPE = """
-[transform]
-height = 48
-width = 24
-shift = 2
-[model]
-name = "timm:test_resnet"
-[loss.identity]
-dropout = 0.5
-[loss.msml]
-[sampler]
-identities_per_batch = 4
-images_per_identity = 3
-[optim]
-schedule = "onecycle"
-[train]
-num_workers = 1
-log_every = 1
-checkpoint_minutes = 1e-9
-"""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def command(root, out, *, epochs=3):
-    recipe = out.parent / "recipe.toml"
-    recipe.write_text(RECIPE)
+def command(recipe, root, out, *, epochs=3):
+    """Trains with a checkpoint and a record after every step."""
     words = [sys.executable, "-m", "reidkit", "train", recipe, f"data.root={root}", f"train.epochs={epochs}"]
-    return [str(word) for word in [*words, "--out", out]]
+    words += ["train.num_workers=1", "train.log_every=1", "train.checkpoint_minutes=1e-9"]
+    words += ["loss.identity.dropout=0.5", "--out", out]
+    return [str(word) for word in words]
 
 
-def test_ctrl_c_saves_says_how_to_go_on_and_the_run_goes_on(tiny_market, tmp_path):
+def test_ctrl_c_saves_says_how_to_go_on_and_the_run_goes_on(tiny_recipe, tiny_market, tmp_path):
     out = tmp_path / "run"
     process = subprocess.Popen(
-        command(tiny_market, out), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(tiny_recipe, tiny_market, out),
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     wait_for(lambda: (out / "last.ckpt").exists(), process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loader's workers too
@@ -297,35 +282,37 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_goes_on(tiny_market, tmp_pat
     assert "run the same command again to go on" in errors
     assert "Traceback" not in errors
     done = subprocess.run(
-        command(tiny_market, out), env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+        command(tiny_recipe, tiny_market, out), env=ENVIRONMENT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert "going on with" in done.stderr
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tiny_market, tmp_path):
+def test_a_killed_run_goes_on_to_the_same_weights(tiny_recipe, tiny_market, tmp_path):
     """One kill; the slow test beside it does twenty."""
-    kill_and_compare(tiny_market, tmp_path, delays=[0.3])
+    kill_and_compare(tiny_recipe, tiny_market, tmp_path, delays=[0.3])
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_change_nothing(tiny_market, tmp_path):
+def test_twenty_kills_at_random_moments_change_nothing(tiny_recipe, tiny_market, tmp_path):
     import random
 
     rng = random.Random(0)
-    kill_and_compare(tiny_market, tmp_path, delays=[rng.uniform(0, 1.2) for _ in range(20)], epochs=40)
+    kill_and_compare(
+        tiny_recipe, tiny_market, tmp_path, delays=[rng.uniform(0, 1.2) for _ in range(20)], epochs=40
+    )
 
 
-def kill_and_compare(root, tmp_path, *, delays, epochs=3):
+def kill_and_compare(recipe, root, tmp_path, *, delays, epochs=3):
     """Kill the run once for each delay (seconds after its first new sign of life), then let it finish."""
-    whole = command(root, tmp_path / "whole", epochs=epochs)
+    whole = command(recipe, root, tmp_path / "whole", epochs=epochs)
     subprocess.run(whole, env=ENVIRONMENT, check=True, capture_output=True, timeout=600)
     out = tmp_path / "killed"
     killed_at = []
     for delay in delays:
         seen = len(read_metrics(out / "metrics.jsonl"))
         process = subprocess.Popen(
-            command(root, out, epochs=epochs),
+            command(recipe, root, out, epochs=epochs),
             env=ENVIRONMENT,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -337,7 +324,11 @@ def kill_and_compare(root, tmp_path, *, delays, epochs=3):
         killed_at.append(process.returncode)
     assert set(killed_at) == {-signal.SIGKILL}, "every kill must hit a run that is still going"
     subprocess.run(
-        command(root, out, epochs=epochs), env=ENVIRONMENT, check=True, capture_output=True, timeout=600
+        command(recipe, root, out, epochs=epochs),
+        env=ENVIRONMENT,
+        check=True,
+        capture_output=True,
+        timeout=600,
     )
     a, b = weights(tmp_path / "whole"), weights(out)
     assert all(torch.equal(a[key], b[key]) for key in a)

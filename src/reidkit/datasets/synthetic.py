@@ -67,7 +67,9 @@ class Crop(NamedTuple):
 
 @register("dataset", "synthetic")
 def synthetic(root: Path) -> Dataset:
-    """Made-up people that :func:`make_synthetic` drew: nobody's privacy, no download.
+    """Made-up people, drawn by `reid check synthetic ROOT --make`: no download, nobody's privacy.
+
+    See :func:`make_synthetic`.
 
     The folders and names are Market-1501's. Training identities are even, test identities odd.
 

@@ -1,4 +1,4 @@
-"""ResNet-18, -34, -50, -101 (He et al. 2016), the backbone of most re-identification papers."""
+"""ResNet-18, -34, -50 and -101, with the last stage at stride 1 or 2."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def resnet(
     neck: str = "bnneck",
     dim: int | None = None,
 ) -> Embedder:
-    """A ResNet embedder.
+    """ResNet (He et al. 2016), the backbone of most re-identification papers.
 
     Args:
         architecture: timm's name, "resnet50".
