@@ -22,11 +22,10 @@ def test_the_demo_goes_from_nothing_to_a_searched_gallery(tmp_path):
     for name in ("report.html", "search.png", "people.gallery", "run/last.safetensors", "people/query"):
         assert (demo / name).exists(), name
     assert "Try next" in first.stderr
-    search = next(
-        line.strip() for line in first.stdout.splitlines() if line.strip().startswith("reid search")
-    )
+    search = next(line for line in first.stdout.splitlines() if " search " in line and "--where" in line)
+    words = search[search.index(" search ") :].split()
     again = subprocess.run(
-        [sys.executable, "-m", "reidkit", *search.split()[1:]], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-m", "reidkit", *words], cwd=tmp_path, capture_output=True, text=True
     )
     assert again.returncode == 0, "the command the demo advises works"
 

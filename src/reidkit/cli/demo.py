@@ -71,6 +71,8 @@ def _program() -> str:
     if shutil.which("reid"):
         return "reid"
     own = Path(sys.argv[0])
+    if own.name == "__main__.py":
+        return "python -m reidkit"
     return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
