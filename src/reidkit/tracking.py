@@ -57,9 +57,12 @@ def tensorboard(folder: Path) -> Tracker | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    writer = SummaryWriter(str(folder))
+    writer: SummaryWriter | None = None
 
     def track(record: Record) -> None:
+        nonlocal writer
+        if writer is None:  # it starts a thread, which must not be there when the loader forks its processes
+            writer = SummaryWriter(str(folder))
         for name, value in record.items():
             if isinstance(value, float) and name != "step":
                 writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])

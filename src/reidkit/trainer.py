@@ -321,7 +321,9 @@ class Trainer:
         if distributed.is_main():
             check_run_folder(self.out, self.settings)
         distributed.barrier()  # nobody looks into the folder before it was found good
-        if (self.out / "last.ckpt").is_file():
+        resuming = (self.out / "last.ckpt").is_file()
+        distributed.barrier()  # nobody writes into it before everybody has looked
+        if resuming:
             self._resume(self.out / "last.ckpt")
         if distributed.is_main():
             provenance = {"settings": self.settings, "versions": versions(), "data_root": str(self.data.root)}
@@ -331,6 +333,8 @@ class Trainer:
             self.trackers.insert(0, MetricsFile(self.out / "metrics.jsonl", last_step=self.step))
             if writer := tensorboard(self.out / "tensorboard"):
                 self.trackers.append(writer)
+        if not resuming:
+            self._save()  # the first weights may be drawn without a seed; a run killed early keeps them
 
     def _resume(self, checkpoint: Path) -> None:
         state, problem = load_checkpoint(checkpoint)

@@ -50,6 +50,7 @@ def test_training_learns_and_leaves_a_usable_run_folder(tiny_market, tmp_path):
     assert {p.name for p in (tmp_path / "run").iterdir()} >= {
         "run.json", "metrics.jsonl", "last.ckpt", "last.safetensors", "best.safetensors",
     }  # fmt: skip
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
     epochs = [r for r in records if r["kind"] == "epoch"]
     assert [r["epoch"] for r in epochs] == list(range(6))
@@ -85,7 +86,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop_at", [2, 5, 8, 11])
+@pytest.mark.parametrize("stop_at", [1, 5, 8, 11])
 def test_a_stopped_run_goes_on_to_the_same_weights(tiny_market, tmp_path, stop_at):
     """Stopped at any step, within or between epochs, with a checkpoint after every step."""
     make_trainer(tiny_market, tmp_path / "whole").fit()
@@ -337,7 +338,7 @@ def kill_and_compare(recipe, root, tmp_path, *, delays, epochs=3):
     assert steps == list(range(1, len(steps) + 1))
 
 
-def wait_for(condition, process, seconds=60):
+def wait_for(condition, process, seconds=150):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "the run ended before it could be stopped"
