@@ -300,7 +300,7 @@ def test_twenty_kills_at_random_moments_change_nothing(tiny_recipe, tiny_market,
 
     rng = random.Random(0)
     kill_and_compare(
-        tiny_recipe, tiny_market, tmp_path, delays=[rng.uniform(0, 1.2) for _ in range(20)], epochs=40
+        tiny_recipe, tiny_market, tmp_path, delays=[rng.uniform(0, 1.2) for _ in range(20)], epochs=120
     )
 
 
