@@ -7,6 +7,7 @@ testing besides the defaults.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,13 +21,27 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "identity": [{"label_smoothing": 0.1, "bias": True}],
     "trihard": [{"margin": 1.0}, {"margin": None}, {"margin": 0.5, "normalize": False}],
     "msml": [{"margin": 0.0}, {"margin": 1.0}, {"margin": 0.5, "normalize": False}],
+    "contrastive": [{"margin": 0.4}, {"margin": 2.0, "normalize": False}],
+    "verification": [{"normalize": False}],
+    "triplet": [{"margin": 1.0}, {"margin": 0.5, "normalize": False}],
+    "quadruplet": [{"margin": 1.0, "second_margin": 0.7}, {"normalize": False}],
+    "p2s": [{"margin": 1.0}, {"margin": 0.5, "normalize": False}],
+    "hap2s": [
+        {"weighting": "polynomial"},
+        {"sigma": 0.1, "margin": 1.0, "detach_weights": True},
+        {"weighting": "polynomial", "alpha": 3.0, "normalize": False},
+    ],
+    "sn": [
+        {"num_neighbors": 3},
+        {"num_neighbors": 3, "squeeze": "nearest", "scale": 5.0, "squeeze_weight": 1.0},
+        {"num_neighbors": 4, "squeeze": "pair", "squeeze_weight": 1.0},
+        {"num_neighbors": 1, "scale": 2.0, "normalize": False},
+    ],
+    "sparsity": [{"norm": "l12", "groups": 3}, {"norm": "l12", "groups": 1}],
 }
 
-BATCH_LOSSES = [
-    name
-    for name in registry.names("loss")
-    if getattr(registry.get("loss", name), "reads", None) in ("classification", "metric")
-]
+WEIGHT_LOSSES = [name for name in registry.names("loss") if registry.get("loss", name).reads == "weight"]
+BATCH_LOSSES = [name for name in registry.names("loss") if name not in WEIGHT_LOSSES]
 
 CASES = [(name, options) for name in BATCH_LOSSES for options in [{}, *VARIANTS.get(name, [])]]
 
@@ -120,3 +135,134 @@ def msml(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
     if furthest is None or nearest == math.inf:
         return zero_of(embeddings)
     return hinge(furthest - nearest + loss.margin)
+
+
+def pairs_of(labels: list[int]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Positive and negative pairs, each once."""
+    pairs = list(itertools.combinations(range(len(labels)), 2))
+    same = [(i, j) for i, j in pairs if labels[i] == labels[j]]
+    return same, [pair for pair in pairs if pair not in same]
+
+
+def mean(terms: list[Tensor], embeddings: Tensor) -> Tensor:
+    return sum(terms) / len(terms) if terms else zero_of(embeddings)
+
+
+def contrastive(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
+    d = distance_table(loss, embeddings)
+    positives, negatives = pairs_of(labels.tolist())
+    terms = [d[i][j] ** 2 for i, j in positives]
+    terms += [hinge(loss.margin - d[i][j]) ** 2 for i, j in negatives]
+    return mean(terms, embeddings)
+
+
+def verification(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
+    d = distance_table(loss, embeddings)
+    positives, negatives = pairs_of(labels.tolist())
+    # The chance that the pair is one person.
+    same = {(i, j): torch.sigmoid(loss.offset - loss.scale * d[i][j] ** 2) for i, j in positives + negatives}
+    return mean([-same[pair].log() for pair in positives], embeddings) + mean(
+        [-(1 - same[pair]).log() for pair in negatives], embeddings
+    )
+
+
+def triplet(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
+    d, y = distance_table(loss, embeddings), labels.tolist()
+    terms = [
+        hinge(d[a][p] - d[a][n] + loss.margin)
+        for a in range(len(y))
+        for p in positives_of(a, y)
+        for n in negatives_of(a, y)
+    ]
+    return mean(terms, embeddings)
+
+
+def quadruplet(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
+    d, y = distance_table(loss, embeddings), labels.tolist()
+    positives, negatives = pairs_of(y)
+    terms = [
+        hinge(d[a][p] - d[c][n] + loss.second_margin)
+        for a, p in positives
+        for c, n in negatives
+        if y[a] not in (y[c], y[n])
+    ]
+    return triplet(loss, embeddings, labels) + mean(terms, embeddings)
+
+
+def p2s(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
+    d, y = distance_table(loss, embeddings), labels.tolist()
+    terms = []
+    for a in range(len(y)):
+        if positives_of(a, y) and negatives_of(a, y):
+            to_positives = sum(d[a][p] for p in positives_of(a, y)) / len(positives_of(a, y))
+            to_negatives = sum(d[a][n] for n in negatives_of(a, y)) / len(negatives_of(a, y))
+            terms.append(hinge(to_positives - to_negatives + loss.margin))
+    return mean(terms, embeddings)
+
+
+def hap2s(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
+    d, y = distance_table(loss, embeddings), labels.tolist()
+
+    def point_to_set(distances: list[Tensor], sign: int) -> Tensor:
+        seen = [x.detach() if loss.detach_weights else x for x in distances]
+        if loss.weighting == "exponential":
+            weights = [(sign * x / loss.sigma).exp() for x in seen]
+        else:
+            weights = [(x + 1) ** (loss.alpha if sign > 0 else -2 * loss.alpha) for x in seen]
+        return sum(w * x for w, x in zip(weights, distances, strict=True)) / sum(weights)
+
+    terms = []
+    for a in range(len(y)):
+        if positives_of(a, y) and negatives_of(a, y):
+            to_positives = point_to_set([d[a][p] for p in positives_of(a, y)], +1)
+            to_negatives = point_to_set([d[a][n] for n in negatives_of(a, y)], -1)
+            terms.append(hinge(to_positives - to_negatives + loss.margin))
+    return mean(terms, embeddings)
+
+
+def sn(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
+    terms = [
+        separation + loss.squeeze_weight * squeeze
+        for separation, squeeze in sn_terms(loss, distance_table(loss, embeddings), labels.tolist())
+    ]
+    return mean(terms, embeddings)
+
+
+def sn_terms(loss: nn.Module, d: list[list[Tensor]], y: list[int]) -> list[tuple[Tensor, Tensor]]:
+    terms = []
+    for i in range(len(y)):
+        if not (positives_of(i, y) and negatives_of(i, y)):
+            continue
+        rest = [j for j in range(len(y)) if j != i]
+        in_order = sorted(d[i][j].item() for j in rest)
+        bound = in_order[loss.num_neighbors] if len(rest) > loss.num_neighbors else math.inf
+        neighbors = [j for j in rest if d[i][j].item() < bound]
+        by_distance = sorted(positives_of(i, y), key=lambda j: d[i][j].item())
+        positives = [j for j in neighbors if y[j] == y[i]] or by_distance[:1]
+        negatives = [j for j in neighbors if y[j] != y[i]]
+        near = sum((-loss.scale * d[i][j]).exp() for j in positives)
+        separation = -(near / (near + sum((-loss.scale * d[i][j]).exp() for j in negatives))).log()
+        inside = [d[i][j] for j in positives]
+        if loss.squeeze == "nearest":
+            squeeze = min(inside)
+        elif loss.squeeze == "range":
+            squeeze = max(inside) - min(inside) if len(inside) > 1 else inside[0]
+        else:
+            nearest, furthest = by_distance[0], by_distance[-1]
+            squeeze = d[nearest][furthest] if nearest != furthest else d[i][i] * 0
+        terms.append((separation, squeeze))
+    return terms
+
+
+def sparsity(loss: nn.Module, weight: Tensor) -> Tensor:
+    num_outputs, num_inputs = weight.shape
+    if loss.norm == "l21":
+        return sum(
+            (sum(weight[o, i] ** 2 for o in range(num_outputs)) + 1e-12).sqrt() for i in range(num_inputs)
+        )
+    wide = num_inputs // loss.groups
+    return sum(
+        sum(weight[o, j * wide + i].abs() for i in range(wide)) ** 2
+        for o in range(num_outputs)
+        for j in range(loss.groups)
+    )

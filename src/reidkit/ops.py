@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,13 @@ from reidkit.errors import ConfigError, DataError
 
 SQUARED_DISTANCE_FLOOR = 1e-12
 """Floor under a squared distance, *inside* the root: its gradient is then 0 at d = 0, not infinite."""
+
+DISTANCE_FLOORS = {
+    dtype: torch.tensor(1e-12, dtype=dtype).sqrt().item() for dtype in (torch.float32, torch.float64)
+}
+
+SMALL_BATCH = 1024
+"""Images up to which chosen distances are computed at once: call overhead weighs more than memory."""
 
 COLLAPSE_SHARE = 0.05
 """A batch whose root mean square distance is below this share of the margin counts as collapsed."""
@@ -93,10 +100,19 @@ def check_number(
     name: str, value: object, *, low: float = 0.0, high: float = math.inf, also: str = ""
 ) -> None:
     """Raise :class:`ConfigError` unless ``low <= value < high``; ``also`` names what else is allowed."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (is_number and low <= value < high):  # type: ignore[operator]
+    if not (_is_number(value) and low <= value < high):  # type: ignore[operator]
         below = "" if high == math.inf else f" and below {high:g}"
         raise ConfigError(f"{name} is {value!r}; expected a finite number of at least {low:g}{below}{also}")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Raise :class:`ConfigError` unless ``value`` is finite and greater than 0."""
+    if not (_is_number(value) and 0 < value < math.inf):  # type: ignore[operator]
+        raise ConfigError(f"{name} is {value!r}; expected a finite number greater than 0")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def check_count(name: str, value: object, *, also: str = "") -> None:
@@ -119,19 +135,75 @@ def normalized(embeddings: Tensor) -> Tensor:
 
 
 def pairwise_distances(embeddings: Tensor) -> Tensor:
-    """Euclidean distances of all pairs, (N, D) -> (N, N), from one matrix product.
+    """Euclidean distances of all pairs, (N, D) -> (N, N), from one matrix product, and one more backward.
 
     In float32 the product form gives identical unit vectors distances up to 1e-3; where few pairs are
-    chosen, compute those again with :func:`distances_between`. The diagonal is set to the floor, 1e-6.
+    chosen, compute those again with :func:`distances_to`. The diagonal is set to the floor, 1e-6.
     """
-    squared_norms = embeddings.square().sum(dim=1)
-    squared = torch.addmm(squared_norms, embeddings, embeddings.T, alpha=-2).add_(squared_norms[:, None])
-    return squared.fill_diagonal_(0).clamp_min(SQUARED_DISTANCE_FLOOR).sqrt()
+    distances: Tensor = _PairwiseDistances.apply(embeddings)
+    return distances
+
+
+class _PairwiseDistances(torch.autograd.Function):
+    """Autograd's own backward pass would take two products: it does not know that the matrix is symmetric."""
+
+    @staticmethod
+    def forward(ctx: Any, embeddings: Tensor) -> Tensor:
+        squared_norms = embeddings.square().sum(dim=1)
+        squared = torch.addmm(squared_norms, embeddings, embeddings.T, alpha=-2).add_(squared_norms[:, None])
+        distances = squared.fill_diagonal_(0).clamp_min_(SQUARED_DISTANCE_FLOOR).sqrt_()
+        ctx.save_for_backward(embeddings, distances)
+        return distances
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # With w(i, j) = g(i, j) / d(i, j), the gradient of f(i) is the sum over j of
+        # (w(i, j) + w(j, i)) (f(i) - f(j)); a distance at the floor has none.
+        embeddings, distances = ctx.saved_tensors
+        weights = _over_distance(gradient, distances)
+        weights = weights + weights.T
+        return torch.addmm(weights.sum(dim=1, keepdim=True) * embeddings, weights, embeddings, alpha=-1)
+
+
+def _over_distance(gradient: Tensor, distances: Tensor) -> Tensor:
+    return (gradient / distances).masked_fill_(distances <= DISTANCE_FLOORS[distances.dtype], 0)
 
 
 def distances_between(first: Tensor, second: Tensor) -> Tensor:
     """Euclidean distance of matching rows, (..., D) and (..., D) -> (...). Exact where rows are equal."""
     return (first - second).square().sum(dim=-1).clamp_min(SQUARED_DISTANCE_FLOOR).sqrt()
+
+
+def distances_to(embeddings: Tensor, partners: Tensor) -> Tensor:
+    """Distances from each row to chosen rows, (N, D) and indices (N, k) -> (N, k). Exact at 0.
+
+    Holds neither N x k x D numbers nor, in the forward pass, N x N.
+    """
+    distances: Tensor = _DistancesTo.apply(embeddings, partners)
+    return distances
+
+
+class _DistancesTo(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, embeddings: Tensor, partners: Tensor) -> Tensor:
+        num_rows, dim = embeddings.shape
+        # As many columns at a time as make an N x N matrix; one at least, all where the batch is small.
+        num_columns = max(1, max(num_rows, SMALL_BATCH) ** 2 // max(num_rows * dim, 1))
+        differences = (
+            embeddings[:, None] - embeddings[columns] for columns in torch.split(partners, num_columns, dim=1)
+        )
+        norms = torch.cat([torch.linalg.vector_norm(d, dim=2) for d in differences], dim=1)  # (N, k)
+        distances = norms.clamp_min_(DISTANCE_FLOORS[norms.dtype])
+        ctx.save_for_backward(embeddings, partners, distances)
+        return distances
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        embeddings, partners, distances = ctx.saved_tensors
+        chosen = _over_distance(gradient, distances)  # (N, k)
+        weights = chosen.new_zeros(len(chosen), len(chosen)).scatter_add_(1, partners, chosen)
+        weights = weights + weights.T  # as in _PairwiseDistances
+        return torch.addmm(weights.sum(dim=1, keepdim=True) * embeddings, weights, embeddings, alpha=-1), None
 
 
 def positive_mask(labels: Tensor) -> Tensor:

@@ -17,16 +17,22 @@ from torch import Tensor, nn
 
 import reidkit.losses
 from reidkit import registry
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError, DataError, UnknownName
+from reidkit.losses.sn import separation
+from reidkit.losses.sparsity import share_of_small_groups
 from reidkit.ops import normalized, pairwise_distances, positive_mask
 
 sys.path.append(str(Path(__file__).parents[1]))
 from reference_losses import (
     BATCH_LOSSES,
     CASES,
+    VARIANTS,
+    WEIGHT_LOSSES,
     build,
     case_name,
+    distance_table,
     reference_of,
+    sn_terms,
     trihard_terms,
 )
 
@@ -109,7 +115,9 @@ def test_values_equal_the_reference_at_ties(case, kind):
     check_against_reference(case, embeddings.double().requires_grad_(), labels, gradients=False)
 
 
-@every_case
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if not c[1].get("detach_weights")], ids=case_name
+)  # the gradient of a loss with constant weights is not that of its value
 def test_gradients_are_those_of_the_value(case):
     loss = make(case).double()
     embeddings, labels = random_batch(HISTOGRAMS["ragged"], seed=3)
@@ -305,7 +313,7 @@ def test_repr_shows_every_option_and_builds_the_same_loss(case):
     assert all(getattr(loss, option) == value for option, value in options.items())
 
 
-@every_loss
+@pytest.mark.parametrize("name", registry.names("loss"))
 def test_is_documented_as_a_decision(name):
     text = inspect.getdoc(registry.get("loss", name))
     for part in ("L = ", "Use with:", "Pitfalls:", "See also:", "Args:", "Shapes:", "Raises:", ">>> "):
@@ -344,18 +352,18 @@ def test_msml_is_at_least_every_trihard_term(labels, seed, margin):
     assert msml(near, labels) >= trihard(near, labels) - 1e-7
 
 
-@pytest.mark.parametrize("name", ["trihard", "msml"])
+@pytest.mark.parametrize("name", ["trihard", "msml", "sn"])
 def test_chosen_distances_are_exact_where_the_product_form_is_not(name):
     """Every image twice, in float32: positives are at distance 0, of which the product makes up to 1e-3."""
     images = torch.randn(16, 128, generator=torch.Generator().manual_seed(0))
     embeddings, labels = normalized(images.repeat(2, 1)), torch.arange(16).repeat(2)
     assert pairwise_distances(embeddings)[positive_mask(labels)].max() > 1e-4
-    loss = make((name, {"margin": 2.0}))
+    loss = make((name, {} if name == "sn" else {"margin": 2.0}))
     exact = reference_of(name)(loss, embeddings.double(), labels)
     assert loss(embeddings, labels).item() == pytest.approx(exact.item(), abs=2e-6)
 
 
-@pytest.mark.parametrize("name", ["trihard", "msml"])
+@pytest.mark.parametrize("name", ["trihard", "msml", "triplet", "quadruplet", "p2s", "hap2s", "sn"])
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3], [0, 0, 0, 0]])
 def test_no_usable_anchor_gives_zero_and_zero_gradients(name, labels):
     value, (gradient,) = value_and_gradients(make(name), *random_batch(labels))
@@ -372,6 +380,156 @@ def test_msml_shares_the_gradient_at_ties():
     )
     assert value == 2  # |0 + 3| - 1
     assert gradient.flatten().tolist() == [1 + 0.5, -1 - 0.5, -0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        ({"sigma": 1e-4}, "trihard"),
+        ({"weighting": "polynomial", "alpha": 1e6}, "trihard"),
+        ({"sigma": 1e12}, "p2s"),
+        ({"weighting": "polynomial", "alpha": 0.0}, "p2s"),
+    ],
+)
+@pytest.mark.parametrize("labels", [HISTOGRAMS["balanced"], HISTOGRAMS["ragged"]])
+def test_hap2s_lies_between_its_limits(options, limit, labels):
+    embeddings, labels = random_batch(labels)
+    found = value_and_gradients(make(("hap2s", {"margin": 1.0, **options})), embeddings, labels)
+    expected = value_and_gradients(make((limit, {"margin": 1.0})), embeddings, labels)
+    assert_close(found, expected, tolerance=1e-7)
+
+
+def test_hap2s_says_what_is_wrong_with_its_options():
+    for option, value in [("sigma", 0.0), ("sigma", -1.0), ("sigma", math.nan)]:
+        with pytest.raises(ConfigError, match=f"{option} is {value!r}; expected a finite number greater"):
+            registry.build("loss", "hap2s", {option: value})
+    with pytest.raises(ConfigError, match="alpha is -1"):
+        registry.build("loss", "hap2s", {"alpha": -1})
+    with pytest.raises(UnknownName, match="weighting 'exponental'; did you mean 'exponential'"):
+        registry.build("loss", "hap2s", {"weighting": "exponental"})
+
+
+def test_sn_separation_does_not_change_when_all_distances_grow_alike():
+    embeddings, labels = random_batch(HISTOGRAMS["balanced"])
+    loss = make(("sn", {"num_neighbors": 4, "squeeze_weight": 0.0}))
+    table = distance_table(loss, embeddings)
+    shifted = [[d + 0.7 for d in row] for row in table]
+    for (before, _), (after, _) in zip(
+        sn_terms(loss, table, labels.tolist()), sn_terms(loss, shifted, labels.tolist()), strict=True
+    ):
+        assert_close(after, before)
+    distances = torch.rand(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    positive, negative = distances < 0.4, distances > 0.6
+    positive[:, 0], negative[:, 0] = True, False
+    assert_close(
+        separation(distances + 0.7, positive, negative, scale=50.0),
+        separation(distances, positive, negative, scale=50.0),
+    )
+
+
+def test_sn_says_what_is_wrong_with_its_options():
+    for options, message in [
+        ({"num_neighbors": 0}, "num_neighbors is 0; expected an integer of at least 1"),
+        ({"scale": 0.0}, "scale is 0.0; expected a finite number greater than 0"),
+        ({"squeeze_weight": -1.0}, "squeeze_weight is -1.0"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            registry.build("loss", "sn", options)
+    with pytest.raises(UnknownName, match="squeeze 'rang'; did you mean 'range'"):
+        registry.build("loss", "sn", {"squeeze": "rang"})
+
+
+def test_two_identities_have_triplets_and_no_quadruplets():
+    embeddings, labels = random_batch(HISTOGRAMS["two identities"])
+    quadruplets, triplets = make(("quadruplet", {"margin": 1.0})), make(("triplet", {"margin": 1.0}))
+    assert_close(
+        value_and_gradients(quadruplets, embeddings, labels),
+        value_and_gradients(triplets, embeddings, labels),
+    )
+
+
+def test_verification_learns_its_threshold():
+    """Positives at distance 1, negatives at distance 2: the decision moves between their squares."""
+    embeddings = torch.tensor([[0.0], [1.0], [3.0], [4.0]])
+    labels, loss = torch.tensor([0, 0, 1, 1]), reidkit.losses.VerificationLoss(normalize=False)
+    optimizer = torch.optim.SGD(loss.parameters(), lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss(embeddings, labels).backward()
+        optimizer.step()
+    assert 1 < (loss.offset / loss.scale).item() < 4
+    assert loss(embeddings, labels) < 0.1
+
+
+# --- losses of a layer's weights -----------------------------------------------------------------------
+
+every_weight_case = pytest.mark.parametrize(
+    "case", [(name, o) for name in WEIGHT_LOSSES for o in [{}, *VARIANTS.get(name, [])]], ids=case_name
+)
+
+
+@every_weight_case
+@pytest.mark.parametrize("kind", ["random", "zero", "a column of zeros", "huge"])
+def test_weight_losses_equal_their_loop_reference(case, kind):
+    weight = torch.randn(5, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight = {"random": weight, "zero": weight * 0, "huge": weight * 1e3}.get(kind, weight)
+    if kind == "a column of zeros":
+        weight[:, 3] = 0
+    weight.requires_grad_()
+    loss = registry.build("loss", *case)
+    value = loss(weight)
+    gradients = torch.autograd.grad(value, weight)
+    expected = reference_of(case[0])(loss, weight)
+    assert_close(value, expected)
+    if kind == "random":
+        assert_close(gradients, torch.autograd.grad(expected, weight))
+    assert gradients[0].isfinite().all()
+
+
+@every_weight_case
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_weight_losses_are_float32_or_more_and_finite(case, dtype):
+    weight = torch.randn(5, 12, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    loss = registry.build("loss", *case)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(weight)
+    assert value.dtype == torch.float32
+    assert_close(value, loss(weight.detach().float()))
+    value.backward()
+    assert weight.grad.isfinite().all()
+
+
+@every_weight_case
+def test_weight_losses_show_their_options_and_compile(case):
+    loss, factory = registry.build("loss", *case), registry.get("loss", case[0])
+    again = eval(f"factory({loss.extra_repr()})", {"factory": factory})
+    assert again.extra_repr() == loss.extra_repr()
+    assert not list(loss.parameters()) + list(loss.buffers())
+    weight = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+    assert_close(torch.compile(loss, fullgraph=True, backend="aot_eager")(weight), loss(weight), 1e-6)
+
+
+def test_sparsity_by_hand():
+    weight = torch.tensor([[3.0, 0.0, 1.0, -1.0], [4.0, 0.0, 0.0, 2.0]])
+    # Columns of length 5, 0, 1 and root 5.
+    assert reidkit.losses.StructuredSparsity("l21")(weight).item() == pytest.approx(6 + 5**0.5, abs=1e-5)
+    # Stripes of absolute sum 3, 2 and 4, 2.
+    assert reidkit.losses.StructuredSparsity("l12", groups=2)(weight).item() == 9 + 4 + 16 + 4
+    assert share_of_small_groups(weight, norm="l21") == 0.25
+    weight[0, :2] = 0
+    assert share_of_small_groups(weight, norm="l12", groups=2) == 0.25
+
+
+def test_sparsity_says_what_is_wrong():
+    loss = reidkit.losses.StructuredSparsity("l12", groups=4)
+    with pytest.raises(DataError, match="10 inputs cannot be cut into 4 equal stripes"):
+        loss(torch.zeros(3, 10))
+    with pytest.raises(DataError, match=r"shape \(3,\); expected floating-point \(out, in\)"):
+        loss(torch.zeros(3))
+    with pytest.raises(UnknownName, match="unknown norm 'l2'"):
+        reidkit.losses.StructuredSparsity("l2")
+    with pytest.raises(ConfigError, match="groups is 0"):
+        reidkit.losses.StructuredSparsity("l12", groups=0)
 
 
 def test_identity_loss_waits_for_its_sizes():

@@ -16,7 +16,9 @@ from reidkit.ops import (
     batch_statistics,
     check_count,
     check_number,
+    check_positive,
     distances_between,
+    distances_to,
     hardest_distances,
     hardest_partners,
     mean_over,
@@ -63,6 +65,28 @@ def test_distances_between_rows_are_exact_at_zero():
     embeddings = normalized(random_embeddings(8, dtype=torch.float32)).requires_grad_()
     distances = distances_between(embeddings, embeddings.detach().clone())
     assert distances.tolist() == pytest.approx([1e-6] * 8, rel=1e-6)
+    distances.sum().backward()
+    assert embeddings.grad.eq(0).all()
+
+
+@pytest.mark.parametrize(("num", "dim"), [(1, 3), (7, 4), (40, 600), (1500, 5)])
+def test_distances_to_chosen_rows_equal_those_of_matching_rows(num, dim):
+    embeddings = random_embeddings(num, dim=dim).requires_grad_()
+    partners = torch.randint(0, num, (num, 3), generator=torch.Generator().manual_seed(1))
+    distances, expected = (
+        distances_to(embeddings, partners),
+        distances_between(embeddings[:, None], embeddings[partners]),
+    )
+    torch.testing.assert_close(distances, expected, rtol=0, atol=1e-12)
+    weights = torch.randn(num, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    gradients = [torch.autograd.grad((d * weights).sum(), embeddings)[0] for d in (distances, expected)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
+
+
+def test_a_row_is_at_the_floor_from_itself_with_no_gradient():
+    embeddings = random_embeddings(3, dtype=torch.float32).requires_grad_()
+    distances = distances_to(embeddings, torch.arange(3)[:, None])
+    assert distances.tolist() == [[pytest.approx(1e-6)]] * 3
     distances.sum().backward()
     assert embeddings.grad.eq(0).all()
 
@@ -273,6 +297,15 @@ def test_numbers_out_of_range_are_named(value):
     assert str(error.value) == (
         f"sigma is {value!r}; expected a finite number of at least 0 and below 2, or nothing"
     )
+
+
+def test_positive_numbers_are_above_zero():
+    check_positive("sigma", 1e-9)
+    for value in (0, -1.0, math.inf, math.nan, "1", True):
+        with pytest.raises(
+            ConfigError, match=rf"sigma is {value!r}; expected a finite number greater than 0"
+        ):
+            check_positive("sigma", value)
 
 
 @pytest.mark.parametrize("value", [0, -3, 1.0, "2", True])

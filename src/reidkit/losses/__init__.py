@@ -11,8 +11,28 @@ You have identities to classify, as in every re-id set: start from ``IdentityLos
 that rank well: add ``BatchHardTripletLoss``, or ``MarginSampleMiningLoss`` for the hardest pairs only.
 """
 
+from reidkit.losses.contrastive import ContrastiveLoss
+from reidkit.losses.hap2s import HardAwarePointToSetLoss
 from reidkit.losses.identity import IdentityLoss
 from reidkit.losses.msml import MarginSampleMiningLoss
+from reidkit.losses.p2s import PointToSetTripletLoss
+from reidkit.losses.quadruplet import QuadrupletLoss
+from reidkit.losses.sn import SupportNeighborLoss
+from reidkit.losses.sparsity import StructuredSparsity
 from reidkit.losses.trihard import BatchHardTripletLoss
+from reidkit.losses.triplet import TripletLoss
+from reidkit.losses.verification import VerificationLoss
 
-__all__ = ["BatchHardTripletLoss", "IdentityLoss", "MarginSampleMiningLoss"]
+__all__ = [
+    "BatchHardTripletLoss",
+    "ContrastiveLoss",
+    "HardAwarePointToSetLoss",
+    "IdentityLoss",
+    "MarginSampleMiningLoss",
+    "PointToSetTripletLoss",
+    "QuadrupletLoss",
+    "StructuredSparsity",
+    "SupportNeighborLoss",
+    "TripletLoss",
+    "VerificationLoss",
+]

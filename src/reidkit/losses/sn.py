@@ -1,0 +1,188 @@
+"""SN, support neighbor loss."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from reidkit.errors import UnknownName
+from reidkit.ops import (
+    check_count,
+    check_number,
+    check_positive,
+    distances_between,
+    distances_to,
+    full_precision,
+    mean_over,
+    negative_mask,
+    normalized,
+    pairwise_distances,
+    positive_mask,
+)
+from reidkit.registry import register
+
+Squeeze = Literal["range", "nearest", "pair"]
+SQUEEZES = ("range", "nearest", "pair")
+
+
+@register("loss", "sn")
+class SupportNeighborLoss(nn.Module):
+    """Support neighbor loss: each anchor's neighbours of its identity against those of all others.
+
+    Li, Ding, Li, Zhang, Fu, ACM MM 2018, SN (arXiv 1808.06030), mechanics from the authors' code. Of the
+    anchor's nearest ``num_neighbors`` images, P are those of its identity (its nearest positive where
+    there is none), Q those of others::
+
+        separation = -log( sum over P of exp(-scale d)  /  sum over P and Q of exp(-scale d) )
+        squeeze    = max over P of d  -  min over P of d
+        L = mean over anchors of  separation  +  squeeze_weight * squeeze
+
+    ``d`` is the Euclidean distance. Neighbours are nearer than the (num_neighbors + 1)-th; in a smaller
+    batch all images are. The separation does not change when a constant is added to all distances.
+    Anchors without a positive or without a negative are left out.
+
+    Use with: batches of P identities x K images larger than ``num_neighbors``, alone, as in the paper:
+    there is no margin to choose.
+
+    Pitfalls: ``scale`` goes with unit embeddings; without normalisation a distance of 1 already gives
+    exp(-50). With K above ``num_neighbors`` the neighbours may all be positives, and nothing is pushed.
+
+    See also: :class:`BatchHardTripletLoss`, one neighbour of each kind; with ``squeeze_weight=0`` this is
+    the KNN-softmax loss.
+
+    Args:
+        num_neighbors: k, how many neighbours make up the two support sets.
+        scale: of the distances in the exponent.
+        squeeze_weight: of the squeeze term.
+        squeeze: "range", above (the one distance where P holds one image); "nearest", the smallest distance
+            in P, which the released code computes; "pair", the distance between the nearest and the
+            furthest of *all* the anchor's positives, which the abstract describes (0 for one positive).
+        normalize: scale embeddings to unit length first, so that distances lie in [0, 2].
+
+    Shapes: embeddings (N, D), labels (N,) integers; returns a scalar, float32 or float64; 0 if no anchor
+    has both partners.
+
+    Raises:
+        UnknownName: another squeeze.
+        ConfigError: num_neighbors below 1, scale not greater than 0, a negative squeeze_weight.
+        DataError: embeddings and labels that do not make a batch.
+
+    >>> import torch
+    >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [3.5]])
+    >>> loss = SupportNeighborLoss(scale=1.0, normalize=False)
+    >>> loss(embeddings, torch.tensor([0, 0, 1, 1]))
+    tensor(0.3493)
+    """
+
+    reads: ClassVar[str] = "metric"
+
+    def __init__(
+        self,
+        num_neighbors: int = 10,
+        scale: float = 50.0,
+        squeeze_weight: float = 0.1,
+        squeeze: Squeeze = "range",
+        *,
+        normalize: bool = True,
+    ) -> None:
+        super().__init__()
+        check_count("num_neighbors", num_neighbors)
+        check_positive("scale", scale)
+        check_number("squeeze_weight", squeeze_weight)
+        if squeeze not in SQUEEZES:
+            raise UnknownName("squeeze", squeeze, SQUEEZES)
+        self.num_neighbors = num_neighbors
+        self.scale = scale
+        self.squeeze_weight = squeeze_weight
+        self.squeeze = squeeze
+        self.normalize = normalize
+
+    @full_precision
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        if self.normalize:
+            embeddings = normalized(embeddings)
+        rough = pairwise_distances(embeddings.detach())
+        mined = mine_support(rough, labels, num_neighbors=self.num_neighbors)
+        # Computed again: exact at 0, and N x k distances in the backward pass.
+        distances = distances_to(embeddings, torch.cat((mined.neighbors, mined.nearest_positive), dim=1))
+        positive, negative = support_sets(distances, mined)
+        if self.squeeze == "pair":
+            ends = embeddings[mined.nearest_positive[:, 0]], embeddings[mined.furthest_positive]
+            spread = torch.where(mined.num_positives > 1, distances_between(*ends), 0.0)
+        else:
+            spread = squeeze(distances, positive, kind=self.squeeze)
+        terms = separation(distances, positive, negative, scale=self.scale) + self.squeeze_weight * spread
+        return mean_over(terms, mined.usable)
+
+    def extra_repr(self) -> str:
+        return (
+            f"num_neighbors={self.num_neighbors}, scale={self.scale}, squeeze_weight={self.squeeze_weight}, "
+            f"squeeze={self.squeeze!r}, normalize={self.normalize}"
+        )
+
+
+class Support(NamedTuple):
+    """Batch indices of the images that may be in the support sets of each anchor.
+
+    ``neighbors`` (N, k + 1), nearest first, (N, N - 1) in a smaller batch; ``nearest_positive`` (N, 1) and
+    ``furthest_positive`` (N,), without meaning where an anchor has no positive; ``same`` whether each
+    neighbour is a positive; ``bounded`` whether the last neighbour is only the bound of the others;
+    ``num_positives`` and ``usable`` (N,).
+    """
+
+    neighbors: Tensor
+    nearest_positive: Tensor
+    furthest_positive: Tensor
+    same: Tensor
+    bounded: bool
+    num_positives: Tensor
+    usable: Tensor
+
+
+def mine_support(distances: Tensor, labels: Tensor, *, num_neighbors: int) -> Support:
+    """Candidates from all distances, (N, N) without a graph, and (N,), N >= 1."""
+    positive = positive_mask(labels)
+    others = distances.clone().fill_diagonal_(math.inf)
+    neighbors = others.topk(min(num_neighbors + 1, len(labels) - 1), dim=1, largest=False).indices
+    return Support(
+        neighbors=neighbors,
+        nearest_positive=others.masked_fill(~positive, math.inf).argmin(dim=1, keepdim=True),
+        furthest_positive=others.masked_fill(~positive, -math.inf).argmax(dim=1),
+        same=labels[neighbors] == labels[:, None],
+        bounded=len(labels) - 1 > num_neighbors,
+        num_positives=positive.sum(dim=1),
+        usable=positive.any(dim=1) & negative_mask(labels).any(dim=1),
+    )
+
+
+def support_sets(distances: Tensor, mined: Support) -> tuple[Tensor, Tensor]:
+    """Masks P and Q over distances (N, k + 2) to the neighbours and, last, to the nearest positive."""
+    to_neighbors = distances.detach()[:, :-1]
+    near = torch.ones_like(mined.same)
+    if mined.bounded:
+        near = to_neighbors < to_neighbors.amax(dim=1, keepdim=True)
+    positive, negative = near & mined.same, near & ~mined.same
+    none = ~positive.any(dim=1, keepdim=True)  # (N, 1): the nearest positive stands in
+    return torch.cat((positive, none), dim=1), torch.cat((negative, torch.zeros_like(none)), dim=1)
+
+
+def separation(distances: Tensor, positive: Tensor, negative: Tensor, *, scale: float) -> Tensor:
+    """``-log(sum over P / sum over P and Q)`` of ``exp(-scale d)``: (N, c) and two masks -> (N,).
+
+    As a difference of log-sum-exps, which neither overflow nor vanish.
+    """
+    logits = -scale * distances
+    over_both = logits.masked_fill(~(positive | negative), -math.inf).logsumexp(dim=1)
+    return over_both - logits.masked_fill(~positive, -math.inf).logsumexp(dim=1)
+
+
+def squeeze(distances: Tensor, positive: Tensor, *, kind: Squeeze) -> Tensor:
+    """The squeeze term of the two kinds that read P alone: (N, c) and its mask -> (N,)."""
+    nearest = distances.masked_fill(~positive, math.inf).amin(dim=1)
+    if kind == "nearest":
+        return nearest
+    furthest = distances.masked_fill(~positive, -math.inf).amax(dim=1)
+    return torch.where(positive.sum(dim=1) > 1, furthest - nearest, furthest)

@@ -1,0 +1,71 @@
+"""Triplet loss over all valid triplets of the batch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from reidkit.ops import check_number, full_precision, normalized, pairwise_distances
+from reidkit.registry import register
+from reidkit.tuples import active_triplets, mean_hinge
+
+
+@register("loss", "triplet")
+class TripletLoss(nn.Module):
+    """Triplet loss, the mean over all valid triplets of the batch.
+
+    Eq. 1 in Xiao et al. 2017 (MSML, arXiv 1710.00478)::
+
+        L = mean over triplets (a, p, n) of [ d(a, p) - d(a, n) + margin ]+
+
+    ``d`` is the Euclidean distance; p shares the identity of a, n does not. The mean counts triplets that
+    meet the margin as 0. No triplet is ever built: sorting finds how many of them each distance is active
+    in, O(N^2 log N) time and O(N^2) memory.
+
+    Use with: batches of P identities x K images where hard mining is too harsh: many wrong labels, the
+    first epochs from scratch.
+
+    Pitfalls: nearly all triplets meet the margin after a while, and the mean goes to 0 while hard ones
+    remain. Images of large identities stand in many more triplets than others.
+
+    See also: :class:`BatchHardTripletLoss`, the hardest triplet of each anchor; :class:`QuadrupletLoss`.
+
+    Args:
+        margin: distance that negatives must keep beyond positives.
+        normalize: scale embeddings to unit length first, so that distances lie in [0, 2].
+
+    Shapes: embeddings (N, D), labels (N,) integers; returns a scalar, float32 or float64; 0 if there is no
+    triplet.
+
+    Raises:
+        ConfigError: a negative margin.
+        DataError: embeddings and labels that do not make a batch.
+
+    >>> import torch
+    >>> embeddings = torch.tensor([[0.0], [1.0], [3.0], [3.5]])
+    >>> TripletLoss(margin=2.0, normalize=False)(embeddings, torch.tensor([0, 0, 1, 1]))
+    tensor(0.2500)
+    """
+
+    reads: ClassVar[str] = "metric"
+
+    def __init__(self, margin: float = 0.3, *, normalize: bool = True) -> None:
+        super().__init__()
+        check_number("margin", margin)
+        self.margin = margin
+        self.normalize = normalize
+
+    @full_precision
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        if self.normalize:
+            embeddings = normalized(embeddings)
+        return triplet(pairwise_distances(embeddings), labels, margin=self.margin)
+
+    def extra_repr(self) -> str:
+        return f"margin={self.margin}, normalize={self.normalize}"
+
+
+def triplet(distances: Tensor, labels: Tensor, *, margin: float) -> Tensor:
+    """The loss from all distances, (N, N) and (N,)."""
+    return mean_hinge(distances, active_triplets(distances, labels, margin=margin), margin=margin)
