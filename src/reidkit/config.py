@@ -75,7 +75,7 @@ class LossConfig:
 
     kind: str = _key("", "registered name or module:Class; the table's own name if left out")
     weight: NonNegativeFloat = _key(1.0, "factor of this term in the sum")
-    feature: str | None = _key(None, "feature of the model it reads; its usual one if left out")
+    feature: str | None = _key(None, "feature of the model it reads, its usual one if left out; or the weights, for sparsity")
     from_epoch: NonNegativeInt = _key(0, "first epoch (from 0) in which it counts")
     until_epoch: PositiveInt | None = _key(None, "first epoch in which it counts no longer")
     options: Table = _key({}, "")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from reidkit import distributed
 from reidkit.errors import ConfigError, did_you_mean
 from reidkit.models import Embedder
+from reidkit.ops import at_least_float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +21,10 @@ class Objective:
 
     Args:
         loss: ``loss(embeddings (N, D), labels (N,)) -> scalar``; a pytorch-metric-learning loss will do.
+            One whose ``reads`` is "weight" is called as ``loss(weight)``.
         weight: factor in the sum.
         feature: feature of the model that it reads; None is the model's usual one for this kind of loss.
+            For a loss of weights, the parameter's name: "local_feature.weight".
         from_epoch, until_epoch: epochs (from 0) in which it counts; until is exclusive.
         name: what it is called in logs; the class's name if left out.
     """
@@ -59,14 +63,20 @@ class Step(nn.Module):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Returns the unweighted terms by name, and the gathered features that were read."""
         features = self.model(images)
-        read = {feature_of(self.model, o) for o in self.objectives if o.counts_in(epoch)}
+        counting = [o for o in self.objectives if o.counts_in(epoch)]
+        read = {feature_of(self.model, o) for o in counting if reads(o.loss) != "weight"}
         gathered = {name: distributed.gather_with_gradient(features[name]) for name in sorted(read)}
-        terms = {
-            name_of(o): o.loss(gathered[feature_of(self.model, o)], labels)
-            for o in self.objectives
-            if o.counts_in(epoch)
-        }
+        # Losses from elsewhere would be computed in bfloat16, too.
+        with torch.autocast(images.device.type, enabled=False):
+            embeddings = {name: at_least_float32(feature) for name, feature in gathered.items()}
+            terms = {name_of(o): self._term(o, embeddings, labels) for o in counting}
         return terms, gathered
+
+    def _term(self, objective: Objective, embeddings: dict[str, Tensor], labels: Tensor) -> Tensor:
+        name = feature_of(self.model, objective)
+        if reads(objective.loss) == "weight":
+            return cast(Tensor, objective.loss(self.model.get_parameter(name)))
+        return cast(Tensor, objective.loss(embeddings[name], labels))
 
 
 def check_objectives(objectives: Sequence[Objective], model: Embedder, *, num_epochs: int) -> None:
@@ -80,24 +90,31 @@ def check_objectives(objectives: Sequence[Objective], model: Embedder, *, num_ep
         for epoch in range(num_epochs)
         if not any(objective.counts_in(epoch) for objective in objectives)
     ][:1]
-    known = model.features
-    problems += [
-        f"loss {name_of(o)!r} reads feature {o.feature!r}, which the model does not give;"
-        f"{did_you_mean(o.feature, known)} It gives: {', '.join(known)}"
-        for o in objectives
-        if o.feature is not None and o.feature not in known
-    ]
+    for o in objectives:
+        if reads(o.loss) == "weight":
+            what, known = "weights", [n for n, p in model.named_parameters() if p.ndim == 2]
+        else:
+            what, known = "feature", list(model.features)
+        if o.feature is None and what == "weights":
+            problems.append(
+                f"loss {name_of(o)!r} reads the weights of a layer; say which by feature: {', '.join(known)}"
+            )
+        elif o.feature is not None and o.feature not in known:
+            problems.append(
+                f"loss {name_of(o)!r} reads {what} {o.feature!r}, which the model does not give;"
+                f"{did_you_mean(o.feature, known)} It gives: {', '.join(known)}"
+            )
     if problems:
         raise ConfigError(problems)
 
 
 def reads(loss: nn.Module) -> str:
-    """What a loss reads: "classification" or "metric". Losses from elsewhere are metric losses."""
+    """What a loss reads: "classification", "metric" or "weight". Losses from elsewhere are metric losses."""
     return str(getattr(loss, "reads", "metric"))
 
 
 def feature_of(model: Embedder, objective: Objective) -> str:
-    """Name of the feature that an objective reads."""
+    """Name of the feature, or of the weights, that an objective reads."""
     if objective.feature is not None:
         return objective.feature
     return model.classification_feature if reads(objective.loss) == "classification" else model.metric_feature

@@ -365,7 +365,7 @@ def batch_statistics(
         margin_violation_share=_mean(violating[usable].float()),
         intra_identity_variance=intra,
         inter_identity_variance=inter,
-        collapsed=bool(has_negative.any()) and root_mean_square_distance < COLLAPSE_SHARE * (margin or 1.0),
+        collapsed=bool(has_negative.any() and root_mean_square_distance < COLLAPSE_SHARE * (margin or 1.0)),
     )
 
 

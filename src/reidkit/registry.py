@@ -91,7 +91,7 @@ def option_problems(
     The first ``num_positional`` parameters are given by the caller and are not options. ``also_known``
     are names to suggest besides the component's own.
     """
-    parameters = list(inspect.signature(factory).parameters.values())[num_positional:]
+    parameters = _parameters(factory)[num_positional:]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return []
     known = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
@@ -104,6 +104,24 @@ def option_problems(
     required = [p.name for p in parameters if p.default is p.empty and p.name in known]
     problems += [f"{where} needs the option {name!r}" for name in required if name not in options]
     return problems
+
+
+def _parameters(factory: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Parameters of a factory, with those that a class hands on to its parents as ``**options``."""
+    parameters = list(inspect.signature(factory).parameters.values())
+    parents = factory.__mro__[1:-1] if isinstance(factory, type) else ()
+    for parent in parents:
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters) or parent.__module__.startswith("torch."):
+            break
+        parameters = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+        names = {p.name for p in parameters}
+        handed_on = [p for p in inspect.signature(parent).parameters.values() if p.name not in names]
+        # What a parent must have, the class gives it by itself.
+        parameters += [p for p in handed_on if p.default is not p.empty or p.kind is p.VAR_KEYWORD]
+    # torch.nn.Module takes anything, and refuses all of it.
+    if isinstance(factory, type) and any(parent.__module__.startswith("torch.") for parent in parents):
+        parameters = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return parameters
 
 
 def defaults(factory: Callable[..., Any]) -> dict[str, Any]:

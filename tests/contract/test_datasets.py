@@ -3,46 +3,30 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from reidkit import registry
 from reidkit.datasets import load_dataset
-from reidkit.errors import DataError
+from reidkit.errors import ConfigError, DataError
+from reidkit.images import is_image, load_image
 from reidkit.types import JUNK, Dataset
 
-MARKET_NAMES = [
-    *(
-        f"bounding_box_train/{identity:04}_c{camera}s1_000001_00.jpg"
-        for identity in (2, 7)
-        for camera in (1, 2)
-    ),
-    "query/0009_c1s1_000001_00.jpg",
-    "bounding_box_test/0009_c2s1_000001_00.jpg",
-    "bounding_box_test/-1_c2s1_000001_00.jpg",
-]
-FOLDER_NAMES = [
-    "train/ben/2.jpg",
-    "train/ben/10.jpg",
-    "train/anna/1.jpg",
-    "query/cleo/1.jpg",
-    "test/cleo/2.jpg",
-]
+sys.path.append(str(Path(__file__).parents[1]))
+from dataset_writers import WRITERS
 
-TREES = {
-    "market1501": MARKET_NAMES,
-    "synthetic": MARKET_NAMES,
-    "folder": FOLDER_NAMES,
-    "table": FOLDER_NAMES,
-}
+PROTOCOLS = {"market1501", "single_gallery_shot", "recall", "tracklets"}
+COUNTED = {"images", "identities", "junk", "distractors", "tracklets"}
+ONES_OWN = {"folder", "table", "synthetic"}
+DOCUMENTS = Path(__file__).parents[2] / "docs/datasets"
 
 
 @pytest.fixture(params=registry.names("dataset"))
 def name(request: pytest.FixtureRequest) -> str:
-    if request.param not in TREES:
-        pytest.fail(f"data set {request.param!r} has no small tree in this test; add one to TREES")
+    if request.param not in WRITERS:
+        pytest.fail(f"data set {request.param!r} has no small tree; add one to dataset_writers.WRITERS")
     return str(request.param)
 
 
@@ -50,12 +34,8 @@ def name(request: pytest.FixtureRequest) -> str:
 def root(name: str, tmp_path: Path) -> Path:
     """A small data set of the layout, in its own folder."""
     root = tmp_path / "set"
-    for path in TREES[name]:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 16)).save(root / path)
-    if name == "table":
-        rows = (f"{path},{path.split('/')[1]},{path.split('/')[0]}" for path in TREES[name])
-        (root / "samples.csv").write_text("\n".join(["path,identity,split", *rows]))
+    root.mkdir()
+    WRITERS[name](root)
     return root
 
 
@@ -77,13 +57,17 @@ def test_it_takes_a_root_and_keyword_options_and_is_documented(name: str) -> Non
 
 def test_every_image_has_its_place(name: str, data: Dataset, root: Path) -> None:
     assert data.name == name
-    assert {*data.splits} >= {"train", "query", "gallery"}
-    paths = [sample.path for split in data.splits.values() for sample in split]
-    assert sorted(paths) == sorted(root / path for path in TREES[name])
+    assert {*data.splits} >= {"train", "query"}
+    assert bool(data.gallery) == (data.protocol != "recall")
+    paths = {sample.path for split in data.splits.values() for sample in split}
+    assert paths == {path for path in root.rglob("*") if path.is_file() and is_image(path)}
+    assert not any(is_image(path) for path in data.skipped)
     for split in data.splits.values():
         assert [sample.index for sample in split] == list(range(len(split)))
         texts = [sample.path.as_posix() for sample in split]
         assert texts == sorted(texts)
+        assert len({(sample.path, sample.box) for sample in split}) == len(split)
+        assert all(load_image(sample.path, box=sample.box).size for sample in split[:3])
 
 
 def test_labels_are_integers(data: Dataset) -> None:
@@ -93,11 +77,89 @@ def test_labels_are_integers(data: Dataset) -> None:
     assert all(sample.dataset == data.name for sample in samples)
     if not data.has_cameras:
         assert {sample.camera for sample in samples} == {0}
-    assert data.num_identities == 2
+    assert data.num_identities >= 2
+    assert {s.identity for s in data.train}.isdisjoint(s.identity for s in data.query + data.gallery)
+
+
+def test_the_protocol_can_be_followed(data: Dataset) -> None:
+    assert data.protocol in PROTOCOLS
+    assert data.camera_filter in ("same_identity", "other_cameras", "none")
+    assert data.has_cameras or data.camera_filter == "none"
+    if data.protocol == "tracklets":
+        assert all(type(sample.tracklet) is int for sample in data.query + data.gallery)
+    for split in (data.train, data.query, data.gallery):
+        labels: dict[int | None, set[tuple[int, int]]] = {}
+        for sample in split:
+            labels.setdefault(sample.tracklet, set()).add((sample.identity, sample.camera))
+        assert all(len(seen) == 1 for tracklet, seen in labels.items() if tracklet is not None)
+    if data.galleries is not None:
+        assert len(data.galleries) == len(data.query)
+        assert all(list(chosen) == sorted({*chosen}) for chosen in data.galleries)
+        assert {index for chosen in data.galleries for index in chosen} == set(range(len(data.gallery)))
+
+
+def test_queries_find_somebody(data: Dataset) -> None:
+    searched = data.gallery or data.query
+    for query in data.query:
+        own = searched if data.galleries is None else [searched[i] for i in data.galleries[query.index]]
+        found = [
+            s for s in own if s.identity == query.identity and (s.path, s.box) != (query.path, query.box)
+        ]
+        if data.camera_filter != "none":
+            found = [sample for sample in found if sample.camera != query.camera]
+        assert found, query
+
+
+def test_all_splits_load_and_one_more_is_refused(name: str, root: Path, data: Dataset) -> None:
+    layout = registry.get("dataset", name)
+    if data.num_splits == 1:
+        assert data.name in ONES_OWN or "split" not in inspect.signature(layout).parameters or data.split_name
+        return
+    splits = [layout(root, split=split) for split in range(data.num_splits)]
+    assert splits[0] == data
+    assert len({other.split_name for other in splits}) == data.num_splits
+    assert len({tuple(s.path for s in other.query) for other in splits}) > 1
+    for split in (-1, data.num_splits):
+        with pytest.raises(ConfigError, match=rf"split = {split} is outside 0\.\.{data.num_splits - 1}"):
+            layout(root, split=split)
+
+
+def test_published_counts_name_parts_and_what_is_counted(data: Dataset) -> None:
+    assert bool(data.published) == (data.name not in ONES_OWN)
+    for part, counts in data.published.items():
+        assert part in data.splits
+        assert counts
+        assert counts.keys() <= COUNTED
+        assert all(type(count) is int for count in counts.values())
+
+
+def test_published_counts_stand_in_the_documentation(data: Dataset) -> None:
+    if data.name in ONES_OWN:
+        return
+    page = (DOCUMENTS / f"{data.name}.md").read_text(encoding="utf-8")
+    layout = registry.get("dataset", data.name)
+    for text in (page, inspect.getdoc(layout) or ""):
+        for part, counts in data.published.items():
+            for what, count in counts.items():
+                if (part, what) in (("query", "identities"), ("gallery", "identities")):
+                    continue  # the same persons, told once
+                assert f"{count:,}" in text, (part, what)
+    for option in list(inspect.signature(layout).parameters)[1:]:
+        assert f"`{option}=" in page, option
 
 
 def test_reading_twice_gives_the_same(name: str, data: Dataset, root: Path) -> None:
     assert load_dataset(name, str(root)) == data
+
+
+def test_strangers_are_listed_and_change_nothing(name: str, data: Dataset, root: Path) -> None:
+    if name == "table":
+        return  # it reads what its rows name and looks at nothing else
+    folder = data.query[0].path.parent
+    (folder / "Thumbs.db").touch()
+    again = registry.get("dataset", name)(root)
+    assert folder / "Thumbs.db" in again.skipped
+    assert again.splits == data.splits
 
 
 def test_a_missing_folder_is_named(name: str, tmp_path: Path) -> None:

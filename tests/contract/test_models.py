@@ -4,30 +4,57 @@ import inspect
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 import reidkit as rk
 from reidkit import registry
 from reidkit.errors import ConfigError, UnknownName
+from reidkit.export import to_onnx
 
-MODELS = [*(name for name in registry.names("model") if name != "timm"), "timm:test_resnet", "timm:test_vit"]
-SIZES = {"timm:test_vit": (160, 160)}  # a ViT is built for one size
+HEIGHT, WIDTH = 64, 32
+TRANSFORMER = {"image_size": [HEIGHT, WIDTH]}
+MODELS = {name: {} for name in registry.names("model") if name != "timm"} | {
+    "timm:test_resnet": {},
+    "timm:test_vit": TRANSFORMER,
+    "timm:swin_tiny_patch4_window7_224": TRANSFORMER,
+    "timm:convnext_atto": {},
+    "timm:mobilenetv3_small_050": {},
+}
+# The same layers as another one that is exported in every run, in other numbers.
+LARGER = {"resnet34", "resnet50", "resnet101", "osnet_x0_5", "osnet_x0_75", "osnet_x1_0", "osnet_ibn_x1_0"}
 
 
-def images(name, count=3):
-    height, width = SIZES.get(name, (96, 48))
-    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+def images(count=3):
+    """People, roughly: patches of colour and a little noise."""
+    generator = torch.Generator().manual_seed(0)
+    patches = F.interpolate(torch.randn(count, 3, 8, 4, generator=generator), (HEIGHT, WIDTH))
+    return patches + 0.1 * torch.randn(count, 3, HEIGHT, WIDTH, generator=generator)
+
+
+def awaken(model):
+    """Let every layer count: some start as zero, and batch norm starts with statistics of nothing."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = None
+            if not module.weight.any():
+                nn.init.constant_(module.weight, 0.2)
+    with torch.no_grad():
+        model.train()(images(16))
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def named_model(request):
     torch.manual_seed(0)
-    return request.param, rk.build_model(request.param)
+    model = rk.build_model(request.param, **MODELS[request.param])
+    awaken(model)
+    return request.param, model
 
 
 def test_features_have_the_promised_names_and_widths_in_training_and_in_use(named_model):
-    name, model = named_model
+    _, model = named_model
     for training in (True, False):
-        features = model.train(training)(images(name))
+        features = model.train(training)(images())
         assert {key: value.shape for key, value in features.items()} == {
             key: (3, width) for key, width in model.features.items()
         }
@@ -37,9 +64,9 @@ def test_features_have_the_promised_names_and_widths_in_training_and_in_use(name
 
 
 def test_embeddings_are_unit_float32_and_do_not_depend_on_the_batch(named_model):
-    name, model = named_model
+    _, model = named_model
     model.eval()
-    batch = images(name)
+    batch = images()
     with torch.inference_mode():
         embeddings = model.embed(batch)
         assert embeddings.shape == (3, model.embedding_dim)
@@ -52,24 +79,67 @@ def test_embeddings_are_unit_float32_and_do_not_depend_on_the_batch(named_model)
         )
 
 
-def test_bfloat16_gives_nearly_the_same_embedding(named_model):
-    name, model = named_model
-    model.eval()
+@pytest.mark.parametrize("name", MODELS)
+def test_bfloat16_gives_nearly_the_same_embedding(name):
+    torch.manual_seed(0)
+    model = rk.build_model(name, **MODELS[name]).eval()
+    assert cosine_in_bfloat16(model) > 0.999
+
+
+def test_bfloat16_gives_nearly_the_same_embedding_when_people_are_told_apart():
+    torch.manual_seed(0)
+    model = rk.build_model("resnet18")
+    loss = rk.losses.IdentityLoss(8, model.features["neck"])
+    optimizer = torch.optim.Adam([*model.parameters(), *loss.parameters()], 1e-3)
+    people, labels = images(8), torch.arange(8).repeat_interleave(2)
+    for _ in range(12):
+        value = loss(model(people[labels] + 0.2 * torch.randn(16, 3, HEIGHT, WIDTH))["neck"], labels)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    awaken(model)
     with torch.inference_mode():
-        exact = model.embed(images(name))
+        embeddings = model.eval().embed(people)
+    assert (embeddings @ embeddings.T).fill_diagonal_(0).max() < 0.7
+    assert cosine_in_bfloat16(model) > 0.999
+
+
+def cosine_in_bfloat16(model):
+    with torch.inference_mode():
+        exact = model.embed(images())
         with torch.autocast("cpu", torch.bfloat16):
-            rough = model.embed(images(name))
+            rough = model.embed(images())
     assert rough.dtype == torch.float32
-    assert (exact * rough).sum(dim=1).min() > 0.999
+    return (exact * rough).sum(dim=1).min()
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGER else ()) for name in MODELS]
+)
+def test_onnx_gives_the_same_embedding(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    model = rk.build_model(name, **MODELS[name])
+    awaken(model)
+    file = to_onnx(rk.Encoder(model, height=HEIGHT, width=WIDTH), tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    pixels = (80 * images(5) + 128).clamp(0, 255)
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (model.mean, model.std))
+    with torch.inference_mode():
+        expected = model.eval().embed((pixels / 255 - mean) / std)
+    for batch in (pixels, pixels[:1]):
+        embeddings = torch.from_numpy(session.run(["embeddings"], {"images": batch.numpy()})[0])
+        assert (embeddings * expected[: len(batch)]).sum(dim=1).min() > 0.9999
+    assert (expected @ expected.T).fill_diagonal_(0).max() < 0.9, "other images have other embeddings"
 
 
 def test_the_description_builds_an_equal_model(named_model):
-    name, model = named_model
+    _, model = named_model
     description = dict(model.description)
     again = rk.build_model(description.pop("name"), **description)
     again.load_state_dict(model.state_dict())
     with torch.inference_mode():
-        assert torch.equal(again.eval().embed(images(name)), model.eval().embed(images(name)))
+        assert torch.equal(again.eval().embed(images()), model.eval().embed(images()))
 
 
 @pytest.mark.parametrize("name", registry.names("model"))
@@ -78,13 +148,31 @@ def test_constructors_are_documented(name):
     assert inspect.getdoc(getattr(constructor, "func", constructor))
 
 
+def test_small_images_are_refused_and_the_smallest_are_not(named_model):
+    name, model = named_model
+    if model.image_size is not None:
+        with pytest.raises(
+            ConfigError, match=r"images are 64 x 48 .* built for 64 x 32 only; give it image_size"
+        ):
+            model(torch.zeros(1, 3, 64, 48))
+        return
+    side = model.smallest_side
+    assert torch.isfinite(model.train()(torch.randn(3, 3, side, side))[model.embedding_feature]).all()
+    with pytest.raises(ConfigError) as refusal:
+        model(torch.zeros(1, 3, side, side - 1))
+    assert str(refusal.value) == (
+        f"images are {side} x {side - 1} (height x width), too small for model {name!r}: neither side may be "
+        f"under {side} pixels; raise transform.height or transform.width"
+    )
+
+
 def test_last_stride_one_keeps_a_map_of_a_sixteenth_by_strides_not_by_dilation():
     torch.manual_seed(0)
     one, two = rk.build_model("resnet18", last_stride=1), rk.build_model("resnet18", last_stride=2)
     x = torch.randn(1, 3, 128, 64)
     assert one.backbone(x).shape == (1, 512, 8, 4)
     assert two.backbone(x).shape == (1, 512, 4, 2)
-    assert {m.dilation for m in one.modules() if isinstance(m, torch.nn.Conv2d)} == {(1, 1)}
+    assert {m.dilation for m in one.modules() if isinstance(m, nn.Conv2d)} == {(1, 1)}
     assert one.state_dict().keys() == two.state_dict().keys(), "the same weights fit both"
 
 
@@ -95,6 +183,9 @@ def test_last_stride_one_keeps_a_map_of_a_sixteenth_by_strides_not_by_dilation()
         ({"neck": "bnneck"}, {"pooled": 512, "neck": 512}, "pooled"),
         ({"neck": "fc"}, {"pooled": 512, "neck": 1024}, "neck"),
         ({"neck": "fc", "dim": 64}, {"pooled": 512, "neck": 64}, "neck"),
+        ({"neck": "osnet"}, {"pooled": 512, "neck": 512}, "neck"),
+        ({"neck": "trinet"}, {"pooled": 512, "neck": 128}, "neck"),
+        ({"neck": "trinet", "dim": 32}, {"pooled": 512, "neck": 32}, "neck"),
     ],
 )
 def test_necks(options, features, metric_feature):
@@ -103,6 +194,14 @@ def test_necks(options, features, metric_feature):
     assert model.metric_feature == metric_feature
     if options["neck"] == "bnneck":
         assert not model.neck.bias.requires_grad
+
+
+def test_the_trinet_neck_is_two_layers_of_which_the_last_starts_orthogonal():
+    neck = rk.build_model("resnet18", neck="trinet").neck
+    assert [type(layer) for layer in neck] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+    assert neck[0].weight.shape == (1024, 512)
+    last = neck[3].weight  # (128, 1024)
+    torch.testing.assert_close(last @ last.T, torch.eye(128), atol=1e-5, rtol=0)
 
 
 def test_generalised_mean_lies_between_average_and_maximum():
@@ -124,8 +223,10 @@ def test_bad_options_are_named():
         rk.build_model("resnet18", neck="bneck")
     with pytest.raises(ConfigError, match="last_stride = 3 is not possible"):
         rk.build_model("resnet18", last_stride=3)
-    with pytest.raises(ConfigError, match="dim = 64 goes with neck = 'fc'"):
+    with pytest.raises(ConfigError, match="dim = 64 goes with neck = 'fc', 'osnet' or 'trinet'"):
         rk.build_model("resnet18", dim=64)
+    with pytest.raises(ConfigError, match="dim = 0 is not possible"):
+        rk.build_model("resnet18", neck="fc", dim=0)
     with pytest.raises(UnknownName, match="unknown model 'resnet5'; did you mean 'resnet50'"):
         rk.build_model("resnet5")
     with pytest.raises(UnknownName, match="unknown timm model 'convnext_tni'; did you mean 'convnext_tiny'"):
