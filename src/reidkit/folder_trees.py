@@ -1,13 +1,15 @@
-"""What data set layouts share: Market-1501's tree, samples in order, labels as integers."""
+"""What data set layouts share: finding a tree, names to samples, splits drawn, labels as integers."""
 
 from __future__ import annotations
 
+import os
+import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reidkit.errors import DataError
+from reidkit.errors import ConfigError, DataError, did_you_mean
 from reidkit.images import is_image
 from reidkit.types import JUNK, Dataset, Sample, Split
 
@@ -19,6 +21,30 @@ MARKET_NAME = re.compile(
 )
 
 SEARCH_DEPTH = 2
+NUM_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TreeNames:
+    """How a set names its three folders (train, query, gallery) and its files.
+
+    ``pattern`` has the groups identity, camera and frame, all digits (or -1 for junk); ``example`` is a
+    file name that fits it.
+    """
+
+    known_as: str
+    pattern: re.Pattern[str]
+    example: str
+    folders: Mapping[str, str]
+
+
+MARKET = TreeNames("Market-1501", MARKET_NAME, "0002_c1s1_000451_03.jpg", MARKET_FOLDERS)
+DUKE = TreeNames(
+    "DukeMTMC-reID",
+    re.compile(r"(?P<identity>\d+)_c(?P<camera>\d+)_f(?P<frame>\d+)\.jpg", re.IGNORECASE),
+    "0001_c2_f0046182.jpg",
+    MARKET_FOLDERS,
+)
 
 SPLIT_NAMES = {"train": "train", "val": "val", "query": "query", "gallery": "gallery", "test": "gallery"}
 """What people call the parts of a data set, and what they are called here."""
@@ -27,32 +53,35 @@ Fields = dict[str, str]
 """What is known of one image, as written: identity, and perhaps camera, tracklet, frame, time."""
 
 
-def market_tree(root: Path, *, name: str) -> Dataset:
-    """Read a data set in Market-1501's folders and file names.
+def market_tree(root: Path, *, name: str, names: TreeNames = MARKET) -> Dataset:
+    """Read a data set laid out as Market-1501 is: a folder a part, labels in the file names.
 
-    ``bounding_box_train``, ``query`` and ``bounding_box_test`` must exist in ``root`` or in one folder at
-    most two levels below it; a folder may hold no images (a set only to evaluate on has an empty
-    training folder), but not all three. File names are ``0002_c1s1_000451_03.jpg``: identity, camera
-    (kept as written), sequence, frame, box. Identity -1 is junk, 0 the distractors. Files named
-    otherwise are listed in ``Dataset.skipped``.
+    The three folders of ``names`` must exist in ``root`` or in one folder at most two levels below it; a
+    folder may hold no images (a set only to evaluate on has an empty training folder), but not all three.
+    Identity -1 is junk, 0 the distractors; cameras are kept as written. Files named otherwise are listed
+    in ``Dataset.skipped``.
 
     Args:
         root: folder of the set, or a folder that holds it.
         name: what the data set is called, for ``Dataset.name`` and ``Sample.dataset``.
+        names: of folders and files; Market-1501's are ``0002_c1s1_000451_03.jpg``: identity, camera,
+            sequence, frame, box.
 
     Raises:
         DataError: the folders are not there, are there twice, or hold no image so named.
     """
-    root = Path(root)
-    tree = _find_market_tree(root)
+    parts = names.folders
+    tree = find_tree(
+        root, tuple(parts.values()), known_as=names.known_as, prefer=lambda tree: _has_names(tree, names)
+    )
     splits: dict[str, Split] = {}
     skipped: list[Path] = []
-    for split, part in MARKET_FOLDERS.items():
-        samples, others = _read_market_folder(tree / part, name=name)
+    for split, part in parts.items():
+        samples, others = _read_folder(tree / part, names, name)
         splits[split] = numbered(samples)
         skipped += others
     if not any(splits.values()):
-        raise DataError(f"{tree} holds no images: {', '.join(MARKET_FOLDERS.values())} are all empty")
+        raise DataError(f"{tree} holds no images: {', '.join(parts.values())} are all empty")
     return Dataset(
         name=name,
         root=tree,
@@ -61,6 +90,147 @@ def market_tree(root: Path, *, name: str) -> Dataset:
         gallery=splits["gallery"],
         skipped=tuple(skipped),
     )
+
+
+def find_tree(
+    root: Path, parts: Sequence[str], *, known_as: str, prefer: Callable[[Path], bool] | None = None
+) -> Path:
+    """The folder that holds all ``parts`` (folders or files): ``root``, or one at most two levels below.
+
+    Where several do, those that ``prefer`` likes come first. Raises :class:`DataError`, saying what was
+    looked for and found, where none is left or more than one.
+    """
+    existing_folder(root, expected=f"a folder that holds {', '.join(parts)}")
+    level = [root]
+    for _ in range(SEARCH_DEPTH + 1):
+        trees = [folder for folder in level if all((folder / part).exists() for part in parts)]
+        if prefer is not None:
+            trees = [tree for tree in trees if prefer(tree)] or trees
+        if len(trees) > 1:
+            raise DataError(
+                f"{root} holds {len(trees)} sets in {known_as}'s folders: {_listed(trees)}; give one as root"
+            )
+        if trees:
+            return trees[0]
+        level = [below for folder in level for below in subfolders(folder)]
+    raise DataError(_why_no_tree(root, parts, known_as))
+
+
+def find_file(name: str, folders: Iterable[Path]) -> Path | None:
+    """The first of ``folders`` / ``name`` that is a file."""
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def fitting_files(
+    folder: Path, pattern: re.Pattern[str], *, example: str
+) -> tuple[list[tuple[Path, re.Match[str]]], list[Path]]:
+    """Files of a folder whose names fit a pattern, and what else lies there; both sorted.
+
+    Raises :class:`DataError` where there are images and none of them fits.
+    """
+    fitting, others = [], []
+    for path in sorted(folder.iterdir()):
+        fields = pattern.fullmatch(path.name)
+        if fields is None:
+            others.append(path)
+        else:
+            fitting.append((path, fields))
+    images = [path for path in others if is_image(path)]
+    if images and not fitting:
+        raise DataError(
+            f"none of the {len(images)} images in {folder} is named like {example} (the "
+            f"first is {images[0].name}); for names of another kind use the data set 'folder' with a pattern"
+        )
+    return fitting, others
+
+
+def unlisted_files(folder: Path, listed: Collection[str], *, source: str) -> list[Path]:
+    """Files below a folder that its list does not name.
+
+    Args:
+        folder: where the files lie.
+        listed: their paths below it, with forward slashes.
+        source: the list, for the message.
+
+    Raises:
+        DataError: a listed file is not there; the first five are told, with the count.
+    """
+    found: set[str] = set()
+    for parent, _, names in os.walk(folder):
+        below = Path(parent).relative_to(folder).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        found.update(prefix + name for name in names)
+    listed = set(listed)
+    missing = sorted(listed - found)
+    if missing:
+        raise DataError(
+            f"{folder} lacks {len(missing)} of the {len(listed)} files that {source} lists: "
+            f"{_first_few(missing)}; unpack the release again"
+        )
+    return [folder / name for name in sorted(found - listed)]
+
+
+def person_sequences(folder: Path, *, camera: int, name: str) -> tuple[dict[int, list[Sample]], list[Path]]:
+    """Frames by person of one camera's folder, ``person_0001/0001.png`` or ``person001/..._00317.png``.
+
+    A person and camera make one tracklet, numbered 10 x person + camera. The second value are files named
+    otherwise. Raises :class:`DataError` where there is no such person.
+    """
+    persons: dict[int, list[Sample]] = {}
+    others = [path for path in folder.iterdir() if not path.is_dir()]
+    for person_folder in subfolders(folder):
+        person = re.fullmatch(r"person_?(\d+)", person_folder.name)
+        if person is None:
+            others += person_folder.iterdir()
+            continue
+        identity = int(person[1])
+        frames, strange = fitting_files(
+            person_folder, re.compile(r"(?:.*_)?(\d+)\.png", re.IGNORECASE), example="0001.png"
+        )
+        others += strange
+        persons[identity] = [
+            Sample(
+                path, identity, camera, 0, tracklet=10 * identity + camera, frame=int(frame[1]), dataset=name
+            )
+            for path, frame in frames
+        ]
+    if not persons:
+        raise DataError(f"{folder} holds no folder named like person001")
+    return persons, sorted(others)
+
+
+def check_split(split: int, num_splits: int) -> None:
+    """Raise :class:`ConfigError` unless ``split`` is one of ``num_splits``, counted from 0."""
+    if not 0 <= split < num_splits:
+        raise ConfigError(f"split = {split} is outside 0..{num_splits - 1}; splits are counted from 0")
+
+
+def check_option(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Raise :class:`ConfigError` unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        hint = did_you_mean(value, map(str, allowed)) if isinstance(value, str) else ""
+        raise ConfigError(f"{name} = {value!r} is unknown;{hint} allowed are {', '.join(map(repr, allowed))}")
+
+
+def draw_identities(identities: Iterable[int], num_drawn: int, *, seed: int) -> set[int]:
+    """Test identities of a split nobody published: the same for the same seed, on any machine.
+
+    Raises :class:`DataError` where there are too few.
+    """
+    candidates = sorted(set(identities))
+    if len(candidates) < num_drawn:
+        raise DataError(f"{num_drawn} test identities are to be drawn from only {len(candidates)}")
+    return set(random.Random(seed).sample(candidates, num_drawn))
+
+
+def seeded_name(split: int, num_splits: int) -> str:
+    """What to call a split that :func:`draw_identities` made."""
+    return f"split {split} of 0..{num_splits - 1}, drawn from seed {split}"
+
+
+def published_name(split: int, num_splits: int, source: str) -> str:
+    """What to call a split that was read from a file of the release."""
+    return f"split {split} of 0..{num_splits - 1} of {source}"
 
 
 def numbered(samples: Iterable[Sample]) -> Split:
@@ -74,7 +244,7 @@ def labelled_dataset(
 ) -> Dataset:
     """A data set from (split, path, fields) of each image, with labels made integers over all splits.
 
-    Without a camera in any fields every camera is 0 and ``has_cameras`` false.
+    Without a camera in any fields every camera is 0, ``has_cameras`` false and the camera filter "none".
     """
     identities = label_numbers((fields["identity"] for _, _, fields in images), junk=True)
     cameras = label_numbers(fields["camera"] for _, _, fields in images if "camera" in fields)
@@ -102,6 +272,7 @@ def labelled_dataset(
         query=numbered(samples["query"]),
         gallery=numbered(samples["gallery"]),
         has_cameras=bool(cameras),
+        camera_filter="same_identity" if cameras else "none",
         skipped=tuple(skipped),
     )
 
@@ -149,61 +320,34 @@ def _name_of(text: str, number: int) -> str | None:
     return None if number == JUNK or (is_integer(text) and int(text) == number) else text
 
 
-def _read_market_folder(folder: Path, *, name: str) -> tuple[list[Sample], list[Path]]:
+def _read_folder(folder: Path, names: TreeNames, name: str) -> tuple[list[Sample], list[Path]]:
     """Samples, and what else lies in the folder."""
-    samples, others = [], []
-    for path in sorted(folder.iterdir()):
-        fields = MARKET_NAME.fullmatch(path.name)
-        if fields is None:
-            others.append(path)
-            continue
+    files, others = fitting_files(folder, names.pattern, example=names.example)
+    samples = []
+    for path, fields in files:
         identity, camera, frame = (int(fields[key]) for key in ("identity", "camera", "frame"))
         samples.append(Sample(path, identity, camera, 0, frame=frame, dataset=name))
-    images = [path for path in others if is_image(path)]
-    if images and not samples:
-        raise DataError(
-            f"none of the {len(images)} images in {folder} is named like 0002_c1s1_000451_03.jpg (the "
-            f"first is {images[0].name}); for names of another kind use the data set 'folder' with a pattern"
-        )
     return samples, others
 
 
-def _find_market_tree(root: Path) -> Path:
-    wanted = tuple(MARKET_FOLDERS.values())
-    existing_folder(root, expected=f"a folder that holds {', '.join(wanted)}")
-    level = [root]
-    for _ in range(SEARCH_DEPTH + 1):
-        trees = [folder for folder in level if all((folder / part).is_dir() for part in wanted)]
-        # Beside Market-1501 there may be other sets in the same folders: names tell which is meant.
-        trees = [tree for tree in trees if _has_market_names(tree)] or trees
-        if len(trees) > 1:
-            raise DataError(
-                f"{root} holds {len(trees)} sets in Market-1501's folders: {_listed(trees)}; give one as root"
-            )
-        if trees:
-            return trees[0]
-        level = [below for folder in level for below in subfolders(folder)]
-    raise DataError(_why_no_tree(root))
-
-
-def _has_market_names(tree: Path) -> bool:
+def _has_names(tree: Path, names: TreeNames) -> bool:
     return any(
-        MARKET_NAME.fullmatch(path.name)
-        for part in MARKET_FOLDERS.values()
+        names.pattern.fullmatch(path.name)
+        for part in names.folders.values()
         for path in (tree / part).iterdir()
     )
 
 
-def _why_no_tree(root: Path) -> str:
-    wanted = tuple(MARKET_FOLDERS.values())
+def _why_no_tree(root: Path, wanted: Sequence[str], known_as: str) -> str:
+    kind = "files" if any(Path(part).suffix for part in wanted) else "folders"
     message = (
-        f"no Market-1501 tree in {root}: looked for the folders {', '.join(wanted)} there and in the "
+        f"no {known_as} tree in {root}: looked for the {kind} {', '.join(wanted)} there and in the "
         f"folders up to {SEARCH_DEPTH} levels below"
     )
     if root.name in wanted:
         return f"{message}; {root.name} is one of them: give the folder above it as root"
     for folder in _down_to(root, SEARCH_DEPTH):
-        missing = [part for part in wanted if not (folder / part).is_dir()]
+        missing = [part for part in wanted if not (folder / part).exists()]
         if len(missing) < len(wanted):
             return f"{message}; {folder} lacks {', '.join(missing)}"
     found = subfolders(root)
@@ -218,6 +362,10 @@ def _down_to(folder: Path, depth: int) -> Iterator[Path]:
             yield from _down_to(below, depth - 1)
 
 
-def _listed(paths: list[Path], *, most: int = 5) -> str:
-    more = f" and {len(paths) - most} more" if len(paths) > most else ""
-    return ", ".join(path.name for path in paths[:most]) + more
+def _listed(paths: list[Path]) -> str:
+    return _first_few([path.name for path in paths])
+
+
+def _first_few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
+    return ", ".join(names[:NUM_SHOWN]) + more

@@ -7,7 +7,7 @@ is what a ranking is worth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,16 @@ class Dataset:
     ``train``. ``has_cameras`` is false where camera labels are absent: every camera is then 0 and
     evaluation cannot leave out same-camera matches. ``skipped`` names files that are not part of the set
     (``Thumbs.db``, names off the pattern).
+
+    How the set is measured: ``protocol`` is "market1501", "single_gallery_shot", "recall" (every query
+    item queries all others; there is no gallery) or "tracklets"; ``camera_filter`` is "same_identity",
+    "other_cameras" or "none" (see :mod:`reidkit.protocols`). ``num_splits`` is how many train/test splits
+    the layout has, to average over; ``split_name`` says which one this is and where it comes from.
+    ``galleries``, where each query has a gallery of its own, gives its indices into ``gallery``.
+
+    ``published`` holds the counts of the full release, by part and then by what is counted: images,
+    identities (in the gallery, those a query asks for), junk, distractors, tracklets. What was not
+    published is absent.
     """
 
     name: str
@@ -66,6 +76,11 @@ class Dataset:
     protocol: str = "market1501"
     has_cameras: bool = True
     skipped: tuple[Path, ...] = ()
+    camera_filter: str = "same_identity"
+    num_splits: int = 1
+    split_name: str = ""
+    galleries: tuple[tuple[int, ...], ...] | None = None
+    published: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def num_identities(self) -> int:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from reidkit.folder_trees import market_tree
+from reidkit.errors import DataError
+from reidkit.folder_trees import MARKET_NAME, market_tree, numbered
+from reidkit.images import is_image, list_files
 from reidkit.registry import register
-from reidkit.types import Dataset
+from reidkit.types import Dataset, Sample
+
+DISTRACTOR_FOLDERS = ("distractors_500k", "images/distractors_500k", "images")
+NUM_DISTRACTORS = 500_000
+PUBLISHED = {
+    "train": {"images": 12_936, "identities": 751},
+    "query": {"images": 3_368, "identities": 750},
+    "gallery": {"images": 19_732, "identities": 750, "junk": 3_819, "distractors": 2_798},
+}
 
 
 @register("dataset", "market1501")
-def market1501(root: Path) -> Dataset:
+def market1501(root: Path, *, distractors: bool = False) -> Dataset:
     """Market-1501: six cameras before a supermarket, boxes found by a DPM detector.
 
     Zheng, Shen, Tian, Wang, Wang, Tian, "Scalable Person Re-identification: A Benchmark", ICCV 2015.
@@ -26,9 +37,38 @@ def market1501(root: Path) -> Dataset:
 
     Args:
         root: the folder ``Market-1501-v15.09.15``, or one that holds it.
+        distractors: append the 500,000 images of ``distractors_500k`` (or of ``images``, as the archive
+            unpacks) to the gallery, all as identity 0, camera 0 where the name tells none.
 
     Names are ``0002_c1s1_000451_03.jpg``: identity, camera, sequence, frame, box. Identity -1 marks junk
     detections, 0 distractors: an ordinary identity, which no query bears. See
     :func:`reidkit.folder_trees.market_tree` for what is accepted and refused.
     """
-    return market_tree(root, name="market1501")
+    data = replace(market_tree(Path(root), name="market1501"), published=PUBLISHED)
+    return _with_distractors(data) if distractors else data
+
+
+def _with_distractors(data: Dataset) -> Dataset:
+    folder = next((data.root / name for name in DISTRACTOR_FOLDERS if (data.root / name).is_dir()), None)
+    if folder is None:
+        raise DataError(
+            f"{data.root} has no folder {' or '.join(DISTRACTOR_FOLDERS)}; "
+            "unpack distractors_500k.zip there, or load the set with distractors=False"
+        )
+    files = list_files(folder)
+    samples = [_distractor(path) for path in files if is_image(path)]
+    if not samples:
+        raise DataError(f"{folder} holds no images; unpack distractors_500k.zip there again")
+    gallery = PUBLISHED["gallery"]
+    more = {name: gallery[name] + NUM_DISTRACTORS for name in ("images", "distractors")}
+    return replace(
+        data,
+        gallery=numbered(data.gallery + tuple(samples)),
+        skipped=data.skipped + tuple(path for path in files if not is_image(path)),
+        published=PUBLISHED | {"gallery": gallery | more},
+    )
+
+
+def _distractor(path: Path) -> Sample:
+    fields = MARKET_NAME.fullmatch(path.name)
+    return Sample(path, 0, int(fields["camera"]) if fields else 0, 0, dataset="market1501")
