@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
+from results import processor, write_section
+
 # Published yardstick on this split: recipe of the same cost, 8 minutes, one seed.
 YARDSTICK = {"trihard": (48.6, 60.0), "msml": (42.7, 56.2)}
 
@@ -61,19 +62,6 @@ def row(loss: str, data: Path, run: Path) -> str:
 def reid(*words: object) -> str:
     command = [sys.executable, "-m", "reidkit", *map(str, words)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def write_section(name: str, text: str) -> None:
-    """Replace what stands between the two marks of a section."""
-    begin, end = f"<!-- {name}: written by benchmarks/{name.replace('-', '_')}.py -->", f"<!-- end {name} -->"
-    before, _, rest = RESULTS.read_text("utf-8").partition(begin)
-    _, _, after = rest.partition(end)
-    RESULTS.write_text(f"{before}{begin}\n{text}\n{end}{after}", "utf-8")
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

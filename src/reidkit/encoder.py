@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +19,12 @@ from torch import Tensor
 
 from reidkit.checkpoint import load_weights, save_weights
 from reidkit.devices import default_device
-from reidkit.errors import CheckpointError, DataError
+from reidkit.errors import CheckpointError, ConfigError, DataError
+from reidkit.external import SUFFIXES, ExternalNetwork, load_network
 from reidkit.images import load_image
 from reidkit.models import Embedder, build_model
 from reidkit.tracking import ProgressCallback
-from reidkit.transforms import normalize, read, to_input
+from reidkit.transforms import normalize, to_input
 from reidkit.types import Features, Sample, Split
 
 ImageLike: TypeAlias = str | Path | Image.Image | NDArray[Any]
@@ -33,7 +35,7 @@ class Encoder:
     """Embeds images of people.
 
     Args:
-        model: the network; it is put into evaluation mode.
+        model: the network, reidkit's own or an external one; it is put into evaluation mode.
         height, width: pixels that images are resized to.
         card: what the network was made from (data, recipe, scores, versions); kept with the weights.
         device: where it runs; a GPU where there is one.
@@ -47,7 +49,7 @@ class Encoder:
 
     def __init__(
         self,
-        model: Embedder,
+        model: Embedder | ExternalNetwork,
         *,
         height: int,
         width: int,
@@ -111,8 +113,14 @@ class Encoder:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write one ``.safetensors`` file that :func:`load_encoder` reads; no identity is in it."""
+        """Write one ``.safetensors`` file that :func:`load_encoder` reads; no identity is in it.
+
+        Raises:
+            CheckpointError: the network is an external one.
+        """
         path = Path(path)
+        if isinstance(self.model, ExternalNetwork):
+            raise CheckpointError(f"an external network cannot be saved; use its own file, {self.model.path}")
         description = {
             "model": dict(self.model.description),
             "transform": {"height": self.height, "width": self.width},
@@ -131,10 +139,13 @@ class Encoder:
             image = Image.fromarray(image)
         elif not isinstance(image, Image.Image):
             image = load_image(image)
-        return to_input(image.convert("RGB"), height=self.height, width=self.width)
+        image = image.convert("RGB")
+        if isinstance(self.model, ExternalNetwork):
+            image = image.resize((self.width, self.height), self.model.resampling)
+        return to_input(image, height=self.height, width=self.width)
 
     def _prepare_sample(self, sample: Sample) -> Tensor:
-        return read(sample, height=self.height, width=self.width)
+        return self._prepare(load_image(sample.path, box=sample.box))
 
     def _embed_all(
         self, items: Sequence[Any], prepare: Any, batch_size: int, progress: ProgressCallback | None
@@ -166,13 +177,33 @@ class Encoder:
         return embeddings.float().cpu().numpy()
 
 
-def load_encoder(path: str | Path, *, device: str | torch.device | None = None) -> Encoder:
-    """Load the encoder of a run folder (its best weights, else its last), or a ``.safetensors`` file.
+def load_encoder(
+    path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    preprocessing: str | Path | Mapping[str, Any] | None = None,
+) -> Encoder:
+    """Load an encoder.
+
+    Args:
+        path: a run folder (its best weights, else its last), a ``.safetensors`` file, or a network made
+            elsewhere: ``.onnx``, or OpenVINO's ``.xml``.
+        device: where it runs; a GPU where there is one. Networks made elsewhere run on the CPU.
+        preprocessing: for a network made elsewhere, the TOML file that says how images are prepared for it,
+            or its keys and values; left out, the ``.toml`` beside it, else its metadata.
 
     Raises:
-        CheckpointError: nothing there, or the file is damaged, or was made for another network.
+        CheckpointError: nothing there, or the file is damaged, or was made for another network; or a network
+            made elsewhere gives embeddings that are not finite, always the same or of another width.
+        ConfigError: a device or preprocessing that the network does not go with.
+        MissingExtra: the runtime of a network made elsewhere is not installed.
     """
-    file = _weights_file(Path(path))
+    path = Path(path)
+    if path.suffix in SUFFIXES:
+        return _load_external(path, device, preprocessing)
+    if preprocessing is not None:
+        raise ConfigError(f"preprocessing goes with {' and '.join(SUFFIXES)} files; {path} has its own")
+    file = _weights_file(path)
     tensors, description = load_weights(file)
     options = dict(description["model"])
     # The file holds all weights; asking for pretrained ones would download what is then overwritten.
@@ -192,6 +223,48 @@ def load_encoder(path: str | Path, *, device: str | torch.device | None = None) 
     return Encoder(model, **description["transform"], card=description["card"], device=device)
 
 
+def check_encoder(encoder: Encoder) -> None:
+    """Embed two made-up images, a dark and a bright one, alone and together.
+
+    Raises:
+        CheckpointError: what comes out is not finite, or the same for both, or depends on the other image.
+    """
+    noise = np.random.default_rng(0).integers(0, 100, (2, encoder.height, encoder.width, 3), dtype=np.uint8)
+    images = [noise[0], 255 - noise[1]]
+    try:
+        together = encoder.encode(images)
+        alone = np.concatenate([encoder.encode(image) for image in images])
+    except DataError as error:
+        raise CheckpointError(f"{error} (tried with two made-up images)") from error
+    if np.allclose(alone[0], alone[1], atol=1e-6):
+        raise CheckpointError(
+            "the network gives the same embedding for two made-up images that have nothing in common; its "
+            "weights or its preprocessing are unusable"
+        )
+    if not np.allclose(together, alone, atol=1e-3):
+        raise CheckpointError(
+            "the network embeds an image differently when another is beside it; was it exported in training "
+            "mode?"
+        )
+
+
+def _load_external(
+    path: Path,
+    device: str | torch.device | None,
+    preprocessing: str | Path | Mapping[str, Any] | None,
+) -> Encoder:
+    if torch.device(device or "cpu").type != "cpu":
+        raise ConfigError(f"device = {device}: {path} was made elsewhere, and such networks run on the CPU")
+    network = load_network(path, preprocessing=preprocessing)
+    card = {"external": {**network.description, "preprocessing": dataclasses.asdict(network.preprocessing)}}
+    encoder = Encoder(network, height=network.height, width=network.width, card=card, device="cpu")
+    try:
+        check_encoder(encoder)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
+    return encoder
+
+
 def _shape(tensor: Tensor | None) -> torch.Size | None:
     return None if tensor is None else tensor.shape
 
@@ -206,6 +279,11 @@ def _weights_file(path: Path) -> Path:
         )
     if not path.exists():
         raise CheckpointError(f"{path}: no such run folder or weights file")
+    if path.suffix in (".pth", ".pt", ".tar", ".pkl"):
+        raise CheckpointError(
+            f"{path} does not say which network its weights are for; make an encoder of it with "
+            f"`reid import-weights {path} --model NAME`"
+        )
     return path
 
 

@@ -187,13 +187,14 @@ class _DistancesTo(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, embeddings: Tensor, partners: Tensor) -> Tensor:
         num_rows, dim = embeddings.shape
-        # As many columns at a time as make an N x N matrix; one at least, all where the batch is small.
-        num_columns = max(1, max(num_rows, SMALL_BATCH) ** 2 // max(num_rows * dim, 1))
-        differences = (
-            embeddings[:, None] - embeddings[columns] for columns in torch.split(partners, num_columns, dim=1)
-        )
-        norms = torch.cat([torch.linalg.vector_norm(d, dim=2) for d in differences], dim=1)  # (N, k)
-        distances = norms.clamp_min_(DISTANCE_FLOORS[norms.dtype])
+        distances = embeddings.new_empty(partners.shape)
+        # Rows at a time: a quarter of an N x N matrix, or all where the batch is small.
+        num_differences = max(num_rows**2 // 4, SMALL_BATCH**2)
+        step = max(1, num_differences // max(partners.shape[1] * dim, 1))
+        for rows in (slice(start, start + step) for start in range(0, num_rows, step)):
+            differences = embeddings[partners[rows]].sub_(embeddings[rows, None])  # (b, k, D)
+            torch.linalg.vector_norm(differences, dim=2, out=distances[rows])
+        distances.clamp_min_(DISTANCE_FLOORS[distances.dtype])
         ctx.save_for_backward(embeddings, partners, distances)
         return distances
 
@@ -214,6 +215,12 @@ def positive_mask(labels: Tensor) -> Tensor:
 def negative_mask(labels: Tensor) -> Tensor:
     """Pairs of two identities: (N,) -> bool (N, N)."""
     return labels[:, None] != labels
+
+
+def has_both_partners(labels: Tensor) -> Tensor:
+    """Anchors with a positive and a negative: (N,) -> bool (N,)."""
+    num_same = (labels[:, None] == labels).sum(dim=1)  # the anchor itself among them
+    return (num_same > 1) & (num_same < len(labels))
 
 
 def mean_over(values: Tensor, mask: Tensor) -> Tensor:

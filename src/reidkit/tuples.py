@@ -12,114 +12,110 @@ negative distance lies below the threshold.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reidkit.ops import negative_mask, positive_mask
+from reidkit.anchors import blocks
+from reidkit.ops import positive_mask
 
 
-class ActiveTuples(NamedTuple):
-    """How often each distance stands in an active tuple.
+def triplet_hinges(distances: Tensor, positive: Tensor, negative: Tensor, *, margin: float) -> Tensor:
+    """Sum over the triplets of each anchor: (b, N) and two masks -> (b,), float64.
 
-    ``counts`` (N, N): positive where the pair is the positive one of its tuples, negative where it is the
-    negative one; ``num_active`` and ``num_valid`` scalars. All of the type of the distances but the last two,
-    which are float64: a batch of 4096 has more triplets than float32 can count.
+    A triplet (a, p, n) is active where ``d(a, n) < d(a, p) + margin``.
     """
+    with torch.no_grad():
+        # Compiled, the width cannot depend on the labels: there all columns are sorted.
+        width = distances.shape[1] if torch.compiler.is_compiling() else int(positive.sum(dim=1).max())
+        furthest, partners = distances.where(positive, -math.inf).topk(width, dim=1)  # (b, width), descending
+        thresholds = (furthest + margin).flip(1).contiguous()
+        # Per negative the number of thresholds beyond it; per threshold the number of negatives before it:
+        # the k-th highest threshold lies beyond those negatives that have k or more beyond them.
+        candidates = distances.where(negative, math.inf)
+        num_beyond = width - torch.searchsorted(thresholds, candidates, right=True)
+        histogram = distances.new_zeros(len(distances), width + 1).scatter_add_(
+            1, num_beyond, distances.new_ones(()).expand_as(distances)
+        )
+        num_before = histogram.flip(1).cumsum(1).flip(1)[:, 1:]  # (b, width)
+        counts = (-num_beyond).to(distances.dtype).scatter_add_(1, partners, num_before)
+    return (counts * distances).sum(dim=1, dtype=torch.float64) + margin * num_before.sum(dim=1)
 
-    counts: Tensor
-    num_active: Tensor
-    num_valid: Tensor
+
+def num_triplets(labels: Tensor) -> Tensor:
+    """Valid triplets of a batch, scalar float64."""
+    num_same = (labels[:, None] == labels).sum(dim=1).double()
+    return ((num_same - 1) * (len(labels) - num_same)).sum()
 
 
-def mean_hinge(distances: Tensor, tuples: ActiveTuples, *, margin: float) -> Tensor:
-    """Mean over the valid tuples of ``[d(positive) - d(negative) + margin]+``, 0 if there is none.
+def quadruplet_hinges(distances: Tensor, labels: Tensor, *, margin: float) -> Tensor:
+    """Sum over the quadruplets of a batch: (N, N) and (N,), N >= 1 -> scalar, float64.
 
-    (N, N) distances with a graph -> scalar with a graph.
+    A quadruplet (a, p, c, n) of three identities is active where ``d(c, n) < d(a, p) + margin``.
     """
-    total = (tuples.counts * distances).sum(dtype=torch.float64) + margin * tuples.num_active
-    return (total / tuples.num_valid.clamp_min(1)).to(distances.dtype)
+    counts, num_active = _count_quadruplets(distances, labels, margin)
+    return (counts * distances).sum(dtype=torch.float64) + margin * num_active
+
+
+def num_quadruplets(labels: Tensor) -> Tensor:
+    """Valid quadruplets of a batch, pairs counted once, not once a direction: scalar float64."""
+    num_same = (labels[:, None] == labels).sum(dim=1).double()
+    num_negative_pairs = (len(labels) - num_same).sum() / 2
+    num_untouched = num_negative_pairs - num_same * (len(labels) - num_same)
+    return ((num_same - 1) / 2 * num_untouched).sum()
 
 
 @torch.no_grad()
-def active_triplets(distances: Tensor, labels: Tensor, *, margin: float) -> ActiveTuples:
-    """Triplets (a, p, n) with ``d(a, n) < d(a, p) + margin``: (N, N) and (N,), N >= 1."""
-    positive, negative = positive_mask(labels), negative_mask(labels)
-    num_positives = positive.sum(dim=1)
-    # Compiled, the width cannot depend on the labels: there all columns are sorted.
-    width = len(labels) if torch.compiler.is_compiling() else int(num_positives.max())
-    furthest, partners = distances.where(positive, -math.inf).topk(width, dim=1)  # (N, width), descending
-    thresholds = (furthest + margin).flip(1).contiguous()
+def _count_quadruplets(distances: Tensor, labels: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    """Active quadruplets that each distance stands in, (N, N), negative for negative pairs; and their number.
 
-    # Per negative the number of thresholds beyond it; per threshold the number of negatives before it: the
-    # k-th highest threshold lies beyond those negatives that have k or more beyond them.
-    num_beyond = width - torch.searchsorted(
-        thresholds, distances.where(negative, math.inf), right=True, out_int32=True
-    )
-    histogram = distances.new_zeros(len(labels), width + 1).scatter_add_(
-        1, num_beyond.long(), distances.new_ones(()).expand_as(distances)
-    )
-    num_before = histogram.flip(1).cumsum(1).flip(1)[:, 1:]  # (N, width)
-    return ActiveTuples(
-        counts=(-num_beyond).to(distances.dtype).scatter_add_(1, partners, num_before),
-        num_active=num_before.sum(dtype=torch.float64),
-        num_valid=(num_positives * negative.sum(dim=1)).sum().double(),
-    )
-
-
-@torch.no_grad()
-def active_quadruplets(distances: Tensor, labels: Tensor, *, margin: float) -> ActiveTuples:
-    """Quadruplets (a, p, c, n) of three identities with ``d(c, n) < d(a, p) + margin``.
-
-    (N, N) and (N,), N >= 1. The pairs {a, p} and {c, n} are counted once, not once a direction; each
-    direction of a negative pair bears half of its count, so that the order of the batch does not matter.
+    The pairs {a, p} and {c, n} are counted once, not once a direction; each direction of a negative pair
+    bears half of its count, so that the order of the batch does not matter.
     """
-    num_images, negative = len(labels), negative_mask(labels)
-    identity = (~negative).int().argmax(dim=1)  # (N,): an identity is named by its first image
+    num_images = len(labels)
+    identity = (labels[:, None] == labels).int().argmax(dim=1)  # an identity is named by its first image
     anchors, partners = _positive_pairs(labels)
-    thresholds = (distances + margin).where(positive_mask(labels), -math.inf)[anchors, partners]
-    thresholds, order = thresholds.sort()
+    same = labels[anchors] == labels[partners]
+    thresholds, order = (distances[anchors, partners] + margin).where(same, -math.inf).sort()
     anchors, partners = anchors[order], partners[order]
-    num_pairs = len(thresholds)
-
-    # The place of each distance among all thresholds: those from that place on lie beyond it.
-    place = torch.searchsorted(  # (N, N), 0..M; M where the pair is not negative: nothing lies beyond
-        thresholds, distances.where(negative, math.inf), right=True, out_int32=True
-    )
-    # And its place among the thresholds of the row's own identity, in a list sorted by (identity, place).
+    num_pairs = len(thresholds)  # M
+    all_pairs = torch.arange(num_pairs, device=labels.device)
+    # The thresholds once more, in a list sorted by (identity, place among all thresholds).
     first_key = identity * (num_pairs + 1)
-    keys, places = (first_key[anchors] + torch.arange(num_pairs, device=labels.device)).sort()
-    own_place = torch.searchsorted(keys, first_key[:, None] + place, out_int32=True)  # (N, N), 0..M
+    keys, place_of_listed = (first_key[anchors] + all_pairs).sort()
     own_start, own_end = torch.searchsorted(keys, first_key), torch.searchsorted(keys, first_key + num_pairs)
 
-    # Per negative pair the thresholds beyond it, without those of its two identities.
-    own_beyond = own_end[:, None].int() - own_place
-    num_beyond = num_pairs - place - own_beyond - own_beyond.T
-    # Per threshold the negative pairs before it, both directions counted, without those that touch its
-    # identity y. Of these one direction starts in y, and the other ends there. Adding the identity keeps the
-    # end of one identity's part of the list apart from the start of the next.
-    num_before_all = torch.bincount(place.flatten(), minlength=num_pairs + 1).cumsum(0)[places]
-    own_bins = torch.bincount((own_place + identity[:, None]).flatten(), minlength=num_pairs + num_images + 1)
-    num_up_to = F.pad(own_bins.cumsum(0), (1, 0))  # [i]: entries in bins before i
-    anchors, partners = anchors[places], partners[places]  # in the order of the list
-    own = identity[anchors]
-    num_before_own = (
-        num_up_to[torch.arange(num_pairs, device=labels.device) + own + 1]
-        - num_up_to[own_start[anchors] + own]
-    )
-    num_before = num_before_all - 2 * num_before_own  # (M,)
+    # Per negative pair the thresholds beyond it: those from its place on, without those of its own two
+    # identities. Here the identity of the row, below that of the column.
+    beyond, own_beyond = (torch.empty_like(distances, dtype=torch.int32) for _ in range(2))
+    places_found = keys.new_zeros(num_pairs + 1)
+    own_places_found = keys.new_zeros(num_pairs + num_images + 1)
+    for rows in blocks(num_images):
+        candidates = distances[rows].where(labels[rows, None] != labels, math.inf)
+        place = torch.searchsorted(thresholds, candidates, right=True)  # (b, N), 0..M
+        own_place = torch.searchsorted(keys, first_key[rows, None] + place)  # (b, N), 0..M
+        own_beyond[rows] = (own_end[rows, None] - own_place).int()
+        beyond[rows] = (num_pairs - place).int() - own_beyond[rows]
+        places_found += torch.bincount(place.flatten(), minlength=num_pairs + 1)
+        # Adding the identity keeps the end of one identity's part of the list from the start of the next.
+        bins = (own_place + identity[rows, None]).flatten()
+        own_places_found += torch.bincount(bins, minlength=num_pairs + num_images + 1)
+    beyond -= own_beyond.T
+    del own_beyond
 
-    sizes = (~negative).sum(dim=1).double()
-    num_negative_pairs = negative.sum() / 2
-    num_untouched = num_negative_pairs - sizes * (num_images - sizes)
-    counts = num_beyond.to(distances.dtype).div_(-2)
-    return ActiveTuples(
-        counts=counts.index_put_((anchors, partners), num_before.to(distances.dtype) / 2, accumulate=True),
-        num_active=num_before.sum().double() / 2,
-        num_valid=((sizes - 1) / 2 * num_untouched).sum(),
-    )
+    # Per threshold the negative pairs before it, both directions counted, without those that touch its
+    # identity: of these one direction starts there, and the other ends there.
+    anchors, partners = anchors[place_of_listed], partners[place_of_listed]
+    own = identity[anchors]
+    before_all = places_found.cumsum(0)[place_of_listed]
+    before_bin = F.pad(own_places_found.cumsum(0), (1, 0))
+    before_own = before_bin[all_pairs + own + 1] - before_bin[own_start[anchors] + own]
+    before = before_all - 2 * before_own  # (M,)
+
+    counts = beyond.to(distances.dtype).div_(-2)
+    counts.index_put_((anchors, partners), before.to(distances.dtype) / 2, accumulate=True)
+    return counts, before.sum().double() / 2
 
 
 def _positive_pairs(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,8 +21,8 @@ MODELS = {name: {} for name in registry.names("model") if name != "timm"} | {
     "timm:convnext_atto": {},
     "timm:mobilenetv3_small_050": {},
 }
-# The same layers as another one that is exported in every run, in other numbers.
-LARGER = {"resnet34", "resnet50", "resnet101", "osnet_x0_5", "osnet_x0_75", "osnet_x1_0", "osnet_ibn_x1_0"}
+# An export takes seconds; the others are exported by the slow tests.
+EXPORTED_IN_EVERY_RUN = {"resnet18", "osnet_x0_25", "osnet_ain_x1_0", "bninception", "jlml", "timm:test_vit"}
 
 
 def images(count=3):
@@ -114,7 +114,8 @@ def cosine_in_bfloat16(model):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGER else ()) for name in MODELS]
+    "name",
+    [pytest.param(name, marks=() if name in EXPORTED_IN_EVERY_RUN else pytest.mark.slow) for name in MODELS],
 )
 def test_onnx_gives_the_same_embedding(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -130,7 +131,7 @@ def test_onnx_gives_the_same_embedding(name, tmp_path):
     for batch in (pixels, pixels[:1]):
         embeddings = torch.from_numpy(session.run(["embeddings"], {"images": batch.numpy()})[0])
         assert (embeddings * expected[: len(batch)]).sum(dim=1).min() > 0.9999
-    assert (expected @ expected.T).fill_diagonal_(0).max() < 0.9, "other images have other embeddings"
+    assert (expected @ expected.T).fill_diagonal_(0).max() < 0.99, "other images have other embeddings"
 
 
 def test_the_description_builds_an_equal_model(named_model):

@@ -112,7 +112,7 @@ def resnet50_ibn_a(prefix=""):
 def made_up(shapes):
     """A number of its own for each name: of whatever shape, a file holds it once."""
     generator = torch.Generator().manual_seed(0)
-    return {name: (torch.rand(1, generator=generator) + 0.5).expand(shape) for name, shape in shapes.items()}
+    return {name: (torch.rand((), generator=generator) + 0.5).expand(shape) for name, shape in shapes.items()}
 
 
 FILES = {

@@ -18,6 +18,7 @@ _COMMANDS = {
     "check": ("check", "Say what a data set holds and what is wrong with it."),
     "train": ("train", "Train a recipe; run again to go on where it stopped."),
     "evaluate": ("evaluate", "Score a trained run on a data set and write its report."),
+    "import-weights": ("import_weights", "Make an encoder of another toolkit's weights."),
     "encode": ("encode", "Embed images into a file of features."),
     "index": ("index", "Embed images into a gallery."),
     "search": ("search", "Find who looks most like an image in a gallery."),
@@ -37,7 +38,7 @@ class LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = import_module(f"reidkit.cli.{_COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def resolve_command(

@@ -8,14 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.ops import (
-    check_number,
-    full_precision,
-    negative_mask,
-    normalized,
-    pairwise_distances,
-    positive_mask,
-)
+from reidkit.anchors import of_each_anchor
+from reidkit.ops import check_number, full_precision, normalized, pairwise_distances
 from reidkit.registry import register
 
 
@@ -78,8 +72,11 @@ class ContrastiveLoss(nn.Module):
 
 def contrastive(distances: Tensor, labels: Tensor, *, margin: float) -> Tensor:
     """The loss from all distances, (N, N) and (N,). Each pair stands twice in the matrix."""
+
+    def of_anchor(distances: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        pulled = torch.where(positive, distances, 0.0)
+        pushed = torch.where(negative, F.relu(margin - distances), 0.0)
+        return (pulled.square() + pushed.square()).sum(dim=1)
+
     num_pairs = max(len(labels) * (len(labels) - 1), 1)
-    # What is beyond reach: the distance of a positive pair, the missing distance of a negative one.
-    shortfall = F.relu(margin - distances)
-    excess = torch.where(positive_mask(labels), distances, shortfall.masked_fill(~negative_mask(labels), 0))
-    return excess.square().sum() / num_pairs
+    return of_each_anchor(of_anchor, distances, labels).sum() / num_pairs

@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reidkit.anchors import of_each_anchor
 from reidkit.errors import UnknownName
 from reidkit.ops import (
     check_number,
     check_positive,
     full_precision,
+    has_both_partners,
     mean_over,
-    negative_mask,
     normalized,
     pairwise_distances,
-    positive_mask,
 )
 from reidkit.registry import register
 
@@ -129,22 +129,23 @@ def hard_aware_point_to_set(
     detach_weights: bool = False,
 ) -> Tensor:
     """The loss from all distances, (N, N) and (N,); ``sharpness`` is 1 / sigma or alpha."""
-    positive, negative = positive_mask(labels), negative_mask(labels)
-    seen = distances.detach() if detach_weights else distances
-    if weighting == "exponential":
-        hardness = sharpness * seen
-        nearness = -hardness
-    else:
-        hardness = sharpness * seen.log1p()
-        nearness = -2 * hardness
-    to_positives = _soft_mean(distances, hardness, positive)
-    to_negatives = _soft_mean(distances, nearness, negative)
-    usable = positive.any(dim=1) & negative.any(dim=1)
-    return mean_over(F.relu(to_positives - to_negatives + margin), usable)
+
+    def excess_of_anchor(distances: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        seen = distances.detach() if detach_weights else distances
+        if weighting == "exponential":
+            hardness = sharpness * seen
+            nearness = -hardness
+        else:
+            hardness = sharpness * seen.log1p()
+            nearness = -2 * hardness
+        return _soft_mean(distances, hardness, positive) - _soft_mean(distances, nearness, negative)
+
+    excess = of_each_anchor(excess_of_anchor, distances, labels)
+    return mean_over(F.relu(excess + margin), has_both_partners(labels))
 
 
 def _soft_mean(distances: Tensor, log_weights: Tensor, mask: Tensor) -> Tensor:
-    """Mean of each row over ``mask``, weighted by exp(log_weights) without computing the powers: (N,)."""
+    """Mean of each row over ``mask``, weighted by exp(log_weights) without computing the powers."""
     # The least number, not -inf: a row with an empty mask then gives no NaN.
     log_weights = log_weights.masked_fill(~mask, torch.finfo(log_weights.dtype).min)
     return (log_weights.softmax(dim=1) * distances).sum(dim=1)

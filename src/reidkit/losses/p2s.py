@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reidkit.anchors import of_each_anchor
 from reidkit.ops import (
     check_number,
     full_precision,
+    has_both_partners,
     mean_over,
-    negative_mask,
     normalized,
     pairwise_distances,
-    positive_mask,
 )
 from reidkit.registry import register
 
@@ -76,12 +76,11 @@ class PointToSetTripletLoss(nn.Module):
 
 def point_to_set_triplet(distances: Tensor, labels: Tensor, *, margin: float) -> Tensor:
     """The loss from all distances, (N, N) and (N,)."""
-    positive, negative = positive_mask(labels), negative_mask(labels)
-    num_positives, num_negatives = positive.sum(dim=1), negative.sum(dim=1)
-    # One matrix of weights gives both means: +1 / |POS(a)| for a positive, -1 / |NEG(a)| for a negative.
-    of_positive, of_negative = (
-        1 / num.clamp_min(1)[:, None].to(distances) for num in (num_positives, num_negatives)
-    )
-    weights = torch.where(positive, of_positive, -of_negative).fill_diagonal_(0)
-    excess = (weights * distances).sum(dim=1)
-    return mean_over(F.relu(excess + margin), (num_positives > 0) & (num_negatives > 0))
+
+    def excess_of_anchor(distances: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        to_positives = torch.where(positive, distances, 0.0).sum(dim=1) / positive.sum(dim=1).clamp_min(1)
+        to_negatives = torch.where(negative, distances, 0.0).sum(dim=1) / negative.sum(dim=1).clamp_min(1)
+        return to_positives - to_negatives
+
+    excess = of_each_anchor(excess_of_anchor, distances, labels)
+    return mean_over(F.relu(excess + margin), has_both_partners(labels))

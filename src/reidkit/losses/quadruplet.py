@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 from torch import Tensor, nn
 
+from reidkit.anchors import of_each_anchor
 from reidkit.ops import check_number, full_precision, normalized, pairwise_distances
 from reidkit.registry import register
-from reidkit.tuples import active_quadruplets, active_triplets, mean_hinge
+from reidkit.tuples import num_quadruplets, num_triplets, quadruplet_hinges, triplet_hinges
 
 
 @register("loss", "quadruplet")
@@ -74,8 +76,9 @@ class QuadrupletLoss(nn.Module):
 
 def quadruplet(distances: Tensor, labels: Tensor, *, margin: float, second_margin: float) -> Tensor:
     """The loss from all distances, (N, N) and (N,)."""
-    triplets = active_triplets(distances, labels, margin=margin)
-    quadruplets = active_quadruplets(distances, labels, margin=second_margin)
-    return mean_hinge(distances, triplets, margin=margin) + mean_hinge(
-        distances, quadruplets, margin=second_margin
-    )
+    # In this order, since counting quadruplets takes more memory.
+    quadruplets = quadruplet_hinges(distances, labels, margin=second_margin)
+    triplets = of_each_anchor(partial(triplet_hinges, margin=margin), distances, labels).sum()
+    mean_quadruplet = quadruplets / num_quadruplets(labels).clamp_min(1)
+    mean_triplet = triplets / num_triplets(labels).clamp_min(1)
+    return (mean_triplet + mean_quadruplet).to(distances.dtype)

@@ -16,8 +16,8 @@ from reidkit.ops import (
     distances_between,
     distances_to,
     full_precision,
+    has_both_partners,
     mean_over,
-    negative_mask,
     normalized,
     pairwise_distances,
     positive_mask,
@@ -104,8 +104,9 @@ class SupportNeighborLoss(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         if self.normalize:
             embeddings = normalized(embeddings)
-        rough = pairwise_distances(embeddings.detach())
-        mined = mine_support(rough, labels, num_neighbors=self.num_neighbors)
+        mined = mine_support(
+            pairwise_distances(embeddings.detach()), labels, num_neighbors=self.num_neighbors
+        )
         # Computed again: exact at 0, and N x k distances in the backward pass.
         distances = distances_to(embeddings, torch.cat((mined.neighbors, mined.nearest_positive), dim=1))
         positive, negative = support_sets(distances, mined)
@@ -145,7 +146,7 @@ class Support(NamedTuple):
 def mine_support(distances: Tensor, labels: Tensor, *, num_neighbors: int) -> Support:
     """Candidates from all distances, (N, N) without a graph, and (N,), N >= 1."""
     positive = positive_mask(labels)
-    others = distances.clone().fill_diagonal_(math.inf)
+    others = distances.masked_fill(torch.eye(len(labels), dtype=torch.bool, device=labels.device), math.inf)
     neighbors = others.topk(min(num_neighbors + 1, len(labels) - 1), dim=1, largest=False).indices
     return Support(
         neighbors=neighbors,
@@ -154,7 +155,7 @@ def mine_support(distances: Tensor, labels: Tensor, *, num_neighbors: int) -> Su
         same=labels[neighbors] == labels[:, None],
         bounded=len(labels) - 1 > num_neighbors,
         num_positives=positive.sum(dim=1),
-        usable=positive.any(dim=1) & negative_mask(labels).any(dim=1),
+        usable=has_both_partners(labels),
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 from torch import Tensor, nn
 
+from reidkit.anchors import of_each_anchor
 from reidkit.ops import check_number, full_precision, normalized, pairwise_distances
 from reidkit.registry import register
-from reidkit.tuples import active_triplets, mean_hinge
+from reidkit.tuples import num_triplets, triplet_hinges
 
 
 @register("loss", "triplet")
@@ -68,4 +70,5 @@ class TripletLoss(nn.Module):
 
 def triplet(distances: Tensor, labels: Tensor, *, margin: float) -> Tensor:
     """The loss from all distances, (N, N) and (N,)."""
-    return mean_hinge(distances, active_triplets(distances, labels, margin=margin), margin=margin)
+    hinges = of_each_anchor(partial(triplet_hinges, margin=margin), distances, labels)  # (N,) float64
+    return (hinges.sum() / num_triplets(labels).clamp_min(1)).to(distances.dtype)

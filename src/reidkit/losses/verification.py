@@ -8,14 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.ops import (
-    full_precision,
-    mean_over,
-    negative_mask,
-    normalized,
-    pairwise_distances,
-    positive_mask,
-)
+from reidkit.anchors import of_each_anchor
+from reidkit.ops import full_precision, negative_mask, normalized, pairwise_distances, positive_mask
 from reidkit.registry import register
 
 START = 5.0
@@ -58,7 +52,7 @@ class VerificationLoss(nn.Module):
     >>> import torch
     >>> embeddings = torch.tensor([[0.0], [1.0], [2.0]])
     >>> VerificationLoss(normalize=False)(embeddings, torch.tensor([0, 0, 1]))
-    tensor(1.0397, grad_fn=<AddBackward0>)
+    tensor(1.0397, grad_fn=<SumBackward0>)
     """
 
     reads: ClassVar[str] = "metric"
@@ -82,7 +76,18 @@ class VerificationLoss(nn.Module):
 
 def verification(distances: Tensor, labels: Tensor, *, offset: Tensor, scale: Tensor) -> Tensor:
     """The loss from all distances, (N, N) and (N,), and the two parameters, scalars."""
-    logits = offset - scale * distances.square()
-    return mean_over(F.softplus(-logits), positive_mask(labels)) + mean_over(
-        F.softplus(logits), negative_mask(labels)
-    )
+    num_positive = positive_mask(labels).sum().clamp_min(1)
+    num_negative = negative_mask(labels).sum().clamp_min(1)
+
+    def of_anchor(
+        distances: Tensor, positive: Tensor, negative: Tensor, offset: Tensor, scale: Tensor
+    ) -> Tensor:
+        logits = offset[:, None] - scale[:, None] * distances.square()
+        costs = F.softplus(torch.where(positive, -logits, logits))
+        return (
+            torch.where(positive, costs, 0.0).sum(dim=1) / num_positive
+            + torch.where(negative, costs, 0.0).sum(dim=1) / num_negative
+        )
+
+    parameters = (parameter.expand(len(labels)) for parameter in (offset, scale))
+    return of_each_anchor(of_anchor, distances, labels, *parameters).sum()

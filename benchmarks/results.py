@@ -1,0 +1,22 @@
+"""Where benchmarks write what they measured, so that no figure is typed by hand."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
+
+
+def write_section(name: str, text: str) -> None:
+    """Replace what stands between the two marks of a section of docs/results.md."""
+    begin, end = f"<!-- {name}: written by benchmarks/{name.replace('-', '_')}.py -->", f"<!-- end {name} -->"
+    before, _, rest = RESULTS.read_text("utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    RESULTS.write_text(f"{before}{begin}\n{text}\n{end}{after}", "utf-8")
+
+
+def processor() -> str:
+    """What the processor calls itself."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
