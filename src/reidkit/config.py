@@ -12,6 +12,7 @@ import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -75,7 +76,9 @@ class LossConfig:
 
     kind: str = _key("", "registered name or module:Class; the table's own name if left out")
     weight: NonNegativeFloat = _key(1.0, "factor of this term in the sum")
-    feature: str | None = _key(None, "feature of the model it reads, its usual one if left out; or the weights, for sparsity")
+    feature: str | None = _key(
+        None, "feature of the model it reads, its usual one if left out; or the weights, for sparsity"
+    )
     from_epoch: NonNegativeInt = _key(0, "first epoch (from 0) in which it counts")
     until_epoch: PositiveInt | None = _key(None, "first epoch in which it counts no longer")
     options: Table = _key({}, "")
@@ -149,6 +152,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Args:
         path: a file, or the name of a recipe that the package ships (see :func:`recipes`).
         overrides: ``"optim.lr=3e-4"``; the value is parsed as TOML, and taken as text where it is not TOML.
+            ``"loss.sparsity_*.weight=0"`` sets it in every table whose name fits.
 
     Raises:
         ConfigError: with every fault found, each naming its key.
@@ -270,13 +274,23 @@ def _apply(tree: Table, override: str) -> str | None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    table = tree
+    tables = [tree]
     for part in parts[:-1]:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
+        tables = [below for table in tables for below in _below(table, part)]
+        if not tables:
+            return f"override {override!r}: no table fits {part!r}"
+        if not all(isinstance(table, dict) for table in tables):
             return f"override {override!r}: {part!r} is a value, not a table"
-    table[parts[-1]] = value
+    for table in tables:
+        table[parts[-1]] = value
     return None
+
+
+def _below(table: Table, part: str) -> list[Any]:
+    """The table of that name, made where there is none; with a ``*`` in it, all whose names fit."""
+    if "*" in part:
+        return [table[name] for name in table if fnmatchcase(name, part)]
+    return [table.setdefault(part, {})]
 
 
 def _gather_options(tree: Mapping[str, Any]) -> Table:

@@ -79,6 +79,14 @@ class Step(nn.Module):
         return cast(Tensor, objective.loss(embeddings[name], labels))
 
 
+def without_absent(
+    objectives: Sequence[Objective], model: Embedder
+) -> tuple[list[Objective], list[Objective]]:
+    """Objectives to keep, and those that read what the model's options leave out (``Embedder.left_out``)."""
+    absent = [o for o in objectives if o.feature in model.left_out]
+    return [o for o in objectives if o not in absent], absent
+
+
 def check_objectives(objectives: Sequence[Objective], model: Embedder, *, num_epochs: int) -> None:
     """Raise :class:`ConfigError` with everything that cannot work: names, features, epochs without a loss."""
     names = [name_of(objective) for objective in objectives]

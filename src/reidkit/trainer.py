@@ -30,7 +30,7 @@ from reidkit.errors import CheckpointError, DataError, TrainingError, UnknownNam
 from reidkit.evaluation import evaluate_features, validation_features
 from reidkit.files import write_atomically
 from reidkit.models import Embedder
-from reidkit.objectives import Objective, Step, check_objectives, feature_of, name_of, reads
+from reidkit.objectives import Objective, Step, check_objectives, feature_of, name_of, reads, without_absent
 from reidkit.optim import build_optimizer, learning_rate, set_learning_rate
 from reidkit.provenance import check_run_folder, data_fingerprint, versions
 from reidkit.samplers import BatchSampler, IdentitySampler, RandomSampler
@@ -115,7 +115,10 @@ class Trainer:
         class_of = {identity: number for number, identity in enumerate(identities)}
         self.fingerprint = data_fingerprint(data)
         self.labels = torch.tensor([class_of[sample.identity] for sample in data.train])
-        self.objectives = [item if isinstance(item, Objective) else Objective(item) for item in losses]
+        objectives = [item if isinstance(item, Objective) else Objective(item) for item in losses]
+        self.objectives, absent = without_absent(objectives, model)
+        for objective in absent:
+            self.say(f"loss {name_of(objective)!r} left out: the network has no {objective.feature}")
         check_objectives(self.objectives, model, num_epochs=epochs)
         self._size_classifiers(len(identities))
         self.sampler_settings = {
@@ -369,7 +372,10 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             for objective in self.objectives:
-                if fill := getattr(objective.loss, "fill", None):
+                fill = getattr(objective.loss, "fill", None)
+                if fill and reads(objective.loss) == "weight":
+                    fill(groups=self.model.weight_groups.get(str(objective.feature), 1))
+                elif fill:
                     dim = self.model.features[feature_of(self.model, objective)]
                     fill(num_identities=num_identities, dim=dim)
 

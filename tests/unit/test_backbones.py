@@ -67,7 +67,7 @@ def test_half_of_the_channels_are_normalised_within_the_image():
     torch.testing.assert_close(y[:, 3:], x[:, 3:] / (1 + 1e-5) ** 0.5)
 
 
-def test_bninception_gives_the_maps_of_the_papers_table():
+def test_bninception_gives_the_maps_of_its_table():
     backbone = rk.build_model("bninception").backbone.eval()
     shapes, block = [], backbone._convolve_block
 

@@ -1,8 +1,9 @@
-"""``reid list``: registered components and their options."""
+"""``reid list``: registered components, their options, and what networks cost."""
 
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import click
 
@@ -19,9 +20,25 @@ _KINDS: dict[str, registry.Kind] = {
 
 @click.command("list")
 @click.argument("kind", type=click.Choice(list(_KINDS)))
+@click.option("--details", is_flag=True, help="Models: parameters, multiply-adds, width of the embedding.")
+@click.option("--height", type=click.IntRange(min=1), help="Pixels, for --details.  [default: 256]")
+@click.option("--width", type=click.IntRange(min=1), help="Pixels, for --details.  [default: 128]")
 @json_option
-def list_command(kind: str, as_json: bool) -> None:
+def list_command(kind: str, details: bool, height: int | None, width: int | None, as_json: bool) -> None:
     """List components of a KIND with what they are and their options."""
+    if details and kind != "models":
+        raise click.UsageError(f"--details goes with `reid list models`, not with {kind}")
+    if (height or width) and not details:
+        raise click.UsageError("--height and --width go with --details")
+    if details:
+        _list_costs(height or 256, width or 128, as_json)
+    else:
+        _list_options(kind, as_json)
+    if kind == "models" and not as_json:
+        say("\nand timm:NAME for any backbone of timm, for example timm:convnext_tiny")
+
+
+def _list_options(kind: str, as_json: bool) -> None:
     components = {name: registry.get(_KINDS[kind], name) for name in registry.names(_KINDS[kind])}
     if as_json:
         print_json(
@@ -33,8 +50,41 @@ def list_command(kind: str, as_json: bool) -> None:
         for name, component in components.items()
     ]
     print_table(["name", "what", "options"], rows)
-    if kind == "models":
-        say("\nand timm:NAME for any backbone of timm, for example timm:convnext_tiny")
+
+
+def _list_costs(height: int, width: int, as_json: bool) -> None:
+    costs = {name: _cost(name, height, width) for name in registry.names("model") if name != "timm"}
+    if as_json:
+        print_json(costs)
+        return
+    columns = ["name", "parameters", "multiply-adds", "embedding", "input"]
+    rows = [
+        (
+            name,
+            f"{cost['parameters'] / 1e6:.2f} M",
+            f"{cost['multiply_adds'] / 1e9:.3f} G",
+            cost["embedding"],
+            f"{height} x {width}",
+        )
+        for name, cost in costs.items()
+    ]
+    print_table(columns, rows, right=columns[1:])
+
+
+def _cost(name: str, height: int, width: int) -> dict[str, Any]:
+    """A model with its default options."""
+    from reidkit.complexity import complexity
+    from reidkit.models import build_model
+
+    model = build_model(name)
+    cost = complexity(model, height=height, width=width)
+    return {
+        "parameters": cost.num_parameters,
+        "multiply_adds": cost.num_multiply_adds,
+        "embedding": model.embedding_dim,
+        "height": height,
+        "width": width,
+    }
 
 
 def _summary(component: object) -> str:

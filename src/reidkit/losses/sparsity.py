@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from reidkit.errors import DataError, UnknownName
+from reidkit.errors import ConfigError, DataError, UnknownName
 from reidkit.ops import at_least_float32, check_count
 from reidkit.registry import register
 
@@ -42,13 +42,14 @@ class StructuredSparsity(nn.Module):
 
     Args:
         norm: "l21" or "l12".
-        groups: stripes of l12, in the order in which their features were joined.
+        groups: stripes of l12, in the order in which their features were joined; or "stripes", as many as
+            the network has, which the trainer fills in.
 
     Shapes: weight (out, in), ``in`` a multiple of ``groups`` for l12; returns a scalar, float32 or float64.
 
     Raises:
         UnknownName: another norm.
-        ConfigError: groups below 1.
+        ConfigError: groups below 1, or "stripes" without a trainer that fills it in.
         DataError: weights that are not 2-D, or cannot be cut into ``groups`` equal stripes.
 
     >>> import torch
@@ -61,24 +62,32 @@ class StructuredSparsity(nn.Module):
 
     reads: ClassVar[str] = "weight"
 
-    def __init__(self, norm: Norm = "l21", groups: int = 4) -> None:
+    def __init__(self, norm: Norm = "l21", groups: int | Literal["stripes"] = 4) -> None:
         super().__init__()
         if norm not in NORMS:
             raise UnknownName("norm", norm, NORMS)
-        check_count("groups", groups)
+        if groups != "stripes":
+            check_count("groups", groups, also=', or "stripes"')
         self.norm = norm
         self.groups = groups
+
+    def fill(self, *, groups: int) -> None:
+        """Set the number of groups where it was left to the network."""
+        if self.groups == "stripes":
+            self.groups = groups
 
     def forward(self, weight: Tensor) -> Tensor:
         if not isinstance(weight, Tensor) or weight.ndim != 2 or not weight.is_floating_point():
             found = f"shape {tuple(weight.shape)}" if isinstance(weight, Tensor) else type(weight).__name__
             raise DataError(f"the weights have {found}; expected floating-point (out, in)")
+        if self.groups == "stripes":
+            raise ConfigError('groups is "stripes" and no trainer has filled it in; give their number')
         with torch.autocast(weight.device.type, enabled=False):
             weight = at_least_float32(weight)
             return l21(weight) if self.norm == "l21" else l12(weight, groups=self.groups)
 
     def extra_repr(self) -> str:
-        return f"norm={self.norm!r}, groups={self.groups}"
+        return f"norm={self.norm!r}, groups={self.groups!r}"
 
 
 def l21(weight: Tensor) -> Tensor:

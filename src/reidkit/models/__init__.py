@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from reidkit import registry
-from reidkit.models.embedder import Embedder
+from reidkit.models.embedder import Embedder, SingleBranch
 
-__all__ = ["Embedder", "build_model"]
+__all__ = ["Embedder", "SingleBranch", "build_model"]
 
 
 def build_model(name: str, **options: Any) -> Embedder:

@@ -1,21 +1,18 @@
-"""An embedder is a backbone, a pooling and a neck; it turns images into named features.
+"""An embedder turns images into named features; most are a backbone, a pooling and a neck.
 
 Classifiers are not part of it: they live in the identity loss, so that a saved encoder knows no identities.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.errors import ConfigError, UnknownName
-
-Pooling = Literal["average", "max", "gem"]
-Neck = Literal["plain", "bnneck", "fc"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -58,83 +55,184 @@ _POOLINGS: dict[str, type[nn.Module]] = {
     "max": MaxPooling,
     "gem": GeneralizedMeanPooling,
 }
-_NECKS = ("plain", "bnneck", "fc")
+_NECKS = ("plain", "bnneck", "fc", "osnet", "trinet")
+_DIMS = {"fc": 1024, "osnet": 512, "trinet": 128}  # of the necks whose width can be chosen
 
 
 class Embedder(nn.Module):
-    """Backbone, pooling and neck.
-
-    Features: ``pooled`` (B, width) and ``neck`` (B, dim). Which one a loss reads by default depends on the
-    neck: with ``bnneck`` metric losses read ``pooled`` and classification reads ``neck`` (Luo et al. 2019);
-    with ``fc`` (a linear layer to ``dim`` values, MSML section 4.2) and ``plain`` both read ``neck``.
-    The embedding is always the L2-normalised ``neck``.
+    """What a network offers to losses, trainer and encoder: named features, one of them the embedding.
 
     Args:
-        backbone: (B, 3, H, W) -> (B, width, h, w).
-        width: channels of the backbone's map.
-        pooling: "average", "max" or "gem".
-        neck: "plain", "bnneck" or "fc".
-        dim: width of the "fc" neck; the other necks keep ``width``.
+        features: name to width of every feature that the network gives.
+        metric_feature, classification_feature: which of them a loss of that kind reads by default.
+        embedding_feature: the one that, L2-normalised, is the embedding.
+        smallest_side: pixels; images less high or wide are refused.
+        image_size: (height, width) of the only images that it takes, or None.
+        left_out: features, and weights by their names, that other options of this network have and these
+            have not: a loss that reads one is left out too, so that an ablation is one change.
         mean, std: per-channel normalisation that the images must have had, in units of 0..1.
 
-    Raises:
-        UnknownName: pooling or neck that does not exist.
-        ConfigError: ``dim`` with a neck that has no such choice.
+    Attributes:
+        description: name and options that :func:`reidkit.models.build_model` built it from.
+        weight_groups: into how many parts the inputs of a layer fall, by the name of its weights; such a
+            layer joins features of as many stripes.
     """
 
     description: Mapping[str, Any]
 
     def __init__(
         self,
-        backbone: nn.Module,
-        width: int,
+        features: Mapping[str, int],
         *,
-        pooling: str = "average",
-        neck: str = "bnneck",
-        dim: int | None = None,
+        metric_feature: str,
+        classification_feature: str,
+        embedding_feature: str,
+        smallest_side: int = 1,
+        image_size: tuple[int, int] | None = None,
+        left_out: Iterable[str] = (),
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
     ) -> None:
         super().__init__()
-        if pooling not in _POOLINGS:
-            raise UnknownName("pooling", pooling, _POOLINGS)
-        if neck not in _NECKS:
-            raise UnknownName("neck", neck, _NECKS)
-        if dim is not None and neck != "fc":
-            raise ConfigError(
-                f"dim = {dim} goes with neck = 'fc'; neck {neck!r} keeps the backbone's width {width}"
-            )
-        self.backbone = backbone
-        self.pooling = _POOLINGS[pooling]()
-        self.neck, dim = _build_neck(neck, width, dim)
-        self.features = {"pooled": width, "neck": dim}
-        self.metric_feature = "pooled" if neck == "bnneck" else "neck"
-        self.classification_feature = "neck"
-        self.embedding_feature = "neck"
+        self.features = dict(features)
+        self.metric_feature = metric_feature
+        self.classification_feature = classification_feature
+        self.embedding_feature = embedding_feature
+        self.smallest_side, self.image_size = smallest_side, image_size
+        self.left_out = frozenset(left_out)
         self.mean, self.std = mean, std
         self.description = {}
+        self.weight_groups: dict[str, int] = {}
 
     @property
     def embedding_dim(self) -> int:
         """Width of what :meth:`embed` returns."""
         return self.features[self.embedding_feature]
 
+    def named_features(self, images: Tensor) -> dict[str, Tensor]:
+        """Normalised images (B, 3, H, W), of a size that fits, -> named features. A network defines this."""
+        raise NotImplementedError
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Normalised images (B, 3, H, W) -> named features, the same names in training and evaluation."""
-        pooled = self.pooling(self.backbone(images))  # (B, width)
-        return {"pooled": pooled, "neck": self.neck(pooled)}
+        """Normalised images (B, 3, H, W) -> named features, the same names in training and evaluation.
+
+        Raises:
+            ConfigError: images of a size that the network cannot take.
+        """
+        self.check_image_size(*images.shape[2:])
+        return self.named_features(images)
 
     def embed(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> unit embeddings (B, D), float32."""
         return F.normalize(self(images)[self.embedding_feature].float(), dim=1)
 
+    def check_image_size(self, height: int, width: int) -> None:
+        """Raise :class:`ConfigError` where the network cannot take images of this size (pixels)."""
+        name = self.description.get("name", type(self).__name__)
+        if self.image_size is not None and (height, width) != self.image_size:
+            raise ConfigError(
+                f"images are {height} x {width} (height x width), but model {name!r} was built for "
+                f"{self.image_size[0]} x {self.image_size[1]} only; give it image_size = "
+                f"[{height}, {width}], or resize images with transform.height and transform.width"
+            )
+        if min(height, width) < self.smallest_side:
+            raise ConfigError(
+                f"images are {height} x {width} (height x width), too small for model {name!r}: neither side "
+                f"may be under {self.smallest_side} pixels; raise transform.height or transform.width"
+            )
 
-def _build_neck(neck: str, width: int, dim: int | None) -> tuple[nn.Module, int]:
+
+class SingleBranch(Embedder):
+    """Backbone, pooling and neck.
+
+    Features: ``pooled`` (B, width) and ``neck`` (B, dim). The embedding is the L2-normalised ``neck``. With
+    ``bnneck`` metric losses read ``pooled`` by default; otherwise every loss reads ``neck``.
+
+    ======= =============================================================== ===== ===================
+    neck    what                                                            dim   source
+    ======= =============================================================== ===== ===================
+    plain   nothing                                                         width
+    bnneck  batch norm, its bias fixed at 0                                 width Luo et al. 2019
+    fc      linear                                                          1024  MSML, section 4.2
+    osnet   linear, batch norm, ReLU                                        512   Zhou et al. 2019
+    trinet  linear to 1024, batch norm, ReLU, linear (orthogonal at start)  128   Hermans et al. 2017
+    ======= =============================================================== ===== ===================
+
+    Args:
+        backbone: (B, 3, H, W) -> (B, width, h, w).
+        width: channels of the backbone's map.
+        smallest_side, image_size: see :class:`Embedder`.
+        pooling: "average", "max" or "gem".
+        neck: one of the table's.
+        dim: width of the neck's feature where it can be chosen ("fc", "osnet", "trinet").
+        mean, std: see :class:`Embedder`.
+
+    Raises:
+        UnknownName: pooling or neck that does not exist.
+        ConfigError: ``dim`` with a neck that has no such choice, or not positive.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        width: int,
+        *,
+        smallest_side: int,
+        image_size: tuple[int, int] | None = None,
+        pooling: str = "average",
+        neck: str = "bnneck",
+        dim: int | None = None,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+    ) -> None:
+        dim = _neck_dim(neck, width, dim)
+        if pooling not in _POOLINGS:
+            raise UnknownName("pooling", pooling, _POOLINGS)
+        super().__init__(
+            {"pooled": width, "neck": dim},
+            metric_feature="pooled" if neck == "bnneck" else "neck",
+            classification_feature="neck",
+            embedding_feature="neck",
+            smallest_side=smallest_side,
+            image_size=image_size,
+            mean=mean,
+            std=std,
+        )
+        self.backbone = backbone
+        self.pooling = _POOLINGS[pooling]()
+        self.neck = _build_neck(neck, width, dim)
+
+    def named_features(self, images: Tensor) -> dict[str, Tensor]:
+        pooled = self.pooling(self.backbone(images))  # (B, width)
+        return {"pooled": pooled, "neck": self.neck(pooled)}
+
+
+def _neck_dim(neck: str, width: int, dim: int | None) -> int:
+    if neck not in _NECKS:
+        raise UnknownName("neck", neck, _NECKS)
+    if dim is None:
+        return _DIMS.get(neck, width)
+    if neck not in _DIMS:
+        raise ConfigError(
+            f"dim = {dim} goes with neck = 'fc', 'osnet' or 'trinet'; neck {neck!r} keeps the backbone's "
+            f"width {width}"
+        )
+    if dim < 1:
+        raise ConfigError(f"dim = {dim} is not possible; it is the width of the embedding, 1 or more")
+    return dim
+
+
+def _build_neck(neck: str, width: int, dim: int) -> nn.Module:
     if neck == "plain":
-        return nn.Identity(), width
+        return nn.Identity()
     if neck == "fc":
-        dim = dim or 1024
-        return nn.Linear(width, dim), dim
+        return nn.Linear(width, dim)
+    if neck == "osnet":
+        return nn.Sequential(nn.Linear(width, dim), nn.BatchNorm1d(dim), nn.ReLU())
+    if neck == "trinet":
+        last = nn.Linear(1024, dim)
+        nn.init.orthogonal_(last.weight)
+        return nn.Sequential(nn.Linear(width, 1024), nn.BatchNorm1d(1024), nn.ReLU(), last)
     batch_norm = nn.BatchNorm1d(width)
     batch_norm.bias.requires_grad_(False)  # Luo et al. 2019: the classifier's planes pass through the origin
-    return batch_norm, width
+    return batch_norm

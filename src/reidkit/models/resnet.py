@@ -9,7 +9,7 @@ import timm
 from torch import nn
 
 from reidkit.errors import ConfigError
-from reidkit.models.embedder import Embedder
+from reidkit.models.embedder import SingleBranch
 from reidkit.registry import register
 
 
@@ -21,7 +21,7 @@ def resnet(
     pooling: str = "average",
     neck: str = "bnneck",
     dim: int | None = None,
-) -> Embedder:
+) -> SingleBranch:
     """ResNet (He et al. 2016), the backbone of most re-identification papers.
 
     Args:
@@ -29,14 +29,27 @@ def resnet(
         pretrained: start from ImageNet weights, downloaded by timm.
         last_stride: 1 keeps the last stage's map at 1/16 of the image (16 x 8 for 256 x 128), which helps
             re-identification; 2 is the original 1/32 and costs less.
-        pooling, neck, dim: see :class:`reidkit.models.Embedder`.
+        pooling, neck, dim: see :class:`reidkit.models.SingleBranch`.
     """
+    backbone = resnet_backbone(architecture, pretrained=pretrained, last_stride=last_stride)
+    return SingleBranch(
+        backbone,
+        backbone.num_features,
+        smallest_side=8 * last_stride + 1,  # or the last halving would see a map of one row or column
+        pooling=pooling,
+        neck=neck,
+        dim=dim,
+    )
+
+
+def resnet_backbone(architecture: str, *, pretrained: bool, last_stride: int) -> Any:
+    """timm's ResNet without its head, with the last stage at that stride."""
     if last_stride not in (1, 2):
         raise ConfigError(f"last_stride = {last_stride} is not possible; it is 1 or 2")
     backbone: Any = timm.create_model(architecture, pretrained=pretrained, num_classes=0, global_pool="")
     if last_stride == 1:
         _unstride(backbone.layer4)
-    return Embedder(backbone, backbone.num_features, pooling=pooling, neck=neck, dim=dim)
+    return backbone
 
 
 def _unstride(stage: nn.Module) -> None:

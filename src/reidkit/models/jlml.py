@@ -1,0 +1,200 @@
+"""JLML: a global and a local branch, each with an identity loss of its own, joined only when matching."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reidkit.errors import ConfigError, UnknownName
+from reidkit.models.embedder import Embedder
+from reidkit.registry import register
+
+_BRANCHES = ("both", "global", "local")
+_SHARED_WIDTH = 32
+_FEATURE_WIDTH = 512
+_GLOBAL_WIDTHS = (32, 64, 128, 256)  # inner widths of conv2_x to conv5_x; a block gives twice that
+_LOCAL_WIDTHS = (16, 32, 64, 128)
+
+
+@register("model", "jlml")
+class JLML(Embedder):
+    """JLML-ResNet39 (Li, Zhu, Gong 2017, arXiv 1705.04724, Table 1 and Figure 1).
+
+    One convolution shared by a global branch, which sees the whole image, and a local branch of ``stripes``
+    streams of equal shape with weights of their own, each of which sees one horizontal stripe. Each branch
+    ends in a linear layer to 512 values without a non-linearity.
+
+    Features: ``global`` (B, 512) and ``local`` (B, 512), and ``embedding`` (B, 1024), the two L2-normalised
+    and joined. The paper's losses are an identity loss on ``global``, one on ``local``, and structured
+    sparsity of ``global_feature.weight`` and ``local_feature.weight``. Its UniLoss is one identity loss on
+    ``joined`` (B, 1024), the two as they are: the feature that takes the place of both with ``uniloss``.
+    With one branch there is only that branch's feature. A recipe may name losses for all of these: those
+    whose feature the options leave out are left out with it.
+
+    The paper leaves open, and chosen here: batch norm after each convolution, projection shortcuts where the
+    shape changes, the stride on the first 3x3 convolution of a stage. ImageNet weights exist nowhere.
+
+    Args:
+        stripes: m, the number of local streams; stripe j is rows round(j h / m) to round((j + 1) h / m) of
+            the first convolution's map.
+        branches: "both", or "global" or "local" alone.
+        shared: one first convolution for both branches; false gives each branch its own.
+        uniloss: one feature, and so one classifier, for both branches.
+
+    Raises:
+        UnknownName: branches that do not exist.
+        ConfigError: less than one stripe.
+    """
+
+    def __init__(
+        self, *, stripes: int = 4, branches: str = "both", shared: bool = True, uniloss: bool = False
+    ) -> None:
+        if branches not in _BRANCHES:
+            raise UnknownName("choice of branches", branches, _BRANCHES)
+        if stripes < 1:
+            raise ConfigError(f"stripes = {stripes} is not possible; the image is cut into 1 or more")
+        both = branches == "both"
+        if uniloss and not both:
+            raise ConfigError(f"uniloss joins two branches, but branches = {branches!r} leaves only one")
+        names = ("global", "local") if both else (branches,)
+        read_by_losses = {"joined": 2 * _FEATURE_WIDTH} if uniloss else dict.fromkeys(names, _FEATURE_WIDTH)
+        embedding = {"embedding": 2 * _FEATURE_WIDTH} if both else {}
+        absent = {"global", "local"} - set(names)
+        super().__init__(
+            {**read_by_losses, **embedding},
+            metric_feature="embedding" if both else branches,
+            classification_feature="joined" if uniloss else "embedding" if both else branches,
+            embedding_feature="embedding" if both else branches,
+            left_out={"global", "local", "joined"} - set(read_by_losses)
+            | {f"{name}_feature.weight" for name in absent},
+            # Five halvings, none of a single row or column; and a row of the first map for every stripe.
+            smallest_side=17 if branches == "global" else max(17, 2 * stripes - 1),
+        )
+        self.branches, self.uniloss = names, uniloss
+        self.conv1 = _first_convolution()
+        if both and not shared:
+            self.local_conv1 = _first_convolution()
+        if "global" in names:
+            self.global_branch = GlobalBranch()
+            self.global_feature = _feature_layer(GlobalBranch.width)
+        if "local" in names:
+            self.local_branch = LocalBranch(stripes)
+            self.local_feature = _feature_layer(stripes * LocalBranch.stream_width)
+            self.weight_groups["local_feature.weight"] = stripes
+        _initialize_convolutions(self)
+
+    def named_features(self, images: Tensor) -> dict[str, Tensor]:
+        features = {}
+        low = self.conv1(images)  # (B, 32, H / 2, W / 2)
+        if "global" in self.branches:
+            features["global"] = self.global_feature(self.global_branch(low))
+        if "local" in self.branches:
+            local_low = self.local_conv1(images) if hasattr(self, "local_conv1") else low
+            features["local"] = self.local_feature(self.local_branch(local_low))
+        if len(self.branches) == 2:
+            both = list(features.values())
+            if self.uniloss:
+                features = {"joined": torch.cat(both, dim=1)}
+            features["embedding"] = torch.cat([F.normalize(feature, dim=1) for feature in both], dim=1)
+        return features
+
+
+class GlobalBranch(nn.Module):
+    """The shared map (B, 32, h, w) -> (B, 512), through conv2_x to conv5_x of the global column."""
+
+    width = 2 * _GLOBAL_WIDTHS[-1]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.stages = _stages(_GLOBAL_WIDTHS)
+
+    def forward(self, low: Tensor) -> Tensor:
+        feature_map: Tensor = self.stages(self.pool(low))  # (B, 512, h / 16, w / 16)
+        return feature_map.mean(dim=(2, 3))
+
+
+class LocalBranch(nn.Module):
+    """The shared map (B, 32, h, w) -> (B, stripes * 256), one stream for each horizontal stripe."""
+
+    stream_width = 2 * _LOCAL_WIDTHS[-1]
+
+    def __init__(self, stripes: int) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(2, stride=(1, 2))
+        self.streams = nn.ModuleList(_stages(_LOCAL_WIDTHS) for _ in range(stripes))
+
+    def forward(self, low: Tensor) -> Tensor:
+        stripes = cut_stripes(low, len(self.streams))
+        pooled = []
+        for stream, stripe in zip(self.streams, stripes, strict=True):
+            # The padded row keeps the height; after a ReLU, zeros never are the maximum.
+            feature_map = stream(self.pool(F.pad(stripe, (0, 0, 0, 1))))  # (B, 256, h / 8 m, w / 16)
+            pooled.append(feature_map.mean(dim=(2, 3)))
+        return torch.cat(pooled, dim=1)
+
+
+class Bottleneck(nn.Module):
+    """[1x1, width][3x3, width][1x1, 2 width] beside a shortcut, projected where the shape changes."""
+
+    def __init__(self, num_channels: int, width: int, *, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            *_convolution(num_channels, width, 1),
+            nn.ReLU(),
+            *_convolution(width, width, 3, stride=stride),
+            nn.ReLU(),
+            *_convolution(width, 2 * width, 1),
+        )
+        same_shape = stride == 1 and num_channels == 2 * width
+        self.shortcut = (
+            nn.Identity()
+            if same_shape
+            else nn.Sequential(*_convolution(num_channels, 2 * width, 1, stride=stride))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.residual(x) + self.shortcut(x))
+
+
+def cut_stripes(feature_map: Tensor, num_stripes: int) -> list[Tensor]:
+    """Rows round(j h / m) to round((j + 1) h / m) of (B, C, h, w), for each of m stripes."""
+    height = feature_map.shape[2]
+    edges = [round(j * height / num_stripes) for j in range(num_stripes + 1)]
+    return [feature_map[:, :, top:bottom] for top, bottom in pairwise(edges)]
+
+
+def _stages(widths: tuple[int, ...]) -> nn.Sequential:
+    """conv2_x to conv5_x: three bottlenecks each; all but the first stage halve the map."""
+    stages, num_channels = [], _SHARED_WIDTH
+    for number, width in enumerate(widths):
+        first = Bottleneck(num_channels, width, stride=1 if number == 0 else 2)
+        num_channels = 2 * width
+        stages.append(nn.Sequential(first, *(Bottleneck(num_channels, width, stride=1) for _ in range(2))))
+    return nn.Sequential(*stages)
+
+
+def _first_convolution() -> nn.Sequential:
+    return nn.Sequential(*_convolution(3, _SHARED_WIDTH, 3, stride=2), nn.ReLU())
+
+
+def _convolution(num_in: int, num_out: int, size: int, *, stride: int = 1) -> tuple[nn.Module, nn.Module]:
+    """Convolution and batch norm."""
+    convolution = nn.Conv2d(num_in, num_out, size, stride=stride, padding=size // 2, bias=False)
+    return convolution, nn.BatchNorm2d(num_out)
+
+
+def _feature_layer(width: int) -> nn.Linear:
+    layer = nn.Linear(width, _FEATURE_WIDTH)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _initialize_convolutions(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
