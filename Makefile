@@ -6,7 +6,7 @@ BIN = .venv/bin
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format clean
+.PHONY: help demo test test-slow bench-losses check format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -31,6 +31,9 @@ test: .venv/ready  ## all tests but the slow ones
 
 test-slow: .venv/ready  ## the slow tests: training killed and resumed many times, ...
 	$(BIN)/pytest -m slow --timeout 3600
+
+bench-losses: .venv/ready  ## time and memory of every loss, as multiples of a bare distance pass
+	$(BIN)/python benchmarks/losses.py
 
 check: .venv/ready  ## format, lint, strict types
 	$(BIN)/ruff format --check .

@@ -20,7 +20,7 @@ from PIL import Image
 import reidkit as rk
 from reidkit.images import load_image
 from reidkit.types import Features, Split
-from small_cpu import processor, write_section
+from results import processor, write_section
 
 STRIPES, BINS = 6, 8
 

@@ -1,4 +1,4 @@
-"""Train `small-jlml` and its ablations with several seeds on real images; write the table into docs/results.md.
+"""Train `small-jlml` and its ablations with several seeds on real images; write docs/results.md.
 
     python benchmarks/jlml_ablation.py $REIDKIT_DATA/market1501-500 [--seeds 3] [--jobs 2]
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
+
 from results import processor, write_section
 
 ABLATIONS = {
@@ -57,8 +58,8 @@ def main() -> None:
         "|---|---|" + "---|" * len(SCORES),
         *rows,
         "",
-        f"Mean and standard deviation over {options.seeds} seeds, {options.jobs} runs at a time with one core "
-        f"each ({processor()}), torch {torch.__version__}.",
+        f"Mean and standard deviation over {options.seeds} seeds; {options.jobs} runs at a time with one "
+        f"core each ({processor()}), torch {torch.__version__}.",
     ]
     write_section("jlml-ablation", "\n".join(table))
     print("\n".join(table))

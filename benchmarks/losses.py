@@ -1,11 +1,12 @@
-"""Time and memory of every metric loss, as multiples of a bare distance pass; writes them into docs/results.md.
+"""Time and memory of every metric loss, as multiples of a bare distance pass; writes docs/results.md.
 
     python benchmarks/losses.py [--write] [--sizes 128 512 2048 4096]
 
-The unit is what every loss of pairs pays at least: a float32 N x N matrix of Euclidean distances, written plainly,
-and its backward pass. Unit and subject run in turn and the median of their ratios counts, so a busy machine slows
-both alike. Memory is the peak of one forward and backward pass in a process of its own, in N x N float32 matrices
-(of the process on a CPU, of PyTorch's allocator on a GPU), beyond the batch and the libraries.
+The unit is what every loss of pairs pays at least: a float32 N x N matrix of Euclidean distances, written
+plainly, and its backward pass. Unit and subject run in turn and the median of their ratios counts, so a busy
+machine slows both alike. Memory is the peak of one forward and backward pass in a process of its own, in
+N x N float32 matrices (of the process on a CPU, of PyTorch's allocator on a GPU), beyond the batch and the
+libraries.
 
 Beside reidkit's losses stand pytorch-metric-learning's batch-hard triplet loss, and its triplet loss over all
 triplets where these fit into memory.
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 
 from reidkit import registry
-from results import write_section
+from results import processor, write_section
 
 DIM, IMAGES_PER_IDENTITY = 512, 4
 SIZES = (128, 512, 2048, 4096)
@@ -73,7 +74,8 @@ def main() -> None:
     unit = ", ".join(f"{1e3 * statistics.median(unit_times(size)):.3g} ms" for size in options.sizes)
     lines += [
         "",
-        f"One unit: {unit}. {DIM} values an embedding, {IMAGES_PER_IDENTITY} images an identity, {machine()}.",
+        f"One unit: {unit}. {DIM} values an embedding, {IMAGES_PER_IDENTITY} images an identity, "
+        f"{machine()}.",
     ]
     print("\n".join(lines[-2:]))
     if options.write:
@@ -218,9 +220,8 @@ def resident(field: str) -> int:
 def machine() -> str:
     if DEVICE == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "CPU")
-    return f"{torch.get_num_threads()} threads of {model}, torch {torch.__version__}, Python {platform.python_version()}"
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    return f"{torch.get_num_threads()} threads of {processor()}, {versions}"
 
 
 if __name__ == "__main__":

@@ -116,6 +116,7 @@ class Trainer:
         self.fingerprint = data_fingerprint(data)
         self.labels = torch.tensor([class_of[sample.identity] for sample in data.train])
         objectives = [item if isinstance(item, Objective) else Objective(item) for item in losses]
+        model.check_image_size(self.transform.height, self.transform.width)
         self.objectives, absent = without_absent(objectives, model)
         for objective in absent:
             self.say(f"loss {name_of(objective)!r} left out: the network has no {objective.feature}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from click.testing import CliRunner
 
@@ -91,6 +93,31 @@ def test_unknown_weights_are_named(train):
     assert "reads weights 'nek.weight', which the model does not give; did you mean 'neck.weight'" in str(
         result.exception
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "losses"),
+    [
+        ("seed=1", {"identity_global", "identity_local", "sparsity_global", "sparsity_local"}),
+        ("model.branches=global", {"identity_global", "sparsity_global"}),
+        ("model.branches=local", {"identity_local", "sparsity_local"}),
+        ("model.uniloss=true", {"identity_joined", "sparsity_global", "sparsity_local"}),
+        ("model.stripes=2", {"identity_global", "identity_local", "sparsity_global", "sparsity_local"}),
+    ],
+)
+def test_every_ablation_of_jlml_is_one_change(tiny_market, tmp_path, change, losses):
+    words = [f"data.root={tiny_market}", "train.epochs=1", "train.num_workers=0", "transform.height=64"]
+    words += ["transform.width=32", "sampler.identities_per_batch=2", change]
+    result = CliRunner().invoke(cli, ["train", "small-jlml", *words, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    epoch = next(r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "epoch")
+    assert {key.removeprefix("loss/") for key in epoch if key.startswith("loss/")} == losses
+    for absent in {"identity_global", "identity_local", "identity_joined"} - losses:
+        assert f"loss {absent!r} left out: the network has no " in result.output
+    groups = 2 if "stripes" in change else 4
+    described = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["losses"]
+    sparsity = next((loss for loss in described if loss["name"] == "sparsity_local"), None)
+    assert sparsity is None or f"groups={groups})" in sparsity["loss"]
 
 
 def test_a_loss_of_weights_must_say_which(train):

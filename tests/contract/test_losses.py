@@ -528,6 +528,8 @@ def test_sparsity_says_what_is_wrong():
         loss(torch.zeros(3))
     with pytest.raises(UnknownName, match="unknown norm 'l2'"):
         reidkit.losses.StructuredSparsity("l2")
+    with pytest.raises(ConfigError, match="no trainer has filled it in"):
+        reidkit.losses.StructuredSparsity("l12", groups="stripes")(torch.zeros(3, 10))
     with pytest.raises(ConfigError, match="groups is 0"):
         reidkit.losses.StructuredSparsity("l12", groups=0)
 

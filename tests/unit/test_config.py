@@ -70,6 +70,15 @@ def test_bad_overrides_say_what_is_expected(override):
         config.load("small-cpu", [override])
 
 
+def test_a_star_in_an_override_sets_every_table_that_fits():
+    changed = config.load("small-jlml", ["loss.sparsity_*.weight=0"])
+    weights = {name: loss.weight for name, loss in changed.loss.items()}
+    assert weights["sparsity_global"] == weights["sparsity_local"] == 0
+    assert weights["identity_global"] == 1
+    with pytest.raises(ConfigError, match=r"no table fits 'sparsty_\*'"):
+        config.load("small-jlml", ["loss.sparsty_*.weight=0"])
+
+
 def test_kind_of_a_loss_defaults_to_its_name():
     parsed = config.parse({"loss": {"msml": {"margin": 0.5}}})
     assert parsed.loss["msml"].kind == "msml"
