@@ -58,7 +58,11 @@ class TransformConfig:
     width: PositiveInt = _key(128, "pixels")
     flip: Probability = _key(0.5, "probability of a left-right flip")
     shift: NonNegativeInt = _key(10, "pixels of padding before a random crop back to the same size")
+    zoom: Probability = _key(0.0, "largest random change of size, a share; 0.1 is 90 to 110 %")
+    blur: Probability = _key(0.0, "probability of a Gaussian blur of random strength")
     jitter: NonNegativeFloat = _key(0.0, "strength of random changes of colour; 0.2 is mild")
+    grayscale: Probability = _key(0.0, "probability of taking all colour away")
+    autoaugment: Probability = _key(0.0, "probability of one of AutoAugment's ImageNet policies")
     erasing: Probability = _key(0.0, "probability of covering a random rectangle with the mean colour")
 
 
@@ -93,6 +97,8 @@ class SamplerConfig:
     )
     identities_per_batch: PositiveInt = _key(32, "P; the batch is P x K images, over all processes together")
     images_per_identity: PositiveInt = _key(4, "K; an identity with fewer images repeats some")
+    spread_cameras: bool = _key(False, "identity: take the K images from as many cameras as there are")
+    balance_sets: bool = _key(False, "identity: as many identities of each united data set in every batch")
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)

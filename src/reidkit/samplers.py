@@ -81,10 +81,13 @@ class IdentitySampler(BatchSampler):
         identities: (N,) identity of every training sample, in index order.
         identities_per_batch: P.
         images_per_identity: K.
+        cameras: (N,) cameras, to spread the K images of an identity over as many of them as it has.
+        sets: (N,) data sets, to take as many identities from each into every batch; otherwise sets take part
+            in proportion to their identities.
         seed, rank, world_size: see :class:`BatchSampler`.
 
     Raises:
-        ConfigError: fewer identities than P.
+        ConfigError: fewer identities than P, in the whole or in one of the sets that share a batch.
     """
 
     def __init__(
@@ -93,6 +96,8 @@ class IdentitySampler(BatchSampler):
         *,
         identities_per_batch: int,
         images_per_identity: int,
+        cameras: Sequence[int] | NDArray[np.int64] | None = None,
+        sets: Sequence[str] | None = None,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -100,6 +105,7 @@ class IdentitySampler(BatchSampler):
         super().__init__(seed=seed, rank=rank, world_size=world_size)
         labels = np.asarray(identities)
         self.images_of = [np.flatnonzero(labels == identity) for identity in np.unique(labels)]
+        self.cameras = None if cameras is None else np.asarray(cameras)
         if len(self.images_of) < identities_per_batch:
             raise ConfigError(
                 f"identities_per_batch = {identities_per_batch}, but the training set has only "
@@ -107,47 +113,76 @@ class IdentitySampler(BatchSampler):
             )
         self.identities_per_batch = identities_per_batch
         self.images_per_identity = images_per_identity
+        self.groups = [list(range(len(self.images_of)))] if sets is None else self._by_set(sets)
         self.batch_size = identities_per_batch * images_per_identity
         self.num_batches = max(1, len(labels) // self.batch_size)
         self.num_left_out = max(0, len(labels) - self.num_batches * self.batch_size)
         self._check_slices()
 
     def global_batches(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-        decks = [_Deck(images, rng) for images in self.images_of]
-        identities = self._deal_identities(rng)
+        decks = [_Deck(images, rng, self.cameras) for images in self.images_of]
         return [
-            np.concatenate([decks[i].deal(self.images_per_identity) for i in identities[number]])
-            for number in range(self.num_batches)
+            np.concatenate([decks[identity].deal(self.images_per_identity) for identity in identities])
+            for identities in self._deal_identities(rng)
         ]
 
-    def _deal_identities(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """(num_batches, P) identity numbers."""
-        dealt: list[int] = []
-        waiting: deque[int] = deque()
-        for _ in range(self.num_batches):
+    def _deal_identities(self, rng: np.random.Generator) -> list[list[int]]:
+        """P identity numbers a batch, from each group in turn."""
+        waiting: list[deque[int]] = [deque() for _ in self.groups]
+        dealt = []
+        for number in range(self.num_batches):
             batch: list[int] = []
-            while len(batch) < self.identities_per_batch:
-                if not waiting:
+            for place in range(self.identities_per_batch):
+                turn = (number * self.identities_per_batch + place) % len(self.groups)
+                if not waiting[turn]:
                     # A new deck is opened in the middle of a batch: whom the batch has already goes last.
-                    order = rng.permutation(len(self.images_of)).tolist()
-                    waiting.extend(sorted(order, key=lambda i: i in batch))
-                batch.append(waiting.popleft())
-            dealt += batch
-        return np.array(dealt, dtype=np.int64).reshape(self.num_batches, self.identities_per_batch)
+                    order = rng.permutation(self.groups[turn]).tolist()
+                    waiting[turn].extend(sorted(order, key=lambda i: i in batch))
+                batch.append(waiting[turn].popleft())
+            dealt.append(batch)
+        return dealt
+
+    def _by_set(self, sets: Sequence[str]) -> list[list[int]]:
+        """Identity numbers of each set."""
+        set_of = [sets[images[0]] for images in self.images_of]
+        names = sorted(set(set_of))
+        groups = [[number for number, name in enumerate(set_of) if name == wanted] for wanted in names]
+        share = -(-self.identities_per_batch // len(names))
+        for name, group in zip(names, groups, strict=True):
+            if len(group) < share:
+                raise ConfigError(
+                    f"identities_per_batch = {self.identities_per_batch} takes {share} identities of each of "
+                    f"{len(names)} sets, but {name!r} has only {len(group)}; lower it, or turn balancing off"
+                )
+        return groups
 
 
 class _Deck:
     """The images of one identity, shuffled; reshuffled when too few are left for a deal."""
 
-    def __init__(self, images: NDArray[np.int64], rng: np.random.Generator) -> None:
-        self.images, self.rng = images, rng
+    def __init__(
+        self, images: NDArray[np.int64], rng: np.random.Generator, cameras: NDArray[np.int64] | None
+    ) -> None:
+        self.images, self.rng, self.cameras = images, rng, cameras
         self.left = images[:0]
 
     def deal(self, count: int) -> NDArray[np.int64]:
         if len(self.left) < count:
-            self.left = self.rng.permutation(self.images)
+            self.left = self._shuffled()
         hand, self.left = self.left[:count], self.left[count:]
         return np.resize(hand, count)  # repeats the hand where the identity has fewer images
+
+    def _shuffled(self) -> NDArray[np.int64]:
+        order = self.rng.permutation(self.images)
+        if self.cameras is None:
+            return order
+        # The first image of every camera, then the second of every camera, ...
+        seen: dict[int, int] = {}
+        rounds = []
+        for camera in self.cameras[order].tolist():
+            rounds.append(seen.get(camera, 0))
+            seen[camera] = rounds[-1] + 1
+        return order[np.argsort(rounds, kind="stable")]
 
 
 class RandomSampler(BatchSampler):

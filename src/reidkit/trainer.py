@@ -26,7 +26,7 @@ from reidkit.checkpoint import load_checkpoint, save_checkpoint
 from reidkit.config import OptimConfig, TransformConfig
 from reidkit.devices import default_device, use_bfloat16
 from reidkit.encoder import Encoder
-from reidkit.errors import CheckpointError, DataError, TrainingError, UnknownName
+from reidkit.errors import CheckpointError, ConfigError, DataError, TrainingError, UnknownName
 from reidkit.evaluation import evaluate_features, validation_features
 from reidkit.files import write_atomically
 from reidkit.models import Embedder
@@ -55,6 +55,8 @@ class Trainer:
         epochs: passes over the training images.
         sampler: "identity" (P x K) or "random".
         identities_per_batch, images_per_identity: P and K of the global batch, over all processes.
+        spread_cameras: take the K images of an identity from as many cameras as it has.
+        balance_sets: as many identities of each data set in every batch, where several are united.
         seed: of batches and augmentation. Weights are drawn by who builds the model.
         transform: size and augmentation of images.
         optim: optimiser and schedule.
@@ -85,6 +87,8 @@ class Trainer:
         sampler: str = "identity",
         identities_per_batch: int = 32,
         images_per_identity: int = 4,
+        spread_cameras: bool = False,
+        balance_sets: bool = False,
         seed: int = 0,
         transform: TransformConfig | None = None,
         optim: OptimConfig | None = None,
@@ -126,8 +130,12 @@ class Trainer:
             "kind": sampler,
             "identities_per_batch": identities_per_batch,
             "images_per_identity": images_per_identity,
+            "spread_cameras": spread_cameras,
+            "balance_sets": balance_sets,
         }
-        self.sampler = self._build_sampler(sampler, identities_per_batch, images_per_identity)
+        self.sampler = self._build_sampler(
+            sampler, identities_per_batch, images_per_identity, cameras=spread_cameras, sets=balance_sets
+        )
         self.loader = DataLoader(
             TrainingImages(data.train, self.transform, mean=model.mean),
             batch_sampler=self.sampler,  # yields draws, not bare indices
@@ -380,17 +388,24 @@ class Trainer:
                     dim = self.model.features[feature_of(self.model, objective)]
                     fill(num_identities=num_identities, dim=dim)
 
-    def _build_sampler(self, kind: str, identities_per_batch: int, images_per_identity: int) -> BatchSampler:
+    def _build_sampler(
+        self, kind: str, identities_per_batch: int, images_per_identity: int, *, cameras: bool, sets: bool
+    ) -> BatchSampler:
         place = {"seed": self.seed, "rank": distributed.rank(), "world_size": distributed.world_size()}
         if kind not in ("identity", "random"):
             raise UnknownName("sampler", kind, ("identity", "random"))
         if kind == "random":
+            if cameras or sets:
+                raise ConfigError("spread_cameras and balance_sets go with sampler 'identity', not 'random'")
             batch_size = identities_per_batch * images_per_identity
             return RandomSampler(len(self.labels), batch_size=batch_size, **place)
+        train = self.data.train
         return IdentitySampler(
             self.labels.numpy(),
             identities_per_batch=identities_per_batch,
             images_per_identity=images_per_identity,
+            cameras=[sample.camera for sample in train] if cameras else None,
+            sets=[sample.dataset or self.data.name for sample in train] if sets else None,
             **place,
         )
 

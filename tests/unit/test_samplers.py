@@ -89,3 +89,30 @@ def make(kind, **place):
 def started(sampler, epoch, first_batch):
     sampler.start(epoch, first_batch)
     return sampler
+
+
+def test_images_of_an_identity_are_spread_over_its_cameras():
+    labels = np.repeat(np.arange(6), 12)
+    cameras = np.tile([1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3], 6)  # camera 1 took most
+    sizes = {"identities_per_batch": 3, "images_per_identity": 3}
+    spread = IdentitySampler(labels, cameras=cameras, **sizes)
+    plain = IdentitySampler(labels, **sizes)
+    first_hands = [batch[start : start + 3] for batch in batches(spread)[:2] for start in (0, 3, 6)]
+    assert all(set(cameras[hand]) == {1, 2, 3} for hand in first_hands)
+    plain_hands = [batch[start : start + 3] for batch in batches(plain)[:2] for start in (0, 3, 6)]
+    assert any(set(cameras[hand]) != {1, 2, 3} for hand in plain_hands)
+    every_image = sorted(i for batch in batches(spread) for i in batch)
+    assert len(every_image) == len(set(every_image)), "nothing comes twice while an identity has images left"
+
+
+def test_sets_take_equal_parts_of_every_batch_when_balanced():
+    """A set of 5 identities beside one of 50."""
+    labels = np.repeat(np.arange(55), 4)
+    sets = ["small" if label < 5 else "large" for label in labels]
+    sampler = IdentitySampler(labels, identities_per_batch=6, images_per_identity=2, sets=sets)
+    for batch in batches(sampler):
+        identities = np.unique(labels[batch])
+        assert len(identities) == 6
+        assert (identities < 5).sum() == 3
+    with pytest.raises(ConfigError, match="takes 6 identities of each of 2 sets, but 'small' has only 5"):
+        IdentitySampler(labels, identities_per_batch=12, images_per_identity=2, sets=sets)

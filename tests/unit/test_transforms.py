@@ -9,7 +9,9 @@ from reidkit.samplers import Draw
 from reidkit.transforms import TrainingImages, augmentation, normalize, to_input
 from reidkit.types import Sample
 
-EVERYTHING = TransformConfig(height=32, width=16, flip=0.5, shift=4, jitter=0.3, erasing=0.5)
+RANDOM = ["flip", "shift", "zoom", "blur", "jitter", "grayscale", "autoaugment", "erasing"]
+OFF = dict.fromkeys(RANDOM, 0)
+EVERYTHING = TransformConfig(height=32, width=16, **{**dict.fromkeys(RANDOM, 0.5), "shift": 4})
 
 
 @pytest.fixture
@@ -39,20 +41,24 @@ def test_an_image_depends_on_its_draw_alone(split):
     assert any(not torch.equal(first, other) for other in others)
 
 
-@pytest.mark.parametrize("key", ["flip", "shift", "jitter", "erasing"])
+@pytest.mark.parametrize("key", RANDOM)
 def test_each_augmentation_changes_images_and_zero_turns_it_off(key):
     image = torch.randint(0, 256, (3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    off = {"flip": 0, "shift": 0, "jitter": 0, "erasing": 0}
-    none = augmentation(TransformConfig(height=32, width=16, **off), IMAGENET_MEAN)
+    none = augmentation(TransformConfig(height=32, width=16, **OFF), IMAGENET_MEAN)
     assert torch.equal(none(image), image)
-    value = 4 if key == "shift" else 1.0
+    value = {"shift": 4, "zoom": 0.3}.get(key, 1.0)
     torch.manual_seed(0)
-    changed = augmentation(TransformConfig(height=32, width=16, **{**off, key: value}), IMAGENET_MEAN)(image)
+    changed = augmentation(TransformConfig(height=32, width=16, **{**OFF, key: value}), IMAGENET_MEAN)(image)
     assert changed.shape == image.shape
     assert changed.dtype == torch.uint8
     assert not torch.equal(changed, image)
     if key == "flip":
         assert torch.equal(changed, image.flip(-1))
+    if key == "grayscale":
+        assert torch.equal(changed[0], changed[1])
+        assert torch.equal(changed[1], changed[2])
+    if key == "blur":
+        assert changed.float().std() < image.float().std()
 
 
 def test_normalize_is_the_textbook_formula():
