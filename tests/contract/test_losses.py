@@ -363,6 +363,10 @@ def test_chosen_distances_are_exact_where_the_product_form_is_not(name):
     assert loss(embeddings, labels).item() == pytest.approx(exact.item(), abs=2e-6)
 
 
+def test_a_recipe_can_ask_for_the_soft_margin():
+    assert registry.build("loss", "trihard", {"margin": "soft"}).margin is None
+
+
 @pytest.mark.parametrize("name", ["trihard", "msml", "triplet", "quadruplet", "p2s", "hap2s", "sn"])
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3], [0, 0, 0, 0]])
 def test_no_usable_anchor_gives_zero_and_zero_gradients(name, labels):

@@ -31,8 +31,7 @@ class PointToSetTripletLoss(nn.Module):
     ``d`` is the Euclidean distance. Anchors without a positive or without a negative are left out; the
     mean counts anchors that meet the margin as 0.
 
-    Use with: labels that are often wrong, since one image is only a small part of a mean; a first look at
-    how far averages alone go.
+    Use with: a yardstick: how far averages go without hard mining.
 
     Pitfalls: the mean over negatives is ruled by images that are far away already, so the loss soon goes
     to 0 while the hardest negatives are still nearer than the positives.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,7 +40,8 @@ class BatchHardTripletLoss(nn.Module):
     See also: :class:`MarginSampleMiningLoss`, one pair of each kind for the whole batch.
 
     Args:
-        margin: distance that negatives must keep beyond positives, or None for the soft margin.
+        margin: distance that negatives must keep beyond positives, or None for the soft margin ("soft" in
+            recipes, where nothing can be None).
         normalize: scale embeddings to unit length first, so that distances lie in [0, 2].
 
     Shapes: embeddings (N, D), labels (N,) integers; returns a scalar, float32 or float64; 0 if no anchor
@@ -58,8 +59,10 @@ class BatchHardTripletLoss(nn.Module):
 
     reads: ClassVar[str] = "metric"
 
-    def __init__(self, margin: float | None = 0.3, *, normalize: bool = True) -> None:
+    def __init__(self, margin: float | Literal["soft"] | None = 0.3, *, normalize: bool = True) -> None:
         super().__init__()
+        if margin == "soft":
+            margin = None
         if margin is not None:
             check_number("margin", margin, also=", or None for the soft margin")
         self.margin = margin

@@ -1,0 +1,85 @@
+"""Several sets as one: labels kept apart, one of them left out to be tested on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from reidkit.datasets import load_dataset
+from reidkit.errors import ConfigError
+from reidkit.types import JUNK
+
+sys.path.append(str(Path(__file__).parents[1]))
+from dataset_writers import WRITERS
+
+SETS = ("market1501", "viper", "mars")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for layout in SETS:
+        (root / layout).mkdir()
+        WRITERS[layout](root / layout)
+    return root
+
+
+def test_training_parts_are_joined_and_labels_kept_apart(root):
+    union = load_dataset("union", root)
+    single = {layout: load_dataset(layout, root / layout) for layout in SETS}
+    assert len(union.train) == sum(len(data.train) for data in single.values())
+    assert union.num_identities == sum(data.num_identities for data in single.values())
+    assert [sample.index for sample in union.train] == list(range(len(union.train)))
+    assert not union.query
+    for layout, data in single.items():
+        mine = [sample for sample in union.train if sample.dataset == layout]
+        others = [sample for sample in union.train if sample.dataset != layout]
+        for label in ("identity", "camera", "tracklet"):
+            values = {getattr(sample, label) for sample in mine} - {None}
+            assert len(values) == len({getattr(sample, label) for sample in data.train} - {None})
+            assert values.isdisjoint(getattr(sample, label) for sample in others)
+        names = {sample.path: f"{layout}/{sample.identity_name or sample.identity}" for sample in data.train}
+        assert all(sample.identity_name == names[sample.path] for sample in mine)
+
+
+def test_one_set_is_left_out_to_be_tested_on_under_its_own_protocol(root):
+    union = load_dataset("union", root, test="viper")
+    viper = load_dataset("viper", root / "viper")
+    assert {sample.dataset for sample in union.train} == {"market1501", "mars"}
+    assert [sample.path for sample in union.query] == [sample.path for sample in viper.query]
+    assert [sample.path for sample in union.gallery] == [sample.path for sample in viper.gallery]
+    assert (union.protocol, union.camera_filter) == (viper.protocol, viper.camera_filter)
+    # Who is the same person, and which camera is the same camera, does not change.
+    for mine, theirs in ((union.query, viper.query), (union.gallery, viper.gallery)):
+        pairs = {(a.identity, b.identity) for a, b in zip(mine, theirs, strict=True)}
+        assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+    trained = {sample.identity for sample in union.train}
+    assert trained.isdisjoint(sample.identity for sample in union.query + union.gallery)
+
+
+def test_junk_stays_junk(root):
+    gallery = load_dataset("union", root, test="market1501").gallery
+    truth = load_dataset("market1501", root / "market1501").gallery
+    assert [s.identity == JUNK for s in gallery] == [s.identity == JUNK for s in truth]
+    assert any(sample.identity == JUNK for sample in gallery)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sets": ["market1501", "viperr"]}, r"unknown data ?set 'viperr'; did you mean 'viper'"),
+        ({"sets": ["viper", "viper:other"]}, "sets has 'viper' twice"),
+        ({"sets": "viper"}, r"sets = 'viper' is a text; expected a list, for example \[\"viper\"\]"),
+        ({"test": "vipre"}, "test = 'vipre' is none of the sets; did you mean 'viper'"),
+    ],
+)
+def test_says_what_is_wrong(root, options, message):
+    with pytest.raises(ConfigError, match=message):
+        load_dataset("union", root, **options)
+
+
+def test_a_folder_without_sets_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="no folder in .* is called as a layout is"):
+        load_dataset("union", tmp_path)
