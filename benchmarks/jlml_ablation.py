@@ -27,6 +27,7 @@ ABLATIONS = {
     "without sparsity": ["loss.sparsity_*.weight=0"],
 }
 SCORES = ("mAP", "rank-1", "rank-5")
+LAYERS: dict[str, Norm] = {"global_feature.weight": "l21", "local_feature.weight": "l12"}
 
 
 def main() -> None:
@@ -49,17 +50,23 @@ def main() -> None:
         )
     rows = [
         f"| {name} | `{' '.join(changes) or 'as it is'}` | "
-        + " | ".join(spread([scores[name, seed][score] for seed in range(options.seeds)]) for score in SCORES)
+        + " | ".join(
+            spread(
+                [scores[name, seed][column] for seed in range(options.seeds) if column in scores[name, seed]]
+            )
+            for column in (*SCORES, *LAYERS)
+        )
         + " |"
         for name, changes in ABLATIONS.items()
     ]
     table = [
-        "| small-jlml | change | " + " | ".join(SCORES) + " |",
-        "|---|---|" + "---|" * len(SCORES),
+        "| small-jlml | change | " + " | ".join(SCORES) + " | small columns, global | small stripes, local |",
+        "|---|---|" + "---|" * (len(SCORES) + len(LAYERS)),
         *rows,
         "",
         f"Mean and standard deviation over {options.seeds} seeds; {options.jobs} runs at a time with one "
-        f"core each ({processor()}), torch {torch.__version__}.",
+        f"core each ({processor()}), torch {torch.__version__}. All in percent. Small: root mean square weight "
+        "below 1e-3, of the feature layer's inputs (global) or of each output's four stripes (local).",
     ]
     write_section("jlml-ablation", "\n".join(table))
     print("\n".join(table))
