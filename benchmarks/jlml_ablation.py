@@ -18,6 +18,8 @@ from statistics import mean, stdev
 
 import torch
 
+from reidkit.checkpoint import load_weights
+from reidkit.losses.sparsity import Norm, share_of_small_groups
 from results import processor, write_section
 
 ABLATIONS = {
@@ -48,24 +50,18 @@ def main() -> None:
                 strict=True,
             )
         )
-    rows = [
-        f"| {name} | `{' '.join(changes) or 'as it is'}` | "
-        + " | ".join(
-            spread(
-                [scores[name, seed][column] for seed in range(options.seeds) if column in scores[name, seed]]
-            )
-            for column in (*SCORES, *LAYERS)
-        )
-        + " |"
-        for name, changes in ABLATIONS.items()
-    ]
+    rows = []
+    for name, changes in ABLATIONS.items():
+        runs = [scores[name, seed] for seed in range(options.seeds)]
+        columns = [spread([run[column] for run in runs if column in run]) for column in (*SCORES, *LAYERS)]
+        rows.append(f"| {name} | `{' '.join(changes) or 'as it is'}` | {' | '.join(columns)} |")
     table = [
         "| small-jlml | change | " + " | ".join(SCORES) + " | small columns, global | small stripes, local |",
         "|---|---|" + "---|" * (len(SCORES) + len(LAYERS)),
         *rows,
         "",
         f"Mean and standard deviation over {options.seeds} seeds; {options.jobs} runs at a time with one "
-        f"core each ({processor()}), torch {torch.__version__}. All in percent. Small: root mean square weight "
+        f"core each ({processor()}), torch {torch.__version__}. In percent. Small: root mean square weight "
         "below 1e-3, of the feature layer's inputs (global) or of each output's four stripes (local).",
     ]
     write_section("jlml-ablation", "\n".join(table))
@@ -76,9 +72,11 @@ def train_and_score(name: str, seed: int, data: Path, out: Path) -> dict[str, fl
     run = out / f"small-jlml-{name.replace(' ', '-')}-{seed}"
     reid("train", "small-jlml", f"data.root={data}", f"seed={seed}", *ABLATIONS[name], "--out", run)
     scores: dict[str, float] = json.loads(reid("evaluate", run, "--json"))
-    print(
-        f"{name}, seed {seed}: mAP {100 * scores['mAP']:.1f}, rank-1 {100 * scores['rank-1']:.1f}", flush=True
-    )
+    print(f"{name}, seed {seed}: mAP {scores['mAP']:.3f}, rank-1 {scores['rank-1']:.3f}", flush=True)
+    weights, _ = load_weights(run / "last.safetensors")
+    for layer, norm in LAYERS.items():
+        if layer in weights:
+            scores[layer] = share_of_small_groups(weights[layer], norm=norm)
     return scores
 
 
@@ -89,6 +87,8 @@ def reid(*words: object) -> str:
 
 
 def spread(values: list[float]) -> str:
+    if not values:
+        return ""
     deviation = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
     return f"{100 * mean(values):.1f}{deviation}"
 
