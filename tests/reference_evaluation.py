@@ -7,6 +7,8 @@ one that reidkit defines: unit vectors rounded to multiples of 2^-26, whose dot 
 from __future__ import annotations
 
 import math
+import random
+from statistics import fmean
 from typing import Any
 
 JUNK = (-1, "-1")
@@ -43,7 +45,12 @@ def is_kept(query: Any, q: int, gallery: Any, g: int, camera_filter: str) -> boo
 
 
 def ranked_lists(
-    query: Any, gallery: Any = None, *, camera_filter: str = "same_identity", distance: str = "cosine"
+    query: Any,
+    gallery: Any = None,
+    *,
+    camera_filter: str = "same_identity",
+    distance: str = "cosine",
+    galleries: Any = None,
 ) -> list[list[tuple[float, int, bool]]]:
     """For each query its kept items as (score, gallery row, is a match), best first, ties by row."""
     items = query if gallery is None else gallery
@@ -52,7 +59,8 @@ def ranked_lists(
     for q in range(len(query_rows)):
         kept = []
         for g in range(len(gallery_rows)):
-            if is_kept(query, q, gallery, g, camera_filter):
+            listed = galleries is None or g in galleries[q]
+            if listed and is_kept(query, q, gallery, g, camera_filter):
                 match = query.identities[q] == items.identities[g]
                 kept.append((score(query_rows[q], gallery_rows[g], distance), g, bool(match)))
         lists.append(sorted(kept, key=lambda entry: (-entry[0], entry[1])))
@@ -79,6 +87,67 @@ def trapezoid_average_precision(matches: list[bool]) -> float:
     return area
 
 
+def average_precision_at_r(matches: list[bool]) -> float:
+    """mAP@R of one query (Musgrave et al., ECCV 2020), with R matches in all."""
+    num_matches, found, total = sum(matches), 0, 0.0
+    for rank, match in enumerate(matches[:num_matches], start=1):
+        if match:
+            found += 1
+            total += found / rank
+    return total / num_matches
+
+
+def one_of_each_identity(ranked: Any, identities: Any, draw: int) -> Any:
+    """The list with one item of each identity left: the first in a random order of the whole gallery."""
+    generator = random.Random(draw)
+    order = [generator.random() for _ in identities]
+    chosen: dict[Any, int] = {}
+    for _, g, _ in ranked:
+        if identities[g] not in chosen or order[g] < order[chosen[identities[g]]]:
+            chosen[identities[g]] = g
+    return [entry for entry in ranked if entry[1] in chosen.values()]
+
+
+def evaluate_single_gallery_shot(
+    query: Any, gallery: Any = None, *, num_draws: int = 10, **options: Any
+) -> dict[str, Any]:
+    """The mean over draws; ranks of the first match by draw."""
+    identities = (query if gallery is None else gallery).identities
+    draws = [
+        evaluate(
+            query,
+            gallery,
+            thin=lambda ranked, draw=draw: one_of_each_identity(ranked, identities, draw),
+            **options,
+        )
+        for draw in range(num_draws)
+    ]
+    means = {
+        name: [fmean(values) for values in zip(*(draw[name] for draw in draws), strict=True)]
+        for name in ("average_precisions", "inverse_negative_penalties", "cmc")
+    }
+    ranks = [sorted(values) for values in zip(*(draw["first_match_ranks"] for draw in draws), strict=True)]
+    return {
+        **means,
+        "first_match_ranks": [values[(num_draws - 1) // 2] for values in ranks],
+        "num_valid_queries": draws[0]["num_valid_queries"],
+    }
+
+
+def pooled_tracklets(features: Any) -> tuple[list[list[float]], list[Any], list[Any]]:
+    """Mean of the unit frames of each tracklet, with identities and cameras, by first frame."""
+    rows = unit_rows(features.embeddings)
+    numbers = list(features.tracklets)
+    pooled, identities, cameras = [], [], []
+    for number in dict.fromkeys(numbers):
+        frames = [row for row, tracklet in zip(rows, numbers, strict=True) if tracklet == number]
+        pooled.append([sum(values) / len(frames) for values in zip(*frames, strict=True)])
+        first = numbers.index(number)
+        identities.append(features.identities[first])
+        cameras.append(None if features.cameras is None else features.cameras[first])
+    return pooled, identities, cameras
+
+
 def evaluate(
     query: Any,
     gallery: Any = None,
@@ -87,11 +156,19 @@ def evaluate(
     distance: str = "cosine",
     average_precision: str = "step",
     max_rank: int = 50,
+    galleries: Any = None,
+    thin: Any = None,
 ) -> dict[str, Any]:
     """Everything of an evaluation, and the ranks of all matches of all valid queries."""
-    score_list = {"step": step_average_precision, "trapezoid": trapezoid_average_precision}[average_precision]
+    score_list = {
+        "step": step_average_precision,
+        "trapezoid": trapezoid_average_precision,
+        "at R": average_precision_at_r,
+    }[average_precision]
     average_precisions, first_ranks, penalties, match_ranks = [], [], [], []
-    for ranked in ranked_lists(query, gallery, camera_filter=camera_filter, distance=distance):
+    lists = ranked_lists(query, gallery, camera_filter=camera_filter, distance=distance, galleries=galleries)
+    for ranked in lists:
+        ranked = ranked if thin is None else thin(ranked)
         matches = [match for _, _, match in ranked]
         ranks = [rank for rank, match in enumerate(matches, start=1) if match]
         match_ranks += ranks

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reidkit.errors import DataError
+from reidkit.features import frames_by_tracklet
 from reidkit.images import is_image, load_image
 from reidkit.types import JUNK, Dataset, Sample, Split
 
@@ -45,7 +46,7 @@ class SplitCounts:
     """Sizes of one split.
 
     ``distractors`` are gallery images of identities that no query shows; like ``junk`` they are among
-    ``images``, and not among ``identities``.
+    ``images``, and not among ``identities``. In a set measured by tracklets both count tracklets.
     """
 
     images: int
@@ -53,19 +54,22 @@ class SplitCounts:
     cameras: int
     junk: int
     distractors: int
+    tracklets: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetCheck:
     """The result of :func:`check_dataset`; ``findings`` come worst first.
 
-    ``num_valid_queries`` are those with a match under the Market rules; ``None`` without query or gallery.
+    ``num_valid_queries`` are the queries (tracklets, where the set is measured by them) with a match under
+    the set's protocol, of ``num_queries``; ``None`` where the set cannot be tested on.
     """
 
     name: str
     root: Path
     counts: dict[str, SplitCounts]
     num_valid_queries: int | None
+    num_queries: int
     findings: tuple[Finding, ...]
 
     @property
@@ -74,9 +78,11 @@ class DatasetCheck:
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table of counts as text, a row a split, the header first."""
-        header = ("split", "images", "identities", "cameras", "junk", "distractors")
-        return [header] + [
-            (name, *(f"{count:,}" for count in asdict(counts).values()))
+        columns = list(asdict(SplitCounts(0, 0, 0, 0, 0)))
+        if not any(counts.tracklets for counts in self.counts.values()):
+            columns.remove("tracklets")
+        return [("split", *columns)] + [
+            (name, *(f"{asdict(counts)[column]:,}" for column in columns))
             for name, counts in self.counts.items()
         ]
 
@@ -87,6 +93,7 @@ class DatasetCheck:
             "root": str(self.root),
             "counts": {name: asdict(counts) for name, counts in self.counts.items()},
             "num_valid_queries": self.num_valid_queries,
+            "num_queries": self.num_queries,
             "findings": [asdict(finding) for finding in self.findings],
         }
 
@@ -98,8 +105,9 @@ class DatasetCheck:
             cells = [row[0].ljust(widths[0]), *(map(str.rjust, row[1:], widths[1:]))]
             lines.append("  ".join(cells))
         if self.num_valid_queries is not None:
-            num_queries = self.counts["query"].images
-            lines.append(f"{self.num_valid_queries:,} of {num_queries:,} queries have a match in the gallery")
+            lines.append(
+                f"{self.num_valid_queries:,} of {self.num_queries:,} queries have a match in the gallery"
+            )
         return "\n".join([*lines, *map(str, self.findings or ["nothing to complain of"])])
 
 
@@ -110,11 +118,14 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | No
         dataset: as :func:`reidkit.load_dataset` gives it.
         progress: called with (images done, images in all) after each image.
     """
-    unmatched = _unmatched(dataset, dataset.query, dataset.gallery)
+    queries, gallery = _test_items(dataset)
+    unmatched = _unmatched(dataset, queries, gallery, dataset.galleries)
+    counts = _counts(dataset)
     findings = [
+        *_published_findings(dataset, counts),
         *_file_findings(dataset, progress),
         *_leak_findings(dataset),
-        *_match_findings("queries", unmatched, num_queries=len(dataset.query)),
+        *_match_findings("queries", unmatched, num_queries=len(queries)),
         *_match_findings(
             "validation images", _unmatched(dataset, dataset.val, dataset.val), num_queries=len(dataset.val)
         ),
@@ -125,10 +136,9 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | No
     return DatasetCheck(
         name=dataset.name,
         root=dataset.root,
-        counts=_counts(dataset),
-        num_valid_queries=len(dataset.query) - sum(map(len, unmatched.values()))
-        if dataset.query and dataset.gallery
-        else None,
+        counts=counts,
+        num_valid_queries=len(queries) - sum(map(len, unmatched.values())) if queries and gallery else None,
+        num_queries=len(queries),
         findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
     )
 
@@ -137,16 +147,49 @@ def _counts(dataset: Dataset) -> dict[str, SplitCounts]:
     asked = {sample.identity for sample in dataset.query}
     counts = {}
     for name, split in dataset.splits.items():
-        persons = [sample for sample in split if sample.identity != JUNK]
+        items = _items(dataset, split)
+        persons = [sample for sample in items if sample.identity != JUNK]
         shown = [s for s in persons if s.identity in asked] if name == "gallery" and asked else persons
         counts[name] = SplitCounts(
             images=len(split),
             identities=len({sample.identity for sample in shown}),
             cameras=len({sample.camera for sample in split}) if dataset.has_cameras else 0,
-            junk=len(split) - len(persons),
+            junk=len(items) - len(persons),
             distractors=len(persons) - len(shown),
+            tracklets=len(items) if dataset.protocol == "tracklets" else 0,
         )
     return counts
+
+
+def _items(dataset: Dataset, split: Split) -> Split:
+    """What the protocol compares: images, or the first frame of each tracklet."""
+    if dataset.protocol != "tracklets":
+        return split
+    return tuple(frames[0] for frames in frames_by_tracklet(split).values())
+
+
+def _test_items(dataset: Dataset) -> tuple[Split, Split]:
+    """Queries and what they are compared with, the same where there is no gallery."""
+    queries = _items(dataset, dataset.query)
+    return queries, queries if dataset.protocol == "recall" else _items(dataset, dataset.gallery)
+
+
+def _published_findings(dataset: Dataset, counts: dict[str, SplitCounts]) -> Iterator[Finding]:
+    """Counts that are not those of the full release."""
+    differences = []
+    for part, published in dataset.published.items():
+        found = asdict(counts[part]) if part in counts else {}
+        differences += [
+            f"{part}: {found.get(name, 0):,} {name}, published are {number:,}"
+            for name, number in published.items()
+            if found.get(name, 0) != number
+        ]
+    yield from _finding(
+        "warning",
+        "counts that are not the published ones",
+        differences,
+        "A part of the set, or another release of it: results are not comparable with published ones.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +220,7 @@ def _file_findings(dataset: Dataset, progress: Callable[[int, int], None] | None
                 copies[file.digest, sample.box][sample.path, sample.identity, sample.camera] = sample
                 if width < MIN_WIDTH or height < MIN_HEIGHT:
                     tiny.append(f"{name} is {width} x {height}")
-                elif width > height:
+                elif width > height and dataset.protocol != "recall":  # those sets show birds and cars
                     wide.append(f"{name} is {width} x {height}")
             if progress is not None:
                 progress(done, len(samples))
@@ -258,23 +301,32 @@ def _leak_findings(dataset: Dataset) -> Iterator[Finding]:
         )
 
 
-def _unmatched(dataset: Dataset, queries: Split, gallery: Split) -> dict[str, list[str]]:
-    """Queries without a match under the Market rules, by the reason. Both parts may be the same."""
+def _unmatched(
+    dataset: Dataset,
+    queries: Split,
+    gallery: Split,
+    galleries: Sequence[Sequence[int]] | None = None,
+) -> dict[str, list[str]]:
+    """Queries without a match under the set's camera filter, by the reason. Both parts may be the same."""
     if not queries or not gallery:
         return {}
     shown = _by_identity(gallery)
-    one_camera = dataset.has_cameras and len({sample.camera for sample in queries + gallery}) == 1
+    filters_cameras = dataset.has_cameras and dataset.camera_filter != "none"
+    one_camera = filters_cameras and len({sample.camera for sample in queries + gallery}) == 1
     unmatched = defaultdict(list)
-    for query in queries:
+    for place, query in enumerate(queries):
         positives = shown.get(query.identity, [])
-        if not dataset.has_cameras:  # with cameras the query itself goes with the rest of its own camera
+        if galleries is not None:
+            own = set(galleries[place])
+            positives = [sample for sample in positives if sample.index in own]
+        if not filters_cameras:  # otherwise the query itself goes with the rest of its own camera
             itself = (query.path, query.box)
             positives = [sample for sample in positives if (sample.path, sample.box) != itself]
         if not positives:
             reason = "the identity is absent from the gallery"
         elif one_camera:
             reason = ALL_CAMERAS_EQUAL
-        elif dataset.has_cameras and all(sample.camera == query.camera for sample in positives):
+        elif filters_cameras and all(sample.camera == query.camera for sample in positives):
             reason = "all matches are under the query's own camera"
         else:
             continue
@@ -297,6 +349,8 @@ def _match_findings(what: str, unmatched: dict[str, list[str]], *, num_queries: 
 
 def _camera_findings(dataset: Dataset) -> Iterator[Finding]:
     cameras = {sample.camera for split in dataset.splits.values() for sample in split}
+    if dataset.protocol == "recall":
+        return  # its rules know no cameras
     if not dataset.has_cameras:
         yield Finding(
             "note",

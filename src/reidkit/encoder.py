@@ -21,6 +21,7 @@ from reidkit.checkpoint import load_weights, save_weights
 from reidkit.devices import default_device
 from reidkit.errors import CheckpointError, ConfigError, DataError
 from reidkit.external import SUFFIXES, ExternalNetwork, load_network
+from reidkit.features import label_features
 from reidkit.images import load_image
 from reidkit.models import Embedder, build_model
 from reidkit.tracking import ProgressCallback
@@ -104,13 +105,8 @@ class Encoder:
     def features(
         self, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None
     ) -> Features:
-        """Embed the samples of a split, with their labels beside them."""
-        return Features(
-            self._embed_all(split, self._prepare_sample, batch_size, progress),
-            np.array([sample.identity for sample in split], dtype=np.int64),
-            np.array([sample.camera for sample in split], dtype=np.int64),
-            indices=np.array([sample.index for sample in split], dtype=np.int64),
-        )
+        """Embed the samples of a split, with their labels beside them; one row a sample, frames included."""
+        return label_features(self._embed_all(split, self._prepare_sample, batch_size, progress), split)
 
     def save(self, path: str | Path) -> Path:
         """Write one ``.safetensors`` file that :func:`load_encoder` reads; no identity is in it.

@@ -3,7 +3,8 @@
 *Which pairs are kept.* Gallery items with identity -1 (integers) or "-1" (strings) leave every list, and
 queries so marked ask for nobody. The camera filter says which others leave: ``"same_identity"`` the items
 of the query's identity under the query's camera (Market-1501's rule), ``"other_cameras"`` every item under
-the query's camera, ``"none"`` no item. An item never meets itself.
+the query's camera, ``"none"`` no item. An item never meets itself. A query
+that has a gallery of its own meets no other items.
 
 *What a score is.* Embeddings are scaled to unit length and their components rounded to multiples of 2^-26,
 7e-9 apart. A product of two is then a multiple of 2^-52, and by Cauchy-Schwarz no partial sum of a dot
@@ -14,7 +15,7 @@ tie. Float32 products are only ever a first look.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,7 +103,10 @@ class UnitRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """Queries (Q) against gallery items (G). Labels are codes that both share; JUNK stays JUNK."""
+    """Queries (Q) against gallery items (G). Labels are codes that both share; JUNK stays JUNK.
+
+    ``listed`` (Q, G), where queries have galleries of their own, says which items are in them.
+    """
 
     query: UnitRows
     gallery: UnitRows
@@ -113,12 +117,22 @@ class Comparison:
     camera_filter: str
     distance: str
     without_self: bool
+    listed: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
     def person_queries(self) -> Indices:
         """Queries that show somebody: all but those with identity -1."""
         return np.flatnonzero(self.query_identities != JUNK)
+
+    def meets(self, queries: Indices, items: Indices) -> NDArray[np.bool_]:
+        """Whether an item is in its query's gallery at all, before any filter; rows of both, broadcast."""
+        met = np.ones(np.broadcast_shapes(queries.shape, items.shape), np.bool_)
+        if self.without_self:
+            met &= queries != items
+        if self.listed is not None:
+            met &= self.listed[queries, items]
+        return met
 
     def same_identity_pairs(self) -> Pairs:
         """Every pair of one identity, positive or left out, scored exactly, an identity at a time."""
@@ -147,38 +161,43 @@ class Comparison:
         return scores
 
     def tiles(
-        self, queries: Indices, hidden: Pairs, *, block_size: int | None = None, exact: bool = False
+        self,
+        queries: Indices,
+        hidden: Pairs,
+        *,
+        items: Indices | None = None,
+        block_size: int | None = None,
+        exact: bool = False,
     ) -> Iterator[tuple[Indices, Indices, NDArray[Any]]]:
-        """All pairs of ``queries`` (ascending) and items, a tile at a time, gallery blocks outermost.
+        """Pairs of ``queries`` and ``items`` (both ascending), a tile at a time, gallery blocks outermost.
 
         Yields query rows (m,), gallery rows (n,) ascending and scores (m, n), float64 where ``exact``,
         else float32; left-out pairs and ``hidden`` ones score -inf. The next tile overwrites the scores.
-        Junk items are in no tile. ``block_size`` is the n of a tile; by default that of about 64 MB.
+        Without ``items`` all are taken but junk. ``block_size`` is the n of a tile; by default that of
+        about 64 MB.
         """
         if not len(queries):
             return
         dtype: type[np.floating[Any]] = np.float64 if exact else np.float32
         bytes_per_item = (_QUERIES_PER_TILE + self.query.num_dimensions) * np.dtype(dtype).itemsize
         block_size = block_size or max(1, _BLOCK_BYTES // bytes_per_item)
-        candidates = np.flatnonzero(self.gallery_identities != JUNK)
+        candidates = np.flatnonzero(self.gallery_identities != JUNK) if items is None else items
         buffer = np.empty(min(_QUERIES_PER_TILE, len(queries)) * min(block_size, len(candidates)), dtype)
-        for items in _cut(candidates, block_size):
-            unit_items = self.gallery.take(items, dtype)
+        for block in _cut(candidates, block_size):
+            unit_items = self.gallery.take(block, dtype)
             for rows in _cut(queries, _QUERIES_PER_TILE):
-                scores = buffer[: len(rows) * len(items)].reshape(len(rows), len(items))
+                scores = buffer[: len(rows) * len(block)].reshape(len(rows), len(block))
                 _score(self.query.take(rows, dtype), unit_items, self.distance, out=scores)
-                self._hide(scores, rows, items, hidden)
-                yield rows, items, scores
+                self._hide(scores, rows, block, hidden)
+                yield rows, block, scores
 
     def _identity_pairs(self, queries: Indices, items: Indices) -> Pairs:
         unit_queries, unit_items = self.query.take(queries), self.gallery.take(items)
         scores = np.empty((len(queries), len(items)))
         _score(unit_queries, unit_items, self.distance, out=scores)
-        positive = np.ones(scores.shape, np.bool_)
+        positive = self.meets(queries[:, None], items)
         if self.camera_filter != "none":
             positive &= self.query_cameras[queries, None] != self.gallery_cameras[items]
-        if self.without_self:
-            positive &= queries[:, None] != items
         return Pairs(
             np.repeat(queries, len(items)), np.tile(items, len(queries)), scores.ravel(), positive.ravel()
         )
@@ -186,6 +205,8 @@ class Comparison:
     def _hide(self, scores: NDArray[Any], rows: Indices, items: Indices, hidden: Pairs) -> None:
         if self.camera_filter == "other_cameras":
             scores[self.query_cameras[rows, None] == self.gallery_cameras[items]] = -np.inf
+        if self.listed is not None:
+            scores[~self.listed[rows[:, None], items]] = -np.inf
         start, end = np.searchsorted(hidden.queries, [rows[0], rows[-1] + 1])
         hidden_queries, hidden_items = hidden.queries[start:end], hidden.items[start:end]
         row = np.minimum(np.searchsorted(rows, hidden_queries), len(rows) - 1)
@@ -200,11 +221,15 @@ def compare(
     *,
     camera_filter: str = "same_identity",
     distance: str = "cosine",
+    galleries: Sequence[Sequence[int]] | None = None,
 ) -> Comparison:
     """Check both sides and set them against each other; without a gallery every item meets all others.
 
+    ``galleries`` gives each query the gallery rows it meets; all where left out.
+
     Raises :class:`DataError` for an empty side, different dimensions, values that are not finite, labels
-    that are neither integers nor strings; :class:`UnknownName` for an unknown option.
+    that are neither integers nor strings, galleries that do not fit; :class:`UnknownName` for an unknown
+    option.
     """
     check_choice("camera filter", camera_filter, CAMERA_FILTERS)
     check_choice("distance", distance, DISTANCES)
@@ -238,6 +263,7 @@ def compare(
         camera_filter,
         distance,
         without_self=gallery is None,
+        listed=None if galleries is None else _listed(galleries, len(query), len(items)),
         notes=tuple(notes),
     )
 
@@ -252,6 +278,22 @@ def first_few(rows: Indices) -> str:
     """``rows 3, 8, 12, ...``: enough to find them by."""
     shown = ", ".join(str(row) for row in rows[:5])
     return f"row{'s' if len(rows) > 1 else ''} {shown}{', ...' if len(rows) > 5 else ''}"
+
+
+def _listed(galleries: Sequence[Sequence[int]], num_queries: int, num_items: int) -> NDArray[np.bool_]:
+    """Which gallery items (Q, G) each query meets."""
+    if len(galleries) != num_queries:
+        raise DataError(f"there are {len(galleries)} galleries for {num_queries} queries; give each its own")
+    listed = np.zeros((num_queries, num_items), np.bool_)
+    for query, items in enumerate(galleries):
+        rows = np.asarray(items, dtype=np.intp)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < num_items:
+            raise DataError(
+                f"the gallery of query {query} holds rows {rows.min()} to {rows.max()}; "
+                f"the gallery has rows 0 to {num_items - 1}"
+            )
+        listed[query, rows] = True
+    return listed
 
 
 def _score(

@@ -96,9 +96,10 @@ def write_report(
     title: str,
     evaluation: Evaluation,
     query: Features,
-    gallery: Features,
+    gallery: Features | None,
     query_split: Split,
     gallery_split: Split,
+    galleries: Sequence[Sequence[int]] | None = None,
     records: Sequence[Mapping[str, Any]] = (),
     configuration: str = "",
     provenance: Mapping[str, str] | None = None,
@@ -115,6 +116,8 @@ def write_report(
         title: heading of the page.
         evaluation: scores of ``query`` against ``gallery``.
         query: row i belongs to ``query_split[i]``, as ``gallery`` to ``gallery_split``.
+        gallery: ``None`` where every item queries all others; ``gallery_split`` is then ``query_split``.
+        galleries: gallery rows of each query, where queries have galleries of their own.
         records: lines of the run's ``metrics.jsonl``; the training curves are left out without them.
         configuration: TOML text of the run.
         provenance: what else to say of the origin of the numbers, in this order.
@@ -126,7 +129,8 @@ def write_report(
         DataError: features, samples and evaluation do not belong together.
         WriteError: the file cannot be written.
     """
-    _check_lengths(evaluation, query, gallery, query_split, gallery_split)
+    items = query if gallery is None else gallery
+    _check_lengths(evaluation, query, items, query_split, gallery_split)
     chosen = choose_queries(evaluation.average_precisions, num_ranked_lists)
     lists = _ranked_lists(
         np.concatenate(list(chosen.values())),
@@ -135,10 +139,11 @@ def write_report(
         gallery=gallery,
         query_split=query_split,
         gallery_split=gallery_split,
+        galleries=galleries,
         camera_filter=camera_filter,
         top=top,
     )
-    has_cameras = query.cameras is not None and gallery.cameras is not None
+    has_cameras = query.cameras is not None and items.cameras is not None
     page = (
         _environment()
         .get_template("report.html")
@@ -202,6 +207,8 @@ _GROUPS = {
 def _scores(evaluation: Evaluation) -> list[Score]:
     valid = np.isfinite(evaluation.average_precisions)
     first_is_right = (evaluation.first_match_ranks[valid] == 1).astype(np.float64)
+    # With several draws of the gallery the ranks are medians, of which the CMC is not the mean.
+    ranks_are_of_cmc = np.isclose(first_is_right.mean(), evaluation.rank(1))
     scores = [
         Score(
             "mAP",
@@ -213,7 +220,7 @@ def _scores(evaluation: Evaluation) -> list[Score]:
             "rank-1",
             evaluation.rank(1),
             "Queries whose nearest photo is right.",
-            bootstrap_interval(first_is_right),
+            bootstrap_interval(first_is_right) if ranks_are_of_cmc else None,
         ),
     ]
     scores += [
@@ -237,7 +244,7 @@ def _cmc(evaluation: Evaluation) -> Figure:
     )
 
 
-def _distances(query: Features, gallery: Features, camera_filter: str) -> Figure:
+def _distances(query: Features, gallery: Features | None, camera_filter: str) -> Figure:
     found = distance_distributions(query, gallery, camera_filter=camera_filter, num_bins=100)
     svg = viz.distance_figure(
         found.edges,
@@ -293,18 +300,22 @@ def _ranked_lists(
     *,
     evaluation: Evaluation,
     query: Features,
-    gallery: Features,
+    gallery: Features | None,
     query_split: Split,
     gallery_split: Split,
+    galleries: Sequence[Sequence[int]] | None,
     camera_filter: str,
     top: int,
 ) -> list[RankedList]:
     if not len(rows):
         return []
+    met = None if galleries is None else [galleries[row] for row in rows]
+    if gallery is None:
+        gallery, met = query, [np.delete(np.arange(len(query)), row).tolist() for row in rows]
     # Only these are ranked: the thousands of other queries are not on the page.
     cameras = None if query.cameras is None else query.cameras[rows]
     shown = Features(query.embeddings[rows], query.identities[rows], cameras)
-    ranking = rank_features(shown, gallery, top=len(gallery), camera_filter=camera_filter)
+    ranking = rank_features(shown, gallery, top=len(gallery), camera_filter=camera_filter, galleries=met)
     return [
         RankedList(
             query=_cell(query_split[row]),

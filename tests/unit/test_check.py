@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from PIL import Image
 
 from reidkit.check import DatasetCheck, Finding, SplitCounts, check_dataset
 from reidkit.datasets import load_dataset
+from reidkit.errors import DataError
+from reidkit.reading_speed import reading_speed
 from reidkit.types import Dataset, Sample, Split
 
 DATA = Path(os.environ.get("REIDKIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -254,6 +257,102 @@ def test_findings_come_worst_first_and_as_plain_values(tmp_path: Path) -> None:
     assert plain["findings"][0]["severity"] == "error"
     assert plain["num_valid_queries"] == 1
     assert check_dataset(replace(data, gallery=())).num_valid_queries is None
+
+
+# Protocols other than Market-1501's, and published counts
+
+
+def tracks(split: Split, length: int) -> Split:
+    return tuple(replace(sample, tracklet=sample.index // length) for sample in split)
+
+
+def test_tracklets_are_what_is_counted(tmp_path: Path) -> None:
+    query = tracks(split(tmp_path, "query", [(1, 1)] * 2 + [(2, 1)] * 2), 2)
+    gallery = tracks(
+        split(tmp_path, "gallery", [(1, 2)] * 3 + [(2, 1)] * 3 + [(-1, 2)] * 3 + [(0, 2)] * 3), 3
+    )
+    check = check_dataset(Dataset("x", tmp_path, query=query, gallery=gallery, protocol="tracklets"))
+    assert check.counts["gallery"] == SplitCounts(
+        images=12, identities=2, cameras=2, junk=1, distractors=1, tracklets=4
+    )
+    assert (check.num_valid_queries, check.num_queries) == (1, 2)
+    assert "1 of 2 queries have a match" in str(check)
+    assert "distractors  tracklets" in str(check)
+    assert the_finding(check, "all matches are under the query's own camera").examples == ("query/2.png",)
+
+
+def test_where_all_query_each_other_nothing_is_asked_of_a_gallery_or_cameras(tmp_path: Path) -> None:
+    query = split(tmp_path, "query", [(1, 0), (1, 0), (2, 0)], size=(80, 60))
+    data = Dataset("birds", tmp_path, query=query, protocol="recall", has_cameras=False, camera_filter="none")
+    check = check_dataset(data)
+    assert (check.num_valid_queries, check.num_queries) == (2, 3)
+    assert [(f.title, f.examples) for f in check.findings] == [
+        ("queries without a match, since the identity is absent from the gallery", ("query/2.png",))
+    ]
+
+
+def test_a_set_without_camera_filter_finds_matches_under_the_same_camera(tmp_path: Path) -> None:
+    data = Dataset(
+        "x",
+        tmp_path,
+        query=split(tmp_path, "query", [(1, 1), (2, 2)]),
+        gallery=split(tmp_path, "gallery", [(1, 1), (2, 1)]),
+    )
+    assert check_dataset(data).num_valid_queries == 1
+    assert check_dataset(replace(data, camera_filter="none")).num_valid_queries == 2
+
+
+def test_a_query_finds_what_is_in_its_own_gallery(tmp_path: Path) -> None:
+    data = Dataset(
+        "x",
+        tmp_path,
+        query=split(tmp_path, "query", [(1, 1), (2, 1)]),
+        gallery=split(tmp_path, "gallery", [(1, 2), (2, 2)]),
+        galleries=((0, 1), (0,)),
+    )
+    check = check_dataset(data)
+    assert check.num_valid_queries == 1
+    assert the_finding(check, "the identity is absent from the gallery").examples == ("query/1.png",)
+
+
+def test_counts_that_are_not_the_published_ones(tmp_path: Path) -> None:
+    published = {
+        "train": {"images": 4, "identities": 2},
+        "query": {"images": 2, "tracklets": 7},
+        "gallery": {"images": 1_005, "identities": 2, "junk": 1, "distractors": 1},
+        "val": {"images": 3},
+    }
+    check = check_dataset(replace(sound(tmp_path), published=published))
+    assert [(f.severity, f.title, f.examples) for f in check.findings] == [
+        (
+            "warning",
+            "counts that are not the published ones",
+            (
+                "query: 0 tracklets, published are 7",
+                "gallery: 5 images, published are 1,005",
+                "val: 0 images, published are 3",
+            ),
+        )
+    ]
+
+
+def test_an_image_over_the_limit_is_refused_by_its_header(tmp_path: Path) -> None:
+    data = sound(tmp_path)
+    whole = data.train[0].path.read_bytes()
+    header = b"IHDR" + (20_000).to_bytes(4, "big") + (15_000).to_bytes(4, "big") + whole[24:29]
+    data.train[0].path.write_bytes(whole[:12] + header + zlib.crc32(header).to_bytes(4, "big") + whole[33:])
+    finding = the_finding(check_dataset(data), "images that cannot be read")
+    assert "300000000 pixels" in finding.examples[0]
+    assert "the limit is 64,000,000 pixels: if the file can be trusted, raise" in finding.examples[0]
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_speed_of_reading(tmp_path: Path, num_workers: int) -> None:
+    data = sound(tmp_path)
+    data.train[0].path.write_bytes(b"damaged")
+    assert 1 < reading_speed(data, num_workers=num_workers) < 1e6
+    with pytest.raises(DataError, match=r"'none' in .* has no images to read"):
+        reading_speed(Dataset("none", tmp_path), num_workers=num_workers)
 
 
 def test_real_data(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from reidkit import protocols
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.evaluation import evaluate, evaluate_features, match_ranks, rank_features, validation_features
+from reidkit.evaluation import evaluate, evaluate_features, rank_features, validation_features
 from reidkit.protocols import compare
+from reidkit.ranks import match_ranks
 from reidkit.types import Dataset, Evaluation, Features, Sample
 
 reference = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "reference_evaluation.py")))

@@ -16,6 +16,7 @@ from reidkit.errors import ReidError, did_you_mean
 _COMMANDS = {
     "demo": ("demo", "From nothing to a result: draw people, train, evaluate, search."),
     "check": ("check", "Say what a data set holds and what is wrong with it."),
+    "split": ("split", "Cut your own images into train, val, query and gallery."),
     "train": ("train", "Train a recipe; run again to go on where it stopped."),
     "evaluate": ("evaluate", "Score a trained run on a data set and write its report."),
     "import-weights": ("import_weights", "Make an encoder of another toolkit's weights."),

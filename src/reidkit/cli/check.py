@@ -11,6 +11,7 @@ from reidkit.cli.output import json_option, print_json, print_table, say
 
 if TYPE_CHECKING:
     from reidkit.check import DatasetCheck
+    from reidkit.types import Dataset
 
 _STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
 
@@ -20,10 +21,17 @@ _STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
 @click.argument("root", type=click.Path(path_type=Path))
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--make", is_flag=True, help="With `synthetic`: draw the data set into ROOT first.")
+@click.option("--speed", is_flag=True, help="Measure how fast the images are read and decoded.")
 @json_option
 @click.pass_context
 def check_command(
-    ctx: click.Context, name: str, root: Path, options: tuple[str, ...], make: bool, as_json: bool
+    ctx: click.Context,
+    name: str,
+    root: Path,
+    options: tuple[str, ...],
+    make: bool,
+    speed: bool,
+    as_json: bool,
 ) -> None:
     """Count and inspect the data set in ROOT, laid out as NAME (see `reid list datasets`).
 
@@ -50,11 +58,22 @@ def check_command(
     data = load_dataset(name, root, **given)
     with progress("images read") as shown:
         result = check_dataset(data, progress=shown)
+    speeds = measure_speed(data) if speed else {}
     if as_json:
-        print_json(result.as_dict())
+        print_json({**result.as_dict(), **({"images_per_second": speeds} if speed else {})})
     else:
         print_check(result)
+        for num_workers, rate in speeds.items():
+            workers = f"{num_workers} worker{'s' if num_workers > 1 else ''}"
+            click.echo(f"reading and decoding, {workers}: {rate:,.0f} images/s")
     ctx.exit(1 if result.has_errors else 0)
+
+
+def measure_speed(data: Dataset) -> dict[int, float]:
+    """Images a second by number of workers: one, and one a core."""
+    from reidkit.reading_speed import num_cores, reading_speed
+
+    return {number: reading_speed(data, num_workers=number) for number in (1, num_cores())}
 
 
 def make_people(root: Path, options: dict[str, Any]) -> None:
