@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import zlib
 from dataclasses import replace
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from reidkit.check import DatasetCheck, Finding, SplitCounts, check_dataset
+from reidkit.cli import cli
 from reidkit.datasets import load_dataset
 from reidkit.errors import DataError
-from reidkit.reading_speed import reading_speed
+from reidkit.reading_speed import num_cores, reading_speed
 from reidkit.types import Dataset, Sample, Split
 
 DATA = Path(os.environ.get("REIDKIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -353,6 +356,19 @@ def test_speed_of_reading(tmp_path: Path, num_workers: int) -> None:
     assert 1 < reading_speed(data, num_workers=num_workers) < 1e6
     with pytest.raises(DataError, match=r"'none' in .* has no images to read"):
         reading_speed(Dataset("none", tmp_path), num_workers=num_workers)
+
+
+def test_the_command_prints_the_speed_on_demand(tmp_path: Path) -> None:
+    split(tmp_path, "1", [(1, 1)] * 4)
+    split(tmp_path, "2", [(2, 1)] * 4)
+    words = ["check", "folder", str(tmp_path)]
+    assert "images/s" not in CliRunner().invoke(cli, words).stdout
+    assert re.search(
+        r"reading and decoding, 1 worker: [\d,]+ images/s",
+        CliRunner().invoke(cli, [*words, "--speed"]).stdout,
+    )
+    values = json.loads(CliRunner().invoke(cli, [*words, "--speed", "--json"]).stdout)
+    assert values["images_per_second"].keys() == {"1", str(num_cores())}
 
 
 def test_real_data(tmp_path: Path) -> None:

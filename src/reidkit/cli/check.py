@@ -93,6 +93,8 @@ def make_people(root: Path, options: dict[str, Any]) -> None:
 def print_check(result: DatasetCheck) -> None:
     header, *rows = result.rows()
     print_table(header, rows, title=f"{result.name} in {result.root}", right=header[1:])
+    if result.num_valid_queries is not None:
+        click.echo(f"{result.num_valid_queries:,} of {result.num_queries:,} queries have a match")
     for finding in result.findings:
         click.echo()
         count = f": {finding.count:,}" if finding.count > 1 else ""

@@ -78,7 +78,7 @@ def evaluate_command(
             report=report,
             frames=frames,
         )
-        results = str(evaluation), evaluation.as_dict()
+        results = str(evaluation), {"data": splits[0].name, **evaluation.as_dict()}
     if as_json:
         print_json(results[1])
     else:

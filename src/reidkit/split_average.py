@@ -1,0 +1,102 @@
+"""Evaluations of all train/test splits of one data set, and their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from reidkit.errors import ConfigError
+from reidkit.evaluation import FeatureSource, check_test_part, evaluate
+from reidkit.features import EmbeddedImages, distinct_images, with_frames
+from reidkit.types import Dataset, Evaluation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SplitAverage:
+    """Evaluations of two or more splits of a data set, averaged as papers do.
+
+    Printing gives means in percent with the standard deviation over splits (of a sample, n - 1).
+    ``evaluations`` and ``split_names`` are in the order of the splits.
+    """
+
+    protocol: str
+    split_names: tuple[str, ...]
+    evaluations: tuple[Evaluation, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers for JSON: means, deviations, and each split's own."""
+        summary = self._summary()
+        return {
+            "protocol": self.protocol,
+            "average_precision": self.evaluations[0].average_precision,
+            "num_splits": len(self.evaluations),
+            **{name: value for name, (value, _) in summary.items()},
+            "standard_deviation": {name: deviation for name, (_, deviation) in summary.items()},
+            "splits": [
+                {"split": name, **evaluation.as_dict()}
+                for name, evaluation in zip(self.split_names, self.evaluations, strict=True)
+            ],
+        }
+
+    def __str__(self) -> str:
+        summary = self._summary()
+        texts = [f"{100 * value:.1f} ± {100 * deviation:.1f}" for value, deviation in summary.values()]
+        notes = dict.fromkeys(note for evaluation in self.evaluations for note in evaluation.notes)
+        return "\n".join(
+            [
+                f"{self.protocol}, {self.evaluations[0].average_precision} AP: mean ± standard deviation of "
+                f"{len(self.evaluations)} splits ({self.split_names[0]}, ...)",
+                "  ".join(f"{name:>11}" for name in summary),
+                "  ".join(f"{text:>11}" for text in texts),
+                *(f"note: {note}" for note in notes),
+            ]
+        )
+
+    def _summary(self) -> dict[str, tuple[float, float]]:
+        scores = [evaluation.as_dict() for evaluation in self.evaluations]
+        names = [
+            name for name in ("mAP", "rank-1", "rank-5", "rank-10", "rank-20", "mINP") if name in scores[0]
+        ]
+        values = {name: [score[name] for score in scores] for name in names}
+        return {name: (mean(column), stdev(column)) for name, column in values.items()}
+
+
+def evaluate_splits(
+    encoder: FeatureSource,
+    splits: Sequence[Dataset],
+    *,
+    average_precision: str = "step",
+    max_rank: int = 50,
+    num_frames: int | None = None,
+) -> SplitAverage:
+    """Evaluate every split of a data set; each image is encoded once, however many splits show it.
+
+    Args:
+        encoder: the same for all splits. If it has been trained on one of them, it has seen test persons of
+            the others.
+        splits: the data set, loaded once with each of its splits.
+        average_precision, max_rank, num_frames: as :func:`reidkit.evaluation.evaluate` takes them.
+
+    Raises:
+        ConfigError: fewer than two splits.
+        DataError: as :func:`reidkit.evaluation.evaluate` does.
+    """
+    if len(splits) < 2:
+        raise ConfigError(f"{len(splits)} split to average over; give at least 2, or use evaluate")
+    for data in splits:
+        check_test_part(data)
+    if not isinstance(encoder, EmbeddedImages):
+        thinned = [with_frames(data, num_frames) for data in splits]
+        images = distinct_images(part for data in thinned for part in (data.query, data.gallery))
+        encoder = EmbeddedImages(images, encoder.features(images).embeddings)
+    evaluations = tuple(
+        evaluate(encoder, data, average_precision=average_precision, max_rank=max_rank, num_frames=num_frames)
+        for data in splits
+    )
+    return SplitAverage(
+        protocol=evaluations[0].protocol.removesuffix(f", {splits[0].split_name}"),
+        split_names=tuple(data.split_name for data in splits),
+        evaluations=evaluations,
+    )

@@ -1,0 +1,179 @@
+"""Cutting one's own images into train, val, query and gallery, and writing the parts as a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from reidkit.errors import ConfigError, DataError
+from reidkit.files import write_atomically
+from reidkit.folder_trees import numbered
+from reidkit.types import JUNK, Dataset, Sample
+
+COLUMNS = ("path", "identity", "camera", "split", "tracklet", "frame", "time")
+
+
+def make_splits(
+    data: Dataset, *, test_identities: float = 0.5, val_identities: int = 0, seed: int = 0
+) -> Dataset:
+    """Cut all images of a data set anew; each identity is in one of train, val and test.
+
+    Test and val identities are drawn from those that have something to find: images under two cameras, or
+    two images where camera labels are absent. All others are trained on. Of each test identity the first
+    image (in path order) under each camera queries and the rest are the gallery; an image stays in the
+    gallery where a query would have nothing left to find under another camera. Where camera labels are
+    absent, one image of each, drawn at random, queries. Images with identity -1 go to the gallery.
+
+    Args:
+        data: the parts it has are put together first.
+        test_identities: the share of the identities that have something to find, if below 1; their number
+            otherwise.
+        val_identities: number to hold out of training to choose the best epoch by.
+        seed: of all draws.
+
+    Raises:
+        ConfigError: numbers that leave no two identities to train on, or none to test on.
+        DataError: no identity has something to find.
+    """
+    samples = _distinct(sample for split in data.splits.values() for sample in split)
+    persons = _by_identity(sample for sample in samples if sample.identity != JUNK)
+    findable = sorted(
+        identity for identity, images in persons.items() if len({_view(s, data) for s in images}) > 1
+    )
+    num_test = _num_test(test_identities, num_findable=len(findable), data=data)
+    _check_numbers(num_test, val_identities, num_findable=len(findable), num_identities=len(persons))
+    generator = random.Random(seed)
+    generator.shuffle(findable)
+    test, val = set(findable[:num_test]), set(findable[num_test : num_test + val_identities])
+    query = {sample for identity in sorted(test) for sample in _queries(persons[identity], data, generator)}
+    return replace(
+        data,
+        train=numbered(s for s in samples if s.identity not in test | val | {JUNK}),
+        val=numbered(s for s in samples if s.identity in val),
+        query=numbered(query),
+        gallery=numbered(s for s in samples if s.identity in test | {JUNK} and s not in query),
+        split_name=f"drawn from seed {seed}",
+        galleries=None,
+        published={},
+    )
+
+
+def write_table(data: Dataset, path: str | Path) -> Path:
+    """Write the samples of all parts as a CSV file that ``load_dataset("table", path)`` reads.
+
+    Paths are relative to the table's folder, so that both can be moved together.
+
+    Raises:
+        ConfigError: the file exists, or is not called .csv.
+        DataError: a sample is a box of a scene, for which the table has no column; or a name begins or ends
+            with a space, which a table does not keep.
+        WriteError: the file cannot be written.
+    """
+    path = Path(path)
+    check_table_path(path)
+    rows = [
+        _row(sample, split, path.parent, data) for split, samples in data.splits.items() for sample in samples
+    ]
+    filled = [column for column in COLUMNS if any(row[column] for row in rows)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, filled, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return write_atomically(path, text.getvalue())
+
+
+def check_table_path(path: Path) -> None:
+    """Raise :class:`ConfigError` where :func:`write_table` would not write."""
+    if path.suffix.lower() != ".csv":
+        raise ConfigError(f"{path}: the table must end in .csv")
+    if path.exists():
+        raise ConfigError(f"{path} exists already; delete it or choose another name")
+
+
+def _view(sample: Sample, data: Dataset) -> object:
+    """What must differ between a query and its match."""
+    return sample.camera if data.has_cameras else sample.path
+
+
+def _num_test(test_identities: float, *, num_findable: int, data: Dataset) -> int:
+    if not num_findable:
+        need = "under two cameras" if data.has_cameras else "twice"
+        raise DataError(
+            f"no identity of {data.root} is shown {need}, so that there is nothing to find; add images, or "
+            "correct the labels"
+        )
+    if test_identities < 1:
+        return round(test_identities * num_findable)
+    if test_identities != int(test_identities):
+        raise ConfigError(f"test_identities = {test_identities}; give a share below 1 or a whole number")
+    return int(test_identities)
+
+
+def _check_numbers(num_test: int, num_val: int, *, num_findable: int, num_identities: int) -> None:
+    # Training needs two identities to tell apart.
+    most = min(num_findable, num_identities - 2)
+    if num_test < 1 or num_val < 0 or num_test + num_val > most:
+        raise ConfigError(
+            f"{num_test} test and {num_val} val identities: of {num_identities} identities {num_findable} "
+            f"have something to find, and two must stay to train on; give from 1 to {most} in all, of them "
+            "at least 1 to test on"
+        )
+
+
+def _queries(images: Sequence[Sample], data: Dataset, generator: random.Random) -> list[Sample]:
+    """Images of one identity that ask; the others are what can be found."""
+    images = sorted(images, key=lambda sample: sample.path.as_posix())
+    if not data.has_cameras:
+        return [generator.choice(images)]
+    first = {sample.camera: sample for sample in reversed(images)}
+    num_left = Counter(sample.camera for sample in images)
+    asking: list[int] = []
+    for camera in generator.sample(sorted(first), len(first)):
+        num_left[camera] -= 1
+        if all(any(num_left[other] for other in num_left if other != own) for own in (*asking, camera)):
+            asking.append(camera)
+        else:
+            num_left[camera] += 1
+    return [first[camera] for camera in asking]
+
+
+def _distinct(samples: Iterable[Sample]) -> list[Sample]:
+    """Without the second of two entries for one image and person, such as a query that is also searched."""
+    return list({(sample.path, sample.box, sample.identity): sample for sample in samples}.values())
+
+
+def _by_identity(samples: Iterable[Sample]) -> dict[int, list[Sample]]:
+    groups: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.identity].append(sample)
+    return groups
+
+
+def _row(sample: Sample, split: str, folder: Path, data: Dataset) -> dict[str, str]:
+    if sample.box is not None:
+        raise DataError(f"{sample.path}: box {sample.box} cannot be written; a table has no column for boxes")
+    values = {
+        "path": _relative(sample.path, folder),
+        "identity": sample.identity_name or sample.identity,
+        "camera": sample.camera if data.has_cameras else None,
+        "split": split,
+        "tracklet": sample.tracklet,
+        "frame": sample.frame,
+        "time": sample.time,
+    }
+    texts = {name: "" if value is None else str(value) for name, value in values.items()}
+    for name in ("path", "identity"):
+        if texts[name] != texts[name].strip():
+            raise DataError(f"the {name} {texts[name]!r} begins or ends with a space; rename it")
+    return texts
+
+
+def _relative(path: Path, folder: Path) -> str:
+    # A linked image keeps its own name; the folders are resolved, or ".." would lead elsewhere.
+    return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
