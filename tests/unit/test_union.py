@@ -81,5 +81,5 @@ def test_says_what_is_wrong(root, options, message):
 
 
 def test_a_folder_without_sets_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="no folder in .* is called as a layout is"):
+    with pytest.raises(ConfigError, match=r"no folder in .* is called as a layout is"):
         load_dataset("union", tmp_path)
