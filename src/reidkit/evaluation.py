@@ -40,6 +40,7 @@ def evaluate(
     data: Dataset,
     *,
     camera_filter: str | None = None,
+    distance: str = "cosine",
     average_precision: str = "step",
     max_rank: int = 50,
     num_frames: int | None = None,
@@ -50,6 +51,7 @@ def evaluate(
         encoder: gives the embeddings.
         data: of its splits, where it has several, the one it was loaded with.
         camera_filter: in place of the set's own.
+        distance: "cosine" or "l1".
         average_precision: "step" or "trapezoid".
         max_rank: length of the CMC.
         num_frames: evenly spaced frames of each tracklet to encode; all where left out.
@@ -68,6 +70,7 @@ def evaluate(
         encoder.features(data.gallery) if data.gallery else None,
         protocol=data.protocol,
         camera_filter=camera_filter,
+        distance=distance,
         average_precision=average_precision,
         max_rank=max_rank,
         galleries=data.galleries,

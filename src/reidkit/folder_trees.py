@@ -53,6 +53,9 @@ Fields = dict[str, str]
 """What is known of one image, as written: identity, and perhaps camera, tracklet, frame, time."""
 
 
+DUKE_LICENCE = "withdrawn by its authors in 2019: not for new work"
+
+
 def market_tree(root: Path, *, name: str, names: TreeNames = MARKET) -> Dataset:
     """Read a data set laid out as Market-1501 is: a folder a part, labels in the file names.
 

@@ -67,6 +67,7 @@ def evaluate_splits(
     encoder: FeatureSource,
     splits: Sequence[Dataset],
     *,
+    distance: str = "cosine",
     average_precision: str = "step",
     max_rank: int = 50,
     num_frames: int | None = None,
@@ -77,7 +78,7 @@ def evaluate_splits(
         encoder: the same for all splits. If it has been trained on one of them, it has seen test persons of
             the others.
         splits: the data set, loaded once with each of its splits.
-        average_precision, max_rank, num_frames: as :func:`reidkit.evaluation.evaluate` takes them.
+        distance, average_precision, max_rank, num_frames: as :func:`reidkit.evaluation.evaluate` takes them.
 
     Raises:
         ConfigError: fewer than two splits.
@@ -92,7 +93,14 @@ def evaluate_splits(
         images = distinct_images(part for data in thinned for part in (data.query, data.gallery))
         encoder = EmbeddedImages(images, encoder.features(images).embeddings)
     evaluations = tuple(
-        evaluate(encoder, data, average_precision=average_precision, max_rank=max_rank, num_frames=num_frames)
+        evaluate(
+            encoder,
+            data,
+            distance=distance,
+            average_precision=average_precision,
+            max_rank=max_rank,
+            num_frames=num_frames,
+        )
         for data in splits
     )
     return SplitAverage(

@@ -278,6 +278,8 @@ class Trainer:
         """The network as it is now, ready to embed images."""
         card = {
             "data": self.fingerprint,
+            "data_licence": self.data.licence,
+            "recipe": self.settings,
             "epoch": self.epoch,
             "step": self.step,
             "validation": self.best,

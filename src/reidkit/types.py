@@ -64,7 +64,8 @@ class Dataset:
 
     ``published`` holds the counts of the full release, by part and then by what is counted: images,
     identities (in the gallery, those a query asks for), junk, distractors, tracklets. What was not
-    published is absent.
+    published is absent. ``licence`` says what is known of the terms the images come under; it goes into the
+    card of what is trained on them.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Dataset:
     split_name: str = ""
     galleries: tuple[tuple[int, ...], ...] | None = None
     published: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    licence: str = "not stated: ask those who made the images"
 
     @property
     def num_identities(self) -> int:

@@ -131,6 +131,13 @@ def run_folder(path: Path, file: Path, root: Path, *, split: int) -> Path:
     return path
 
 
+@pytest.mark.parametrize("split", ["0", "all"])
+def test_l1_distance(split: str, file: Path, tmp_path: Path) -> None:
+    words = [file, "--data", "viper", "--root", write_viper(tmp_path / "data"), "--split", split]
+    result = ok(*words, "--no-report", "--distance", "l1", "--out", tmp_path / "out")
+    assert "l1 distance" in result.stdout
+
+
 def test_a_trained_run_is_tested_on_its_own_split_and_says_so(file: Path, tmp_path: Path) -> None:
     root = write_viper(tmp_path / "data")
     run = run_folder(tmp_path / "run", file, root, split=4)

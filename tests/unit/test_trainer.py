@@ -58,6 +58,8 @@ def test_training_learns_and_leaves_a_usable_run_folder(tiny_market, tmp_path):
     best = max((r for r in records if r["kind"] == "validation"), key=lambda r: r["mAP"])
     encoder = rk.load_encoder(tmp_path / "run")
     assert encoder.card["validation"]["mAP"] == best["mAP"]
+    assert encoder.card["data_licence"] == "research only"
+    assert encoder.card["recipe"]["losses"][0]["name"] == "IdentityLoss"
     assert encoder.card["epoch"] == trainer.best["epoch"] == best["epoch"]
     data = rk.load_dataset("market1501", tiny_market)
     assert rk.evaluate(encoder, data).mean_average_precision > 0.5

@@ -33,6 +33,7 @@ RUNS = Path("runs")
 @click.option(
     "--average-precision", type=click.Choice(["step", "trapezoid"]), default="step", show_default=True
 )
+@click.option("--distance", type=click.Choice(["cosine", "l1"]), default="cosine", show_default=True)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -48,6 +49,7 @@ def evaluate_command(
     split: str | None,
     frames: int | None,
     average_precision: str,
+    distance: str,
     out: Path | None,
     report: bool,
     as_json: bool,
@@ -67,7 +69,9 @@ def evaluate_command(
     splits = _load(chosen, split)
     out = out or _results_folder(run, splits[0])
     if len(splits) > 1:
-        results = evaluate_all(encoder, splits, out=out, average_precision=average_precision, frames=frames)
+        results = evaluate_all(
+            encoder, splits, out=out, average_precision=average_precision, distance=distance, frames=frames
+        )
     else:
         evaluation = evaluate(
             encoder,
@@ -75,6 +79,7 @@ def evaluate_command(
             out=out,
             run=run if run.is_dir() else None,
             average_precision=average_precision,
+            distance=distance,
             report=report,
             frames=frames,
         )
@@ -95,6 +100,7 @@ def evaluate(
     out: Path,
     run: Path | None,
     average_precision: str = "step",
+    distance: str = "cosine",
     report: bool = True,
     frames: int | None = None,
     title: str | None = None,
@@ -108,7 +114,7 @@ def evaluate(
     scoring.check_test_part(dataset)
     dataset = with_frames(dataset, frames)
     source = _embed(encoder, [dataset])
-    evaluation = scoring.evaluate(source, dataset, average_precision=average_precision)
+    evaluation = scoring.evaluate(source, dataset, average_precision=average_precision, distance=distance)
     _write_json(out, {"data": dataset.name, **evaluation.as_dict()})
     if not report:
         return evaluation
@@ -139,14 +145,22 @@ def evaluate(
 
 
 def evaluate_all(
-    encoder: Encoder, splits: Sequence[Dataset], *, out: Path, average_precision: str, frames: int | None
+    encoder: Encoder,
+    splits: Sequence[Dataset],
+    *,
+    out: Path,
+    average_precision: str,
+    distance: str,
+    frames: int | None,
 ) -> tuple[str, dict[str, Any]]:
     """Score every split and their mean, as text and as values; write ``evaluation.json`` into ``out``."""
     from reidkit.features import with_frames
     from reidkit.split_average import evaluate_splits
 
     splits = [with_frames(data, frames) for data in splits]
-    average = evaluate_splits(_embed(encoder, splits), splits, average_precision=average_precision)
+    average = evaluate_splits(
+        _embed(encoder, splits), splits, average_precision=average_precision, distance=distance
+    )
     values = {"data": splits[0].name, **average.as_dict()}
     _write_json(out, values)
     return str(average), values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from reidkit.folder_trees import DUKE, market_tree
+from reidkit.folder_trees import DUKE, DUKE_LICENCE, market_tree
 from reidkit.registry import register
 from reidkit.types import Dataset
 
@@ -39,4 +39,6 @@ def dukemtmcreid(root: Path) -> Dataset:
     Raises:
         DataError: see :func:`reidkit.folder_trees.market_tree`.
     """
-    return replace(market_tree(Path(root), name="dukemtmcreid", names=DUKE), published=PUBLISHED)
+    return replace(
+        market_tree(Path(root), name="dukemtmcreid", names=DUKE), published=PUBLISHED, licence=DUKE_LICENCE
+    )

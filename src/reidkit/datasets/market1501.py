@@ -44,7 +44,7 @@ def market1501(root: Path, *, distractors: bool = False) -> Dataset:
     detections, 0 distractors: an ordinary identity, which no query bears. See
     :func:`reidkit.folder_trees.market_tree` for what is accepted and refused.
     """
-    data = replace(market_tree(Path(root), name="market1501"), published=PUBLISHED)
+    data = replace(market_tree(Path(root), name="market1501"), published=PUBLISHED, licence="research only")
     return _with_distractors(data) if distractors else data
 
 

@@ -8,7 +8,7 @@ import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -76,7 +76,7 @@ def synthetic(root: Path) -> Dataset:
     Raises:
         DataError: ``root`` holds no such tree.
     """
-    return market_tree(Path(root), name="synthetic")
+    return replace(market_tree(Path(root), name="synthetic"), licence="drawn, nobody's")
 
 
 def make_synthetic(

@@ -55,6 +55,7 @@ def union(root: Path, *, sets: Sequence[str] = (), test: str | None = None) -> D
         root=Path(root),
         train=numbered(sample for split in train for sample in split),
         has_cameras=any(part.has_cameras for part in parts.values()),
+        licence="; ".join(f"{layout}: {parts[layout].licence}" for layout in parts if layout != test),
         skipped=tuple(path for part in parts.values() for path in part.skipped),
     )
     if test is None:
