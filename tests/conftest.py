@@ -66,3 +66,8 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     path.write_text(TINY_RECIPE)
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """OpenVINO last: with its threads in the process, a subprocess started later has ended in a crash."""
+    items.sort(key=lambda item: "test_external" in item.nodeid)
