@@ -76,5 +76,10 @@ def test_options_that_do_not_go_together(words):
 
 def test_options_are_listed_without_details():
     options = json.loads(run("models", "--json").output)
-    assert options["jlml"]["options"] == {"stripes": 4, "branches": "both", "shared": True}
+    assert options["jlml"]["options"] == {
+        "stripes": 4,
+        "branches": "both",
+        "shared": True,
+        "uniloss": False,
+    }
     assert options["osnet_x1_0"]["what"].startswith("OSNet (Zhou et al. 2019")
