@@ -6,7 +6,7 @@ BIN = .venv/bin
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-losses check format clean
+.PHONY: help demo test test-slow bench-losses bench-evaluation check format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -34,6 +34,9 @@ test-slow: .venv/ready  ## the slow tests: training killed and resumed many time
 
 bench-losses: .venv/ready  ## time and memory of every loss, as multiples of a bare distance pass
 	$(BIN)/python benchmarks/losses.py
+
+bench-evaluation: .venv/ready  ## time and memory of evaluations, as multiples of the bare products
+	$(BIN)/python benchmarks/evaluation.py
 
 check: .venv/ready  ## format, lint, strict types
 	$(BIN)/ruff format --check .

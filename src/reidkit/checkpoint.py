@@ -1,12 +1,13 @@
 """What a run needs to go on, and what a finished network needs to be used.
 
-A *checkpoint* (``last.ckpt``) holds everything that training needs to go on exactly where it stopped. A
-*weights file* (``best.safetensors``) holds a network's weights and, in its header, a JSON description of how
-to build it and what it was made from. Neither can run code when it is read.
+A *checkpoint* (``last.ckpt``, before it ``previous.ckpt``) holds everything that training needs to go on
+exactly where it stopped. A *weights file* (``best.safetensors``) holds a network's weights and, in its
+header, a JSON description of how to build it and what it was made from. Neither can run code when it is read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -22,23 +23,32 @@ from torch import Tensor
 from reidkit.errors import CheckpointError
 from reidkit.files import write_atomically
 
+_MARK = b"reidkit sha256 "  # begins what stands behind a checkpoint's content; torch.load passes over it
+
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically; the one before it stays beside it as ``NAME.previous``.
+    """Write a checkpoint atomically, sealed by a checksum; the one before it stays as ``previous.ckpt``.
 
     ``state`` is made of dicts, lists, numbers, texts and tensors only.
     """
     buffer = io.BytesIO()  # in memory first: the disk then sees one plain write, whose failure is an OSError
     torch.save(dict(state), buffer)
+    seal = _seal(buffer.getbuffer())
+    buffer.write(seal)
     if path.exists():
-        previous = _previous(path)
-        previous.unlink(missing_ok=True)
-        os.link(path, previous)
+        _keep(path, _previous(path))
     write_atomically(path, buffer.getbuffer())
 
 
+def has_checkpoint(path: Path) -> bool:
+    """Whether there is a checkpoint to go on from, be it the one before the last."""
+    return path.is_file() or _previous(path).is_file()
+
+
 def load_checkpoint(path: Path) -> tuple[dict[str, Any], str | None]:
-    """Read a checkpoint, or the one before it where the last cannot be read.
+    """Read a checkpoint, or the one before it where the last is missing or damaged.
+
+    A damaged one is renamed to ``damaged.ckpt``, so that it never takes the place of the one before it.
 
     Returns:
         The state, and a sentence to show where the previous checkpoint had to be used.
@@ -48,14 +58,17 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], str | None]:
     """
     try:
         return _load(path), None
-    except Exception as error:
+    except Exception as error:  # damaged bytes surface as almost any error
         problem = f"{path} cannot be read ({str(error).splitlines()[0]})"
         try:
-            return _load(_previous(path)), f"{problem}; going on from the checkpoint before it"
+            state = _load(_previous(path))
         except Exception:
             raise CheckpointError(
                 f"{problem}, and there is no earlier one; start again in another folder or delete this one"
             ) from error
+    if path.exists():
+        path.replace(path.with_name("damaged.ckpt"))
+    return state, f"{problem}; going on from the checkpoint before it"
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
@@ -91,9 +104,27 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _previous(path: Path) -> Path:
-    return path.with_name(path.name + ".previous")
+    return path.with_name("previous.ckpt")
+
+
+def _keep(path: Path, previous: Path) -> None:
+    previous.unlink(missing_ok=True)
+    try:
+        os.link(path, previous)
+    except OSError:  # a file system without links: until the new one is written, only this name has it
+        path.replace(previous)
+
+
+def _seal(content: memoryview) -> bytes:
+    return _MARK + hashlib.sha256(content).digest()
 
 
 def _load(path: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    content = memoryview(path.read_bytes())
+    length = len(content) - len(_MARK) - hashlib.sha256().digest_size
+    if bytes(content[length:][: len(_MARK)]) != _MARK:
+        raise CheckpointError("it breaks off before its end")
+    if content[length:] != _seal(content[:length]):
+        raise CheckpointError("its checksum is wrong: bytes were changed")
+    state: dict[str, Any] = torch.load(io.BytesIO(content[:length]), map_location="cpu", weights_only=True)
     return state

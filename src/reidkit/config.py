@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
@@ -31,6 +31,8 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+LayerDecay = Annotated[float, Field(gt=0, le=1)]
+AverageDecay = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _key(default: Any, comment: str) -> Any:
@@ -47,6 +49,8 @@ class DataConfig:
     name: str = _key("market1501", "layout of the data set; `reid list datasets` shows them")
     root: str = _key("data", "folder (or table file) that holds it")
     val_identities: NonNegativeInt = _key(0, "training identities held out to choose the best epoch by")
+    train_identities: NonNegativeInt = _key(0, "train on so many identities, drawn by the seed; 0 is all")
+    corrupt_labels: Probability = _key(0.0, "share of training images given another identity, for studies")
     options: Table = _key({}, "")
 
 
@@ -99,6 +103,10 @@ class SamplerConfig:
     images_per_identity: PositiveInt = _key(4, "K; an identity with fewer images repeats some")
     spread_cameras: bool = _key(False, "identity: take the K images from as many cameras as there are")
     balance_sets: bool = _key(False, "identity: as many identities of each united data set in every batch")
+    frames: Literal["all", "random", "evenly"] = _key(
+        "all", "of a tracklet, an epoch takes all, some anew each time, or evenly spaced ones"
+    )
+    frames_per_tracklet: PositiveInt = _key(4, "how many, where not all")
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
@@ -118,6 +126,8 @@ class OptimConfig:
     milestones: list[PositiveInt] = _key([40, 70], "multistep: epochs at which gamma multiplies the rate")
     gamma: PositiveFloat = _key(0.1, "multistep: the factor")
     clip_norm: PositiveFloat | None = _key(None, "gradients of a longer norm are scaled down to it")
+    freeze_epochs: NonNegativeInt = _key(0, "first epochs in which only neck and losses learn")
+    layer_decay: LayerDecay = _key(1.0, "factor of the rate a backbone layer down; 0.65 to 0.9 for ViTs")
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
@@ -125,11 +135,26 @@ class TrainConfig:
     """The loop."""
 
     epochs: PositiveInt = _key(120, "passes over the training images")
-    precision: Literal["auto", "float32", "bfloat16"] = _key(
+    init: str = _key("", "run folder or .safetensors file whose weights to start from, where they fit")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = _key(
         "auto", "auto: bfloat16 where the hardware multiplies it natively, else float32"
     )
+    compile: bool = _key(False, "torch.compile the network: faster steps, slow to start, needs a compiler")
+    accumulate: PositiveInt = _key(
+        1, "embed the batch in so many pieces, to save memory; losses still see the whole batch"
+    )
+    batch_norm: Literal["local", "synchronised", "frozen"] = _key(
+        "local", "statistics of each process's images, of the batch of all processes, or those it starts with"
+    )
+    ema_decay: AverageDecay = _key(0.0, "validate and keep the weights' moving average, say 0.999; 0 is off")
     channels_last: bool = _key(True, "memory order of images; faster for convolutions on most hardware")
     num_workers: NonNegativeInt = _key(2, "processes that read and transform images")
+    unreadable: Literal["stop", "skip"] = _key(
+        "stop", "an image that cannot be read: stop, or take another of the same identity and count it"
+    )
+    cache: Literal["none", "ram", "disk"] = _key("none", "keep decoded, resized images; results are the same")
+    cache_gb: PositiveFloat = _key(4.0, "limit of the cache (of each process's, in ram)")
+    cache_folder: str | None = _key(None, "of the disk cache; $REIDKIT_CACHE or ~/.cache/reidkit if left out")
     validate_every: PositiveInt = _key(5, "epochs between validations (if val_identities > 0)")
     checkpoint_minutes: PositiveFloat = _key(10.0, "save at least this often, besides after every epoch")
     log_every: PositiveInt = _key(20, "steps between lines of metrics.jsonl")
@@ -168,7 +193,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    _apply_all(tree, overrides)
+    apply_overrides(tree, overrides)
     return parse(tree, source=str(path))
 
 
@@ -177,7 +202,7 @@ def parse(tree: Mapping[str, Any], *, source: str = "configuration") -> Config:
     try:
         return TypeAdapter(Config).validate_python(_gather_options(tree))
     except ValidationError as error:
-        raise ConfigError([f"{source}: {_explain(fault)}" for fault in error.errors()]) from None
+        raise ConfigError([f"{source}: {explain(fault, _known_keys)}" for fault in error.errors()]) from None
 
 
 def parse_options(overrides: Sequence[str]) -> Table:
@@ -187,7 +212,7 @@ def parse_options(overrides: Sequence[str]) -> Table:
         ConfigError: with every text that is not of that form.
     """
     tree: Table = {}
-    _apply_all(tree, overrides)
+    apply_overrides(tree, overrides)
     return tree
 
 
@@ -264,7 +289,12 @@ def _find(path: str | Path) -> tuple[str, str]:
     raise ConfigError(f"{path}: no such file; `reid recipes` lists what can be used by name")
 
 
-def _apply_all(tree: Table, overrides: Sequence[str]) -> None:
+def apply_overrides(tree: Table, overrides: Sequence[str]) -> None:
+    """Set ``key=value`` texts in a tree, in place.
+
+    Raises:
+        ConfigError: with every text that is not of that form or fits nowhere.
+    """
     problems = [problem for override in overrides if (problem := _apply(tree, override))]
     if problems:
         raise ConfigError(problems)
@@ -323,11 +353,14 @@ def _with_kind(name: str, table: Any) -> Any:
     return {"kind": name, **table} if isinstance(table, dict) else table
 
 
-def _explain(fault: Any) -> str:
-    """One pydantic fault as a sentence that names the key, the value seen and what is allowed."""
+def explain(fault: Any, known_keys: Callable[[Sequence[Any]], list[str]]) -> str:
+    """One pydantic fault as a sentence that names the key, the value seen and what is allowed.
+
+    ``known_keys`` gives the keys of the table at a path.
+    """
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _known_keys(fault["loc"][:-1])
+        known = known_keys(fault["loc"][:-1])
         return f"unknown key {where!r};{did_you_mean(str(fault['loc'][-1]), known)} Known: {', '.join(known)}"
     message = fault["msg"][:1].lower() + fault["msg"][1:]
     return f"{where}: {message}, not {fault['input']!r}"

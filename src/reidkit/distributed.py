@@ -8,6 +8,9 @@ processes, and the sum over r of ``dL/df_r df_r/dt`` is the gradient of one proc
 Parameters of a loss (a classifier) have the whole gradient on every process, and so their average is that
 too. Nothing is to be scaled by W. Model and losses go into one ``DistributedDataParallel`` module.
 
+A batch norm normalises by the statistics of its own process's images, which makes training on several
+processes another function than on one, until :func:`synchronise_batch_norm`.
+
 A dropout inside a loss must draw the same numbers on every process for the equality to be exact;
 otherwise the gradient is that of the mean loss over the processes' draws.
 """
@@ -16,7 +19,9 @@ from __future__ import annotations
 
 import gc
 import os
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -25,11 +30,16 @@ import torch.distributed as dist
 # good: gloo's threads outlive shutdown() and now and then abort the process at its exit. Too early, they
 # hold nothing.
 import torch.distributed.nn
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError, DataError, ReidError, TrainingError
 
 TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+Result = TypeVar("Result")
+
+_cpu_group: dist.ProcessGroup | None = None  # beside NCCL's, for words and waiting; None is the default group
 
 
 def initialise() -> None:
@@ -54,11 +64,15 @@ def initialise() -> None:
         )
     torch.cuda.set_device(local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl")
+    global _cpu_group
+    _cpu_group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
 
 
 def shutdown() -> None:
     """Leave the process group, if there is one. Let go of data-parallel modules first: they hold it."""
+    global _cpu_group
     if dist.is_initialized():
+        _cpu_group = None
         gc.collect()
         dist.destroy_process_group()
 
@@ -78,10 +92,95 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def barrier() -> None:
-    """Wait until every process is here."""
+def barrier(*, minutes: float = 30.0) -> None:
+    """Wait until every process is here.
+
+    Raises:
+        TrainingError: a process ended, or did not come within these minutes; names it where it can.
+    """
+    if not dist.is_initialized():
+        return
+    try:
+        dist.monitored_barrier(_cpu_group, timeout=timedelta(minutes=minutes), wait_all_ranks=True)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"rank {rank()} waited for the other processes in vain: {str(error).splitlines()[0]}. Look at "
+            "what these ranks said last; the same command goes on from the last checkpoint"
+        ) from error
+
+
+def gather_objects(item: Any) -> list[Any]:
+    """What each process brings, in the order of their ranks, on every process."""
+    if not dist.is_initialized():
+        return [item]
+    items = [None] * world_size()
+    dist.all_gather_object(items, item, _cpu_group)
+    return items
+
+
+def from_main(item: Any) -> Any:
+    """What the main process brings, on every process."""
+    if not dist.is_initialized():
+        return item
+    items = [item]
+    dist.broadcast_object_list(items, 0, _cpu_group, device=torch.device("cpu"))
+    return items[0]
+
+
+def run_on_main(action: Callable[[], Result]) -> Result:
+    """The result, on every process, of what the main one alone does. So is its :class:`ReidError`."""
+    result, problem = None, None
+    if is_main():
+        try:
+            result = action()
+        except ReidError as error:
+            problem = error
+    result, problem = from_main((result, problem))
+    if problem is not None:
+        raise problem
+    return cast(Result, result)
+
+
+def copy_from_main(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors with those of the main process."""
     if dist.is_initialized():
-        dist.barrier()
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+
+def largest(number: int) -> int:
+    """The largest number that a process brings, on every process."""
+    if not dist.is_initialized():
+        return number
+    found = torch.tensor(number)
+    dist.all_reduce(found, dist.ReduceOp.MAX, _cpu_group)
+    return int(found)
+
+
+def check_agreement(settings: Mapping[str, Any]) -> None:
+    """Hold what every process was given against each other, before they train as one.
+
+    Raises:
+        ConfigError: on every process, naming the keys that differ and which rank has which value.
+    """
+    flat = gather_objects(_flattened(settings))
+    problems = []
+    for key in sorted({key for there in flat for key in there}):
+        values = [there.get(key) for there in flat]
+        if any(value != values[0] for value in values):
+            shown = ", ".join(f"{value!r} on rank {rank}" for rank, value in enumerate(values))
+            problems.append(f"{key}: {shown}")
+    if problems:
+        raise ConfigError(["the processes of this run were given different settings or data", *problems])
+
+
+def data_parallel(module: nn.Module) -> nn.Module:
+    """The module with the main process's weights, and gradients averaged over the processes."""
+    if not dist.is_initialized():
+        return module
+    # Some parameters may get no gradient: a loss that starts later, a feature that nobody reads.
+    wrapped: nn.Module = DistributedDataParallel(module, find_unused_parameters=True)
+    return wrapped
 
 
 def gather_with_gradient(tensor: Tensor) -> Tensor:
@@ -104,6 +203,93 @@ def gather_labels(labels: Tensor) -> Tensor:
     return _all_gather(labels) if dist.is_initialized() else labels
 
 
+class SynchronizedBatchNorm(_BatchNorm):
+    """A batch norm over the batch of all processes; they must bring the same number of images each.
+
+    Forward and backward are those of one process with the whole batch. PyTorch's own does the same on GPUs
+    only. Without a process group, and in evaluation, it is a plain batch norm.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not self.training or not dist.is_initialized():
+            return super().forward(inputs)
+        with torch.autocast(inputs.device.type, enabled=False):
+            values = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+            axes = [0, *range(2, inputs.ndim)]
+            shape = [1, -1, *[1] * (inputs.ndim - 2)]
+            mean = _mean_over_processes(values.mean(axes))  # (C,)
+            centred = values - mean.view(shape)
+            variance = _mean_over_processes(centred.square().mean(axes))
+            self._learn_statistics(mean, variance, inputs.numel() // len(mean) * world_size())
+            scale = (variance + self.eps).rsqrt()
+            if self.weight is not None:
+                scale = scale * self.weight
+            outputs = centred * scale.view(shape)
+            if self.bias is not None:
+                outputs = outputs + self.bias.view(shape)
+            return outputs.to(inputs.dtype)
+
+    @torch.no_grad()
+    def _learn_statistics(self, mean: Tensor, variance: Tensor, num_values: int) -> None:
+        if self.running_mean is None or self.running_var is None:
+            return
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
+        momentum = 1.0 / int(self.num_batches_tracked or 1) if self.momentum is None else self.momentum
+        unbiased = variance * (num_values / max(1, num_values - 1))
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+
+    def _check_input_dim(self, inputs: Tensor) -> None:
+        """Any number of dimensions: 1d, 2d and 3d are one here."""
+
+
+def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
+    """Let the batch norms of a model see the batch of all processes; their weights keep their names.
+
+    Raises:
+        ConfigError: a layer that does more than normalising, which would be lost.
+    """
+    if not dist.is_initialized():
+        return
+    kind = nn.SyncBatchNorm if device.type == "cuda" else SynchronizedBatchNorm
+    for path, parent in list(model.named_modules()):
+        for name, norm in parent.named_children():
+            if not isinstance(norm, _BatchNorm):
+                continue
+            if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+                raise ConfigError(
+                    f"layer {path}.{name} is a {type(norm).__name__}, which cannot be synchronised; choose "
+                    "another network or train.batch_norm = 'local' or 'frozen'"
+                )
+            synchronised = kind(norm.num_features, norm.eps, norm.momentum)
+            synchronised.weight, synchronised.bias = norm.weight, norm.bias
+            synchronised.running_mean, synchronised.running_var = norm.running_mean, norm.running_var
+            synchronised.num_batches_tracked = norm.num_batches_tracked
+            setattr(parent, name, synchronised.train(norm.training))
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return _summed(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _summed(gradients[0])
+
+
+def _mean_over_processes(tensor: Tensor) -> Tensor:
+    total: Tensor = _SumOverProcesses.apply(tensor)
+    return total / world_size()
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    total = tensor.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -112,9 +298,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total.narrow(0, dist.get_rank() * ctx.num_rows, ctx.num_rows)
+        return _summed(gradients[0]).narrow(0, dist.get_rank() * ctx.num_rows, ctx.num_rows)
 
 
 def _all_gather(tensor: Tensor) -> Tensor:
@@ -135,3 +319,14 @@ def _check_equal_lengths(tensor: Tensor) -> None:
             f"the processes hold {', '.join(map(str, found))} rows (rank 0 first); "
             "every process must bring the same number, so drop the last, smaller batch"
         )
+
+
+def _flattened(settings: Any, path: str = "") -> dict[str, Any]:
+    """Every value of nested tables by its whole name."""
+    if isinstance(settings, Mapping):
+        below = [(f"{path}.{key}".lstrip("."), value) for key, value in settings.items()]
+    elif isinstance(settings, Sequence) and not isinstance(settings, str):
+        below = [(f"{path}[{number}]", value) for number, value in enumerate(settings)]
+    else:
+        return {path: settings}
+    return {key: value for name, item in below for key, value in _flattened(item, name).items()}

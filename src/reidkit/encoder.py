@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -13,17 +13,19 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from reidkit.checkpoint import load_weights, save_weights
 from reidkit.devices import default_device
-from reidkit.errors import CheckpointError, ConfigError, DataError
+from reidkit.errors import CheckpointError, ConfigError, DataError, UnknownName
 from reidkit.external import SUFFIXES, ExternalNetwork, load_network
 from reidkit.features import label_features
 from reidkit.images import load_image
 from reidkit.models import Embedder, build_model
+from reidkit.same_person import Calibration
 from reidkit.tracking import ProgressCallback
 from reidkit.transforms import normalize, to_input
 from reidkit.types import Features, Sample, Split
@@ -41,6 +43,12 @@ class Encoder:
         card: what the network was made from (data, recipe, scores, versions); kept with the weights.
         device: where it runs; a GPU where there is one.
         bfloat16: multiply in bfloat16: faster on hardware that has it, embeddings differ in the third digit.
+        feature: which of the model's features to embed by, in place of its own embedding; the model is set
+            to it.
+
+    Raises:
+        UnknownName: the model has no such feature.
+        ConfigError: a feature of an external network, which has only one.
 
     Example:
         >>> encoder = load_encoder("runs/demo")                       # doctest: +SKIP
@@ -57,12 +65,20 @@ class Encoder:
         card: Mapping[str, Any] | None = None,
         device: str | torch.device | None = None,
         bfloat16: bool = False,
+        feature: str | None = None,
     ) -> None:
         self.device = torch.device(device or default_device())
         self.model = model.to(self.device)
         self.height, self.width = height, width
         self.card = dict(card or {})
         self.bfloat16 = bfloat16
+        self.feature = feature  # None is the model's own choice
+        if feature is not None:
+            if isinstance(self.model, ExternalNetwork):
+                raise ConfigError(f"feature = {feature!r}: {self.model.path} has one output, its embedding")
+            if feature not in self.model.features:
+                raise UnknownName("feature of this model", feature, self.model.features)
+            self.model.embedding_feature = feature
 
     @property
     def dim(self) -> int:
@@ -71,12 +87,29 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """Names the embedding space: equal for equal weights and transform, different otherwise."""
-        digest = hashlib.sha256(json.dumps([self.height, self.width]).encode())
+        """Names the embedding space: equal for equal weights, transform and feature, different otherwise."""
+        settings = [self.height, self.width, *([] if self.feature is None else [self.feature])]
+        digest = hashlib.sha256(json.dumps(settings).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What scores of these embeddings mean; ``None`` where that was not found out.
+
+        Raises :class:`DataError` where the card holds something else in its place.
+        """
+        stored = self.card.get("calibration")
+        # Scores of other weights, or of another feature, mean something else.
+        if stored is None or stored.get("fingerprint") != self.fingerprint:
+            return None
+        return Calibration.from_dict(stored)
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Keep a calibration of this encoder's scores in its card, so that :meth:`save` writes it."""
+        self.card["calibration"] = {**calibration.as_dict(), "fingerprint": self.fingerprint}
 
     def encode(
         self,
@@ -108,6 +141,32 @@ class Encoder:
         """Embed the samples of a split, with their labels beside them; one row a sample, frames included."""
         return label_features(self._embed_all(split, self._prepare_sample, batch_size, progress), split)
 
+    def features_by_name(
+        self, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None
+    ) -> dict[str, Features]:
+        """Every feature of the model, as embeddings of unit length with labels; each image is read once.
+
+        Raises:
+            ConfigError: an external network, which has no features by name.
+        """
+        if isinstance(self.model, ExternalNetwork):
+            raise ConfigError(f"{self.model.path} has one output, its embedding; there is nothing to compare")
+        model = self.model
+
+        def embed(inputs: Tensor) -> Tensor:
+            features = model(inputs)
+            return torch.cat([F.normalize(features[name].float(), dim=1) for name in model.features], dim=1)
+
+        widths = list(model.features.values())
+        joined = self._embed_all(
+            split, self._prepare_sample, batch_size, progress, embed=embed, dim=sum(widths)
+        )
+        parts = np.split(joined, np.cumsum(widths)[:-1], axis=1)
+        return {
+            name: label_features(np.ascontiguousarray(part), split)
+            for name, part in zip(model.features, parts, strict=True)
+        }
+
     def save(self, path: str | Path) -> Path:
         """Write one ``.safetensors`` file that :func:`load_encoder` reads; no identity is in it.
 
@@ -121,6 +180,7 @@ class Encoder:
             "model": dict(self.model.description),
             "transform": {"height": self.height, "width": self.width},
             "card": self.card,
+            **({} if self.feature is None else {"feature": self.feature}),
         }
         save_weights(path, self.model.state_dict(), description)
         return path
@@ -144,15 +204,24 @@ class Encoder:
         return self._prepare(load_image(sample.path, box=sample.box))
 
     def _embed_all(
-        self, items: Sequence[Any], prepare: Any, batch_size: int, progress: ProgressCallback | None
+        self,
+        items: Sequence[Any],
+        prepare: Any,
+        batch_size: int,
+        progress: ProgressCallback | None,
+        *,
+        embed: Callable[[Tensor], Tensor] | None = None,
+        dim: int | None = None,
     ) -> NDArray[np.float32]:
-        embeddings = np.empty((len(items), self.dim), dtype=np.float32)
+        """Embeddings (N, dim) of items; by the model's own embedding where no other is given."""
+        embed = embed or self.model.embed
+        embeddings = np.empty((len(items), dim or self.dim), dtype=np.float32)
         self.model.eval()
         done = 0
         with ThreadPoolExecutor(2) as pool:
             for batch in _batches(items, batch_size):
                 images = torch.stack(list(pool.map(prepare, batch)))
-                embeddings[done : done + len(batch)] = self._embed(images)
+                embeddings[done : done + len(batch)] = self._embed(images, embed)
                 done += len(batch)
                 if progress is not None:
                     progress(done, len(items))
@@ -165,11 +234,11 @@ class Encoder:
         return embeddings
 
     @torch.inference_mode()
-    def _embed(self, images: Tensor) -> NDArray[np.float32]:
+    def _embed(self, images: Tensor, embed: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         inputs = normalize(images.to(self.device), self.model.mean, self.model.std)
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            embeddings = self.model.embed(inputs)
+            embeddings = embed(inputs)
         return embeddings.float().cpu().numpy()
 
 
@@ -178,6 +247,7 @@ def load_encoder(
     *,
     device: str | torch.device | None = None,
     preprocessing: str | Path | Mapping[str, Any] | None = None,
+    feature: str | None = None,
 ) -> Encoder:
     """Load an encoder.
 
@@ -187,19 +257,22 @@ def load_encoder(
         device: where it runs; a GPU where there is one. Networks made elsewhere run on the CPU.
         preprocessing: for a network made elsewhere, the TOML file that says how images are prepared for it,
             or its keys and values; left out, the ``.toml`` beside it, else its metadata.
+        feature: which of the network's features to embed by, such as "global" or "local" of JLML; its
+            embedding where left out.
 
     Raises:
         CheckpointError: nothing there, or the file is damaged, or was made for another network; or a network
             made elsewhere gives embeddings that are not finite, always the same or of another width.
-        ConfigError: a device or preprocessing that the network does not go with.
+        ConfigError: a device, preprocessing or feature that the network does not go with.
+        UnknownName: the network has no such feature.
         MissingExtra: the runtime of a network made elsewhere is not installed.
     """
     path = Path(path)
     if path.suffix in SUFFIXES:
-        return _load_external(path, device, preprocessing)
+        return _load_external(path, device, preprocessing, feature)
     if preprocessing is not None:
         raise ConfigError(f"preprocessing goes with {' and '.join(SUFFIXES)} files; {path} has its own")
-    file = _weights_file(path)
+    file = weights_file(path)
     tensors, description = load_weights(file)
     options = dict(description["model"])
     # The file holds all weights; asking for pretrained ones would download what is then overwritten.
@@ -216,7 +289,14 @@ def load_encoder(
         )
     model.load_state_dict(tensors)
     model = model.to(memory_format=torch.channels_last)
-    return Encoder(model, **description["transform"], card=description["card"], device=device)
+    feature = feature or description.get("feature")
+    return Encoder(
+        model,
+        **description["transform"],
+        card=description["card"],
+        device=device,
+        feature=None if feature == model.embedding_feature else feature,
+    )
 
 
 def check_encoder(encoder: Encoder) -> None:
@@ -248,12 +328,15 @@ def _load_external(
     path: Path,
     device: str | torch.device | None,
     preprocessing: str | Path | Mapping[str, Any] | None,
+    feature: str | None,
 ) -> Encoder:
     if torch.device(device or "cpu").type != "cpu":
         raise ConfigError(f"device = {device}: {path} was made elsewhere, and such networks run on the CPU")
     network = load_network(path, preprocessing=preprocessing)
     card = {"external": {**network.description, "preprocessing": dataclasses.asdict(network.preprocessing)}}
-    encoder = Encoder(network, height=network.height, width=network.width, card=card, device="cpu")
+    encoder = Encoder(
+        network, height=network.height, width=network.width, card=card, device="cpu", feature=feature
+    )
     try:
         check_encoder(encoder)
     except CheckpointError as error:
@@ -265,7 +348,8 @@ def _shape(tensor: Tensor | None) -> torch.Size | None:
     return None if tensor is None else tensor.shape
 
 
-def _weights_file(path: Path) -> Path:
+def weights_file(path: Path) -> Path:
+    """The file that :func:`load_encoder` reads: of a run folder the best weights, else the last."""
     if path.is_dir():
         for name in ("best.safetensors", "last.safetensors"):
             if (path / name).is_file():

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.distance_ranks import DistancesOf, distance_ranks
 from reidkit.errors import ConfigError, DataError
-from reidkit.features import pool_tracklets, rows_of, with_frames
-from reidkit.protocols import CAMERA_FILTERS, Comparison, Indices, Pairs, check_choice, compare, first_few
-from reidkit.ranks import has_choice, match_ranks, shot_ranks, spans
+from reidkit.evaluation_distances import learned_distances, lowered_notes, reranked_distances
+from reidkit.evaluation_options import PROTOCOLS, check_distances, check_options, check_sides
+from reidkit.features import pool_queries, pool_tracklets, rows_of, with_frames
+from reidkit.metric_learning import LearnedMetric, fit_metric
+from reidkit.multi_query import check_multi_query, multi_query_images, own_images, pooling_texts
+from reidkit.protocols import Comparison, Indices, Pairs, compare, first_few
+from reidkit.ranks import has_choice, match_ranks, shot_ranks
+from reidkit.reranking import RerankOptions
+from reidkit.scores import Scores, mean_scores, score_ranks
 from reidkit.types import JUNK, Dataset, Evaluation, Features, Ranking, Split
 
-PROTOCOLS = {
-    "market1501": "same_identity",
-    "single_gallery_shot": "other_cameras",
-    "recall": "none",
-    "tracklets": "same_identity",
-}
-"""Protocols, each with its usual camera filter."""
-
-AVERAGE_PRECISIONS = ("step", "trapezoid")
 NUM_DRAWS = 10
 RECALL_RANKS = (1, 2, 4, 8)
 
@@ -44,6 +42,9 @@ def evaluate(
     average_precision: str = "step",
     max_rank: int = 50,
     num_frames: int | None = None,
+    rerank: bool | RerankOptions | None = None,
+    metric: str | LearnedMetric | None = None,
+    multi_query: str | None = None,
 ) -> Evaluation:
     """Encode a data set's query and gallery and evaluate them under the set's own protocol.
 
@@ -55,28 +56,95 @@ def evaluate(
         average_precision: "step" or "trapezoid".
         max_rank: length of the CMC.
         num_frames: evenly spaced frames of each tracklet to encode; all where left out.
+        rerank: as :func:`evaluate_features` takes it.
+        metric: a learned distance in place of ``distance``; "kissme" or "xqda" are fitted on the embeddings
+            of the set's training images, which are encoded too.
+        multi_query: "mean" or "max": each query is pooled over all images of its identity and camera, those
+            of ``data.multi_query`` where the set has them, else the query images and, out of the gallery, the
+            query's junk. For Market-1501's rule.
 
     Raises:
-        DataError: the set has no test part, or no query is valid.
+        DataError: the set has no test part, no query is valid, or there is nothing to fit a metric on.
         ConfigError: an option that the protocol does not know.
     """
     camera_filter = camera_filter or own_camera_filter(data)
     # All that can be wrong is said before the images are encoded, which takes minutes.
-    _check_options(data.protocol, camera_filter, average_precision, max_rank)
-    check_test_part(data)
+    check_evaluation(
+        data,
+        camera_filter=camera_filter,
+        distance=distance,
+        average_precision=average_precision,
+        max_rank=max_rank,
+        rerank=rerank,
+        metric=metric,
+        multi_query=multi_query,
+    )
     data = with_frames(data, num_frames)
+    query = encoder.features(data.query)
+    gallery = encoder.features(data.gallery) if data.gallery else None
+    pooled = ""
+    notes: tuple[str, ...] = ()
+    if multi_query is not None and gallery is not None:
+        samples = multi_query_images(data)
+        images = encoder.features(samples) if samples else own_images(query, gallery)
+        query = pool_queries(query, images, pooling=multi_query)
+        pooled, notes = pooling_texts(data, samples, multi_query)
+    if isinstance(metric, str):
+        metric = _fitted(metric, encoder, data)
     evaluation = evaluate_features(
-        encoder.features(data.query),
-        encoder.features(data.gallery) if data.gallery else None,
+        query,
+        gallery,
         protocol=data.protocol,
         camera_filter=camera_filter,
         distance=distance,
         average_precision=average_precision,
         max_rank=max_rank,
         galleries=data.galleries,
+        rerank=rerank,
+        metric=metric,
     )
     split_name = f", {data.split_name}" if data.split_name else ""
-    return replace(evaluation, protocol=evaluation.protocol + split_name)
+    return replace(
+        evaluation,
+        protocol=evaluation.protocol + pooled + split_name,
+        notes=(*evaluation.notes, *notes),
+    )
+
+
+def check_evaluation(
+    data: Dataset,
+    *,
+    camera_filter: str | None = None,
+    distance: str = "cosine",
+    average_precision: str = "step",
+    max_rank: int = 50,
+    rerank: bool | RerankOptions | None = None,
+    metric: str | LearnedMetric | None = None,
+    multi_query: str | None = None,
+) -> None:
+    """Raise what :func:`evaluate` would raise for this data set and these options, before any encoding."""
+    camera_filter = camera_filter or own_camera_filter(data)
+    check_options(data.protocol, camera_filter, average_precision, max_rank)
+    check_distances(data.protocol, distance, rerank, metric, has_gallery=bool(data.gallery))
+    check_multi_query(data, camera_filter, multi_query)
+    check_test_part(data)
+    if isinstance(metric, str) and not data.train:
+        raise DataError(
+            f"metric = {metric!r} is fitted on training images, and data set {data.name!r} in {data.root} "
+            "has none; give a LearnedMetric fitted on other data"
+        )
+
+
+def images_to_encode(
+    data: Dataset, *, metric: str | LearnedMetric | None = None, multi_query: str | None = None
+) -> tuple[Split, ...]:
+    """The splits whose features :func:`evaluate` asks for with these options."""
+    return (
+        data.query,
+        data.gallery,
+        data.train if isinstance(metric, str) else (),
+        multi_query_images(data) if multi_query is not None else (),
+    )
 
 
 def own_camera_filter(data: Dataset) -> str:
@@ -105,9 +173,17 @@ def evaluate_features(
     average_precision: str = "step",
     max_rank: int = 50,
     galleries: Sequence[Sequence[int]] | None = None,
+    rerank: bool | RerankOptions | None = None,
+    metric: LearnedMetric | None = None,
     block_size: int | None = None,
 ) -> Evaluation:
     """Rank the gallery for every query and score the rankings.
+
+    With ``rerank`` the neighbourhoods are those of the gallery that a query searches and of all queries that
+    search it: items that a camera filter hides from one query count, since a search does not know whom it
+    looks for; items with identity -1 do not, nor such queries. Where queries have galleries of their own,
+    each is re-ranked by itself, which takes long where these are large; with "single_gallery_shot", each
+    draw is, without the images not drawn.
 
     Args:
         query: what to search for.
@@ -124,8 +200,12 @@ def evaluate_features(
             older papers have it; they differ by up to three points. Recall knows neither.
         max_rank: length of the CMC; the last value repeats where the gallery is shorter.
         galleries: where each query has a gallery of its own, the rows of ``gallery`` in it, query by query.
-        block_size: gallery items looked at together; by default about 64 MB of them. The result does not
-            depend on it.
+        rerank: rank by k-reciprocal distances (:func:`reidkit.reranking.rerank`); ``True`` is for the
+            paper's options. A note says so where this lowered mAP or rank-1.
+        metric: a learned distance, applied to the embeddings as they stand: it is not normalised before or
+            after. It can be re-ranked.
+        block_size: gallery items looked at together, by default about 64 MB of them; queries with ``rerank``
+            or ``metric``. The result does not depend on it.
 
     Returns:
         The scores. With several draws the arrays of each query are means over these, and
@@ -136,11 +216,17 @@ def evaluate_features(
         DataError: an empty side, different dimensions, values that are not finite, no valid query,
             tracklets without numbers or of two persons.
         UnknownName: an unknown protocol, camera filter, distance or average precision.
-        ConfigError: max_rank or block_size below 1; options that the protocol does not know.
+        ConfigError: max_rank or block_size below 1; options that the protocol does not know, or that do not
+            go together.
     """
     camera_filter = camera_filter or PROTOCOLS.get(protocol, "none")
-    _check_options(protocol, camera_filter, average_precision, max_rank)
-    _check_sides(protocol, gallery, galleries)
+    check_options(protocol, camera_filter, average_precision, max_rank)
+    check_distances(protocol, distance, rerank, metric, has_gallery=gallery is not None)
+    check_sides(protocol, gallery, galleries)
+    if isinstance(metric, str):
+        raise ConfigError(
+            f"metric = {metric!r} is not fitted; give fit_metric({metric!r}, features of training images)"
+        )
     if block_size is not None and block_size < 1:
         raise ConfigError(f"block_size is {block_size}; give at least 1, or None to have it chosen")
     variant = ""
@@ -153,35 +239,49 @@ def evaluate_features(
     left_out = _left_out_notes(comparison, pairs)
     if not pairs.positive.any():
         raise DataError(f"no query is valid: {'; '.join(left_out)}")
-    kind = "at R" if protocol == "recall" else average_precision
+    draws: Sequence[int | None] = [None]
     if protocol == "single_gallery_shot":
         draws = range(NUM_DRAWS if has_choice(comparison) else 1)
         variant = f" (mean of {len(draws)} draws)" if len(draws) > 1 else ""
-        found = [shot_ranks(comparison, pairs, draw=draw, block_size=block_size) for draw in draws]
-    else:
-        found = [match_ranks(comparison, pairs, block_size=block_size)]
-    scores = [_score(matches, ranks, len(query), kind, max_rank) for matches, ranks in found]
-    average_precisions = np.mean([score.average_precisions for score in scores], axis=0)
-    inverse_negative_penalties = np.mean([score.inverse_negative_penalties for score in scores], axis=0)
-    first_match_ranks = np.sort([score.first_match_ranks for score in scores], axis=0)
-    cmc = np.mean([score.cmc for score in scores], axis=0)
-    valid = np.isfinite(average_precisions)
+    kind = "at R" if protocol == "recall" else average_precision
+
+    def score(distances_of: DistancesOf | None) -> Scores:
+        found = [_ranks(comparison, pairs, distances_of, draw, block_size) for draw in draws]
+        return mean_scores(
+            [
+                score_ranks(matches, ranks, num_queries=len(query), average_precision=kind, max_rank=max_rank)
+                for matches, ranks in found
+            ]
+        )
+
+    learned = None if metric is None else learned_distances(metric, query, gallery)
+    scores, notes = score(learned), comparison.notes
+    if metric is not None:  # which takes embeddings of any length as they stand
+        notes = tuple(note for note in notes if note not in comparison.query.notes + comparison.gallery.notes)
+    reranked = ""
+    if rerank:
+        options = rerank if isinstance(rerank, RerankOptions) else RerankOptions()
+        plain, scores = scores, score(reranked_distances(options, comparison, query, gallery, metric))
+        reranked = f", re-ranked (k1={options.k1}, k2={options.k2}, lambda={options.lambda_value:g})"
+        notes += lowered_notes(plain, scores, kind)
+    valid = np.isfinite(scores.average_precisions)
     return Evaluation(
-        mean_average_precision=float(average_precisions[valid].mean()),
-        cmc=cmc,
-        mean_inverse_negative_penalty=float(inverse_negative_penalties[valid].mean()),
-        average_precisions=average_precisions,
-        first_match_ranks=first_match_ranks[(len(scores) - 1) // 2],
-        inverse_negative_penalties=inverse_negative_penalties,
+        mean_average_precision=scores.mean_average_precision,
+        cmc=scores.cmc,
+        mean_inverse_negative_penalty=float(scores.inverse_negative_penalties[valid].mean()),
+        average_precisions=scores.average_precisions,
+        first_match_ranks=scores.first_match_ranks,
+        inverse_negative_penalties=scores.inverse_negative_penalties,
         num_valid_queries=int(valid.sum()),
         num_gallery=len(comparison.gallery),
         protocol=protocol
         + variant
-        + f", camera filter {comparison.camera_filter}, {distance} distance"
+        + f", camera filter {comparison.camera_filter}, {metric.name if metric else distance} distance"
         + (", every item queries all others" if gallery is None else "")
-        + (", each query in a gallery of its own" if galleries is not None else ""),
+        + (", each query in a gallery of its own" if galleries is not None else "")
+        + reranked,
         average_precision=kind,
-        notes=(*comparison.notes, *left_out, *(_recall_notes(cmc) if protocol == "recall" else ())),
+        notes=(*notes, *left_out, *(_recall_notes(scores.cmc) if protocol == "recall" else ())),
     )
 
 
@@ -245,51 +345,27 @@ def validation_features(features: Features) -> tuple[Features, Features]:
     return rows_of(without_cameras, queries), rows_of(without_cameras, others)
 
 
-class _Scores(NamedTuple):
-    """Of one ranking of all queries: (Q,) each, and the CMC (max_rank,)."""
+def _ranks(
+    comparison: Comparison,
+    pairs: Pairs,
+    distances_of: DistancesOf | None,
+    draw: int | None,
+    block_size: int | None,
+) -> tuple[Pairs, NDArray[np.int64]]:
+    """Matches and their ranks by these distances; without them by the comparison's own scores."""
+    if distances_of is not None:
+        return distance_ranks(comparison, distances_of, draw=draw, block_size=block_size)
+    if draw is not None:
+        return shot_ranks(comparison, pairs, draw=draw, block_size=block_size)
+    return match_ranks(comparison, pairs, block_size=block_size)
 
-    average_precisions: NDArray[np.float64]
-    first_match_ranks: NDArray[np.int64]
-    inverse_negative_penalties: NDArray[np.float64]
-    cmc: NDArray[np.float64]
 
-
-def _score(
-    matches: Pairs, ranks: NDArray[np.int64], num_queries: int, average_precision: str, max_rank: int
-) -> _Scores:
-    first, count = spans(matches, num_queries)
-    valid = count > 0
-    first_match_ranks = np.where(valid, ranks[np.minimum(first, len(ranks) - 1)], 0)
-    inverse_negative_penalties = np.full(num_queries, np.nan)
-    inverse_negative_penalties[valid] = count[valid] / ranks[first + count - 1][valid]
-    return _Scores(
-        _average_precisions(matches.queries, ranks, first, count, average_precision),
-        first_match_ranks,
-        inverse_negative_penalties,
-        _cmc(first_match_ranks[valid], max_rank),
+def _fitted(name: str, encoder: FeatureSource, data: Dataset) -> LearnedMetric:
+    """The metric of this name, learned from the data set's training images."""
+    features = encoder.features(data.train)
+    return fit_metric(
+        name, pool_tracklets(features, name="train") if data.protocol == "tracklets" else features
     )
-
-
-def _average_precisions(
-    queries: Indices, ranks: NDArray[np.int64], first: Indices, count: Indices, kind: str
-) -> NDArray[np.float64]:
-    """AP (Q,), NaN without matches, from ``queries`` and ``ranks`` (M,) of the matches, best first."""
-    num_found = np.arange(len(ranks)) - first[queries] + 1
-    precision = num_found / ranks
-    if kind == "at R":
-        # Only as deep as the query has matches (R): what comes later counts as not found.
-        precision = np.where(ranks <= count[queries], precision, 0)
-    if kind == "trapezoid":
-        # Precision just before the match; before rank 1 it is 1 (Market-1501's compute_AP.m).
-        precision_before = np.where(ranks == 1, 1.0, (num_found - 1) / np.maximum(ranks - 1, 1))
-        precision = (precision_before + precision) / 2
-    sums = np.bincount(queries, precision, minlength=len(count))
-    return np.where(count > 0, sums / np.maximum(count, 1), np.nan)
-
-
-def _cmc(first_match_ranks: NDArray[np.int64], max_rank: int) -> NDArray[np.float64]:
-    within = first_match_ranks[first_match_ranks <= max_rank]
-    return np.cumsum(np.bincount(within - 1, minlength=max_rank)) / len(first_match_ranks)
 
 
 def _left_out_notes(comparison: Comparison, pairs: Pairs) -> list[str]:
@@ -322,31 +398,6 @@ def _recall_notes(cmc: NDArray[np.float64]) -> list[str]:
     names = "/".join(map(str, shown))
     values = " / ".join(f"{100 * cmc[k - 1]:.1f}" for k in shown)
     return [f"Recall@{names}: {values}; mAP is mAP@R"]
-
-
-def _check_options(protocol: str, camera_filter: str, average_precision: str, max_rank: int) -> None:
-    check_choice("protocol", protocol, tuple(PROTOCOLS))
-    check_choice("camera filter", camera_filter, CAMERA_FILTERS)
-    check_choice("average precision", average_precision, AVERAGE_PRECISIONS)
-    if max_rank < 1:
-        raise ConfigError(f"max_rank is {max_rank}; give at least 1")
-    if protocol == "recall" and average_precision != "step":
-        raise ConfigError(
-            f"average_precision = {average_precision!r}, but recall measures mAP@R; leave it out"
-        )
-
-
-def _check_sides(protocol: str, gallery: Features | None, galleries: Sequence[Sequence[int]] | None) -> None:
-    if protocol == "recall" and gallery is not None:
-        raise ConfigError(
-            f"protocol = 'recall' with a gallery of {len(gallery)} items; there every item queries all "
-            "others: give all items as query and no gallery"
-        )
-    if galleries is not None and (protocol != "market1501" or gallery is None):
-        raise ConfigError(
-            f"galleries of the queries' own go with protocol = 'market1501' and a gallery, not with "
-            f"{protocol!r}{' without one' if gallery is None else ''}"
-        )
 
 
 def _top(scores: NDArray[np.float64], num: int) -> Indices:

@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError
-from reidkit.protocols import Indices, UnitRows
-from reidkit.types import Dataset, Features, Sample, Split
+from reidkit.protocols import Indices, UnitRows, check_choice, compare
+from reidkit.types import JUNK, Dataset, Features, Sample, Split
 
-_FRAMES_PER_PART = 4096
+POOLINGS = ("mean", "max")
+"""How the images of a query are made one embedding."""
+
+_ROWS_PER_PART = 4096
 
 
 class EmbeddedImages:
@@ -83,17 +86,65 @@ def pool_tracklets(features: Features, *, name: str = "tracklets") -> Features:
                 f"{odd[0]} is the first that differs); a tracklet shows one person under one camera"
             )
     frames = UnitRows(features.embeddings, name)
-    pooled = np.zeros((len(first), frames.num_dimensions))
-    for start in range(0, len(place), _FRAMES_PER_PART):
-        part = np.arange(start, min(start + _FRAMES_PER_PART, len(place)))
-        np.add.at(pooled, place[part], frames.take(part))
-    lengths = np.linalg.norm(pooled, axis=1, keepdims=True)
-    pooled /= np.where(lengths > 0, lengths, 1)
+    pooled = _pool(frames, np.arange(len(frames)), place, len(first))
     return replace(rows_of(features, first), embeddings=pooled)
 
 
+def pool_queries(query: Features, images: Features, *, pooling: str = "mean") -> Features:
+    """Each query's embedding pooled over the unit embeddings of all images of its identity and camera.
+
+    For multi-query evaluation (Zheng et al., "Scalable Person Re-identification", ICCV 2015). A query of
+    which there are no images stays as it is, and so does one with identity -1. The result is of unit length,
+    with the queries' labels; means are exact, so that the order of the images does not matter.
+
+    Args:
+        query: labels and embeddings (Q, D).
+        images: (N, D), those of the queries themselves among them, if they are to count.
+        pooling: "mean", or "max", the largest of each of the D values.
+
+    Raises:
+        DataError: no camera labels, an empty side, different dimensions, labels of two kinds, values that
+            are not finite.
+        UnknownName: another pooling.
+    """
+    check_choice("pooling", pooling, POOLINGS)
+    for name, features in (("query", query), ("multi-query image", images)):
+        if features.cameras is None:
+            raise DataError(
+                f"the {name} features have no camera labels; a query is pooled over images under one camera"
+            )
+    comparison = compare(query, images, camera_filter="none")
+    person = comparison.gallery_identities != JUNK
+    num_cameras = 1 + max(comparison.query_cameras.max(), comparison.gallery_cameras.max())
+    query_groups = comparison.query_identities * num_cameras + comparison.query_cameras
+    image_groups = comparison.gallery_identities * num_cameras + comparison.gallery_cameras
+    groups, group_of = np.unique(query_groups, return_inverse=True)
+    rows = np.flatnonzero(person & np.isin(image_groups, groups))
+    place = np.searchsorted(groups, image_groups[rows])
+    pooled = _pool(comparison.gallery, rows, place, len(groups), pooling)
+    has_images = np.isin(np.arange(len(groups)), place)[group_of] & (comparison.query_identities != JUNK)
+    single = comparison.query.take(np.arange(len(query)))
+    return replace(query, embeddings=np.where(has_images[:, None], pooled[group_of], single))
+
+
+def _pool(
+    unit: UnitRows, rows: Indices, place: Indices, num_groups: int, pooling: str = "mean"
+) -> NDArray[np.float64]:
+    """Rows pooled by their places among the groups (num_groups, D), made of unit length."""
+    pooled = np.zeros((num_groups, unit.num_dimensions))
+    if pooling == "max":
+        pooled[place] = -np.inf
+    into = np.add if pooling == "mean" else np.maximum
+    for start in range(0, len(rows), _ROWS_PER_PART):
+        part = slice(start, start + _ROWS_PER_PART)
+        into.at(pooled, place[part], unit.take(rows[part]))
+    lengths = np.linalg.norm(pooled, axis=1, keepdims=True)
+    pooled /= np.where(lengths > 0, lengths, 1)
+    return pooled
+
+
 def with_frames(data: Dataset, num_frames: int | None) -> Dataset:
-    """A set of tracklets with at most ``num_frames`` evenly spaced frames of each to test on; None is all.
+    """A set of tracklets with at most ``num_frames`` evenly spaced frames of each; None is all.
 
     Raises :class:`ConfigError` below one frame, or where the set is not measured by tracklets.
     """
@@ -108,6 +159,7 @@ def with_frames(data: Dataset, num_frames: int | None) -> Dataset:
         )
     return replace(
         data,
+        train=evenly_spaced_frames(data.train, num_frames),
         query=evenly_spaced_frames(data.query, num_frames),
         gallery=evenly_spaced_frames(data.gallery, num_frames),
     )

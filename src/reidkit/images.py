@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from reidkit.errors import DataError
+from reidkit.errors import ConfigError, DataError
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
@@ -18,7 +19,10 @@ IMAGE_SUFFIXES = frozenset(
 """Suffixes, in lower case, that make a file an image."""
 
 MAX_PIXELS = 64_000_000
-"""Default limit on width x height: a small file can claim to be huge and eat all memory."""
+"""Limit on width x height where none is set: a small file can claim to be huge and eat all memory."""
+
+MAX_PIXELS_VARIABLE = "REIDKIT_MAX_PIXELS"
+"""Environment variable that sets the limit: it reaches every process that is started from here."""
 
 # Only what IMAGE_SUFFIXES promises: Pillow would otherwise hand PostScript to an outside program.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
@@ -59,8 +63,22 @@ def list_images(folder: str | Path) -> list[Path]:
     return [path for path in list_files(folder) if is_image(path)]
 
 
+def pixel_limit() -> int:
+    """Largest width x height that :func:`load_image` accepts: $REIDKIT_MAX_PIXELS, or 64 million.
+
+    Raises:
+        ConfigError: the variable holds something else than a number above 0.
+    """
+    text = os.environ.get(MAX_PIXELS_VARIABLE, "")
+    if not text:
+        return MAX_PIXELS
+    if not text.isdecimal() or int(text) == 0:
+        raise ConfigError(f"{MAX_PIXELS_VARIABLE} is {text!r}; give a number of pixels, like {MAX_PIXELS}")
+    return int(text)
+
+
 def load_image(
-    path: str | Path, *, box: tuple[int, int, int, int] | None = None, max_pixels: int = MAX_PIXELS
+    path: str | Path, *, box: tuple[int, int, int, int] | None = None, max_pixels: int | None = None
 ) -> Image.Image:
     """Read one image as 8-bit RGB, upright, whole or not at all.
 
@@ -70,31 +88,37 @@ def load_image(
     Args:
         path: the file.
         box: (left, top, right, bottom) in pixels of the upright image; what lies outside is cut off.
-        max_pixels: largest width x height accepted.
+        max_pixels: largest width x height accepted, :func:`pixel_limit` where it is not given. Where it is
+            above Pillow's own limit, that one is raised with it.
 
     Raises:
         DataError: the file is missing, empty, no image, truncated or damaged, or too large; or the box
             holds no pixel. A truncated image is refused as long as the program leaves Pillow's switch
             ``ImageFile.LOAD_TRUNCATED_IMAGES`` off.
     """
+    limit = pixel_limit() if max_pixels is None else max_pixels
+    if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = limit
     try:
         with Image.open(path, formats=_FORMATS) as image:
             width, height = image.size
-            if width * height > max_pixels:
-                raise DataError(
-                    f"{path} has {width} x {height} = {width * height:,} pixels, over the limit of "
-                    f"{max_pixels:,}; if the file can be trusted, raise max_pixels"
-                )
+            if width * height > limit:
+                raise DataError(_too_large(path, f"{width} x {height} = {width * height:,}", limit))
             image.load()
             rgb = _to_rgb(_upright(image), path)
     except Image.DecompressionBombError as error:
-        raise DataError(
-            f"{path} is too large ({error}); the limit is {max_pixels:,} pixels: if the file can be "
-            "trusted, raise max_pixels and PIL.Image.MAX_IMAGE_PIXELS"
-        ) from None
+        number = re.search(r"\d+", str(error))  # Pillow refuses before it tells width and height
+        raise DataError(_too_large(path, f"{int(number[0]):,}" if number else "too many", limit)) from None
     except _DAMAGE as error:
         raise DataError(_why_unreadable(Path(path), error)) from None
     return rgb if box is None else _cut(rgb, box, path)
+
+
+def _too_large(path: str | Path, pixels: str, limit: int) -> str:
+    return (
+        f"{path} has {pixels} pixels, over the limit of {limit:,}; if the file can be trusted, raise the "
+        f"limit with `reid --max-pixels NUMBER COMMAND` or the environment variable {MAX_PIXELS_VARIABLE}"
+    )
 
 
 def _walk(folder: Path) -> Iterator[Path]:

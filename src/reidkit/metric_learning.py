@@ -22,7 +22,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError
-from reidkit.protocols import first_few
+from reidkit.protocols import check_choice, first_few
 from reidkit.types import JUNK, Features
 
 Matrix = NDArray[np.float64]
@@ -182,6 +182,18 @@ class XQDA:
         if not kept.any():
             raise DataError(_NOTHING_LEARNED.format(name="XQDA"))
         return LearnedMetric("XQDA", pairs.mean, directions[:, kept] * np.sqrt(1 - 1 / ratios[kept]))
+
+
+METRICS: dict[str, type[KISSME] | type[XQDA]] = {"kissme": KISSME, "xqda": XQDA}
+
+
+def fit_metric(name: str, features: Features) -> LearnedMetric:
+    """The metric "kissme" or "xqda" with its usual options, fitted on training features.
+
+    Raises :class:`reidkit.errors.UnknownName` for another name, and what its ``fit`` raises.
+    """
+    check_choice("metric", name, tuple(METRICS))
+    return METRICS[name]().fit(features)
 
 
 _NOTHING_LEARNED = (

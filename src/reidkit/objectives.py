@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from reidkit import distributed
+from reidkit.accumulation import embed_in_pieces
 from reidkit.errors import ConfigError, did_you_mean
 from reidkit.models import Embedder
 from reidkit.ops import at_least_float32
@@ -50,11 +51,13 @@ class Step(nn.Module):
 
     Every process computes every loss over the global batch: the features of all processes are gathered with
     gradients, so the hardest pair is the hardest of all.
+
+    With ``num_pieces`` the images of a process are embedded in so many pieces, one in memory at a time.
     """
 
-    def __init__(self, model: Embedder, objectives: Sequence[Objective]) -> None:
+    def __init__(self, model: Embedder, objectives: Sequence[Objective], *, num_pieces: int = 1) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.num_pieces = model, num_pieces
         self.objectives = objectives
         self.losses = nn.ModuleList(objective.loss for objective in objectives)
 
@@ -62,7 +65,10 @@ class Step(nn.Module):
         self, images: Tensor, labels: Tensor, epoch: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Returns the unweighted terms by name, and the gathered features that were read."""
-        features = self.model(images)
+        if self.num_pieces > 1:
+            features = embed_in_pieces(self.model, images, self.num_pieces)
+        else:
+            features = self.model(images)
         counting = [o for o in self.objectives if o.counts_in(epoch)]
         read = {feature_of(self.model, o) for o in counting if reads(o.loss) != "weight"}
         gathered = {name: distributed.gather_with_gradient(features[name]) for name in sorted(read)}
@@ -79,12 +85,30 @@ class Step(nn.Module):
         return cast(Tensor, objective.loss(embeddings[name], labels))
 
 
-def without_absent(
-    objectives: Sequence[Objective], model: Embedder
-) -> tuple[list[Objective], list[Objective]]:
-    """Objectives to keep, and those that read what the model's options leave out (``Embedder.left_out``)."""
-    absent = [o for o in objectives if o.feature in model.left_out]
-    return [o for o in objectives if o not in absent], absent
+def prepare_objectives(
+    losses: Sequence[nn.Module | Objective],
+    model: Embedder,
+    *,
+    num_epochs: int,
+    num_identities: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> list[Objective]:
+    """Objectives that can be trained with this model, their classifiers sized and drawn by ``seed``.
+
+    Those that read what the model's options leave out (``Embedder.left_out``) are left out, and this is said.
+
+    Raises:
+        ConfigError: everything that cannot work.
+    """
+    objectives = [item if isinstance(item, Objective) else Objective(item) for item in losses]
+    for objective in objectives:
+        if objective.feature in model.left_out:
+            say(f"loss {name_of(objective)!r} left out: the network has no {objective.feature}")
+    kept = [o for o in objectives if o.feature not in model.left_out]
+    check_objectives(kept, model, num_epochs=num_epochs)
+    _size_classifiers(kept, model, num_identities=num_identities, seed=seed)
+    return kept
 
 
 def check_objectives(objectives: Sequence[Objective], model: Embedder, *, num_epochs: int) -> None:
@@ -114,6 +138,20 @@ def check_objectives(objectives: Sequence[Objective], model: Embedder, *, num_ep
             )
     if problems:
         raise ConfigError(problems)
+
+
+def _size_classifiers(
+    objectives: Sequence[Objective], model: Embedder, *, num_identities: int, seed: int
+) -> None:
+    """Give losses that have weights of their own the sizes left open; the weights are drawn by ``seed``."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for objective in objectives:
+            fill = getattr(objective.loss, "fill", None)
+            if fill and reads(objective.loss) == "weight":
+                fill(groups=model.weight_groups.get(str(objective.feature), 1))
+            elif fill:
+                fill(num_identities=num_identities, dim=model.features[feature_of(model, objective)])
 
 
 def reads(loss: nn.Module) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,17 +17,45 @@ def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module]) -> torch.
     """An optimiser over all parameters that learn.
 
     Weight decay is applied to matrices and convolutions only: shrinking a normalisation layer's scale or a
-    bias does not simplify the function that is learned.
+    bias does not simplify the function that is learned. Backbones learn the more slowly the nearer a layer is
+    to the image, by ``layer_decay`` (:func:`layer_rates`).
     """
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    for module in modules:
+        rates = layer_rates(module, config.layer_decay)
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            rate, decayed = rates.get(name, 1.0), parameter.ndim > 1
+            weight_decay = config.weight_decay if decayed else 0.0
+            group = {"params": [], "weight_decay": weight_decay, "rate": rate}
+            groups.setdefault((rate, decayed), group)["params"].append(parameter)
+    # The order of groups is that of saved states: from the image up, matrices before the rest.
+    ordered = [groups[key] for key in sorted(groups, key=lambda key: (key[0], not key[1]))]
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+        return torch.optim.SGD(ordered, lr=config.lr, momentum=config.momentum, fused=True)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
+    return kind(ordered, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
+
+
+def layer_rates(module: nn.Module, decay: float) -> dict[str, float]:
+    """By what the learning rate of each backbone parameter is multiplied: ``decay ** (layers above it)``.
+
+    Layers are the blocks or stages that the backbone numbers ("layer1.0", "blocks.7"); what stands before
+    the first of them is a layer, and what has no number belongs to the one before it (Bao et al. 2022,
+    arXiv 2106.08254). What follows the backbone is one more layer, of rate 1, and not in the result.
+    """
+    layer_of: dict[str, int] = {}
+    block, layer = "", 0
+    for name, _ in module.named_parameters():
+        inside = re.search(r"(?:^|\.)backbone\.(.*)", name)
+        if not inside:
+            continue
+        numbered = re.match(r"(?:[^\d.][^.]*\.)*\d+(?=\.)", inside[1])
+        if numbered and numbered[0] != block:
+            block, layer = numbered[0], layer + 1
+        layer_of[name] = layer
+    return {name: decay ** (layer + 1 - number) for name, number in layer_of.items()}
 
 
 def learning_rate(config: OptimConfig, step: int, *, steps_per_epoch: int, num_epochs: int) -> float:
@@ -39,8 +69,9 @@ def learning_rate(config: OptimConfig, step: int, *, steps_per_epoch: int, num_e
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Every group's, by its share (see :func:`layer_rates`)."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate"]
 
 
 def _one_cycle(progress: float, *, rise: float = 0.3, start: float = 1 / 25, end: float = 1e-5) -> float:

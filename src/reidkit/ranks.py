@@ -46,15 +46,15 @@ def shot_ranks(
     Gallery items are put in a random order, the same for all queries, and of each identity a query meets the
     first that the camera filter leaves it. ``draw`` is the seed of that order.
     """
-    priorities = _random_numbers(len(comparison.gallery), seed=draw)
+    priorities = random_numbers(len(comparison.gallery), seed=draw)
     positives = pairs.where(pairs.positive)
     order = np.lexsort((priorities[positives.items], positives.queries))
     valid, first = np.unique(positives.queries[order], return_index=True)
     drawn = order[first]
     matches = Pairs(valid, positives.items[drawn], positives.scores[drawn], positives.positive[drawn])
     before = np.zeros(len(matches.queries), np.int64)
-    for queries, items in _shot_groups(comparison, valid):
-        met = _first_of_each(items, comparison.gallery_identities, priorities)
+    for queries, items in shot_groups(comparison, valid):
+        met = first_of_each(items, comparison.gallery_identities, priorities)
         _count_exactly(comparison, pairs, matches, queries, before, block_size, items=met)
     return matches, 1 + before
 
@@ -64,11 +64,11 @@ def has_choice(comparison: Comparison) -> bool:
     everybody = np.arange(len(comparison.query))
     return any(
         len(items) > len(np.unique(comparison.gallery_identities[items]))
-        for _, items in _shot_groups(comparison, everybody)
+        for _, items in shot_groups(comparison, everybody)
     )
 
 
-def _shot_groups(comparison: Comparison, queries: Indices) -> Iterator[tuple[Indices, Indices]]:
+def shot_groups(comparison: Comparison, queries: Indices) -> Iterator[tuple[Indices, Indices]]:
     """Queries that may meet the same items of other identities, with these items, both ascending."""
     items = np.flatnonzero(comparison.gallery_identities != JUNK)
     if comparison.camera_filter != "other_cameras":
@@ -79,13 +79,13 @@ def _shot_groups(comparison: Comparison, queries: Indices) -> Iterator[tuple[Ind
         yield asking, items[comparison.gallery_cameras[items] != camera]
 
 
-def _first_of_each(items: Indices, labels: NDArray[np.int64], priorities: NDArray[np.float64]) -> Indices:
+def first_of_each(items: Indices, labels: NDArray[np.int64], priorities: NDArray[np.float64]) -> Indices:
     """Of each label the item of lowest priority number; ascending."""
     ordered = items[np.argsort(priorities[items])]
     return np.sort(ordered[np.unique(labels[ordered], return_index=True)[1]])
 
 
-def _random_numbers(num: int, *, seed: int) -> NDArray[np.float64]:
+def random_numbers(num: int, *, seed: int) -> NDArray[np.float64]:
     # Python promises that random() gives the same numbers in every version; NumPy's generators do not.
     generator = random.Random(seed)
     return np.array([generator.random() for _ in range(num)])
@@ -110,9 +110,9 @@ def _count_in_float32(
     Returns the queries with so many of these (collapsed embeddings) that they are better counted exactly
     as a whole; their entries of ``before`` are zero.
     """
-    tolerance = _float32_tolerance(comparison.query.num_dimensions)
-    lower = (matches.scores - tolerance).astype(np.float32)
-    upper = (matches.scores + tolerance).astype(np.float32)
+    look = comparison.first_look
+    scores = matches.scores - look.query_products[matches.queries]
+    lower, upper = (scores - look.error).astype(np.float32), (scores + look.error).astype(np.float32)
     first, count = spans(matches, len(comparison.query))
     crowded = np.zeros(len(comparison.query), np.bool_)
     for rows, items, scores in comparison.tiles(queries, pairs, block_size=block_size):
@@ -121,20 +121,18 @@ def _count_in_float32(
             if crowded[query]:
                 continue
             span = slice(first[query], first[query] + count[query])
-            columns, values, above, near = _count_row(row, lower[span], upper[span])
+            above, near = _count_row(row, lower[span], upper[span])
             # A pair scored again costs as much as some hundred of a row that is scored as a whole.
             if near.sum() > max(32, len(row) // 64):
                 crowded[query] = True
                 continue
             before[span] += above
             for match in span.start + np.flatnonzero(near):
-                found = columns[(values >= lower[match]) & (values <= upper[match])]
-                near_matches.append(np.full(len(found), match))
-                near_items.append(items[found])
+                near_matches.append(match)
+                near_items.append(items[(row >= lower[match]) & (row <= upper[match])])
         if near_matches:
-            _count_pairs(
-                comparison, matches, np.concatenate(near_matches), np.concatenate(near_items), before
-            )
+            chosen = np.repeat(near_matches, [len(found) for found in near_items])
+            _count_pairs(comparison, matches, chosen, np.concatenate(near_items), before)
     before[crowded[matches.queries]] = 0
     return np.flatnonzero(crowded)
 
@@ -165,35 +163,22 @@ def _count_exactly(
         for query, row in zip(rows, scores, strict=True):
             span = slice(first[query], first[query] + count[query])
             match_scores = matches.scores[span]
-            columns, values, above, tied = _count_row(row, match_scores, match_scores)
+            above, tied = _count_row(row, match_scores, match_scores)
             for score in np.unique(match_scores[tied > 0]):
                 equal = match_scores == score
-                tied_items = block[columns[values == score]]
+                tied_items = block[row == score]
                 above[equal] += np.searchsorted(tied_items, matches.items[span][equal])
             before[span] += above
 
 
 def _count_row(
     row: NDArray[Any], lower: NDArray[Any], upper: NDArray[Any]
-) -> tuple[Indices, NDArray[Any], Indices, Indices]:
-    """Place a row of scores among a query's matches, best first, each an interval [lower, upper].
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many scores of a row lie above each match's interval [lower, upper], and how many inside.
 
-    Returns columns and values of the scores that reach the lowest interval, how many scores lie above
-    each interval, and how many inside. All others are before no match and are not looked at again.
+    Matches come best first. What scores below the last of them is before no match and is not sorted.
     """
-    columns = np.flatnonzero(row >= lower[-1])
-    values = row[columns]
-    ascending = np.sort(values)
+    ascending = np.sort(row[row >= lower[-1]])
     above = len(ascending) - np.searchsorted(ascending, upper, side="right")
     inside = len(ascending) - np.searchsorted(ascending, lower, side="left") - above
-    return columns, values, above, inside
-
-
-def _float32_tolerance(num_dimensions: int) -> float:
-    """How far a float32 product of unit vectors may lie from the exact score, bounds' rounding included.
-
-    Summing D terms to at most 1 errs by sqrt(D) roundings of at most 2^-25 each, 2^-25/sqrt(3) in the
-    mean square: this is seven of those standard deviations. A fixed 1e-6 would not do: products of features
-    without negative values were seen to be 1.4e-6 off at D = 512 (MKL), 7e-7 with OpenBLAS.
-    """
-    return float(max(2e-6, 2.0 * np.sqrt(num_dimensions) * 2.0**-24))
+    return above, inside

@@ -1,16 +1,13 @@
 """Better rankings from the embeddings themselves: k-reciprocal re-ranking, query expansion.
 
-Nearest neighbours are found in float32, block by block, and computed again exactly. Embeddings are scaled
-by a power of two to lengths of at most 1.19 and rounded to multiples of 2^-26, which float32 holds as well;
-every partial sum of a product is then a multiple of 2^-52 below 2, so that float64 holds it whatever the
-order of summation (as in :mod:`reidkit.protocols`). The result depends on neither block sizes nor threads.
-What is kept of the N x N distances and of the N x N encoding is some dozens of numbers a row.
+Nearest neighbours are found in float32, block by block, and computed again exactly (see
+:mod:`reidkit.euclidean`), so that the result depends on neither block sizes nor threads. What is kept of the
+N x N distances and of the N x N encoding is some dozens of numbers a row.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -19,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from reidkit.errors import ConfigError, DataError
-from reidkit.protocols import Indices, UnitRows, first_few
+from reidkit.errors import ConfigError
+from reidkit.euclidean import EuclideanItems, block_length, checked_sides, cut
+from reidkit.protocols import Indices, UnitRows
 
-_GRID = 2.0**26
-_BLOCK_BYTES = 32 * 2**20
-_ELEMENTS_PER_PART = 2**17
+_ITEMS_PER_PART = 256
 _SPARE = 12
 """Items looked at beyond the neighbours wanted: they show whether float32 can have missed one."""
 
@@ -108,7 +104,7 @@ def rerank(
     options = RerankOptions(k1, k2, lambda_value)
     reranker = Reranker(query_embeddings, gallery_embeddings, options, block_size=block_size)
     distances = np.empty((len(query_embeddings), len(gallery_embeddings)), np.float32)
-    for start, stop in _cut(len(distances), block_size or _block_length(len(gallery_embeddings))):
+    for start, stop in cut(len(distances), block_size or block_length(len(gallery_embeddings))):
         distances[start:stop] = reranker.rows(slice(start, stop))
     return distances
 
@@ -117,7 +113,8 @@ class Reranker:
     """Re-ranked distances a few queries at a time; see :func:`rerank` for what they are.
 
     All items are encoded here, once; memory is the embeddings in float32, a sparse (N, N) encoding of some
-    dozens of numbers a row, and a block. Arguments and errors are those of :func:`rerank`.
+    dozens of numbers a row, and a block. Arguments and errors are those of :func:`rerank`; without a gallery
+    the queries are the gallery, each an item once.
 
     >>> items = np.random.default_rng(0).normal(size=(50, 8))
     >>> reranker = Reranker(items[:10], items[10:], RerankOptions(k1=5, k2=2))
@@ -128,7 +125,7 @@ class Reranker:
     def __init__(
         self,
         query_embeddings: NDArray[np.floating[Any]],
-        gallery_embeddings: NDArray[np.floating[Any]],
+        gallery_embeddings: NDArray[np.floating[Any]] | None,
         options: RerankOptions | None = None,
         *,
         block_size: int | None = None,
@@ -136,20 +133,19 @@ class Reranker:
         if block_size is not None and block_size < 1:
             raise ConfigError(f"block_size is {block_size}; give at least 1, or None to have it chosen")
         options = options or RerankOptions()
-        self._items = _Items(query_embeddings, gallery_embeddings)
-        self._num_queries = len(query_embeddings)
+        self._items = EuclideanItems(query_embeddings, gallery_embeddings)
         self._lambda = options.lambda_value
         neighbours, self._farthest = _neighbours(
             self._items, min(options.k1 + 1, len(self._items)), block_size=block_size
         )
         encoding = _encode(self._items, neighbours, self._farthest, options)
-        self._query_encoding = encoding[: self._num_queries]
-        self._gallery_encoding = encoding[self._num_queries :].tocsc()
+        self._query_encoding = encoding[: self._items.num_queries]
+        self._gallery_encoding = encoding[self._items.gallery_rows[0] :].tocsc()
 
     def rows(self, queries: slice) -> NDArray[np.float32]:
         """Distances (b, G) of the queries of a slice."""
-        rows = np.arange(*queries.indices(self._num_queries))
-        distances = self._items.distances(rows, np.arange(self._num_queries, len(self._items)))
+        rows = np.arange(*queries.indices(self._items.num_queries))
+        distances = self._items.distances(rows, self._items.gallery_rows)
         distances *= self._lambda / self._farthest[rows, None]
         for query, row in zip(rows, distances, strict=True):
             overlap = self._overlap(query)
@@ -210,13 +206,13 @@ def query_expansion(
         raise ConfigError(f"top is {top}; give at least 1, the number of gallery items to add")
     if not 0 <= alpha < math.inf:
         raise ConfigError(f"alpha is {alpha}; give 0 (all count alike) or more (3 is the paper's)")
-    sides = _checked(query_embeddings, gallery_embeddings)
+    sides = checked_sides(query_embeddings, gallery_embeddings)
     queries, gallery = UnitRows(sides[0], "query"), UnitRows(sides[1], "gallery")
     expanded = np.empty((len(queries), queries.num_dimensions), np.float32)
-    for start, stop in _cut(len(queries), _block_length(len(gallery))):
+    for start, stop in cut(len(queries), block_length(len(gallery))):
         block = queries.take(np.arange(start, stop))
         scores = np.empty((len(block), len(gallery)))
-        for first, last in _cut(len(gallery), _part_length(queries.num_dimensions)):
+        for first, last in cut(len(gallery), _ITEMS_PER_PART):
             scores[:, first:last] = block @ gallery.take(np.arange(first, last)).T
         for vector, row_scores, out in zip(block, scores, expanded[start:stop], strict=True):
             nearest = _lowest(-row_scores, min(top, len(gallery)))
@@ -226,54 +222,9 @@ def query_expansion(
     return expanded
 
 
-class _Items:
-    """Queries and gallery items one after the other, on the exact grid, and their exact distances."""
-
-    def __init__(self, query: NDArray[np.floating[Any]], gallery: NDArray[np.floating[Any]]) -> None:
-        sides = _checked(query, gallery)
-        longest = max(_longest(sides[0], "query"), _longest(sides[1], "gallery"))
-        scale = _GRID / 2.0 ** math.ceil(math.log2(longest) - 0.25) if longest else 1.0
-        self.values = np.empty((sum(map(len, sides)), sides[0].shape[1]), np.float32)
-        self.squared_norms = np.empty(len(self.values))
-        end = 0
-        for side in sides:
-            for start, stop in _cut(len(side), _part_length(side.shape[1])):
-                exact = np.rint(side[start:stop].astype(np.float64) * scale) / _GRID
-                begin, end = end, end + len(exact)
-                self.values[begin:end] = exact
-                exact = self.values[begin:end].astype(np.float64)
-                self.squared_norms[begin:end] = np.einsum("nd,nd->n", exact, exact)
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def distances(self, left: Indices, right: Indices) -> NDArray[np.float64]:
-        """Squared distances (m, n) of all pairs of these rows, exact."""
-        left_values, left_norms = self.values[left].astype(np.float64), self.squared_norms[left, None]
-        distances = np.empty((len(left), len(right)))
-        for start, stop in _cut(len(right), _part_length(self.values.shape[1])):
-            part = right[start:stop]
-            products = left_values @ self.values[part].astype(np.float64).T
-            distances[:, start:stop] = (left_norms - products) + (self.squared_norms[part] - products)
-        return distances
-
-    def distances_to_each(self, left: Indices, right: Indices) -> NDArray[np.float64]:
-        """Squared distances (m, n) of row ``left[i]`` and each of the rows ``right[i]`` (n,), exact."""
-        distances = np.empty(right.shape)
-        for start, stop in _cut(len(left), _part_length(right.shape[1] * self.values.shape[1])):
-            rows, others = left[start:stop], right[start:stop]
-            products = np.einsum(
-                "md,mnd->mn",
-                self.values[rows].astype(np.float64),
-                self.values[others].astype(np.float64),
-            )
-            distances[start:stop] = (self.squared_norms[rows, None] - products) + (
-                self.squared_norms[others] - products
-            )
-        return distances
-
-
-def _neighbours(items: _Items, num: int, *, block_size: int | None) -> tuple[Indices, NDArray[np.float64]]:
+def _neighbours(
+    items: EuclideanItems, num: int, *, block_size: int | None
+) -> tuple[Indices, NDArray[np.float64]]:
     """The ``num`` nearest of every item (N, num), itself first, ties by order; the largest distance (N,)."""
     import torch
 
@@ -283,7 +234,7 @@ def _neighbours(items: _Items, num: int, *, block_size: int | None) -> tuple[Ind
     half_norms = (items.squared_norms / 2).astype(np.float32)
     neighbours = np.empty((total, num), np.intp)
     farthest = np.empty(total)
-    for start, stop in _cut(total, block_size or _block_length(total)):
+    for start, stop in cut(total, block_size or block_length(total)):
         rows = np.arange(start, stop)
         nearness = items.values[rows] @ items.values.T  # (b, N): q.g - |g|^2 / 2, falling with distance
         nearness -= half_norms
@@ -304,7 +255,7 @@ def _neighbours(items: _Items, num: int, *, block_size: int | None) -> tuple[Ind
     return neighbours, np.where(farthest > 0, farthest, 1)
 
 
-def _neighbours_of(rows: Indices, items: _Items, num: int) -> tuple[Indices, NDArray[np.float64]]:
+def _neighbours_of(rows: Indices, items: EuclideanItems, num: int) -> tuple[Indices, NDArray[np.float64]]:
     """The same for these rows, from the exact distances to every item."""
     distances = items.distances(rows, np.arange(len(items)))
     distances[np.arange(len(rows)), rows] = -1
@@ -313,7 +264,7 @@ def _neighbours_of(rows: Indices, items: _Items, num: int) -> tuple[Indices, NDA
 
 
 def _encode(
-    items: _Items, neighbours: Indices, farthest: NDArray[np.float64], options: RerankOptions
+    items: EuclideanItems, neighbours: Indices, farthest: NDArray[np.float64], options: RerankOptions
 ) -> csr_array:
     """The encoding V (N, N) after local query expansion."""
     near = _reciprocal(neighbours)
@@ -349,55 +300,3 @@ def _lowest(values: NDArray[np.float64], num: int) -> Indices:
     """Places of the ``num`` lowest values, lowest first, ties by place."""
     places = np.flatnonzero(values <= np.partition(values, num - 1)[num - 1])
     return places[np.argsort(values[places], kind="stable")[:num]]
-
-
-def _checked(
-    query: NDArray[np.floating[Any]], gallery: NDArray[np.floating[Any]]
-) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
-    """Both as arrays (N, D); raises :class:`DataError` where they are not, or differ in D."""
-    query, gallery = np.asanyarray(query), np.asanyarray(gallery)
-    for side, name in ((query, "query"), (gallery, "gallery")):
-        if side.ndim != 2 or side.dtype.kind != "f":
-            raise DataError(
-                f"{name} embeddings have shape {side.shape} and type {side.dtype}; "
-                "expected floating-point (N, D)"
-            )
-    if query.shape[1] != gallery.shape[1]:
-        raise DataError(
-            f"query embeddings have {query.shape[1]} dimensions, gallery embeddings {gallery.shape[1]}; "
-            "encode both with the same model"
-        )
-    return query, gallery
-
-
-def _longest(embeddings: NDArray[Any], name: str) -> float:
-    """Length of the longest row; raises :class:`DataError` for no rows or values that are not finite."""
-    if not len(embeddings):
-        raise DataError(f"the {name} holds no embeddings; there is nothing to compare")
-    lengths = np.empty(len(embeddings))
-    for start, stop in _cut(len(embeddings), _part_length(embeddings.shape[1])):
-        rows = embeddings[start:stop].astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            lengths[start:stop] = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    not_finite = np.flatnonzero(~np.isfinite(lengths))
-    if len(not_finite):
-        raise DataError(
-            f"{name} embeddings hold NaN, infinity or overflow in {len(not_finite)} of "
-            f"{len(embeddings)} rows ({first_few(not_finite)}); look at these images or at the model"
-        )
-    return float(lengths.max())
-
-
-def _block_length(num_columns: int) -> int:
-    return max(1, _BLOCK_BYTES // (4 * num_columns))
-
-
-def _part_length(elements_per_row: int) -> int:
-    """Rows whose float64 copies stay in the processor's cache."""
-    return max(1, _ELEMENTS_PER_PART // max(1, elements_per_row))
-
-
-def _cut(total: int, length: int) -> Iterator[tuple[int, int]]:
-    """Starts and stops of parts of at most ``length``."""
-    for start in range(0, total, length):
-        yield start, min(start + length, total)

@@ -23,6 +23,37 @@ class Draw(NamedTuple):
     seed: int
 
 
+class TrackletFrames:
+    """The frames that an epoch takes of each tracklet: long tracklets count no more than short ones.
+
+    Args:
+        tracklets: the sample indices of each tracklet, its frames in their order.
+        per_tracklet: frames an epoch takes of each; all of a tracklet that has fewer.
+        evenly: the middle frames of that many equal parts, the same in every epoch; otherwise they are drawn
+            anew, without repeats, for each epoch.
+    """
+
+    def __init__(self, tracklets: Sequence[Sequence[int]], *, per_tracklet: int, evenly: bool) -> None:
+        self.tracklets = [np.asarray(frames, dtype=np.int64) for frames in tracklets]
+        self.per_tracklet, self.evenly = per_tracklet, evenly
+        self.num_frames = sum(min(per_tracklet, len(frames)) for frames in self.tracklets)
+        self.tracklet_of = np.zeros(sum(map(len, self.tracklets)), dtype=np.int64)
+        for number, frames in enumerate(self.tracklets):
+            self.tracklet_of[frames] = number
+
+    def draw(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The (num_frames,) sample indices of one epoch, ascending."""
+        return np.sort(np.concatenate([self._of_tracklet(frames, rng) for frames in self.tracklets]))
+
+    def _of_tracklet(self, frames: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        if len(frames) <= self.per_tracklet:
+            return frames
+        if self.evenly:
+            parts = np.arange(self.per_tracklet)
+            return frames[(2 * parts + 1) * len(frames) // (2 * self.per_tracklet)]
+        return rng.choice(frames, self.per_tracklet, replace=False)
+
+
 class BatchSampler:
     """Common part: one epoch's global batches, cut for one process.
 
@@ -84,6 +115,8 @@ class IdentitySampler(BatchSampler):
         cameras: (N,) cameras, to spread the K images of an identity over as many of them as it has.
         sets: (N,) data sets, to take as many identities from each into every batch; otherwise sets take part
             in proportion to their identities.
+        frames: which of the images an epoch has; all without it. The K images of an identity are then spread
+            over its tracklets, too; cameras come first.
         seed, rank, world_size: see :class:`BatchSampler`.
 
     Raises:
@@ -98,6 +131,7 @@ class IdentitySampler(BatchSampler):
         images_per_identity: int,
         cameras: Sequence[int] | NDArray[np.int64] | None = None,
         sets: Sequence[str] | None = None,
+        frames: TrackletFrames | None = None,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -105,7 +139,10 @@ class IdentitySampler(BatchSampler):
         super().__init__(seed=seed, rank=rank, world_size=world_size)
         labels = np.asarray(identities)
         self.images_of = [np.flatnonzero(labels == identity) for identity in np.unique(labels)]
-        self.cameras = None if cameras is None else np.asarray(cameras)
+        self.frames = frames
+        self.spread_over = [] if cameras is None else [np.asarray(cameras)]
+        if frames is not None:
+            self.spread_over.insert(0, frames.tracklet_of)
         if len(self.images_of) < identities_per_batch:
             raise ConfigError(
                 f"identities_per_batch = {identities_per_batch}, but the training set has only "
@@ -115,12 +152,18 @@ class IdentitySampler(BatchSampler):
         self.images_per_identity = images_per_identity
         self.groups = [list(range(len(self.images_of)))] if sets is None else self._by_set(sets)
         self.batch_size = identities_per_batch * images_per_identity
-        self.num_batches = max(1, len(labels) // self.batch_size)
-        self.num_left_out = max(0, len(labels) - self.num_batches * self.batch_size)
+        num_images = len(labels) if frames is None else frames.num_frames
+        self.num_batches = max(1, num_images // self.batch_size)
+        self.num_left_out = max(0, num_images - self.num_batches * self.batch_size)
         self._check_slices()
 
     def global_batches(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-        decks = [_Deck(images, rng, self.cameras) for images in self.images_of]
+        images_of = self.images_of
+        if self.frames is not None:
+            in_epoch = np.zeros(len(self.frames.tracklet_of), dtype=bool)
+            in_epoch[self.frames.draw(rng)] = True
+            images_of = [images[in_epoch[images]] for images in images_of]
+        decks = [_Deck(images, rng, self.spread_over) for images in images_of]
         return [
             np.concatenate([decks[identity].deal(self.images_per_identity) for identity in identities])
             for identities in self._deal_identities(rng)
@@ -161,9 +204,9 @@ class _Deck:
     """The images of one identity, shuffled; reshuffled when too few are left for a deal."""
 
     def __init__(
-        self, images: NDArray[np.int64], rng: np.random.Generator, cameras: NDArray[np.int64] | None
+        self, images: NDArray[np.int64], rng: np.random.Generator, spread_over: Sequence[NDArray[np.int64]]
     ) -> None:
-        self.images, self.rng, self.cameras = images, rng, cameras
+        self.images, self.rng, self.spread_over = images, rng, spread_over
         self.left = images[:0]
 
     def deal(self, count: int) -> NDArray[np.int64]:
@@ -174,15 +217,19 @@ class _Deck:
 
     def _shuffled(self) -> NDArray[np.int64]:
         order = self.rng.permutation(self.images)
-        if self.cameras is None:
-            return order
-        # The first image of every camera, then the second of every camera, ...
-        seen: dict[int, int] = {}
-        rounds = []
-        for camera in self.cameras[order].tolist():
-            rounds.append(seen.get(camera, 0))
-            seen[camera] = rounds[-1] + 1
-        return order[np.argsort(rounds, kind="stable")]
+        for labels in self.spread_over:  # what comes last counts first
+            order = _spread(order, labels[order])
+        return order
+
+
+def _spread(order: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first image of every camera (or tracklet), then the second of every camera, ..."""
+    seen: dict[int, int] = {}
+    rounds = []
+    for label in labels.tolist():
+        rounds.append(seen.get(label, 0))
+        seen[label] = rounds[-1] + 1
+    return order[np.argsort(rounds, kind="stable")]
 
 
 class RandomSampler(BatchSampler):
@@ -191,6 +238,7 @@ class RandomSampler(BatchSampler):
     Args:
         num_images: size of the training split.
         batch_size: images a global batch.
+        frames: which of the images an epoch has; all without it.
         seed, rank, world_size: see :class:`BatchSampler`.
 
     Raises:
@@ -198,9 +246,19 @@ class RandomSampler(BatchSampler):
     """
 
     def __init__(
-        self, num_images: int, *, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        num_images: int,
+        *,
+        batch_size: int,
+        frames: TrackletFrames | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         super().__init__(seed=seed, rank=rank, world_size=world_size)
+        self.frames = frames
+        if frames is not None:
+            num_images = frames.num_frames
         if num_images < batch_size:
             raise ConfigError(f"a batch has {batch_size} images, but the training set has only {num_images}")
         self.num_images, self.batch_size = num_images, batch_size
@@ -209,5 +267,6 @@ class RandomSampler(BatchSampler):
         self._check_slices()
 
     def global_batches(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-        order = rng.permutation(self.num_images)[: self.num_batches * self.batch_size]
+        images = self.num_images if self.frames is None else self.frames.draw(rng)
+        order = rng.permutation(images)[: self.num_batches * self.batch_size]
         return list(order.reshape(self.num_batches, self.batch_size))

@@ -8,8 +8,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from reidkit.errors import ConfigError
-from reidkit.evaluation import FeatureSource, check_test_part, evaluate
+from reidkit.evaluation import FeatureSource, check_evaluation, evaluate, images_to_encode
 from reidkit.features import EmbeddedImages, distinct_images, with_frames
+from reidkit.reranking import RerankOptions
 from reidkit.types import Dataset, Evaluation
 
 
@@ -55,10 +56,8 @@ class SplitAverage:
         )
 
     def _summary(self) -> dict[str, tuple[float, float]]:
-        scores = [evaluation.as_dict() for evaluation in self.evaluations]
-        names = [
-            name for name in ("mAP", "rank-1", "rank-5", "rank-10", "rank-20", "mINP") if name in scores[0]
-        ]
+        scores = [evaluation.scores for evaluation in self.evaluations]
+        names = sorted(scores[0], key=lambda name: name == "mINP")  # last
         values = {name: [score[name] for score in scores] for name in names}
         return {name: (mean(column), stdev(column)) for name, column in values.items()}
 
@@ -71,6 +70,9 @@ def evaluate_splits(
     average_precision: str = "step",
     max_rank: int = 50,
     num_frames: int | None = None,
+    rerank: bool | RerankOptions | None = None,
+    metric: str | None = None,
+    multi_query: str | None = None,
 ) -> SplitAverage:
     """Evaluate every split of a data set; each image is encoded once, however many splits show it.
 
@@ -78,7 +80,9 @@ def evaluate_splits(
         encoder: the same for all splits. If it has been trained on one of them, it has seen test persons of
             the others.
         splits: the data set, loaded once with each of its splits.
-        distance, average_precision, max_rank, num_frames: as :func:`reidkit.evaluation.evaluate` takes them.
+        distance, average_precision, max_rank, num_frames, rerank, multi_query: as
+            :func:`reidkit.evaluation.evaluate` takes them.
+        metric: "kissme" or "xqda", fitted anew on each split's training images.
 
     Raises:
         ConfigError: fewer than two splits.
@@ -87,10 +91,22 @@ def evaluate_splits(
     if len(splits) < 2:
         raise ConfigError(f"{len(splits)} split to average over; give at least 2, or use evaluate")
     for data in splits:
-        check_test_part(data)
+        check_evaluation(
+            data,
+            distance=distance,
+            average_precision=average_precision,
+            max_rank=max_rank,
+            rerank=rerank,
+            metric=metric,
+            multi_query=multi_query,
+        )
     if not isinstance(encoder, EmbeddedImages):
         thinned = [with_frames(data, num_frames) for data in splits]
-        images = distinct_images(part for data in thinned for part in (data.query, data.gallery))
+        images = distinct_images(
+            part
+            for data in thinned
+            for part in images_to_encode(data, metric=metric, multi_query=multi_query)
+        )
         encoder = EmbeddedImages(images, encoder.features(images).embeddings)
     evaluations = tuple(
         evaluate(
@@ -100,6 +116,9 @@ def evaluate_splits(
             average_precision=average_precision,
             max_rank=max_rank,
             num_frames=num_frames,
+            rerank=rerank,
+            metric=metric,
+            multi_query=multi_query,
         )
         for data in splits
     )

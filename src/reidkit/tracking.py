@@ -78,25 +78,44 @@ class Meter:
         self._start = self._mark = time.perf_counter()
         self._waited = 0.0
         self._num_images = 0
-        self._terms: dict[str, list[float]] = {}
+        self._terms: dict[str, list[Tensor]] = {}
 
     def data_ready(self) -> None:
         self._waited += time.perf_counter() - self._mark
 
     def step_done(self, terms: dict[str, Tensor], *, num_images: int) -> None:
         for name, value in terms.items():
-            self._terms.setdefault(name, []).append(value.item())
+            self._terms.setdefault(name, []).append(value.detach())
         self._num_images += num_images
         self._mark = time.perf_counter()
 
     def read(self) -> dict[str, float]:
+        """The figures by name. Only here, not at each step, are losses fetched from a GPU."""
+        means = {
+            f"loss/{name}": sum(value.item() for value in values) / len(values)
+            for name, values in self._terms.items()
+        }
         elapsed = time.perf_counter() - self._start
-        means = {f"loss/{name}": sum(values) / len(values) for name, values in self._terms.items()}
         return {
             **means,
             "images_per_second": self._num_images / elapsed,
             "waiting_for_data": self._waited / elapsed,
         }
+
+
+def peak_memory() -> dict[str, float]:
+    """The most memory used so far, in GB: of this process and, where one is used, of its GPU."""
+    import torch
+
+    peak = {}
+    if sys.platform != "win32":
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak["memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    if torch.cuda.is_available():
+        peak["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+    return peak
 
 
 @contextmanager

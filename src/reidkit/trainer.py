@@ -8,44 +8,48 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
-from reidkit import distributed, ops
-from reidkit.checkpoint import load_checkpoint, save_checkpoint
+from reidkit import distributed
+from reidkit.accumulation import check_pieces
+from reidkit.batching import build_loader, build_sampler, remarks
 from reidkit.config import OptimConfig, TransformConfig
-from reidkit.devices import default_device, use_bfloat16
+from reidkit.devices import default_device
+from reidkit.ema import WeightAverage
 from reidkit.encoder import Encoder
-from reidkit.errors import CheckpointError, ConfigError, DataError, TrainingError, UnknownName
-from reidkit.evaluation import evaluate_features, validation_features
-from reidkit.files import write_atomically
+from reidkit.errors import CheckpointError, DataError, TrainingError, UnknownName
+from reidkit.frozen import TrainingMode
+from reidkit.initial import start_from
 from reidkit.models import Embedder
-from reidkit.objectives import Objective, Step, check_objectives, feature_of, name_of, reads, without_absent
+from reidkit.objectives import Objective, Step, name_of, prepare_objectives
 from reidkit.optim import build_optimizer, learning_rate, set_learning_rate
-from reidkit.provenance import check_run_folder, data_fingerprint, versions
-from reidkit.samplers import BatchSampler, IdentitySampler, RandomSampler
-from reidkit.tracking import Meter, MetricsFile, Record, Tracker, tensorboard
-from reidkit.transforms import TrainingImages, batches, collate, normalize
+from reidkit.precision import Precision
+from reidkit.provenance import data_fingerprint, versions
+from reidkit.run_folder import RunFolder
+from reidkit.stopping import GracefulStop
+from reidkit.tracking import Meter, Tracker, peak_memory
+from reidkit.training_log import TrainingLog
+from reidkit.transforms import UnreadableImages, batches, normalize
 from reidkit.types import Dataset
+from reidkit.validation import validate
+
+BATCH_NORMS = ("local", "synchronised", "frozen")
 
 
 class Trainer:
     """Trains a model on a data set's ``train`` part and keeps everything about it in one folder.
 
-    The folder holds ``run.json`` (settings, versions, data), ``metrics.jsonl``, ``last.ckpt`` (to go on
-    from), ``last.safetensors`` and, where the data set has a ``val`` part, ``best.safetensors`` (highest
-    validation mAP; the test part is never looked at). If the folder holds a run already, :meth:`fit` goes on
-    with it.
+    The folder holds ``run.json`` (settings, versions, data), ``metrics.jsonl``, ``last.ckpt`` and
+    ``previous.ckpt`` (to go on from), ``last.safetensors`` and, where the data set has a ``val`` part,
+    ``best.safetensors`` (highest validation mAP; the test part is never looked at). If the folder holds a run
+    already, :meth:`fit` goes on with it.
 
     Args:
         model: the network, from :func:`reidkit.build_model`.
@@ -60,9 +64,20 @@ class Trainer:
         seed: of batches and augmentation. Weights are drawn by who builds the model.
         transform: size and augmentation of images.
         optim: optimiser and schedule.
-        precision: "float32", "bfloat16" (autocast), or "auto": bfloat16 where the hardware has it.
+        init: run folder or weights file to start from (:func:`reidkit.initial.start_from`).
+        precision: see :class:`reidkit.precision.Precision`.
+        compile: compile the network (``torch.compile``).
+        accumulate: pieces to embed a process's images in (:mod:`reidkit.accumulation`).
+        batch_norm: statistics "local" to each process, "synchronised", or "frozen" as they are at the start.
+        ema_decay: of the moving average of weights that is validated and kept; 0 is off.
         channels_last: memory order of images.
+        frames: of each tracklet an epoch takes "all" frames, some "random" ones or some "evenly" spaced ones.
+        frames_per_tracklet: how many, where not all.
         num_workers: processes that read images.
+        unreadable: where an image cannot be read, "stop", or "skip" it: take another, and count it.
+        cache: keep decoded, resized images in "ram" or on "disk"; "none" decodes them each time.
+        cache_gb: limit of the cache; in RAM each process of a distributed run has its own.
+        cache_folder: of a disk cache, :func:`reidkit.crops.default_folder` if left out.
         validate_every: epochs between validations.
         checkpoint_minutes: save at least this often, besides after every epoch.
         log_every: steps between records.
@@ -89,12 +104,23 @@ class Trainer:
         images_per_identity: int = 4,
         spread_cameras: bool = False,
         balance_sets: bool = False,
+        frames: str = "all",
+        frames_per_tracklet: int = 4,
         seed: int = 0,
         transform: TransformConfig | None = None,
         optim: OptimConfig | None = None,
+        init: str | Path = "",
         precision: str = "auto",
+        compile: bool = False,
+        accumulate: int = 1,
+        batch_norm: str = "local",
+        ema_decay: float = 0.0,
         channels_last: bool = True,
         num_workers: int = 2,
+        unreadable: str = "stop",
+        cache: str = "none",
+        cache_gb: float = 4.0,
+        cache_folder: str | Path | None = None,
         validate_every: int = 5,
         checkpoint_minutes: float = 10.0,
         log_every: int = 20,
@@ -109,46 +135,53 @@ class Trainer:
         self.model, self.data, self.out = model, data, Path(out)
         self.epochs, self.seed = epochs, seed
         self.transform, self.optim = transform or TransformConfig(), optim or OptimConfig()
-        self.bfloat16 = use_bfloat16(precision, self.device)
+        self.precision = Precision(precision, self.device)
+        self.init, self.accumulate = str(init), accumulate
+        self.batch_norm, self.ema_decay = batch_norm, ema_decay
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.validate_every, self.log_every = validate_every, log_every
         self.checkpoint_minutes = checkpoint_minutes
-        self.trackers, self.say, self.configuration = list(trackers), say, configuration
+        self.say, self.configuration = say, configuration
 
         identities = sorted({sample.identity for sample in data.train})
         class_of = {identity: number for number, identity in enumerate(identities)}
         self.fingerprint = data_fingerprint(data)
         self.labels = torch.tensor([class_of[sample.identity] for sample in data.train])
-        objectives = [item if isinstance(item, Objective) else Objective(item) for item in losses]
         model.check_image_size(self.transform.height, self.transform.width)
-        self.objectives, absent = without_absent(objectives, model)
-        for objective in absent:
-            self.say(f"loss {name_of(objective)!r} left out: the network has no {objective.feature}")
-        check_objectives(self.objectives, model, num_epochs=epochs)
-        self._size_classifiers(len(identities))
-        self.sampler_settings = {
+        self.objectives = prepare_objectives(
+            losses, model, num_epochs=epochs, num_identities=len(identities), seed=seed, say=say
+        )
+        self.sampler_settings: dict[str, Any] = {
             "kind": sampler,
             "identities_per_batch": identities_per_batch,
             "images_per_identity": images_per_identity,
             "spread_cameras": spread_cameras,
             "balance_sets": balance_sets,
+            "frames": frames,
+            "frames_per_tracklet": frames_per_tracklet,
         }
-        self.sampler = self._build_sampler(
-            sampler, identities_per_batch, images_per_identity, cameras=spread_cameras, sets=balance_sets
-        )
-        self.loader = DataLoader(
-            TrainingImages(data.train, self.transform, mean=model.mean),
-            batch_sampler=self.sampler,  # yields draws, not bare indices
+        self.sampler = build_sampler(data, self.labels.numpy(), seed=seed, **self.sampler_settings)
+        self.stop = GracefulStop()
+        self.unreadable = UnreadableImages(data.train, say=self.say) if unreadable == "skip" else None
+        self.loader = build_loader(
+            data,
+            self.sampler,
+            self.transform,
+            mean=model.mean,
             num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            worker_init_fn=_ignore_interrupts,
-            collate_fn=collate,
+            unreadable=unreadable,
+            cache=cache,
+            cache_gb=cache_gb,
+            cache_folder=cache_folder,
+            prepare_worker=self.stop.for_workers(),
+            say=self.say,
         )
-        self.step_module = Step(model, self.objectives).to(self.device).to(memory_format=self.memory_format)
-        self.optimizer = build_optimizer(self.optim, [self.step_module])
+        self._prepare_network(compile=compile)
+        self.folder = RunFolder(self.out, say=say)
         self.epoch = self.batch = 0  # the next batch to train on
         self.best: dict[str, float] = {}
-        self.stop_requested = False
+        self.average: WeightAverage | None = None
+        self.log = TrainingLog(model, self.objectives, trackers=trackers, say=say)
 
     @property
     def step(self) -> int:
@@ -166,7 +199,11 @@ class Trainer:
             "sampler": self.sampler_settings,
             "transform": dataclasses.asdict(self.transform),
             "optim": dataclasses.asdict(self.optim),
-            "precision": "bfloat16" if self.bfloat16 else "float32",
+            "init": self.init,
+            "precision": self.precision.name,
+            "accumulate": self.accumulate,
+            "batch_norm": self.batch_norm,
+            "ema_decay": self.ema_decay,
             "data": self.fingerprint,
         }
         as_read: dict[str, Any] = json.loads(json.dumps(settings))  # lists where there were tuples
@@ -179,25 +216,30 @@ class Trainer:
             ConfigError: the folder holds a run with other settings.
             TrainingError: a loss is not finite; the last good checkpoint stays.
             KeyboardInterrupt: after ctrl-C, when the step under way is done and saved.
+            SystemExit: the same after SIGTERM, with code 143.
         """
-        self._open_run_folder()
-        wrapped = self._wrap()
-        if self.sampler.num_left_out and self.step == 0:
-            self.say(f"{self.sampler.num_left_out} images do not fill a batch and are left out of each epoch")
-        with self._graceful_stop():
+        distributed.check_agreement(
+            {**self.settings, "out": str(self.out), "train.validate_every": self.validate_every}
+        )
+        wrapped = self._open_run()
+        with self.stop:
             while self.epoch < self.epochs:
                 self._train_epoch(wrapped)
                 self._finish_epoch()
+        if self.unreadable is not None and self.unreadable.num_replaced:
+            self.say(self.unreadable.summary())
         return self
 
     # One epoch
 
     def _train_epoch(self, wrapped: nn.Module) -> None:
         self.sampler.start(self.epoch, first_batch=self.batch)
-        self.model.train()
+        self.mode.start(self.epoch)
         interval, whole_epoch = Meter(), Meter()
         last_saved = time.monotonic()
-        for images, indices in batches(self.loader):
+        for images, indices, unreadable in batches(self.loader):
+            if self.unreadable is not None:
+                self.unreadable.add(unreadable)
             for meter in (interval, whole_epoch):
                 meter.data_ready()
             rate = learning_rate(
@@ -209,15 +251,22 @@ class Trainer:
             for meter in (interval, whole_epoch):
                 meter.step_done(terms, num_images=self.sampler.batch_size)
             if self.step % self.log_every == 0:
-                self._log_step(interval, features, labels, rate)
+                progress = self.step / self.sampler.num_batches
+                self.log.log_step(
+                    interval, features, labels, step=self.step, epoch=self.epoch, progress=progress, lr=rate
+                )
                 interval = Meter()
-            if self.stop_requested:
+            if (reason := self.stop.requested()) is not None:
                 self._save()
-                raise KeyboardInterrupt
+                self.say(f"asked to stop: saved after step {self.step}; the same command goes on from there")
+                raise reason
             if time.monotonic() - last_saved > 60 * self.checkpoint_minutes:
                 self._save()
                 last_saved = time.monotonic()
-        self._track({"kind": "epoch", **whole_epoch.read()})
+        replaced = {}
+        if self.unreadable is not None:
+            replaced["images_replaced"] = self.unreadable.finish_epoch(self.device)
+        self._track("epoch", **whole_epoch.read(), **peak_memory(), **replaced)
 
     def _train_step(
         self, wrapped: nn.Module, images: Tensor, indices: Tensor
@@ -225,21 +274,22 @@ class Trainer:
         # Dropout's draws depend on the step alone, so there is no generator state to save.
         torch.manual_seed(self.seed * 1_000_003 + self.step)
         inputs = normalize(images.to(self.device, non_blocking=True), self.model.mean, self.model.std)
+        inputs = inputs.to(self.dtype, memory_format=self.memory_format)
         labels = distributed.gather_labels(self.labels[indices].to(self.device))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with self.precision.autocast():
             try:
-                terms, features = wrapped(inputs.to(memory_format=self.memory_format), labels, self.epoch)
+                terms, features = wrapped(inputs, labels, self.epoch)
             except DataError as error:  # a loss refuses embeddings that are not finite
                 raise TrainingError(self._cannot_go_on(str(error))) from error
         total = sum(
             (o.weight * terms[name_of(o)] for o in self.objectives if name_of(o) in terms), torch.zeros(())
         )
-        self._check_finite(total, terms)
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        if self.optim.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.step_module.parameters(), self.optim.clip_norm)
-        self.optimizer.step()
+        self.precision.backward(total)
+        self._check_finite(total, terms)  # only now: a GPU has the backward pass to do while we wait
+        self.precision.step(self.optimizer, clip_norm=self.optim.clip_norm)
+        if self.average is not None:
+            self.average.update(self.step + 1)
         return terms, features, labels
 
     def _check_finite(self, total: Tensor, terms: dict[str, Tensor]) -> None:
@@ -256,23 +306,23 @@ class Trainer:
     def _finish_epoch(self) -> None:
         self.epoch, self.batch = self.epoch + 1, 0
         last = self.epoch == self.epochs
-        if self.data.val and (last or self.epoch % self.validate_every == 0):
-            self._validate()
-        if distributed.is_main():
-            self.encoder().save(self.out / "last.safetensors")
+        with self.average.applied() if self.average else nullcontext():
+            if self.data.val and (last or self.epoch % self.validate_every == 0):
+                self._validate()
+            if distributed.is_main():
+                self.encoder().save(self.out / "last.safetensors")
         self._save()  # last: until the checkpoint says the epoch is done, it is done again
 
     def _validate(self) -> None:
         """Score the held-out identities; keep the weights if they are the best so far."""
-        if distributed.is_main():
-            encoder = self.encoder()
-            query, gallery = validation_features(encoder.features(self.data.val))
-            scores = evaluate_features(query, gallery)
+        scores = validate(self.encoder(), self.data.val)
+        if scores is not None:
             mean_average_precision = scores.mean_average_precision
-            self._track({"kind": "validation", "mAP": mean_average_precision, "rank-1": scores.rank(1)})
+            self._track("validation", **{"mAP": mean_average_precision, "rank-1": scores.rank(1)})
             if mean_average_precision > self.best.get("mAP", -1.0):
                 self.best = {"mAP": mean_average_precision, "epoch": self.epoch}
                 self.encoder().save(self.out / "best.safetensors")
+        distributed.barrier()  # the main process evaluates alone
 
     def encoder(self) -> Encoder:
         """The network as it is now, ready to embed images."""
@@ -291,74 +341,41 @@ class Trainer:
             width=self.transform.width,
             card=card,
             device=self.device,
-            bfloat16=self.bfloat16,
+            bfloat16=self.precision.name == "bfloat16",
         )
 
-    # Logging
-
-    def _log_step(self, interval: Meter, features: dict[str, Tensor], labels: Tensor, rate: float) -> None:
-        record = {
-            "kind": "step",
-            "lr": rate,
-            "progress": self.step / self.sampler.num_batches,
-            **interval.read(),
-        }
-        statistics = self._batch_statistics(features, labels)
-        record |= {f"batch/{name}": value for name, value in statistics.items()}
-        self._track(record)
-        if statistics.get("collapsed"):
-            self.say(
-                f"step {self.step}: all embeddings have fallen onto one point; metric losses give no "
-                "gradient there. Lower optim.lr, lengthen the warm-up, or add an identity loss"
-            )
-
-    def _batch_statistics(self, features: dict[str, Tensor], labels: Tensor) -> dict[str, Any]:
-        metric = [o for o in self.objectives if o.counts_in(self.epoch) and reads(o.loss) == "metric"]
-        if not metric:
-            return {}
-        loss = metric[0].loss
-        return ops.batch_statistics(
-            features[feature_of(self.model, metric[0])].detach(),
-            labels,
-            margin=getattr(loss, "margin", None),
-            normalize=getattr(loss, "normalize", True),
-        ).as_dict()
-
-    def _track(self, record: Record) -> None:
-        if distributed.is_main():
-            for tracker in self.trackers:
-                tracker({**record, "step": self.step, "epoch": self.epoch})
+    def _track(self, kind: str, **figures: Any) -> None:
+        self.log.track(kind, figures, step=self.step, epoch=self.epoch)
 
     # The run folder
 
-    def _open_run_folder(self) -> None:
-        if distributed.is_main():
-            check_run_folder(self.out, self.settings)
-        distributed.barrier()  # nobody looks into the folder before it was found good
-        resuming = (self.out / "last.ckpt").is_file()
-        distributed.barrier()  # nobody writes into it before everybody has looked
-        if resuming:
-            self._resume(self.out / "last.ckpt")
-        if distributed.is_main():
-            provenance = {"settings": self.settings, "versions": versions(), "data_root": str(self.data.root)}
-            write_atomically(self.out / "run.json", json.dumps(provenance, indent=2))
-            if self.configuration is not None:
-                write_atomically(self.out / "config.toml", self.configuration)
-            self.trackers.insert(0, MetricsFile(self.out / "metrics.jsonl", last_step=self.step))
-            if writer := tensorboard(self.out / "tensorboard"):
-                self.trackers.append(writer)
-        if not resuming:
+    def _open_run(self) -> nn.Module:
+        """Go on with what the folder holds, or begin there; returns the module that takes the steps."""
+        state = self.folder.stored_state(self.settings)
+        if state is not None:
+            self._restore(state)
+        elif self.init:
+            start_from(self.model, self.init, say=self.say)
+        wrapped = distributed.data_parallel(self.step_module)
+        if self.ema_decay:
+            self.average = WeightAverage(self.model, decay=self.ema_decay)
+            if state is not None:
+                self.average.load_state_dict(state["average"])
+        self.folder.describe(self.settings, data_root=self.data.root, configuration=self.configuration)
+        self.log.trackers = [*self.folder.trackers(last_step=self.step), *self.log.trackers]
+        if state is None:
+            for remark in remarks(self.sampler, len(self.data.train)):
+                self.say(remark)
             self._save()  # the first weights may be drawn without a seed; a run killed early keeps them
+        return wrapped
 
-    def _resume(self, checkpoint: Path) -> None:
-        state, problem = load_checkpoint(checkpoint)
-        if problem:
-            self.say(problem)
+    def _restore(self, state: dict[str, Any]) -> None:
         try:
             self.step_module.load_state_dict(state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
+            self.precision.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{checkpoint} does not fit this run: {error}") from error
+            raise CheckpointError(f"{self.folder.checkpoint} does not fit this run: {error}") from error
         self.epoch, self.batch, self.best = state["epoch"], state["batch"], state["best"]
         if self.epoch >= self.epochs:
             self.say(f"{self.out}: training is complete ({self.epochs} epochs)")
@@ -366,78 +383,35 @@ class Trainer:
             self.say(f"going on with {self.out} at epoch {self.epoch}, batch {self.batch}")
 
     def _save(self) -> None:
-        # No barrier: processes come here by their own clocks, and only the main one has something to do.
-        if distributed.is_main():
-            state = {
+        self.folder.save(
+            {
                 "epoch": self.epoch,
                 "batch": self.batch,
                 "best": self.best,
+                "num_processes": distributed.world_size(),
                 "weights": self.step_module.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "scaler": self.precision.scaler.state_dict(),
+                "average": self.average.state_dict() if self.average else {},
             }
-            save_checkpoint(self.out / "last.ckpt", state)
+        )
 
     # Putting the parts together
 
-    def _size_classifiers(self, num_identities: int) -> None:
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            for objective in self.objectives:
-                fill = getattr(objective.loss, "fill", None)
-                if fill and reads(objective.loss) == "weight":
-                    fill(groups=self.model.weight_groups.get(str(objective.feature), 1))
-                elif fill:
-                    dim = self.model.features[feature_of(self.model, objective)]
-                    fill(num_identities=num_identities, dim=dim)
-
-    def _build_sampler(
-        self, kind: str, identities_per_batch: int, images_per_identity: int, *, cameras: bool, sets: bool
-    ) -> BatchSampler:
-        place = {"seed": self.seed, "rank": distributed.rank(), "world_size": distributed.world_size()}
-        if kind not in ("identity", "random"):
-            raise UnknownName("sampler", kind, ("identity", "random"))
-        if kind == "random":
-            if cameras or sets:
-                raise ConfigError("spread_cameras and balance_sets go with sampler 'identity', not 'random'")
-            batch_size = identities_per_batch * images_per_identity
-            return RandomSampler(len(self.labels), batch_size=batch_size, **place)
-        train = self.data.train
-        return IdentitySampler(
-            self.labels.numpy(),
-            identities_per_batch=identities_per_batch,
-            images_per_identity=images_per_identity,
-            cameras=[sample.camera for sample in train] if cameras else None,
-            sets=[sample.dataset or self.data.name for sample in train] if sets else None,
-            **place,
+    def _prepare_network(self, *, compile: bool) -> None:
+        check_pieces(self.accumulate, self.sampler.batch_size // distributed.world_size())
+        if self.batch_norm not in BATCH_NORMS:
+            raise UnknownName("choice of batch_norm", self.batch_norm, BATCH_NORMS)
+        if self.batch_norm == "synchronised":
+            distributed.synchronise_batch_norm(self.model, self.device)
+        self.dtype = next(self.model.parameters()).dtype
+        self.step_module = Step(self.model, self.objectives, num_pieces=self.accumulate)
+        self.step_module.to(self.device, self.dtype).to(memory_format=self.memory_format)
+        self.mode = TrainingMode(
+            self.model,
+            freeze_statistics=self.batch_norm == "frozen",
+            freeze_epochs=self.optim.freeze_epochs,
         )
-
-    def _wrap(self) -> nn.Module:
-        if distributed.world_size() == 1:
-            return self.step_module
-        # Some parameters may get no gradient: a loss that starts later, a feature that nobody reads.
-        wrapped: nn.Module = DistributedDataParallel(self.step_module, find_unused_parameters=True)
-        return wrapped
-
-    @contextmanager
-    def _graceful_stop(self) -> Iterator[None]:
-        """The first ctrl-C ends after the step under way and saves; the second ends at once."""
-
-        def request(number: int, frame: FrameType | None) -> None:
-            if self.stop_requested:
-                raise KeyboardInterrupt
-            self.stop_requested = True
-
-        try:
-            before = signal.signal(signal.SIGINT, request)
-        except ValueError:  # not in the main thread: whoever runs us there handles signals
-            yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the main one decides when its workers stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.optimizer = build_optimizer(self.optim, [self.step_module])
+        if compile:
+            self.model.compile()

@@ -61,6 +61,7 @@ class Dataset:
     "other_cameras" or "none" (see :mod:`reidkit.protocols`). ``num_splits`` is how many train/test splits
     the layout has, to average over; ``split_name`` says which one this is and where it comes from.
     ``galleries``, where each query has a gallery of its own, gives its indices into ``gallery``.
+    ``multi_query`` are further images of the query identities, to pool with a query's under its camera.
 
     ``published`` holds the counts of the full release, by part and then by what is counted: images,
     identities (in the gallery, those a query asks for), junk, distractors, tracklets. What was not
@@ -81,6 +82,7 @@ class Dataset:
     num_splits: int = 1
     split_name: str = ""
     galleries: tuple[tuple[int, ...], ...] | None = None
+    multi_query: Split = ()
     published: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     licence: str = "not stated: ask those who made the images"
 
@@ -162,7 +164,8 @@ class Evaluation:
         inverse_negative_penalties: (Q,), NaN where a query is not valid.
         num_valid_queries: queries that have a match left under the protocol.
         protocol: name of the protocol and its options, as one would print it.
-        average_precision: "step" or "trapezoid"; the two differ by up to three points.
+        average_precision: "step" or "trapezoid", which differ by up to three points; "at R" where
+            ``mean_average_precision`` is mAP@R and the CMC Recall@K.
         notes: what the reader must know: queries left out and why, embeddings normalised, ...
     """
 
@@ -188,6 +191,18 @@ class Evaluation:
             raise ValueError(f"rank {k} is outside 1..{len(self.cmc)}; evaluate with a larger max_rank")
         return float(self.cmc[k - 1])
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """The headline numbers by the names papers give them, those of the protocol "recall" by its own."""
+        if self.average_precision == "at R":
+            recalls = {f"Recall@{k}": self.rank(k) for k in (1, 2, 4, 8) if k <= len(self.cmc)}
+            return {**recalls, "mAP@R": self.mean_average_precision}
+        return {
+            "mAP": self.mean_average_precision,
+            "mINP": self.mean_inverse_negative_penalty,
+            **{f"rank-{k}": self.rank(k) for k in (1, 5, 10, 20) if k <= len(self.cmc)},
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON, without the per-query arrays."""
         return {
@@ -196,20 +211,18 @@ class Evaluation:
             "num_queries": self.num_queries,
             "num_valid_queries": self.num_valid_queries,
             "num_gallery": self.num_gallery,
-            "mAP": self.mean_average_precision,
-            "mINP": self.mean_inverse_negative_penalty,
-            **{f"rank-{k}": self.rank(k) for k in (1, 5, 10, 20) if k <= len(self.cmc)},
+            **self.scores,
             "notes": list(self.notes),
         }
 
     def __str__(self) -> str:
-        columns = [("mAP", self.mean_average_precision)]
-        columns += [(f"rank-{k}", self.rank(k)) for k in (1, 5, 10) if k <= len(self.cmc)]
-        columns += [("mINP", self.mean_inverse_negative_penalty)]
+        columns = {name: value for name, value in self.scores.items() if name not in ("mINP", "rank-20")}
+        if "mAP" in columns:
+            columns["mINP"] = self.mean_inverse_negative_penalty
         lines = [
             f"{self.protocol}, {self.average_precision} AP: {self.num_valid_queries} of "
             f"{self.num_queries} queries valid, {self.num_gallery} gallery images",
-            "  ".join(f"{name:>7}" for name, _ in columns),
-            "  ".join(f"{100 * value:7.1f}" for _, value in columns),
+            "  ".join(f"{name:>7}" for name in columns),
+            "  ".join(f"{100 * value:{max(7, len(name))}.1f}" for name, value in columns.items()),
         ]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])

@@ -1,8 +1,8 @@
-"""Figures as inline SVG, and pictures of ranked lists.
+"""Charts of scores and of training, as inline SVG or PNG, and pictures of ranked lists.
 
 The SVG strings go into an HTML page: transparent, as wide as their container, with text and axes in
 ``currentColor`` and in the page's font, so that they follow light and dark themes; their ids carry the
-figure's name, so that figures of one page do not collide.
+chart's name, so that charts of one page do not collide. A PNG stands on white.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -35,17 +36,40 @@ MAX_POINTS = 200
 """A curve of more points is drawn as the means of this many stretches."""
 
 _QUIET_SVG = {"Creator": None, "Date": None, "Format": None, "Type": None}
+_QUIET_PNG = {"Software": None}
+_DOTS_PER_INCH = 200
+_MAX_NAME = 36  # characters that fit into the width of a chart
 
 
-def cmc_figure(cmc: NDArray[np.float64]) -> str:
-    """SVG of the share of queries (percent) whose first right image is within rank k, for every k.
+@dataclass(frozen=True, slots=True, eq=False)
+class Chart:
+    """A drawn figure; ``name`` marks its ids and names its file."""
+
+    name: str
+    figure: Figure
+
+    def svg(self) -> str:
+        """An ``<svg>`` element for an HTML page."""
+        return _svg(self.figure, self.name)
+
+    def png(self) -> bytes:
+        """A PNG file, on white."""
+        buffer = io.BytesIO()
+        self.figure.patch.set_visible(True)
+        self.figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, facecolor="white", metadata=_QUIET_PNG)
+        self.figure.patch.set_visible(False)
+        return buffer.getvalue()
+
+
+def cmc_figure(cmc: NDArray[np.float64]) -> Chart:
+    """Share of queries (percent) whose first right image is within rank k, for every k.
 
     Args:
         cmc: (max_rank,), fractions; index 0 is rank 1.
     """
     percent = 100 * np.asarray(cmc, dtype=np.float64)
     ranks = np.arange(1, len(percent) + 1)
-    figure, axes = _axes("rank k", "queries (%)")
+    figure, axes = new_axes("rank k", "queries (%)")
     axes.plot(ranks, percent, color=BLUE, linewidth=2)
     for rank in [k for k in (1, 5, 10, 20) if k <= len(percent)]:
         axes.plot(rank, percent[rank - 1], "o", color=BLUE, markersize=5)
@@ -60,7 +84,7 @@ def cmc_figure(cmc: NDArray[np.float64]) -> str:
     lowest = 10 * math.floor((percent.min() - 8) / 10)
     axes.set_ylim(max(lowest, 0), 101)
     axes.set_xticks([1, *range(10, len(percent) + 1, 10)] if len(percent) >= 10 else ranks)
-    return _svg(figure, "cmc")
+    return Chart("cmc", figure)
 
 
 def distance_figure(
@@ -70,8 +94,10 @@ def distance_figure(
     *,
     hardest_positive: float,
     hardest_negative: float,
-) -> str:
-    """SVG of how far apart pairs of one person and pairs of two people lie.
+    name: str = "distances",
+    limits: tuple[float, float] | None = None,
+) -> Chart:
+    """How far apart pairs of one person and pairs of two people lie.
 
     Args:
         edges: (bins + 1,), limits of the bins in distance.
@@ -79,8 +105,10 @@ def distance_figure(
         negative: (bins,), pairs of two people.
         hardest_positive: greatest distance of a pair of one person.
         hardest_negative: least distance of a pair of two people.
+        name: of the chart.
+        limits: least and greatest distance shown; those that occur if left out.
     """
-    figure, axes = _axes("distance", "share of pairs (%)")
+    figure, axes = new_axes("distance", "share of pairs (%)")
     for counts, colour, style, label in [
         (positive, BLUE, "-", "same person"),
         (negative, ORANGE, "--", "different people"),
@@ -91,17 +119,23 @@ def distance_figure(
     for distance, colour in [(hardest_positive, BLUE), (hardest_negative, ORANGE)]:
         if np.isfinite(distance):
             axes.axvline(distance, color=colour, linewidth=1.2, linestyle=(0, (1, 2)))
-    occupied = np.flatnonzero((positive > 0) | (negative > 0))
-    if len(occupied):
-        left, right = edges[occupied[0]], edges[occupied[-1] + 1]
+    limits = limits or occupied_range(edges, positive + negative)
+    if limits is not None:
+        left, right = limits
         axes.set_xlim(left - 0.03 * (right - left), right + 0.03 * (right - left))
     axes.set_ylim(bottom=0)
-    _legend(axes, figure)
-    return _svg(figure, "distances")
+    add_legend(axes, figure)
+    return Chart(name, figure)
 
 
-def loss_figure(records: Sequence[Mapping[str, Any]]) -> str:
-    """SVG of the loss and its terms in the course of training; empty where no loss was recorded.
+def occupied_range(edges: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple[float, float] | None:
+    """Lower edge of the first bin that is not empty, upper edge of the last; ``None`` where all are."""
+    occupied = np.flatnonzero(counts)
+    return (float(edges[occupied[0]]), float(edges[occupied[-1] + 1])) if len(occupied) else None
+
+
+def loss_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """The loss and its terms in the course of training; ``None`` where no loss was recorded.
 
     Args:
         records: lines of a run's ``metrics.jsonl``; those of kind ``step`` with ``loss`` and ``loss/NAME``.
@@ -109,42 +143,42 @@ def loss_figure(records: Sequence[Mapping[str, Any]]) -> str:
     steps = _of_kind(records, "step")
     terms = sorted({key for record in steps for key in record if key.startswith("loss/")})
     x, x_label = _time(steps)
-    figure, axes = _axes(x_label, "loss")
+    figure, axes = new_axes(x_label, "loss")
     if len(terms) != 1:
         _curve(axes, steps, x, "loss", label="total", color=INK, linewidth=2)
     for term, (colour, style) in zip(terms, itertools.cycle(LINES), strict=False):
         _curve(axes, steps, x, term, label=term.removeprefix("loss/"), color=colour, linestyle=style)
     if not axes.lines:
-        return ""
+        return None
     axes.set_ylim(bottom=min(0.0, axes.dataLim.ymin))
-    _legend(axes, figure)
-    return _svg(figure, "loss")
+    add_legend(axes, figure)
+    return Chart("loss", figure)
 
 
-def learning_rate_figure(records: Sequence[Mapping[str, Any]]) -> str:
-    """SVG of the learning rate in the course of training; empty where none was recorded."""
+def learning_rate_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """The learning rate in the course of training; ``None`` where none was recorded."""
     steps = _of_kind(records, "step")
     x, x_label = _time(steps)
-    figure, axes = _axes(x_label, "learning rate")
+    figure, axes = new_axes(x_label, "learning rate")
     _curve(axes, steps, x, "lr", color=TEAL)
     if not axes.lines:
-        return ""
+        return None
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    return _svg(figure, "lr")
+    return Chart("lr", figure)
 
 
-def validation_figure(records: Sequence[Mapping[str, Any]]) -> str:
-    """SVG of mAP and rank-1 on the validation images by epoch; empty where no validation was recorded."""
+def validation_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """mAP and rank-1 on the validation images by epoch; ``None`` where no validation was recorded."""
     validations = _of_kind(records, "validation")
-    figure, axes = _axes("epoch", "validation score (%)")
+    figure, axes = new_axes("epoch", "validation score (%)")
     _curve(axes, validations, "epoch", "mAP", scale=100, label="mAP", color=BLUE)
     _curve(axes, validations, "epoch", "rank-1", scale=100, label="rank-1", color=ORANGE, linestyle="--")
     if not axes.lines:
-        return ""
+        return None
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(axes, figure)
-    return _svg(figure, "validation")
+    add_legend(axes, figure)
+    return Chart("validation", figure)
 
 
 def ranked_list_picture(
@@ -169,7 +203,7 @@ def ranked_list_picture(
     return picture
 
 
-def _axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
+def new_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     """A figure of one pair of axes, drawn in the ink that becomes currentColor."""
     # 302 points wide: 10-point text stays readable where the page is as narrow as a telephone.
     figure = Figure(figsize=(4.2, 2.8), layout="constrained")
@@ -185,16 +219,24 @@ def _axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(axes: Axes, figure: Figure) -> None:
+def add_legend(axes: Axes, figure: Figure) -> None:
     """Names of the curves above the axes, where they hide nothing; the figure grows to hold them."""
     names = axes.get_legend_handles_labels()[1]
-    num_columns = 2 if max(map(len, names)) <= 16 else 1
+    longest = max(map(len, names))
+    num_columns = 4 if longest <= 6 else 2 if longest <= 16 else 1
     figure.set_figheight(figure.get_figheight() + 0.2 * ((len(names) - 1) // num_columns))
     legend = axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=num_columns, frameon=False, labelcolor=INK
     )
     for text in legend.get_texts():
         text.set_parse_math(False)  # a loss named "a$b$" is no formula
+        text.set_text(_shortened(text.get_text()))
+
+
+def _shortened(name: str) -> str:
+    """A name that fits into a chart: the middle of a long one is left out."""
+    half = _MAX_NAME // 2
+    return name if len(name) <= _MAX_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def _of_kind(records: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:

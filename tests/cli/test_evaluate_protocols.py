@@ -18,6 +18,7 @@ from reidkit.cli import cli
 from reidkit.cli.evaluate import evaluate
 from reidkit.datasets import load_dataset
 from reidkit.errors import ConfigError
+from reidkit.reranking import RerankOptions
 from reidkit.split_average import evaluate_splits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -82,8 +83,9 @@ def test_the_report_of_a_set_without_a_gallery_shows_no_image_as_its_own_hit(
     num_lists = evaluation.num_valid_queries
     assert 1 < num_lists <= 12
     # Once in each list: as its query, or as a hit.
+    lists = page.split('<section id="lists">')[1].split("</section>")[0]
     for sample in data.query:
-        assert page.count(f'title="{sample.path.name}"') == num_lists
+        assert lists.count(f'title="{sample.path.name}"') == num_lists
 
 
 def test_one_split_and_all_splits(file: Path, encoder: rk.Encoder, tmp_path: Path) -> None:
@@ -193,3 +195,19 @@ def test_all_splits_of_a_set_that_has_one(file: Path, tmp_path: Path) -> None:
 def test_one_split_is_no_average(encoder: rk.Encoder, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="1 split to average over; give at least 2, or use evaluate"):
         evaluate_splits(encoder, [load_dataset("viper", write_viper(tmp_path))])
+
+
+def test_learned_and_reranked_distances_over_all_splits(
+    file: Path, encoder: rk.Encoder, tmp_path: Path
+) -> None:
+    root = write_viper(tmp_path / "data")
+    words = (file, "--data", "viper", "--root", root, "--split", "all", "--out", tmp_path / "out")
+    splits = [load_dataset("viper", root, split=split) for split in range(10)]
+    result = ok(*words, "--metric", "xqda", "--rerank", "--k1", 3, "--k2", 2)
+    options = RerankOptions(k1=3, k2=2)
+    expected = [evaluate_splits(encoder, splits, metric="xqda", rerank=way) for way in (None, options)]
+    assert result.stdout.strip() == "\n\n".join(map(str, expected))
+    values = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert values["reranked"]["mAP"] == pytest.approx(expected[1].as_dict()["mAP"])
+    with pytest.raises(ConfigError, match="--tables: looks at one split"):
+        ok(*words, "--tables")

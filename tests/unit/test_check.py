@@ -345,8 +345,8 @@ def test_an_image_over_the_limit_is_refused_by_its_header(tmp_path: Path) -> Non
     header = b"IHDR" + (20_000).to_bytes(4, "big") + (15_000).to_bytes(4, "big") + whole[24:29]
     data.train[0].path.write_bytes(whole[:12] + header + zlib.crc32(header).to_bytes(4, "big") + whole[33:])
     finding = the_finding(check_dataset(data), "images that cannot be read")
-    assert "300000000 pixels" in finding.examples[0]
-    assert "the limit is 64,000,000 pixels: if the file can be trusted, raise" in finding.examples[0]
+    assert "300,000,000 pixels, over the limit of 64,000,000" in finding.examples[0]
+    assert "if the file can be trusted, raise the limit with `reid --max-pixels" in finding.examples[0]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -354,6 +354,7 @@ def test_speed_of_reading(tmp_path: Path, num_workers: int) -> None:
     data = sound(tmp_path)
     data.train[0].path.write_bytes(b"damaged")
     assert 1 < reading_speed(data, num_workers=num_workers) < 1e6
+    assert 1 < reading_speed(data, num_workers=num_workers, cache_size=(256, 128)) < 1e6
     with pytest.raises(DataError, match=r"'none' in .* has no images to read"):
         reading_speed(Dataset("none", tmp_path), num_workers=num_workers)
 
@@ -363,12 +364,12 @@ def test_the_command_prints_the_speed_on_demand(tmp_path: Path) -> None:
     split(tmp_path, "2", [(2, 1)] * 4)
     words = ["check", "folder", str(tmp_path)]
     assert "images/s" not in CliRunner().invoke(cli, words).stdout
-    assert re.search(
-        r"reading and decoding, 1 worker: [\d,]+ images/s",
-        CliRunner().invoke(cli, [*words, "--speed"]).stdout,
-    )
+    shown = CliRunner().invoke(cli, [*words, "--speed"]).stdout
+    assert re.search(r"reading and decoding, 1 worker: [\d,]+ images/s", shown)
+    assert re.search(r"from a cache at 256 x 128, 1 worker: [\d,]+ images/s", shown)
     values = json.loads(CliRunner().invoke(cli, [*words, "--speed", "--json"]).stdout)
-    assert values["images_per_second"].keys() == {"1", str(num_cores())}
+    for key in ("images_per_second", "images_per_second_cached"):
+        assert values[key].keys() == {"1", str(num_cores())}
 
 
 def test_real_data(tmp_path: Path) -> None:

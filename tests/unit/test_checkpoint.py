@@ -3,7 +3,7 @@ import pickle
 import pytest
 import torch
 
-from reidkit.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
+from reidkit.checkpoint import has_checkpoint, load_checkpoint, load_weights, save_checkpoint, save_weights
 from reidkit.errors import CheckpointError
 
 
@@ -15,18 +15,48 @@ def test_a_checkpoint_comes_back_and_the_one_before_stays(tmp_path):
     assert problem is None
     assert state["epoch"] == 2
     assert torch.equal(state["weights"]["a"], torch.arange(4.0))
-    assert load_checkpoint(tmp_path / "last.ckpt.previous")[0]["epoch"] == 1
+    assert load_checkpoint(tmp_path / "previous.ckpt")[0]["epoch"] == 1
 
 
-def test_a_truncated_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path):
+def cut(content):
+    return content[:700]
+
+
+def without_end(content):
+    return content[:-1]
+
+
+def one_bit_changed(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [(cut, "breaks off"), (without_end, "breaks off"), (one_bit_changed, "checksum is wrong")],
+)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, damage, what):
     path = tmp_path / "last.ckpt"
     save_checkpoint(path, {"epoch": 1})
     save_checkpoint(path, {"epoch": 2, "weights": torch.zeros(1000)})
-    path.write_bytes(path.read_bytes()[:700])
+    path.write_bytes(damage(path.read_bytes()))
     state, problem = load_checkpoint(path)
     assert state["epoch"] == 1
-    assert "cannot be read" in problem
+    assert what in problem
     assert "the checkpoint before it" in problem
+    save_checkpoint(path, {"epoch": 3})
+    assert load_checkpoint(tmp_path / "previous.ckpt")[0]["epoch"] == 1, "not the damaged one"
+
+
+def test_a_missing_last_checkpoint_leaves_the_one_before(tmp_path):
+    """As after a crash on a file system without links."""
+    path = tmp_path / "last.ckpt"
+    assert not has_checkpoint(path)
+    save_checkpoint(path, {"epoch": 1})
+    save_checkpoint(path, {"epoch": 2})
+    path.unlink()
+    assert has_checkpoint(path)
+    assert load_checkpoint(path)[0]["epoch"] == 1
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")

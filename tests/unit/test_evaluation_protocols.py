@@ -127,6 +127,11 @@ def test_recall(levels: int, distance: str) -> None:
     values = " / ".join(f"{100 * expected['cmc'][k - 1]:.1f}" for k in (1, 2, 4, 8))
     assert f"Recall@1/2/4/8: {values}; mAP is mAP@R" in result.notes
     assert "at R AP" in str(result)
+    shown = str(result).splitlines()
+    assert shown[1].split() == ["Recall@1", "Recall@2", "Recall@4", "Recall@8", "mAP@R"]
+    assert shown[2].split()[0] == f"{100 * expected['cmc'][0]:.1f}"
+    assert result.as_dict()["Recall@4"] == pytest.approx(expected["cmc"][3])
+    assert not {"rank-1", "mAP", "mINP"} & {*result.as_dict()}
 
 
 def test_map_at_r_by_hand() -> None:

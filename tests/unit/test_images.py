@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
-from reidkit.errors import DataError
+from reidkit.cli import cli
+from reidkit.errors import ConfigError, DataError
 from reidkit.images import list_files, list_images, load_image
 
 
@@ -199,7 +201,7 @@ def test_each_fault_has_its_own_words(tmp_path: Path) -> None:
 def test_a_large_image_names_its_size_and_the_option(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     Image.new("1", (9_000, 8_000)).save(path)
-    with pytest.raises(DataError, match=r"9000 x 8000 = 72,000,000 pixels.*64,000,000.*raise max_pixels"):
+    with pytest.raises(DataError, match=r"9000 x 8000 = 72,000,000 pixels.*64,000,000.*--max-pixels"):
         load_image(path)
     assert load_image(path, max_pixels=72_000_000).size == (9_000, 8_000)
 
@@ -209,8 +211,46 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) ->
     bomb = header[:18] + (60_000).to_bytes(4, "little") * 2 + header[26:]
     path = tmp_path / "bomb.bmp"
     path.write_bytes(bomb)
-    with pytest.raises(DataError, match=r"bomb\.bmp is too large .*3600000000 pixels.*max_pixels"):
+    with pytest.raises(DataError, match=r"bomb\.bmp has 3,600,000,000 pixels, over the limit of 64,000,000"):
         load_image(path)
+
+
+def test_an_image_of_300_million_pixels_is_refused_at_little_cost(tmp_path: Path) -> None:
+    path = tmp_path / "scan.png"
+    Image.new("1", (30_000, 10_000)).save(path)
+    with pytest.raises(DataError, match=r"scan\.png has 300,000,000 pixels.*REIDKIT_MAX_PIXELS"):
+        load_image(path)
+
+
+def test_the_environment_raises_the_limit_and_pillows_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)  # so that Pillow refuses more than 2,000
+    path = tmp_path / "x.png"
+    Image.new("RGB", (60, 50)).save(path)
+    monkeypatch.setenv("REIDKIT_MAX_PIXELS", "900")
+    with pytest.raises(DataError, match=r"has 3,000 pixels, over the limit of 900"):
+        load_image(path)
+    monkeypatch.setenv("REIDKIT_MAX_PIXELS", "3000")
+    assert load_image(path).size == (60, 50)
+    monkeypatch.setenv("REIDKIT_MAX_PIXELS", "3e8")
+    with pytest.raises(ConfigError, match="REIDKIT_MAX_PIXELS is '3e8'; give a number of pixels"):
+        load_image(path)
+
+
+def test_the_command_line_raises_the_limit_for_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REIDKIT_MAX_PIXELS", "")  # put back after the test
+    for number in range(2):
+        (tmp_path / f"{number}").mkdir()
+        Image.new("RGB", (60, 50 + number)).save(tmp_path / f"{number}/a.png")
+    check = ["check", "folder", str(tmp_path), "--json"]
+    refused = CliRunner().invoke(cli, ["--max-pixels", "3000", *check])
+    assert refused.exit_code == 1
+    assert "60 x 51 = 3,060 pixels, over the limit of 3,000" in refused.stdout
+    accepted = CliRunner().invoke(cli, ["--max-pixels", "3060", *check])
+    assert accepted.exit_code == 0, accepted.output
 
 
 def test_listing_is_deep_sorted_and_leaves_hidden_files(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+import reidkit as rk
 from reidkit.config import OptimConfig
-from reidkit.optim import build_optimizer, learning_rate
+from reidkit.optim import build_optimizer, layer_rates, learning_rate, set_learning_rate
 
 EPOCHS, STEPS = 10, 20
 
@@ -60,3 +61,26 @@ def test_weight_decay_spares_biases_and_norms(name):
     assert [p.shape for p in decayed["params"]] == [(4, 3)]
     assert [p.shape for p in spared["params"]] == [(4,), (4,)]
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+
+
+def test_layers_nearer_to_the_image_learn_more_slowly():
+    model = rk.build_model("timm:vit_tiny_patch16_224", image_size=[32, 16])
+    rates = layer_rates(model, 0.5)
+    assert rates["backbone.network.blocks.11.mlp.fc1.weight"] == 0.5
+    assert rates["backbone.network.norm.weight"] == 0.5, "belongs to the last block"
+    assert rates["backbone.network.blocks.0.mlp.fc1.weight"] == 0.5**12
+    assert rates["backbone.network.patch_embed.proj.weight"] == 0.5**13
+    assert "neck.weight" not in rates
+    optimizer = build_optimizer(OptimConfig(layer_decay=0.5), [model])
+    set_learning_rate(optimizer, 2.0)
+    learned = [p for p in model.parameters() if p.requires_grad]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(learned)
+    rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rate_of[id(model.neck.weight)] == 2.0
+    assert rate_of[id(model.backbone.network.patch_embed.proj.weight)] == 2.0 * 0.5**13
+
+
+def test_the_blocks_of_a_resnet_are_its_layers():
+    rates = layer_rates(rk.build_model("resnet18"), 0.5)
+    assert rates["backbone.layer4.1.conv1.weight"] == 0.5
+    assert rates["backbone.conv1.weight"] == rates["backbone.bn1.weight"] == 0.5**9

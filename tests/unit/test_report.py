@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reidkit.breakdown import choose_queries
 from reidkit.calibration import bootstrap_interval
 from reidkit.errors import DataError
 from reidkit.evaluation import evaluate_features
 from reidkit.files import WriteError
-from reidkit.report import choose_queries, write_report
+from reidkit.report import write_report
 from reidkit.types import JUNK, Features, Sample, Split
 
 NUM_IDENTITIES = 8

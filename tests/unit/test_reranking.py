@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from reidkit import reranking
+from reidkit import euclidean, reranking
 from reidkit.errors import ConfigError, DataError
 from reidkit.evaluation import evaluate_features
 from reidkit.reranking import Reranker, RerankOptions, query_expansion, rerank
@@ -231,8 +231,8 @@ def test_query_expansion_is_what_its_formula_says(top: int, alpha: float) -> Non
 def test_query_expansion_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     query, gallery = halves(120)
     expected = query_expansion(query, gallery)
-    monkeypatch.setattr(reranking, "_BLOCK_BYTES", 4 * 7 * len(gallery))
-    monkeypatch.setattr(reranking, "_ELEMENTS_PER_PART", 3 * 16)
+    monkeypatch.setattr(euclidean, "_BLOCK_BYTES", 4 * 7 * len(gallery))
+    monkeypatch.setattr(reranking, "_ITEMS_PER_PART", 3)
     np.testing.assert_array_equal(query_expansion(query, gallery), expected)
 
 

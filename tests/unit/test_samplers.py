@@ -1,10 +1,12 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reidkit.errors import ConfigError
-from reidkit.samplers import IdentitySampler, RandomSampler
+from reidkit.samplers import IdentitySampler, RandomSampler, TrackletFrames
 
 
 def batches(sampler, epoch=0, first_batch=0):
@@ -116,3 +118,63 @@ def test_sets_take_equal_parts_of_every_batch_when_balanced():
         assert (identities < 5).sum() == 3
     with pytest.raises(ConfigError, match="takes 6 identities of each of 2 sets, but 'small' has only 5"):
         IdentitySampler(labels, identities_per_batch=12, images_per_identity=2, sets=sets)
+
+
+# Tracklets: 8 identities with 3 tracklets each, of 5, 20 and 2 frames; 27 frames an identity
+
+LENGTHS = [5, 20, 2] * 8
+STARTS = np.cumsum([0, *LENGTHS])
+TRACKLETS = [list(range(start, end)) for start, end in itertools.pairwise(STARTS)]
+IDENTITY_OF_FRAME = np.repeat(np.arange(24) // 3, LENGTHS)
+TRACKLET_OF_FRAME = np.repeat(np.arange(24), LENGTHS)
+
+
+def tracklet_sampler(kind, *, evenly=False, per_tracklet=4, **place):
+    frames = TrackletFrames(TRACKLETS, per_tracklet=per_tracklet, evenly=evenly)
+    if kind == "random":
+        return RandomSampler(len(IDENTITY_OF_FRAME), batch_size=10, frames=frames, **place)
+    sizes = {"identities_per_batch": 5, "images_per_identity": 2}
+    return IdentitySampler(IDENTITY_OF_FRAME, frames=frames, **sizes, **place)
+
+
+@pytest.mark.parametrize("kind", ["identity", "random"])
+@pytest.mark.parametrize("evenly", [False, True])
+def test_an_epoch_counts_tracklets_and_takes_a_few_frames_of_each(kind, evenly):
+    sampler = tracklet_sampler(kind, evenly=evenly)
+    assert sampler.num_batches == 8 * (4 + 4 + 2) // 10
+    of_epoch = [{index for batch in batches(sampler, epoch) for index in batch} for epoch in range(3)]
+    for drawn in of_epoch:
+        assert np.bincount(TRACKLET_OF_FRAME[sorted(drawn)]).max() <= 4
+    everything = set().union(*of_epoch)
+    most = np.bincount(TRACKLET_OF_FRAME[sorted(everything)]).max()
+    assert most == 4 if evenly else most > 4, "random frames differ from epoch to epoch"
+    if evenly:  # the middles of 4 equal parts of 20 frames
+        places = {index - STARTS[TRACKLET_OF_FRAME[index]] for index in everything if index in TRACKLETS[1]}
+        assert places == {2, 7, 12, 17}
+    assert batches(tracklet_sampler(kind, evenly=evenly), epoch=2) == batches(sampler, epoch=2)
+
+
+@pytest.mark.parametrize("kind", ["identity", "random"])
+def test_an_epoch_of_frames_can_be_entered_anywhere_and_shared(kind):
+    whole = list(started(tracklet_sampler(kind), 4, 0))
+    assert list(started(tracklet_sampler(kind), 4, 3)) == whole[3:]
+    parts = [list(started(tracklet_sampler(kind, rank=r, world_size=2), 4, 0)) for r in range(2)]
+    assert [[draw for part in parts for draw in part[number]] for number in range(len(whole))] == whole
+
+
+def test_images_of_an_identity_come_from_different_tracklets():
+    frames = TrackletFrames(TRACKLETS, per_tracklet=2, evenly=False)
+    sizes = {"identities_per_batch": 4, "images_per_identity": 3}
+    for batch in batches(IdentitySampler(IDENTITY_OF_FRAME, frames=frames, **sizes)):
+        tracklets = np.sort(TRACKLET_OF_FRAME[np.reshape(batch, (4, 3))], axis=1)
+        assert (np.diff(tracklets, axis=1) == 1).all(), "all three tracklets of each identity"
+
+
+def test_cameras_come_before_tracklets():
+    """Three tracklets, two of them under camera 0: two images show two cameras whatever the tracklets."""
+    cameras = (TRACKLET_OF_FRAME % 3 == 2).astype(int)
+    frames = TrackletFrames(TRACKLETS, per_tracklet=2, evenly=False)
+    sizes = {"identities_per_batch": 5, "images_per_identity": 2}
+    sampler = IdentitySampler(IDENTITY_OF_FRAME, frames=frames, cameras=cameras, **sizes)
+    first = np.reshape(batches(sampler)[0], (5, 2))
+    assert (cameras[first].sum(axis=1) == 1).all()

@@ -1,9 +1,12 @@
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from torch import nn
 
 import reidkit as rk
 from reidkit.config import OptimConfig, TransformConfig
-from reidkit.errors import ConfigError, DataError, TrainingError
+from reidkit.errors import CheckpointError, ConfigError, DataError, TrainingError
 from reidkit.losses import BatchHardTripletLoss, IdentityLoss, MarginSampleMiningLoss
 from reidkit.tracking import read_metrics
 from reidkit.types import Dataset
@@ -261,7 +264,7 @@ def test_losses_can_start_and_end(tiny_market, tmp_path):
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def command(recipe, root, out, *, epochs=3):
+def plain_command(recipe, root, out, *, epochs=3):
     """Trains with a checkpoint and a record after every step."""
     words = [sys.executable, "-m", "reidkit", "train", recipe, f"data.root={root}", f"train.epochs={epochs}"]
     words += ["train.num_workers=1", "train.log_every=1", "train.checkpoint_minutes=1e-9"]
@@ -272,7 +275,7 @@ def command(recipe, root, out, *, epochs=3):
 def test_ctrl_c_saves_says_how_to_go_on_and_the_run_goes_on(tiny_recipe, tiny_market, tmp_path):
     out = tmp_path / "run"
     process = subprocess.Popen(
-        command(tiny_recipe, tiny_market, out),
+        plain_command(tiny_recipe, tiny_market, out),
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
@@ -285,29 +288,42 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_goes_on(tiny_recipe, tiny_ma
     assert "run the same command again to go on" in errors
     assert "Traceback" not in errors
     done = subprocess.run(
-        command(tiny_recipe, tiny_market, out), env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+        plain_command(tiny_recipe, tiny_market, out),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert "going on with" in done.stderr
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tiny_recipe, tiny_market, tmp_path):
-    """One kill; the slow test beside it does twenty."""
+    """One kill; the slow test beside it does fifty."""
     kill_and_compare(tiny_recipe, tiny_market, tmp_path, delays=[0.3])
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_change_nothing(tiny_recipe, tiny_market, tmp_path):
-    import random
-
-    rng = random.Random(0)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_fifty_kills_at_random_moments_change_nothing(tiny_recipe, tiny_market, tmp_path, num_processes):
+    rng = random.Random(num_processes)
+    delays = [rng.uniform(0, 1.2) for _ in range(50)]
     kill_and_compare(
-        tiny_recipe, tiny_market, tmp_path, delays=[rng.uniform(0, 1.2) for _ in range(20)], epochs=120
+        tiny_recipe, tiny_market, tmp_path, delays=delays, epochs=300, num_processes=num_processes
     )
 
 
-def kill_and_compare(recipe, root, tmp_path, *, delays, epochs=3):
+def kill_and_compare(recipe, root, tmp_path, *, delays, epochs=3, num_processes=1):
     """Kill the run once for each delay (seconds after its first new sign of life), then let it finish."""
+
+    def command(recipe, root, out, *, epochs):
+        words = plain_command(recipe, root, out, epochs=epochs)
+        if num_processes == 1:
+            return words
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+        return [words[0], *launch, *words[1:]]
+
     whole = command(recipe, root, tmp_path / "whole", epochs=epochs)
     subprocess.run(whole, env=ENVIRONMENT, check=True, capture_output=True, timeout=600)
     out = tmp_path / "killed"
@@ -322,8 +338,7 @@ def kill_and_compare(recipe, root, tmp_path, *, delays, epochs=3):
         )
         wait_for(lambda: len(read_metrics(out / "metrics.jsonl")) != seen, process)  # noqa: B023
         time.sleep(delay)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_all(process)
         killed_at.append(process.returncode)
     assert set(killed_at) == {-signal.SIGKILL}, "every kill must hit a run that is still going"
     subprocess.run(
@@ -340,6 +355,18 @@ def kill_and_compare(recipe, root, tmp_path, *, delays, epochs=3):
     assert steps == list(range(1, len(steps) + 1))
 
 
+def kill_all(process):
+    """A process and all it started, which torchrun puts into sessions of their own."""
+    family = [process.pid]
+    for pid in family:
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            family += map(int, task.read_text().split())
+    for pid in family:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
 def wait_for(condition, process, seconds=150):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -354,3 +381,101 @@ def test_run_json_says_what_the_run_was_made_from(tiny_market, tmp_path):
     assert run["settings"]["data"]["train_images"] == 96
     assert run["settings"]["model"] == {"name": "timm:test_resnet"}
     assert {"reidkit", "torch", "timm"} <= set(run["versions"])
+
+
+def test_sigterm_saves_says_so_and_the_run_goes_on(tiny_recipe, tiny_market, tmp_path):
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        plain_command(tiny_recipe, tiny_market, out),
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: read_metrics(out / "metrics.jsonl"), process)
+    os.killpg(process.pid, signal.SIGTERM)  # as a cluster does: to the loader's workers too
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "asked to stop: saved after step" in errors
+    assert "Traceback" not in errors
+    assert torch.load(out / "last.ckpt", weights_only=True)["batch"] > 0
+
+
+def test_a_damaged_last_checkpoint_changes_nothing(tiny_market, tmp_path):
+    make_trainer(tiny_market, tmp_path / "whole").fit()
+    make_trainer(tiny_market, tmp_path / "damaged").fit()
+    last = tmp_path / "damaged" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-100])
+    said = []
+    make_trainer(tiny_market, tmp_path / "damaged", say=said.append).fit()
+    assert "going on from the checkpoint before it" in said[0]
+    assert "at epoch 1, batch 0" in said[1]
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "damaged")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_averaged_weights_are_kept_and_resumed_exactly(tiny_market, tmp_path, precision):
+    def stopper(record):
+        if record["step"] >= 11:
+            raise Stop
+
+    options = {"ema_decay": 0.9, "precision": precision, "checkpoint_minutes": 1e-9, "log_every": 1}
+    trainer = make_trainer(tiny_market, tmp_path / "whole", **options).fit()
+    with pytest.raises(Stop):
+        make_trainer(tiny_market, tmp_path / "stopped", trackers=[stopper], **options).fit()
+    make_trainer(tiny_market, tmp_path / "stopped", model_seed=9, **options).fit()
+    kept = [(tmp_path / name / "last.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert kept[0] == kept[1]
+    saved = rk.load_encoder(tmp_path / "whole").model.state_dict()
+    own = trainer.model.state_dict()
+    assert all(torch.equal(saved[name], trainer.average.average[name]) for name in saved)
+    assert not torch.equal(saved["neck.weight"], own["neck.weight"])
+
+
+def test_a_frozen_backbone_stays_while_neck_and_losses_learn(tiny_market, tmp_path):
+    optim = OptimConfig(name="adamw", lr=1e-3, schedule="constant", warmup_epochs=0, freeze_epochs=1)
+    states = []
+
+    def keep(record):
+        if record["kind"] == "epoch":
+            states.append({name: t.clone() for name, t in trainer.model.state_dict().items()})
+
+    trainer = make_trainer(tiny_market, tmp_path / "run", optim=optim, trackers=[keep])
+    states.append({name: t.clone() for name, t in trainer.model.state_dict().items()})
+    trainer.fit()
+
+    def changed(a, b):
+        return {name.split(".")[0] for name in a if not torch.equal(a[name], b[name])}
+
+    assert changed(states[0], states[1]) == {"neck"}
+    assert changed(states[1], states[2]) == {"neck", "backbone"}
+
+
+def test_init_starts_from_the_weights_of_another_run(tiny_market, tmp_path):
+    make_trainer(tiny_market, tmp_path / "first", epochs=1).fit()
+    said = []
+    options = {"epochs": 1, "init": tmp_path / "first", "say": said.append, "model_seed": 5}
+    optim = OptimConfig(lr=1e-30, warmup_epochs=0)
+    trainer = make_trainer(
+        tiny_market, tmp_path / "second", optim=optim, batch_norm="frozen", **options
+    ).fit()
+    assert f"weights from {tmp_path / 'first' / 'last.safetensors'}" in said[0]
+    first = rk.load_encoder(tmp_path / "first").model.state_dict()
+    second = trainer.model.state_dict()
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+    trainer = rk.Trainer(
+        rk.build_model("jlml"), trainer.data, [IdentityLoss()], out=tmp_path / "third",
+        identities_per_batch=4, images_per_identity=3, init=tmp_path / "first", say=quiet,
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match="fits this network by name and shape"):
+        trainer.fit()
+
+
+def test_a_batch_larger_than_the_data_and_a_piece_too_small_are_told(tiny_market, tmp_path):
+    said = []
+    options = {"identities_per_batch": 8, "images_per_identity": 13, "epochs": 1}
+    make_trainer(tiny_market, tmp_path / "run", say=said.append, **options).fit()
+    assert any("a batch of 104 is larger than the 96 training images" in text for text in said)
+    with pytest.raises(ConfigError, match="accumulate = 7 leaves pieces of less than 2 of the 12 images"):
+        make_trainer(tiny_market, tmp_path / "never", accumulate=7)

@@ -1,12 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from reidkit.config import TransformConfig
+from reidkit.errors import DataError
 from reidkit.models.embedder import IMAGENET_MEAN, IMAGENET_STD
 from reidkit.samplers import Draw
-from reidkit.transforms import TrainingImages, augmentation, normalize, to_input
+from reidkit.transforms import TrainingImages, augmentation, batches, collate, normalize, read, to_input
 from reidkit.types import Sample
 
 RANDOM = ["flip", "shift", "zoom", "blur", "jitter", "grayscale", "autoaugment", "erasing"]
@@ -28,10 +31,10 @@ def split(tmp_path):
 def test_an_image_depends_on_its_draw_alone(split):
     images = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN)
     torch.manual_seed(1)
-    first, index = images[Draw(2, 77)]
+    first, index, _ = images[Draw(2, 77)]
     torch.manual_seed(2)
     state = torch.get_rng_state()
-    second, _ = images[Draw(2, 77)]
+    second, _, _ = images[Draw(2, 77)]
     assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers are not touched"
     assert torch.equal(first, second)
     assert index == 2
@@ -39,6 +42,58 @@ def test_an_image_depends_on_its_draw_alone(split):
     assert first.dtype == torch.uint8
     others = [images[Draw(2, seed)][0] for seed in range(5)]
     assert any(not torch.equal(first, other) for other in others)
+
+
+def test_in_a_batch_an_image_is_decoded_once_and_its_draws_differ(split):
+    decoded = []
+
+    def crop(sample):
+        decoded.append(sample.index)
+        return read(sample, height=32, width=16)
+
+    images = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN, crop=crop)
+    draws = [Draw(1, 5), Draw(2, 6), Draw(1, 7)]
+    batch = images.__getitems__(draws)
+    assert decoded == [1, 2]
+    assert not torch.equal(batch[0].image, batch[2].image)
+    assert all(torch.equal(item.image, images[draw].image) for item, draw in zip(batch, draws, strict=True))
+
+
+def test_an_unreadable_image_is_an_error_or_gives_place_to_one_of_the_same_identity(split):
+    split = tuple(
+        replace(sample, identity=identity) for sample, identity in zip(split, [4, 4, 5], strict=True)
+    )
+    split[1].path.write_bytes(split[1].path.read_bytes()[:50])
+    stopping = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN)
+    with pytest.raises(DataError, match=r"1\.png is truncated"):
+        list(batches([collate([stopping[Draw(index, 3)] for index in range(3)])]))
+
+    skipping = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN, skip_unreadable=True)
+    batch = collate(skipping.__getitems__([Draw(index, 3) for index in range(3)]))
+    assert batch.indices.tolist() == [0, 0, 2], "an image of its own identity"
+    assert torch.equal(batch.images[1], stopping[Draw(0, 3)].image), "under the draw's own seed"
+    ((index, problem),) = batch.unreadable
+    assert index == 1
+    assert "1.png is truncated" in problem
+
+    split[0].path.unlink()  # nothing is left of identity 4
+    batch = collate([skipping[Draw(0, 3)]])
+    assert batch.indices.tolist() == [2]
+    assert sorted(index for index, _ in batch.unreadable) == [0, 1]
+    split[2].path.unlink()
+    with pytest.raises(DataError, match=r"0\.png is missing"):
+        list(batches([collate([skipping[Draw(0, 3)]])]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_replacement_depends_on_the_draw_alone(split, seed):
+    split = tuple(replace(sample, identity=4) for sample in split)
+    split[1].path.unlink()
+    images = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN, skip_unreadable=True)
+    first = images[Draw(1, seed)]
+    again = images.__getitems__([Draw(2, 9), Draw(1, seed)])[1]
+    assert first.sample == again.sample
+    assert torch.equal(first.image, again.image)
 
 
 @pytest.mark.parametrize("key", RANDOM)

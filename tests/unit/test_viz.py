@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from xml.etree import ElementTree
 
@@ -11,8 +12,19 @@ import pytest
 from PIL import Image
 
 from reidkit import viz
+from reidkit.viz_breakdown import (
+    camera_figure,
+    heat_overlay,
+    precision_recall_figure,
+    projection_figure,
+    reliability_figure,
+    roc_figure,
+    two_cmc_figure,
+)
 
 CMC = np.linspace(0.6, 0.9, 50)
+RATES = np.linspace(0, 1, 20_001)
+CAMERA_SCORES = np.array([[np.nan, 0.5], [0.25, 0.75], [0.5, np.nan]])
 EDGES = np.linspace(0, 2, 11)
 POSITIVE = np.array([0, 4, 8, 4, 0, 0, 0, 0, 0, 0])
 NEGATIVE = np.array([0, 0, 1, 3, 9, 9, 3, 0, 0, 0])
@@ -24,18 +36,34 @@ RECORDS = [
 ]
 
 
-def distance_figure() -> str:
+def distance_figure() -> viz.Chart:
     return viz.distance_figure(EDGES, POSITIVE, NEGATIVE, hardest_positive=0.75, hardest_negative=0.45)
 
 
-def all_figures() -> list[str]:
-    return [
+def all_charts() -> list[viz.Chart]:
+    charts = [
         viz.cmc_figure(CMC),
         distance_figure(),
         viz.loss_figure(RECORDS),
         viz.learning_rate_figure(RECORDS),
         viz.validation_figure(RECORDS),
+        precision_recall_figure(np.linspace(0, 1, 101), np.linspace(1, 0.2, 101)),
+        roc_figure(RATES, np.sqrt(RATES), marked={1e-4: 0.01, 1e-2: 0.1, 1e-1: 0.316}),
+        camera_figure("camera_map", [1, 2, 3], ["gate $a$", "gate $b$"], CAMERA_SCORES),
+        reliability_figure(np.array([0.1, 0.5, 0.9]), np.array([0.2, 0.5, 0.8])),
+        projection_figure(np.arange(12.0).reshape(6, 2), ["$ann$", "bob", "bob", "cy", "cy", "cy"]),
+        two_cmc_figure({"runs/$a$": CMC, "runs/b": CMC - 0.1}),
     ]
+    return [chart for chart in charts if chart is not None]
+
+
+def all_figures() -> list[str]:
+    return [chart.svg() for chart in all_charts()]
+
+
+def svg_of(chart: viz.Chart | None) -> str:
+    assert chart is not None
+    return chart.svg()
 
 
 def texts(svg: str) -> list[str]:
@@ -82,40 +110,42 @@ def test_figures_are_deterministic_and_leave_matplotlib_as_it_was() -> None:
 
 
 def test_the_cmc_is_labelled_in_percent() -> None:
-    assert {"60.0", "62.4", "65.5", "71.6"} <= set(texts(viz.cmc_figure(CMC)))
+    assert {"60.0", "62.4", "65.5", "71.6"} <= set(texts(viz.cmc_figure(CMC).svg()))
 
 
 @pytest.mark.parametrize("cmc", [[0.0], [1.0], [0.5, 1.0], [1.0] * 50])
 def test_a_cmc_of_any_length_can_be_drawn(cmc: list[float]) -> None:
-    assert f"{100 * cmc[0]:.1f}" in texts(viz.cmc_figure(np.array(cmc)))
+    assert f"{100 * cmc[0]:.1f}" in texts(viz.cmc_figure(np.array(cmc)).svg())
 
 
 def test_distances_without_negative_pairs_can_be_drawn() -> None:
-    svg = viz.distance_figure(EDGES, POSITIVE, 0 * NEGATIVE, hardest_positive=0.75, hardest_negative=np.nan)
+    svg = viz.distance_figure(
+        EDGES, POSITIVE, 0 * NEGATIVE, hardest_positive=0.75, hardest_negative=np.nan
+    ).svg()
     assert "NaN" not in svg
     assert "nan" not in svg
 
 
 def test_each_loss_is_named_in_the_legend() -> None:
-    assert {"total", "identity", "msml"} <= set(texts(viz.loss_figure(RECORDS)))
+    assert {"total", "identity", "msml"} <= set(texts(svg_of(viz.loss_figure(RECORDS))))
 
 
 def test_a_single_loss_is_not_drawn_twice() -> None:
     records = [{"kind": "step", "step": 1, "loss": 1.0, "loss/msml": 1.0}]
-    assert "msml" in texts(viz.loss_figure(records))
-    assert "total" not in texts(viz.loss_figure(records))
+    assert "msml" in texts(svg_of(viz.loss_figure(records)))
+    assert "total" not in texts(svg_of(viz.loss_figure(records)))
 
 
 def test_names_are_text_not_markup_nor_formulas() -> None:
-    svg = viz.loss_figure([{"kind": "step", "step": 1, "loss/<b>$x^2$": 1.0}])
+    svg = svg_of(viz.loss_figure([{"kind": "step", "step": 1, "loss/<b>$x^2$": 1.0}]))
     assert "<b>$x^2$" in texts(svg)
     assert "<b>" not in svg
 
 
 def test_progress_in_epochs_is_preferred_to_steps() -> None:
     with_progress = [{**record, "progress": 0.5} for record in RECORDS]
-    assert "epoch" in texts(viz.loss_figure(with_progress))
-    assert "training step" in texts(viz.loss_figure(RECORDS))
+    assert "epoch" in texts(svg_of(viz.loss_figure(with_progress)))
+    assert "training step" in texts(svg_of(viz.loss_figure(RECORDS)))
 
 
 @pytest.mark.parametrize("figure", [viz.loss_figure, viz.learning_rate_figure, viz.validation_figure])
@@ -131,17 +161,17 @@ def test_progress_in_epochs_is_preferred_to_steps() -> None:
     ],
 )
 def test_nothing_to_draw_gives_no_figure(figure, records) -> None:  # type: ignore[no-untyped-def]
-    assert figure(records) == ""
+    assert figure(records) is None
 
 
 def test_records_without_a_value_are_passed_over() -> None:
     gaps = [*RECORDS, {"kind": "step", "step": 50}, {"kind": "step", "step": 60, "lr": float("inf")}]
-    assert viz.learning_rate_figure(gaps) == viz.learning_rate_figure(RECORDS)
+    assert svg_of(viz.learning_rate_figure(gaps)) == svg_of(viz.learning_rate_figure(RECORDS))
 
 
 def test_a_long_run_is_drawn_as_means_of_stretches() -> None:
     records = [{"kind": "step", "step": step, "lr": float(step % 2)} for step in range(10_000)]
-    svg = viz.learning_rate_figure(records)
+    svg = svg_of(viz.learning_rate_figure(records))
     # Zeros and ones average to one half, and a straight line is all that is left to draw.
     assert curve_length(svg, viz.TEAL) <= viz.MAX_POINTS
     assert len(svg) < 40_000
@@ -165,3 +195,44 @@ def test_pictures_of_several_queries_stand_below_each_other() -> None:
     two = viz.ranked_list_picture([(tall, [(wide, 0.1, True)]), (tall, [])])
     assert two.size == (one.width, 2 * one.height)
     assert list(two.crop((0, 0, *one.size)).tobytes()) == list(one.tobytes())
+
+
+def test_a_camera_map_writes_the_scores_that_there_are() -> None:
+    written = texts(camera_figure("m", [1, 2, 3], ["gate $a$", "gate $b$"], CAMERA_SCORES).svg())
+    assert [text for text in written if text.isdigit()][-4:] == ["50", "25", "75", "50"]
+    assert {"gate $a$", "gate $b$", "1", "2", "3"} <= set(written)
+
+
+def test_many_cameras_are_drawn_without_numbers() -> None:
+    scores = np.full((20, 20), 0.5)
+    assert texts(camera_figure("m", range(20), range(20), scores).svg()).count("50") == 0
+
+
+def test_a_roc_is_read_at_its_steps() -> None:
+    """Rates (0, 0.3, 1): below 0.3 the curve is as high as at 0, above as at 0.3."""
+    chart = roc_figure(np.array([0, 0.3, 1]), np.array([0.2, 0.9, 1]), marked={1e-2: 0.2})
+    x, y = chart.figure.axes[0].lines[0].get_data()
+    np.testing.assert_allclose(y[x < 30], 20)
+    np.testing.assert_allclose(y[(x >= 30) & (x < 99.9)], 90)
+    assert y[-1] == 100
+
+
+def test_charts_are_pictures_on_white_too() -> None:
+    for chart in (viz.cmc_figure(CMC), two_cmc_figure({"a": CMC, "b": CMC})):
+        picture = Image.open(io.BytesIO(chart.png()))
+        assert picture.format == "PNG"
+        assert picture.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
+        assert "#ffffff" not in chart.svg()
+
+
+def test_an_overlay_is_grey_where_nothing_is_and_bright_where_most_is() -> None:
+    photo = Image.new("RGB", (40, 80), (200, 20, 20))
+    heat = np.zeros((8, 4), np.float32)
+    heat[4:] = 1
+    overlay = heat_overlay(photo, heat)
+    assert overlay.size == photo.size
+    red, green, blue = overlay.getpixel((20, 5))
+    assert red == green == blue
+    red, green, blue = overlay.getpixel((20, 75))
+    assert min(red, green) > 150
+    assert red + green + blue > 3 * 150

@@ -1,4 +1,4 @@
-"""The report in a real browser: wide and narrow, light and dark, nothing fetched, nothing out of place."""
+"""The reports in a real browser: wide and narrow, light and dark, nothing fetched, nothing out of place."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from PIL import Image
 
 from reidkit.evaluation import evaluate_features
 from reidkit.report import write_report
+from reidkit.report_comparison import ComparedRun, write_comparison
 from reidkit.types import Features, Sample, Split
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
+NAMES = ("report", "plain", "comparison")
 WIDTHS = (1280, 390)
+NUM_OVERLAYS = 6 * 4 - 3  # one query cannot be read: neither its photo nor the two maps are there
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -91,18 +94,49 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+class Calibration:
+    def probability(self, scores: np.ndarray) -> np.ndarray:
+        return (1 + np.asarray(scores)) / 2
+
+
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report with everything in it: fourteen people, two cameras, made-up embeddings and curves."""
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A report with everything in it, one of features without images, and a comparison of two runs.
+
+    Fourteen people, three cameras, made-up embeddings and curves.
+    """
+    from reidkit.encoder import Encoder
+    from reidkit.models import build_model
+
     folder = tmp_path_factory.mktemp("report")
     rng = np.random.default_rng(0)
     query_split, gallery_split = make_split(folder, 1, 14, rng), make_split(folder, 2, 14, rng)
+    gallery_split = tuple(replace(s, camera=2 + s.index % 2) for s in gallery_split)
     missing = replace(query_split[3], path=folder / LONG_NAME)
     people = rng.normal(size=(14, 6))
     query = features(query_split, people)
     gallery = features(gallery_split, people + 1.2 * rng.normal(size=people.shape))
     evaluation = evaluate_features(query, gallery)
-    return write_report(
+    worse = replace(query, embeddings=people + rng.normal(size=people.shape))
+    first = ComparedRun(
+        "a-run-with-a-rather-long-name-without-any-place-to-break-it",
+        evaluate_features(worse, gallery),
+        worse,
+        gallery,
+        query_split,
+        gallery_split,
+    )
+    second = ComparedRun("short", evaluation, query, gallery, query_split, gallery_split)
+    plain = write_report(
+        folder / "plain.html",
+        title="features without images",
+        evaluation=evaluation,
+        query=query,
+        gallery=gallery,
+        query_split=None,
+        gallery_split=None,
+    )
+    report = write_report(
         folder / "report.html",
         title="tiny-run-with-a-rather-long-name on made-up-people",
         evaluation=replace(evaluation, notes=("2 queries left out: their identity is not in the gallery",)),
@@ -114,7 +148,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         configuration="seed = 1\ncomment = '" + "x" * 300 + "'\n",
         provenance={"command": "reid evaluate " + "runs/" * 60, "data set": "made up"},
         num_ranked_lists=14,
+        encoder=Encoder(build_model("resnet18", pretrained=False), height=64, width=32, device="cpu"),
+        calibration=Calibration(),
     )
+    comparison = write_comparison(folder / "comparison.html", first, second)
+    return {"report": report, "plain": plain, "comparison": comparison}
 
 
 def make_split(folder: Path, camera: int, num_identities: int, rng: np.random.Generator) -> Split:
@@ -145,25 +183,30 @@ def made_up_records() -> list[dict[str, Any]]:
     return steps + validations
 
 
-@pytest.fixture(scope="module", params=[(w, c) for w in WIDTHS for c in ("light", "dark")], ids=str)
-def opened(request: pytest.FixtureRequest, browser: Browser, report: Path) -> Iterator[Opened]:
-    width, scheme = request.param
+@pytest.fixture(
+    scope="module",
+    params=[(n, w, c) for n in NAMES for w in WIDTHS for c in ("light", "dark")],
+    ids=str,
+)
+def opened(request: pytest.FixtureRequest, browser: Browser, pages: dict[str, Path]) -> Iterator[Opened]:
+    name, width, scheme = request.param
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    yield Opened(context.new_page(), report)
+    yield Opened(context.new_page(), name, pages[name])
     context.close()
 
 
 class Opened:
     """A page with what it said and asked for while it was opened."""
 
-    def __init__(self, page: Page, report: Path) -> None:
-        self.page = page
+    def __init__(self, page: Page, name: str, report: Path) -> None:
+        self.page, self.name = page, name
         self.complaints: list[str] = []
         self.requests: list[str] = []
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
         page.goto(report.as_uri(), wait_until="networkidle")
+        page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
 
 
 def test_the_console_is_silent(opened: Opened) -> None:
@@ -177,25 +220,27 @@ def test_nothing_is_fetched(opened: Opened) -> None:
 
 
 def test_the_page_does_not_scroll_sideways(opened: Opened) -> None:
-    opened.page.evaluate("document.querySelector('details').open = true")
     width = opened.page.evaluate("document.documentElement.scrollWidth")
     assert width <= opened.page.viewport_size["width"]  # type: ignore[index]
 
 
 def test_every_image_is_shown(opened: Opened) -> None:
     widths = opened.page.evaluate("[...document.images].map(image => image.naturalWidth)")
-    assert len(widths) == 14 * 11 - 1
-    assert min(widths) > 0
-    assert opened.page.locator(".missing").count() == 1
+    lists = opened.page.locator(".strip").count()
+    num_images = {"report": 14 * 11 - 1 + NUM_OVERLAYS, "plain": 0, "comparison": 11 * lists}
+    assert len(widths) == num_images[opened.name]
+    assert min(widths, default=1) > 0
+    num_missing = {"report": 1, "plain": 12 * 11, "comparison": 0}
+    assert opened.page.locator("#lists .missing, #changes .missing").count() == num_missing[opened.name]
 
 
 def test_charts_stay_inside_their_boxes(opened: Opened) -> None:
-    assert opened.page.locator("svg").count() == 5
+    assert opened.page.locator("svg").count() == {"report": 11, "plain": 7, "comparison": 3}[opened.name]
     assert opened.page.evaluate(MISPLACED_CHARTS) == []
 
 
 def test_headings_do_not_overlap(opened: Opened) -> None:
-    assert opened.page.locator("h1, h2, h3").count() >= 12
+    assert opened.page.locator("h1, h2, h3").count() >= 9
     assert opened.page.evaluate(OVERLAPPING_HEADINGS) == []
 
 
@@ -203,11 +248,18 @@ def test_text_can_be_read_in_both_themes(opened: Opened) -> None:
     assert opened.page.evaluate(LEAST_CONTRAST) >= 4.5
 
 
-def test_the_theme_follows_the_reader(browser: Browser, report: Path) -> None:
+def test_tables_are_not_squeezed(opened: Opened) -> None:
+    """No cell breaks a word into letters: rows are at most a few lines high."""
+    heights = opened.page.evaluate("[...document.querySelectorAll('tbody tr')].map(row => row.offsetHeight)")
+    assert heights
+    assert max(heights) < 90
+
+
+def test_the_theme_follows_the_reader(browser: Browser, pages: dict[str, Path]) -> None:
     colours = {}
     for scheme in ("light", "dark"):
         page = browser.new_page(color_scheme=scheme)
-        page.goto(report.as_uri())
+        page.goto(pages["report"].as_uri())
         colours[scheme] = page.evaluate(
             "[getComputedStyle(document.body).backgroundColor, "
             "getComputedStyle(document.querySelector('svg text')).fill]"

@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 a mistake of the caller (one line says which), 130 stopped
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -18,7 +19,10 @@ _COMMANDS = {
     "check": ("check", "Say what a data set holds and what is wrong with it."),
     "split": ("split", "Cut your own images into train, val, query and gallery."),
     "train": ("train", "Train a recipe; run again to go on where it stopped."),
-    "evaluate": ("evaluate", "Score a trained run on a data set and write its report."),
+    "evaluate": ("evaluate", "Score a run, or a file of features, and write a report."),
+    "compare": ("compare", "Say whether one run is better than another, and how sure that is."),
+    "study": ("study", "Train a grid of runs; a table beside the papers' tables."),
+    "runs": ("runs", "List runs with their scores."),
     "import-weights": ("import_weights", "Make an encoder of another toolkit's weights."),
     "encode": ("encode", "Embed images into a file of features."),
     "index": ("index", "Embed images into a gallery."),
@@ -59,14 +63,19 @@ class LazyGroup(click.Group):
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="reid")
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
+@click.option(
+    "--max-pixels", type=click.IntRange(min=1), help="Largest width x height of an image (64 million)."
+)
 @click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
+def cli(ctx: click.Context, debug: bool, max_pixels: int | None) -> None:
     """Person re-identification: train, measure, search.
 
     \b
     New here?            reid demo
     A folder of crops?   reid check folder photos/
     """
+    if max_pixels is not None:
+        os.environ["REIDKIT_MAX_PIXELS"] = str(max_pixels)  # reaches the processes that read images, too
 
 
 def main() -> None:

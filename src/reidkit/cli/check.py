@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from reidkit.check import DatasetCheck
     from reidkit.types import Dataset
 
+_CROP = (256, 128)  # height and width of most recipes
+_SPEEDS = {
+    "images_per_second": "reading and decoding",
+    "images_per_second_cached": f"from a cache at {_CROP[0]} x {_CROP[1]}",
+}
 _STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
@@ -21,7 +26,7 @@ _STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
 @click.argument("root", type=click.Path(path_type=Path))
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--make", is_flag=True, help="With `synthetic`: draw the data set into ROOT first.")
-@click.option("--speed", is_flag=True, help="Measure how fast the images are read and decoded.")
+@click.option("--speed", is_flag=True, help="Measure how fast images are read: decoded, and cached.")
 @json_option
 @click.pass_context
 def check_command(
@@ -60,20 +65,24 @@ def check_command(
         result = check_dataset(data, progress=shown)
     speeds = measure_speed(data) if speed else {}
     if as_json:
-        print_json({**result.as_dict(), **({"images_per_second": speeds} if speed else {})})
+        print_json({**result.as_dict(), **speeds})
     else:
         print_check(result)
-        for num_workers, rate in speeds.items():
-            workers = f"{num_workers} worker{'s' if num_workers > 1 else ''}"
-            click.echo(f"reading and decoding, {workers}: {rate:,.0f} images/s")
+        for key, rates in speeds.items():
+            for num_workers, rate in rates.items():
+                workers = f"{num_workers} worker{'s' if num_workers > 1 else ''}"
+                click.echo(f"{_SPEEDS[key]}, {workers}: {rate:,.0f} images/s")
     ctx.exit(1 if result.has_errors else 0)
 
 
-def measure_speed(data: Dataset) -> dict[int, float]:
-    """Images a second by number of workers: one, and one a core."""
+def measure_speed(data: Dataset) -> dict[str, dict[int, float]]:
+    """Images a second, decoded and from a RAM cache, by number of workers: one, and one a core."""
     from reidkit.reading_speed import num_cores, reading_speed
 
-    return {number: reading_speed(data, num_workers=number) for number in (1, num_cores())}
+    return {
+        key: {n: reading_speed(data, num_workers=n, cache_size=size) for n in (1, num_cores())}
+        for key, size in (("images_per_second", None), ("images_per_second_cached", _CROP))
+    }
 
 
 def make_people(root: Path, options: dict[str, Any]) -> None:
@@ -102,6 +111,8 @@ def print_check(result: DatasetCheck) -> None:
         click.echo(f"  {finding.title}{count}")
         for example in finding.examples:
             click.echo(f"    {example}")
+        if finding.examples and finding.count > len(finding.examples):
+            click.echo(f"    and {finding.count - len(finding.examples):,} more")
         click.echo(f"  {finding.advice}")
     if not result.findings:
         say("nothing to complain about")

@@ -2,39 +2,100 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from reidkit.cli.images import image_paths, images_argument
+from reidkit import config
+from reidkit.cli.data import choose, load, refuse
+from reidkit.cli.images import image_paths
+from reidkit.cli.output import say
 from reidkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reidkit.encoder import Encoder
+    from reidkit.types import Dataset
 
 
 @click.command("encode")
 @click.argument("run", type=click.Path(path_type=Path))
-@images_argument
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--data", help="Embed the query and gallery images of a data set of this layout.")
+@click.option("--root", type=click.Path(path_type=Path), help="Where the data set lies.")
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write, .npz."
+    "--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the data set; may be repeated."
 )
-def encode_command(run: Path, images: tuple[Path, ...], out: Path) -> None:
-    """Embed IMAGES (files or folders) with RUN into a NumPy file.
+@click.option("--feature", help="Embed by this feature of the network: global, local, ... of JLML.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write: .npz or .parquet.",
+)
+def encode_command(
+    run: Path,
+    images: tuple[Path, ...],
+    data: str | None,
+    root: Path | None,
+    options: tuple[str, ...],
+    feature: str | None,
+    out: Path,
+) -> None:
+    """Embed IMAGES (files or folders), or the test images of a data set, with RUN into a file.
 
-    The file holds `embeddings` (N, D), unit float32, and `paths` (N,).
+    \b
+    reid encode runs/mine photos/ --out photos.npz
+    reid encode runs/mine --data market1501 --root data/ --out features.npz
+    reid evaluate features.npz
+
+    Of IMAGES the file holds `embeddings` (N, D), unit float32, and `paths` (N,). Of a data set it holds
+    `query_embeddings`, `query_identities`, `query_cameras`, `query_paths` and the same of the gallery, as
+    `reid evaluate` and `reid compare` read them. A .parquet file has columns of these.
     """
-    import numpy as np
-
     from reidkit.encoder import load_encoder
-    from reidkit.files import write_atomically
+    from reidkit.feature_files import SUFFIXES
+
+    if out.suffix not in SUFFIXES:
+        raise ConfigError(f"--out {out}: the file must end in {' or '.join(SUFFIXES)}")
+    if images:
+        refuse({"--data": data, "--root": root, "--option": options}, "give either images or a data set")
+        _encode_images(load_encoder(run, feature=feature), images, out)
+    elif data is None and root is None and not (run / "config.toml").is_file():
+        raise ConfigError("nothing to embed; give images, or a data set by --data NAME --root FOLDER")
+    else:
+        dataset = load(choose(run, data, root, config.parse_options(options)), None)[0]
+        _encode_data(load_encoder(run, feature=feature), dataset, out)
+
+
+def _encode_images(encoder: Encoder, images: tuple[Path, ...], out: Path) -> None:
+    from reidkit.feature_files import save_embeddings
     from reidkit.tracking import progress
 
-    if out.suffix != ".npz":
-        raise ConfigError(f"--out {out}: the file must end in .npz")
     paths = image_paths(images)
-    encoder = load_encoder(run)
     with progress("images embedded") as shown:
         embeddings = encoder.encode(paths, progress=shown)
-    buffer = io.BytesIO()
-    np.savez(buffer, embeddings=embeddings, paths=np.array([str(path) for path in paths]))
-    write_atomically(out, buffer.getbuffer())
+    save_embeddings(out, embeddings, paths=paths)
     click.echo(f"{out}: {len(paths)} embeddings of {encoder.dim} values")
+
+
+def _encode_data(encoder: Encoder, dataset: Dataset, out: Path) -> None:
+    from reidkit.cli.scoring import Scoring, embed
+    from reidkit.evaluation import check_test_part, own_camera_filter
+    from reidkit.feature_files import save_features
+
+    check_test_part(dataset)
+    source = embed(encoder, [dataset], Scoring())
+    save_features(
+        out,
+        source.features(dataset.query),
+        source.features(dataset.gallery) if dataset.gallery else None,
+        query_paths=[sample.path for sample in dataset.query],
+        gallery_paths=[sample.path for sample in dataset.gallery],
+    )
+    counts = f"{len(dataset.query)} query and {len(dataset.gallery)} gallery embeddings"
+    click.echo(f"{out}: {counts} of {encoder.dim} values")
+    if dataset.galleries is not None:
+        say("note: each query of this set has a gallery of its own, which the file does not hold")
+    rules = f"--protocol {dataset.protocol} --camera-filter {own_camera_filter(dataset)}"
+    say(f"next: reid evaluate {out} {rules}")

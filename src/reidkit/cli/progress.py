@@ -58,7 +58,7 @@ class TrainingProgress:
 
 def _step_text(record: Record) -> str:
     loss = sum(value for name, value in record.items() if name.startswith("loss/"))
-    return f"loss {loss:.3f}, {record['images_per_second']:.0f} images/s"
+    return f"loss {loss:.3f}, {_speed_text(record)}"
 
 
 def _epoch_text(record: Record) -> str:
@@ -67,4 +67,11 @@ def _epoch_text(record: Record) -> str:
         for name, value in record.items()
         if name.startswith("loss/")
     ]
-    return "  ".join([*terms, f"{record['images_per_second']:.0f} images/s"])
+    return "  ".join([*terms, _speed_text(record)])
+
+
+def _speed_text(record: Record) -> str:
+    memory = record.get("gpu_memory_gb", record.get("memory_gb"))
+    used = f", {memory:.1f} GB" if memory is not None else ""
+    waiting = f"{100 * record['waiting_for_data']:.0f} % waiting for data"
+    return f"{record['images_per_second']:.0f} images/s, {waiting}{used}"

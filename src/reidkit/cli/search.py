@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,7 @@ from reidkit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from reidkit.galleries import Hit
-
+    from reidkit.same_person import Calibration
 
 _COLUMNS = ("score", "camera", "identity", "image")
 
@@ -29,6 +29,20 @@ _COLUMNS = ("score", "camera", "identity", "image")
 @click.option(
     "--encoder", "run", type=click.Path(path_type=Path), help="Run folder, if the one indexed with moved."
 )
+@click.option(
+    "--threshold",
+    "false_match_rate",
+    type=float,
+    metavar="RATE",
+    help="Hide hits that score so low that more than RATE of two persons' pairs do: 0.001 is one in 1,000.",
+)
+@click.option(
+    "--prior",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="How probable a hit shows the person, before looking; changes the probabilities printed.",
+)
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the hits, .png.")
 @json_option
 def search_command(
@@ -37,12 +51,20 @@ def search_command(
     top: int,
     conditions: tuple[str, ...],
     run: Path | None,
+    false_match_rate: float | None,
+    prior: float,
     picture: Path | None,
     as_json: bool,
 ) -> None:
     """Find who in a gallery looks most like the person in each of IMAGES.
 
-    A score is the cosine similarity of two embeddings: 1 is the same picture, higher is nearer.
+    A score is the cosine similarity of two embeddings: 1 is the same picture, higher is nearer. Where the
+    encoder is calibrated (training with a validation part does it, or `reid evaluate --store-calibration`),
+    the probability that a hit shows the same person stands beside it.
+
+    
+    reid search query.jpg --gallery people.gallery --where camera!=3
+    reid search query.jpg --gallery people.gallery --threshold 0.001
     """
     from reidkit.encoder import load_encoder
     from reidkit.galleries import open_gallery, parse_where
@@ -53,32 +75,73 @@ def search_command(
         origin = gallery.encoder or {}
         if run is None and "path" not in origin:
             raise ConfigError(f"{location} does not say which encoder filled it; give --encoder RUN")
-        encoder = load_encoder(run or origin["path"])
+        encoder_path = run or origin["path"]
+        encoder = load_encoder(encoder_path)
         if origin.get("fingerprint") not in (None, encoder.fingerprint):
             raise ConfigError(
                 f"{location} was filled by another encoder (fingerprint {origin['fingerprint']}, this one "
                 f"has {encoder.fingerprint}); scores between the two mean nothing. Index again, or "
                 "give --encoder the run that filled it"
             )
+        calibration = encoder.calibration
+        lowest = None if false_match_rate is None else _threshold(calibration, false_match_rate, encoder_path)
         found = gallery.search(encoder.encode(paths), top=top, where=where)
+    if lowest is not None:
+        found = [[hit for hit in hits if hit.score >= lowest] for hits in found]
+        say(f"shown are hits that score {lowest:.3f} or more (false-match rate {false_match_rate:g})")
     if as_json:
         print_json(
             [
-                {"query": str(p), "hits": [dataclasses.asdict(hit) for hit in hits]}
+                {"query": str(p), "hits": [_plain(hit, calibration, prior) for hit in hits]}
                 for p, hits in zip(paths, found, strict=True)
             ]
         )
     else:
-        print_hits(paths, found)
+        print_hits(paths, found, calibration=calibration, prior=prior)
     if picture is not None:
         draw_hits(paths, found, picture)
         say(f"wrote {picture}")
 
 
-def print_hits(paths: list[Path], found: list[list[Hit]]) -> None:
-    """A table for each query."""
+def print_hits(
+    paths: list[Path],
+    found: list[list[Hit]],
+    *,
+    calibration: Calibration | None = None,
+    prior: float = 0.5,
+) -> None:
+    """A table for each query, with probabilities where a calibration is given."""
+    columns = list(_COLUMNS)
+    if calibration is not None:
+        columns.insert(1, "probably same person")
     for path, hits in zip(paths, found, strict=True):
-        print_table(_COLUMNS, map(_row, hits), title=str(path), right=["score"])
+        rows = [list(_row(hit)) for hit in hits]
+        for row, hit in zip(rows, hits, strict=True):
+            if calibration is not None:
+                row.insert(1, _percent(float(calibration.probability(hit.score, prior=prior))))
+        print_table(columns, rows, title=str(path), right=columns[: columns.index("camera")])
+
+
+def _percent(probability: float) -> str:
+    """Nothing is certain, and nothing impossible."""
+    percent = min(99.9, max(0.1, 100 * probability))
+    return f"{percent:.0f} %" if 1 <= percent <= 99 else f"{percent:.1f} %"
+
+
+def _plain(hit: Hit, calibration: Calibration | None, prior: float) -> dict[str, Any]:
+    values = dataclasses.asdict(hit)
+    if calibration is not None:
+        values["probability"] = float(calibration.probability(hit.score, prior=prior))
+    return values
+
+
+def _threshold(calibration: Calibration | None, false_match_rate: float, encoder_path: str | Path) -> float:
+    if calibration is None:
+        raise ConfigError(
+            f"--threshold {false_match_rate:g}: {encoder_path} has no calibration, which would say what "
+            f"score that is; make one with `reid evaluate {encoder_path} --store-calibration`"
+        )
+    return calibration.threshold_at(false_match_rate)
 
 
 def _row(hit: Hit) -> tuple[str, ...]:

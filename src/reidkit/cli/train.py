@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import click
@@ -27,56 +26,15 @@ def train_command(recipe: str, overrides: tuple[str, ...], out: Path) -> None:
 
 def train(resolved: config.Config, out: Path) -> None:
     """Build everything that a configuration names, and train."""
-    config.check_components(resolved)
-    import torch
-
-    from reidkit import distributed, registry
+    config.check_components(resolved)  # a misspelt option is told before torch is imported
+    from reidkit import distributed
     from reidkit.cli.progress import TrainingProgress
-    from reidkit.datasets import load_dataset
-    from reidkit.models import build_model
-    from reidkit.objectives import Objective
-    from reidkit.trainer import Trainer
+    from reidkit.runs import build_trainer
 
     distributed.initialise()
-    data = load_dataset(
-        resolved.data.name,
-        resolved.data.root,
-        val_identities=resolved.data.val_identities,
-        seed=resolved.seed,
-        **resolved.data.options,
-    )
-    torch.manual_seed(resolved.seed)
-    model = build_model(resolved.model.name, **resolved.model.options)
-    objectives = [
-        Objective(
-            registry.build("loss", loss.kind, loss.options),
-            weight=loss.weight,
-            feature=loss.feature,
-            from_epoch=loss.from_epoch,
-            until_epoch=loss.until_epoch,
-            name=name,
-        )
-        for name, loss in resolved.loss.items()
-    ]
-    sampler = dataclasses.asdict(resolved.sampler)
     main = distributed.is_main()
     with TrainingProgress(num_epochs=resolved.train.epochs, quiet=not main) as progress:
-        trainer = Trainer(
-            model,
-            data,
-            objectives,
-            out=out,
-            seed=resolved.seed,
-            sampler=sampler.pop("kind"),
-            **sampler,
-            transform=resolved.transform,
-            optim=resolved.optim,
-            **dataclasses.asdict(resolved.train),
-            trackers=[progress],
-            say=progress.say,
-            configuration=config.dump(resolved),
-        )
-        trainer.fit()
+        build_trainer(resolved, out, trackers=[progress], say=progress.say).fit()
     if main:
         say(f"run folder: {out} (configuration, metrics.jsonl, weights)")
     distributed.shutdown()

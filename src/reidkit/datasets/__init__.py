@@ -15,7 +15,14 @@ from reidkit.types import JUNK, Dataset, Split
 
 
 def load_dataset(
-    name: str, root: str | Path, *, val_identities: int = 0, seed: int = 0, **options: Any
+    name: str,
+    root: str | Path,
+    *,
+    val_identities: int = 0,
+    train_identities: int = 0,
+    corrupt_labels: float = 0.0,
+    seed: int = 0,
+    **options: Any,
 ) -> Dataset:
     """Read the samples of a data set; no image is opened.
 
@@ -27,11 +34,15 @@ def load_dataset(
         val_identities: training identities to hold out as ``val``. Whole identities, drawn from those
             that have a match to find: images under two cameras, or two images where camera labels are
             absent.
-        seed: of that draw; the same seed gives the same identities.
+        train_identities: how many of the other training identities to keep, drawn at random; 0 is all. What
+            a smaller number keeps, a larger one keeps too.
+        corrupt_labels: share of the images then in ``train`` that get the label of another identity of it,
+            drawn at random; what a smaller share spoils, a larger one spoils too. For studies of robustness.
+        seed: of these draws; the same seed gives the same identities.
         options: the layout's own options.
 
     Raises:
-        ConfigError: unknown name or option, or more validation identities than there can be.
+        ConfigError: unknown name or option, or more validation or training identities than there can be.
         DataError: ``root`` does not exist or is not laid out as the name says.
     """
     registry.get("dataset", name)  # a misspelt name is told before a missing folder
@@ -43,7 +54,11 @@ def load_dataset(
         )
     dataset: Dataset = registry.build("dataset", name, options, root)
     dataset = _without_junk_in_train(dataset)
-    return _with_validation(dataset, val_identities, seed) if val_identities else dataset
+    if val_identities:
+        dataset = _with_validation(dataset, val_identities, seed)
+    if train_identities:
+        dataset = _with_fewer_identities(dataset, train_identities, seed)
+    return _with_wrong_labels(dataset, corrupt_labels, seed) if corrupt_labels else dataset
 
 
 def _without_junk_in_train(dataset: Dataset) -> Dataset:
@@ -75,6 +90,35 @@ def _with_validation(dataset: Dataset, num_identities: int, seed: int) -> Datase
         train=numbered(sample for sample in dataset.train if sample.identity not in held_out),
         val=numbered(sample for sample in dataset.train if sample.identity in held_out),
     )
+
+
+def _with_fewer_identities(dataset: Dataset, num_identities: int, seed: int) -> Dataset:
+    identities = sorted({sample.identity for sample in dataset.train})
+    if not 2 <= num_identities <= len(identities):
+        raise ConfigError(
+            f"train_identities = {num_identities} is outside 2..{len(identities)}, the identities of "
+            f"{dataset.name!r} that are there to train on; 0 keeps all"
+        )
+    random.Random(seed).shuffle(identities)
+    kept = set(identities[:num_identities])
+    return replace(dataset, train=numbered(sample for sample in dataset.train if sample.identity in kept))
+
+
+def _with_wrong_labels(dataset: Dataset, share: float, seed: int) -> Dataset:
+    names = {sample.identity: sample.identity_name for sample in dataset.train}
+    if not 0 <= share <= 1 or len(names) < 2:
+        raise ConfigError(
+            f"corrupt_labels = {share} with {len(names)} training identities; give a share from 0 to 1, and "
+            "two identities or more"
+        )
+    draw = random.Random(seed)
+    order = list(range(len(dataset.train)))
+    draw.shuffle(order)
+    train = list(dataset.train)
+    for index in order[: round(share * len(train))]:
+        other = draw.choice([identity for identity in names if identity != train[index].identity])
+        train[index] = replace(train[index], identity=other, identity_name=names[other])
+    return replace(dataset, train=tuple(train))
 
 
 def _identities_with_matches(train: Split, *, has_cameras: bool) -> list[int]:

@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from reidkit.errors import DataError
-from reidkit.folder_trees import MARKET_NAME, market_tree, numbered
+from reidkit.folder_trees import MARKET, MARKET_NAME, fitting_files, market_tree, numbered
 from reidkit.images import is_image, list_files
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
 
+MULTI_QUERY_FOLDER = "gt_bbox"
 DISTRACTOR_FOLDERS = ("distractors_500k", "images/distractors_500k", "images")
 NUM_DISTRACTORS = 500_000
 PUBLISHED = {
@@ -41,11 +42,32 @@ def market1501(root: Path, *, distractors: bool = False) -> Dataset:
             unpacks) to the gallery, all as identity 0, camera 0 where the name tells none.
 
     Names are ``0002_c1s1_000451_03.jpg``: identity, camera, sequence, frame, box. Identity -1 marks junk
-    detections, 0 distractors: an ordinary identity, which no query bears. See
+    detections, 0 distractors: an ordinary identity, which no query bears. The hand-drawn boxes of
+    ``gt_bbox``, where that folder is, are the set's multi-query images. See
     :func:`reidkit.folder_trees.market_tree` for what is accepted and refused.
     """
     data = replace(market_tree(Path(root), name="market1501"), published=PUBLISHED, licence="research only")
+    data = _with_multi_query(data)
     return _with_distractors(data) if distractors else data
+
+
+def _with_multi_query(data: Dataset) -> Dataset:
+    folder = data.root / MULTI_QUERY_FOLDER
+    if not folder.is_dir():
+        return data
+    files, others = fitting_files(folder, MARKET_NAME, example=MARKET.example)
+    samples = [
+        Sample(
+            path,
+            int(fields["identity"]),
+            int(fields["camera"]),
+            0,
+            frame=int(fields["frame"]),
+            dataset="market1501",
+        )
+        for path, fields in files
+    ]
+    return replace(data, multi_query=numbered(samples), skipped=(*data.skipped, *others))
 
 
 def _with_distractors(data: Dataset) -> Dataset:

@@ -1,0 +1,234 @@
+"""Where an evaluation's mean comes from: recall levels, pairs of cameras, confused people, single queries.
+
+Scores here are cosine similarities of the whole gallery, under the camera filter given. Pairs of two runs
+are compared query by query.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidkit.errors import DataError
+from reidkit.evaluation import rank_features
+from reidkit.features import rows_of
+from reidkit.protocols import Comparison, Indices, compare
+from reidkit.ranks import match_ranks, spans
+from reidkit.types import JUNK, Features
+
+RECALL_LEVELS = np.linspace(0, 1, 101)
+"""Where a precision-recall curve is read off: 0, 0.01, ..., 1."""
+
+_RANDOM_SEED = 0  # which queries are "drawn at random" must not change between two reports of one run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MatchRanks:
+    """Ranks of every query's matches by cosine score.
+
+    Attributes:
+        ranks: (M,), 1-based, by query, ascending within each.
+        first: (Q,), where a query's ranks begin.
+        count: (Q,), how many they are; 0 where a query is not valid.
+    """
+
+    ranks: NDArray[np.int64]
+    first: Indices
+    count: Indices
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """(Q,), whether a query has a match."""
+        return self.count > 0
+
+    @property
+    def first_match_ranks(self) -> NDArray[np.int64]:
+        """(Q,), 0 where a query is not valid."""
+        first_ranks = np.zeros(len(self.count), np.int64)
+        first_ranks[self.valid] = self.ranks[self.first[self.valid]]
+        return first_ranks
+
+    @property
+    def average_precisions(self) -> NDArray[np.float64]:
+        """(Q,), of the "step" kind; NaN where a query is not valid."""
+        queries = np.repeat(np.arange(len(self.count)), self.count)
+        precisions = (np.arange(len(self.ranks)) - self.first[queries] + 1) / self.ranks
+        sums = np.bincount(queries, precisions, minlength=len(self.count))
+        return np.where(self.valid, sums / np.maximum(self.count, 1), np.nan)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CameraPairs:
+    """Scores by the camera of the query and the camera of the gallery items.
+
+    A query of camera a meets the gallery items of camera b only; it counts where one of them is right.
+
+    Attributes:
+        query_cameras: (A,) labels.
+        gallery_cameras: (B,) labels.
+        num_queries: (A, B), queries that count.
+        mean_average_precision: (A, B), NaN where no query counts.
+        rank1: (A, B), likewise.
+    """
+
+    query_cameras: NDArray[Any]
+    gallery_cameras: NDArray[Any]
+    num_queries: NDArray[np.int64]
+    mean_average_precision: NDArray[np.float64]
+    rank1: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """``num_queries`` queries of ``identity`` have an image of ``taken_for`` at rank 1, and no match."""
+
+    identity: Any
+    taken_for: Any
+    num_queries: int
+
+
+def ranks_of_matches(
+    query: Features,
+    gallery: Features | None = None,
+    *,
+    camera_filter: str = "same_identity",
+    galleries: Sequence[Sequence[int]] | None = None,
+) -> MatchRanks:
+    """Ranks of all matches of all queries, in one pass over the gallery.
+
+    ``galleries`` gives each query the gallery rows it meets; without a gallery every item queries all others.
+    Raises as :func:`reidkit.protocols.compare` does.
+    """
+    return _match_ranks(compare(query, gallery, camera_filter=camera_filter, galleries=galleries))
+
+
+def precision_recall(matches: MatchRanks) -> NDArray[np.float64]:
+    """Interpolated precision (101,) at :data:`RECALL_LEVELS`, mean over valid queries.
+
+    A query's interpolated precision at a recall level is the best precision that it reaches at that recall
+    or a higher one (Manning, Raghavan, Schuetze 2008, section 8.4).
+
+    Raises :class:`DataError` where no query is valid.
+    """
+    if not matches.valid.any():
+        raise DataError("no query has a match, so there is no precision to draw; look at the notes")
+    precisions = np.zeros(len(RECALL_LEVELS))
+    for first, count in zip(matches.first[matches.valid], matches.count[matches.valid], strict=True):
+        at_match = np.arange(1, count + 1) / matches.ranks[first : first + count]
+        best_from = np.maximum.accumulate(at_match[::-1])[::-1]
+        # Matches needed for k percent, in whole numbers: 0.07 * 100 is more than 7 in floating point.
+        needed = -(-np.arange(len(RECALL_LEVELS)) * count // 100)
+        precisions += best_from[np.maximum(needed, 1) - 1]
+    mean: NDArray[np.float64] = precisions / matches.valid.sum()
+    return mean
+
+
+def camera_pairs(
+    query: Features,
+    gallery: Features | None = None,
+    *,
+    camera_filter: str = "same_identity",
+    galleries: Sequence[Sequence[int]] | None = None,
+) -> CameraPairs:
+    """Mean average precision ("step") and rank-1 for every pair of a query camera and a gallery camera.
+
+    The blocks of gallery items of each camera make up the gallery once, so that all pairs together cost one
+    pass. Under "same_identity" and "other_cameras" a camera has no score with itself: all its matches leave.
+
+    Raises :class:`DataError` where camera labels are absent.
+    """
+    items = query if gallery is None else gallery
+    if query.cameras is None or items.cameras is None:
+        raise DataError("there are no camera labels to break the scores down by; give cameras to both sides")
+    comparison = compare(query, gallery, camera_filter=camera_filter, galleries=galleries)
+    query_cameras, query_codes = np.unique(query.cameras, return_inverse=True)
+    gallery_cameras, gallery_codes = np.unique(items.cameras, return_inverse=True)
+    shape = len(query_cameras), len(gallery_cameras)
+    num_queries = np.zeros(shape, np.int64)
+    mean_average_precision, rank1 = np.full(shape, np.nan), np.full(shape, np.nan)
+    for column in range(len(gallery_cameras)):
+        # Junk takes part in nothing: what remains is the gallery of one camera.
+        kept = np.where(gallery_codes == column, comparison.gallery_identities, JUNK)
+        matches = _match_ranks(replace(comparison, gallery_identities=kept))
+        average_precisions, first_is_right = matches.average_precisions, matches.first_match_ranks == 1
+        for row in range(len(query_cameras)):
+            chosen = matches.valid & (query_codes == row)
+            num_queries[row, column] = chosen.sum()
+            if chosen.any():
+                mean_average_precision[row, column] = average_precisions[chosen].mean()
+                rank1[row, column] = first_is_right[chosen].mean()
+    return CameraPairs(query_cameras, gallery_cameras, num_queries, mean_average_precision, rank1)
+
+
+def confusions(
+    query: Features,
+    gallery: Features | None,
+    matches: MatchRanks,
+    *,
+    camera_filter: str = "same_identity",
+    galleries: Sequence[Sequence[int]] | None = None,
+) -> list[Confusion]:
+    """Who is taken for whom at rank 1, the most frequent first, then in the order of the queries.
+
+    ``matches`` says which queries have their first match later than rank 1; with a gallery only these are
+    ranked again.
+    """
+    wrong = np.flatnonzero(matches.first_match_ranks > 1)
+    if not len(wrong):
+        return []
+    if gallery is None:
+        gallery = query
+        nearest = rank_features(query, top=1, camera_filter=camera_filter, galleries=galleries).indices[wrong]
+    else:
+        met = None if galleries is None else [galleries[row] for row in wrong.tolist()]
+        asking = rows_of(query, wrong)
+        nearest = rank_features(asking, gallery, top=1, camera_filter=camera_filter, galleries=met).indices
+    counts = Counter(
+        zip(query.identities[wrong].tolist(), gallery.identities[nearest[:, 0]].tolist(), strict=True)
+    )
+    return [Confusion(identity, other, num) for (identity, other), num in counts.most_common()]
+
+
+def choose_queries(average_precisions: NDArray[np.float64], num: int) -> dict[str, Indices]:
+    """Rows of valid queries to show: the "worst" (half), some at "random" and the "best" (a quarter each).
+
+    Args:
+        average_precisions: (Q,), NaN where a query is not valid.
+        num: how many in all; fewer come where fewer are valid. No row comes twice.
+    """
+    valid = np.flatnonzero(np.isfinite(average_precisions))
+    order = valid[np.argsort(average_precisions[valid], kind="stable")]
+    num_worst, num_best = num - num // 2, num // 4
+    worst, others = order[:num_worst], order[num_worst:]
+    num_middle = max(len(others) - num_best, 0)
+    middle, best = others[:num_middle], others[num_middle:]
+    num_random = min(num - num_worst - num_best, len(middle))
+    places = np.random.default_rng(_RANDOM_SEED).choice(len(middle), num_random, replace=False)
+    return {"worst": worst, "random": middle[np.sort(places)], "best": best[::-1]}
+
+
+def choose_identities(query: Features, gallery: Features, *, num: int, max_rows: int) -> Indices:
+    """Gallery rows of the ``num`` identities asked for that have most gallery images.
+
+    An identity with more than ``max_rows / num`` images gives that many, evenly spaced. Identities that no
+    query asks for are not chosen: junk, distractors.
+    """
+    asked = query.identities[query.identities.astype(np.str_) != str(JUNK)]
+    labels, counts = np.unique(gallery.identities[np.isin(gallery.identities, asked)], return_counts=True)
+    chosen = labels[np.argsort(-counts, kind="stable")[:num]]
+    parts = [np.empty(0, np.intp)]
+    for label in chosen:
+        rows = np.flatnonzero(gallery.identities == label)
+        num_kept = min(len(rows), max_rows // num)
+        parts.append(rows[np.arange(num_kept) * len(rows) // num_kept])
+    return np.concatenate(parts)
+
+
+def _match_ranks(comparison: Comparison) -> MatchRanks:
+    matches, ranks = match_ranks(comparison, comparison.same_identity_pairs())
+    return MatchRanks(ranks, *spans(matches, len(comparison.query)))

@@ -1,0 +1,48 @@
+"""``reid runs``: the runs below a folder with their scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from reidkit.cli.output import json_option, print_json, print_table, say
+from reidkit.runs import SORT_KEYS, RunSummary, list_runs
+
+COLUMNS = ("run", "data", "model", "losses", "epochs", "val mAP", "mAP", "rank-1", "changed (UTC)")
+
+
+@click.command("runs")
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
+@click.option("--sort", default="name", show_default=True, type=click.Choice(SORT_KEYS), help="Column.")
+@json_option
+def runs_command(folder: Path, sort: str, as_json: bool) -> None:
+    """List the runs below FOLDER (runs/ if left out) with what they are and how they score.
+
+    \b
+    reid runs
+    reid runs experiments/ --sort mAP
+
+    val mAP is of held-out training identities; mAP and rank-1 are of the test part, where `reid evaluate` was
+    run. In percent.
+    """
+    runs, problems = list_runs(folder, sort=sort)
+    for problem in problems:
+        say(f"left out: {problem}")
+    if as_json:
+        print_json([run.as_dict() for run in runs])
+    elif runs:
+        print_table(COLUMNS, [_row(run) for run in runs], right=COLUMNS[4:8])
+    else:
+        say(f"no runs below {folder}; `reid train RECIPE --out {folder}/NAME` makes one")
+
+
+def _row(run: RunSummary) -> list[str]:
+    scores = [_percent(score) for score in (run.val_mAP, run.mAP, run.rank_1)]
+    epochs = f"{run.epochs_done}/{run.epochs}"
+    changed = run.changed.strftime("%Y-%m-%d %H:%M")
+    return [run.name, run.data, run.model, " + ".join(run.losses), epochs, *scores, changed]
+
+
+def _percent(score: float | None) -> str:
+    return "" if score is None else f"{100 * score:.1f}"

@@ -1,0 +1,132 @@
+"""``reid study``: a grid of runs becomes a table beside the paper's table."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from reidkit.cli.output import json_option, print_json, print_table, say
+from reidkit.errors import ConfigError
+
+
+@click.command("study")
+@click.argument("study", required=False)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--list", "list_studies", is_flag=True, help="List the shipped studies.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Study's folder; runs/study-NAME."
+)
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Run folders; OUT/runs. Studies that share it train equal cells once.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="One thread each, if several.",
+)
+@click.option("--only", metavar="PATTERN", help="Cells to run, by name: '*msml*/seed-0'.")
+@click.option("--worker", is_flag=True, hidden=True)
+@json_option
+@click.pass_context
+def study_command(
+    context: click.Context,
+    study: str | None,
+    overrides: tuple[str, ...],
+    list_studies: bool,
+    out: Path | None,
+    runs: Path | None,
+    processes: int,
+    only: str | None,
+    worker: bool,
+    as_json: bool,
+) -> None:
+    """Train and measure every cell of STUDY (a name from `reid study --list`, or a TOML file).
+
+    \b
+    reid study small-losses data.root=data/Market-1501 --processes 2
+    reid study mine.toml --out runs/mine --only '*msml*'
+
+    KEY=VALUE change the configuration of every cell. Run the same command again to go on: finished cells are
+    left alone, a run that was interrupted goes on from its checkpoint, cells that failed are tried again. The
+    table is printed and written as table.md, table.csv and table.json. Exit code 1 where cells failed.
+    """
+    from reidkit.studies import cells_of, load_study, shipped_studies, study_text
+
+    if list_studies:
+        _print_studies(shipped_studies(), as_json)
+        return
+    if study is None:
+        raise click.UsageError("name a study, or use --list")
+    loaded = load_study(study)
+    cells = cells_of(loaded, overrides)
+    from reidkit.files import write_atomically
+    from reidkit.study_runs import Folders, carry_out, forget_failures, state_of, tasks_of
+    from reidkit.study_tables import tables_of, write_tables
+
+    out = out or Path("runs") / f"study-{Path(study).stem}"
+    folders = Folders(out, runs or out / "runs")
+    tasks = tasks_of(loaded, cells, only=only)
+    if worker:
+        carry_out(tasks, folders, say=say)
+        return
+    write_atomically(out / "study.toml", study_text(study))
+    forget_failures(tasks, folders)
+    todo = sum(state_of(task, folders) == "open" for task in tasks)
+    say(f"{len(cells)} cells, {len(tasks)} runs to look at, {len(tasks) - todo} of them finished")
+    if min(processes, todo) > 1:
+        words = ["study", study, *overrides, "--out", out, "--runs", folders.runs, "--worker"]
+        _run_workers([*map(str, words), *(["--only", only] if only else [])], min(processes, todo))
+    else:
+        carry_out(tasks, folders, say=say)
+    tables = tables_of(loaded, cells, folders)
+    paths = write_tables(loaded, tables, out)
+    if as_json:
+        print_json([table.as_dict() for table in tables])
+    else:
+        for table in tables:
+            header = table.header()
+            title = loaded.title if len(tables) == 1 else f"{loaded.title}: {table.test}"
+            print_table(header, table.lines(), title=title, right=header[len(table.axes) :])
+            click.echo("\n".join(["", *table.notes, ""]))
+    say(f"wrote {', '.join(map(str, paths))}")
+    unfinished = [task for task in tasks if state_of(task, folders) != "finished"]
+    if unfinished:
+        say(f"{len(unfinished)} of {len(tasks)} runs failed or are not done; run the command again to go on")
+        context.exit(1)
+
+
+def _run_workers(words: Sequence[str], num_workers: int) -> None:
+    """Processes that each take the next run; a worker that dies leaves its run to the others."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "reidkit", *words]
+    workers = [subprocess.Popen(command, env=environment) for _ in range(num_workers)]
+    try:
+        while any(worker.poll() is None for worker in workers):
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        for worker in workers:  # ctrl-C reached them too; they save first
+            worker.wait()
+        raise
+    codes = [worker.returncode for worker in workers]
+    if any(codes):
+        say(f"{sum(map(bool, codes))} of {num_workers} worker processes ended early (exit codes {codes})")
+    if all(code == 2 for code in codes):
+        raise ConfigError("no worker process could start; what they said stands above")
+
+
+def _print_studies(studies: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        print_json(studies)
+    else:
+        print_table(["study", "what it shows"], studies.items())
+        say("\nreid study NAME data.root=FOLDER --processes 2")

@@ -1,0 +1,55 @@
+"""Starting from the weights of another run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from reidkit.checkpoint import load_weights
+from reidkit.errors import CheckpointError
+
+
+def start_from(model: nn.Module, source: str | Path, *, say: Callable[[str], None]) -> None:
+    """Fill a network with the weights of another whose names and shapes agree.
+
+    Identities are no part of an encoder, so classifiers start anew.
+
+    Args:
+        model: changed only if something fits.
+        source: a run folder (its best weights, else its last) or a ``.safetensors`` file of reidkit's.
+        say: told what was loaded and what was not.
+
+    Raises:
+        CheckpointError: nothing there, or damaged, or nothing fits.
+    """
+    file = _weights_file(Path(source))
+    theirs, description = load_weights(file)
+    ours = model.state_dict()
+    fitting = {n: tensor for n, tensor in theirs.items() if n in ours and tensor.shape == ours[n].shape}
+    learned = {name for name, _ in model.named_parameters()}
+    if not learned & fitting.keys():
+        raise CheckpointError(
+            f"init = {str(source)!r}: none of the {len(theirs)} weights of {file}, of model "
+            f"{description['model']}, fits this network by name and shape; start from one of the same family"
+        )
+    model.load_state_dict(fitting, strict=False)
+    say(f"weights from {file}: {len(fitting)} of {len(ours)} tensors, classifiers start anew")
+    others = {
+        "of another shape there": [n for n in ours if n in theirs and n not in fitting],
+        "not there": [n for n in ours if n not in theirs],
+        "of no use here": [n for n in theirs if n not in ours],
+    }
+    for what, names in others.items():
+        if names:
+            say(f"  {what}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}")
+
+
+def _weights_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for name in ("best.safetensors", "last.safetensors"):
+        if (path / name).is_file():
+            return path / name
+    raise CheckpointError(f"init = {str(path)!r} holds no weights yet (best.safetensors or last.safetensors)")

@@ -1,0 +1,222 @@
+"""Two runs side by side on the same queries: one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidkit.calibration import distance_distributions
+from reidkit.errors import DataError
+from reidkit.files import write_atomically
+from reidkit.protocols import Indices
+from reidkit.report_parts import Figure, RankedList, Shown, check_lengths, ranked_lists, render, sides
+from reidkit.report_sections import distance_figure
+from reidkit.significance import PairedDifference, paired_bootstrap
+from reidkit.types import Evaluation, Features, Split
+from reidkit.viz import occupied_range
+from reidkit.viz_breakdown import two_cmc_figure
+
+_NUM_CHANGED = 6
+_TOP = 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComparedRun:
+    """One side of a comparison.
+
+    Attributes:
+        name: as the page calls it.
+        evaluation: scores of ``query`` against ``gallery``.
+        query, gallery: features; without a gallery every item queries all others.
+        query_split, gallery_split: samples; without them no picture is shown and rows are named by number.
+        camera_filter: the one ``evaluation`` was made with.
+    """
+
+    name: str
+    evaluation: Evaluation
+    query: Features
+    gallery: Features | None
+    query_split: Split | None = None
+    gallery_split: Split | None = None
+    camera_filter: str = "same_identity"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A score of both runs, in fractions; without a difference where it is no mean over queries."""
+
+    name: str
+    first: float
+    second: float
+    paired: PairedDifference | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A query with the nearest photos of both runs."""
+
+    first: RankedList
+    second: RankedList
+
+    @property
+    def difference(self) -> float:
+        return self.second.average_precision - self.first.average_precision
+
+
+def write_comparison(path: str | Path, first: ComparedRun, second: ComparedRun) -> Path:
+    """Write a page that sets two runs on the same queries side by side; differences are second less first.
+
+    Args:
+        path: the HTML file; an older one is replaced in one go.
+        first: what is compared with: the older run, the baseline.
+        second: what is compared.
+
+    Raises:
+        DataError: other queries or another gallery, a query valid in one run only, or features, samples and
+            evaluation that do not belong together.
+        WriteError: the file cannot be written.
+    """
+    shown = [sides(run.query, run.gallery, run.query_split, run.gallery_split) for run in (first, second)]
+    for run, (query, gallery) in zip((first, second), shown, strict=True):
+        check_lengths(run.evaluation, query, gallery)
+    _check_alike(first, second, shown)
+    names = _two_names(first.name, second.name)
+    rows = _rows(first.evaluation, second.evaluation)
+    changes = second.evaluation.average_precisions - first.evaluation.average_precisions
+    worse, better = _most_changed(changes)
+    lists = [
+        ranked_lists(
+            np.concatenate([worse, better]),
+            evaluation=run.evaluation,
+            query=query,
+            gallery=gallery,
+            camera_filter=run.camera_filter,
+            top=_TOP,
+        )
+        for run, (query, gallery) in zip((first, second), shown, strict=True)
+    ]
+    changed = [Changed(*pair) for pair in zip(*lists, strict=True)]
+    page = render(
+        "comparison.html",
+        title=f"{names[1]} against {names[0]}",
+        names=names,
+        runs=(first, second),
+        rows=rows,
+        num_better=int((changes > 0).sum()),
+        num_worse=int((changes < 0).sum()),
+        num_equal=int((changes == 0).sum()),
+        figures=[_cmc(names, first.evaluation, second.evaluation), *_distances(names, first, second)],
+        groups=[
+            (
+                f"Where {names[1]} is worse",
+                f"The queries whose average precision (AP) falls most from {names[0]} to {names[1]}.",
+                changed[: len(worse)],
+            ),
+            (
+                f"Where {names[1]} is better",
+                f"The queries whose average precision rises most from {names[0]} to {names[1]}.",
+                changed[len(worse) :],
+            ),
+        ],
+        same_protocol=_how(first.evaluation) == _how(second.evaluation),
+        other_order=any(item.match_ranks[:1] != (item.first_match_rank,) for side in lists for item in side),
+        top=_TOP,
+    )
+    return write_atomically(path, page)
+
+
+def _check_alike(first: ComparedRun, second: ComparedRun, shown: list[tuple[Shown, Shown]]) -> None:
+    for kind, one, other in zip(("query", "gallery"), *shown, strict=True):
+        if len(one.features) != len(other.features):
+            raise DataError(
+                f"{first.name} has {len(one.features)} {kind} items, {second.name} {len(other.features)}; "
+                "compare runs that were tested on the same images"
+            )
+        odd = np.flatnonzero(
+            one.features.identities.astype(np.str_) != other.features.identities.astype(np.str_)
+        )
+        if len(odd):
+            raise DataError(
+                f"{kind} row {odd[0]} is identity {one.features.identities[odd[0]]} in {first.name} and "
+                f"{other.features.identities[odd[0]]} in {second.name}; compare runs on the same images in "
+                "the same order"
+            )
+
+
+def _two_names(first: str, second: str) -> tuple[str, str]:
+    return (first, second) if first != second else (f"{first} (1)", f"{second} (2)")
+
+
+def _how(evaluation: Evaluation) -> tuple[str, str]:
+    return evaluation.protocol, evaluation.average_precision
+
+
+def _rows(first: Evaluation, second: Evaluation) -> list[Row]:
+    rows = [
+        Row(
+            "mAP",
+            first.mean_average_precision,
+            second.mean_average_precision,
+            paired_bootstrap(first.average_precisions, second.average_precisions),
+        )
+    ]
+    rows += [
+        Row(f"rank-{k}", first.rank(k), second.rank(k), _paired_ranks(first, second, k))
+        for k in (1, 5, 10)
+        if k <= min(len(first.cmc), len(second.cmc))
+    ]
+    return [
+        *rows,
+        Row(
+            "mINP",
+            first.mean_inverse_negative_penalty,
+            second.mean_inverse_negative_penalty,
+            paired_bootstrap(first.inverse_negative_penalties, second.inverse_negative_penalties),
+        ),
+    ]
+
+
+def _paired_ranks(first: Evaluation, second: Evaluation, k: int) -> PairedDifference | None:
+    found = []
+    for evaluation in (first, second):
+        ranks = evaluation.first_match_ranks
+        found.append(np.where(ranks > 0, ranks <= k, np.nan))
+        # With several draws of the gallery the ranks are medians, of which the CMC is not the mean.
+        if not np.isclose(np.nanmean(found[-1]), evaluation.rank(k)):
+            return None
+    return paired_bootstrap(*found)
+
+
+def _most_changed(changes: NDArray[np.float64]) -> tuple[Indices, Indices]:
+    """Rows of the queries that fell most and that rose most, the greatest change first."""
+    valid = np.flatnonzero(np.isfinite(changes))
+    order = valid[np.argsort(changes[valid], kind="stable")]
+    fell, rose = order[changes[order] < 0], order[changes[order] > 0]
+    return fell[:_NUM_CHANGED], rose[::-1][:_NUM_CHANGED]
+
+
+def _cmc(names: tuple[str, str], first: Evaluation, second: Evaluation) -> Figure:
+    return Figure(
+        "How soon the right person appears",
+        two_cmc_figure(dict(zip(names, (first.cmc, second.cmc), strict=True))),
+        "For every k, the share of queries that have a right photo among the nearest k (cumulative match "
+        "characteristic, CMC): the higher curve is the better one.",
+        f"At rank 1: {100 * first.rank(1):.1f} % and {100 * second.rank(1):.1f} %.",
+    )
+
+
+def _distances(names: tuple[str, str], first: ComparedRun, second: ComparedRun) -> list[Figure]:
+    found = [
+        distance_distributions(run.query, run.gallery, camera_filter=run.camera_filter, num_bins=100)
+        for run in (first, second)
+    ]
+    # Both on one axis, so that their widths can be compared.
+    pairs = np.sum([part.positive + part.negative for part in found], axis=0)
+    limits = occupied_range(found[0].edges, pairs)
+    return [
+        distance_figure(part, title=f"Distances of {name}", name=f"distances_{number}", limits=limits)
+        for number, (name, part) in enumerate(zip(names, found, strict=True), start=1)
+    ]

@@ -1,0 +1,223 @@
+"""What report pages are made of: figures with a sentence, photos, ranked lists, and the page itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from reidkit.errors import DataError
+from reidkit.evaluation import rank_features
+from reidkit.features import rows_of
+from reidkit.images import load_image
+from reidkit.protocols import Indices
+from reidkit.types import Evaluation, Features, Sample, Split
+from reidkit.viz import Chart
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+IMAGE_SIZE = (192, 128)
+"""Images of ranked lists are made to fit this width and height; the page shows them no larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One side of an evaluation: its features, and its samples where the images are at hand."""
+
+    features: Features
+    split: Split | None
+    has_cameras: bool
+
+    def name(self, row: int) -> str:
+        """File name of the image, or the number of the row."""
+        return f"row {row}" if self.split is None else self.split[row].path.name
+
+    def identity(self, row: int) -> str:
+        sample = None if self.split is None else self.split[row]
+        return str(self.features.identities[row]) if sample is None else identity_name(sample)
+
+    def photo(self, row: int) -> Image.Image:
+        """The image; raises :class:`DataError` where it cannot be read or is not at hand."""
+        if self.split is None:
+            raise DataError("the features came without images")
+        return load_image(self.split[row].path, box=self.split[row].box)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """An image of a ranked list with its labels; ``camera`` is empty where cameras are not known.
+
+    ``data_uri`` is empty where the image is not shown: ``problem`` then says why, and is empty itself where
+    there are no images at all. ``score`` and ``is_match`` are ``None`` for the query itself.
+    """
+
+    name: str
+    identity: str
+    camera: str
+    data_uri: str
+    problem: str
+    score: float | None = None
+    is_match: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankedList:
+    """A query with its nearest hits.
+
+    ``average_precision`` and ``first_match_rank`` are those of the evaluation, ``match_ranks`` those of
+    all right images of the gallery in the order shown; ``rows`` are the gallery rows of the hits.
+    """
+
+    row: int
+    query: Cell
+    hits: tuple[Cell, ...]
+    rows: tuple[int, ...]
+    average_precision: float
+    first_match_rank: int
+    match_ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart with the sentence that says how to read it; ``findings`` are its numbers in words."""
+
+    title: str
+    chart: Chart
+    explanation: str
+    findings: str = ""
+
+    @property
+    def svg(self) -> Markup:
+        return Markup(self.chart.svg())
+
+
+def identity_name(sample: Sample) -> str:
+    return sample.identity_name or str(sample.identity)
+
+
+def sides(
+    query: Features, gallery: Features | None, query_split: Split | None, gallery_split: Split | None
+) -> tuple[Shown, Shown]:
+    """Both sides as they are shown; cameras count only where both have them."""
+    items = query if gallery is None else gallery
+    has_cameras = query.cameras is not None and items.cameras is not None
+    if gallery is None:
+        gallery_split = query_split if gallery_split is None else gallery_split
+    return Shown(query, query_split, has_cameras), Shown(items, gallery_split, has_cameras)
+
+
+def check_lengths(evaluation: Evaluation, query: Shown, gallery: Shown) -> None:
+    """Raise :class:`DataError` where samples, features and evaluation are not of the same images."""
+    numbers = [
+        ("query_split", query.split, len(query.features)),
+        ("gallery_split", gallery.split, len(gallery.features)),
+        ("evaluation (queries)", range(evaluation.num_queries), len(query.features)),
+        ("evaluation (gallery)", range(evaluation.num_gallery), len(gallery.features)),
+    ]
+    for name, items, expected in numbers:
+        if items is not None and len(items) != expected:
+            raise DataError(
+                f"{name} has {len(items)} items, the features have {expected}; "
+                "a report needs samples, features and evaluation of the same images"
+            )
+
+
+def ranked_lists(
+    rows: Indices,
+    *,
+    evaluation: Evaluation,
+    query: Shown,
+    gallery: Shown,
+    camera_filter: str,
+    top: int,
+    galleries: Sequence[Sequence[int]] | None = None,
+) -> list[RankedList]:
+    """The queries of ``rows`` with their ``top`` nearest; where the sides are one, all others are met."""
+    if not len(rows):
+        return []
+    met = None if galleries is None else [galleries[row] for row in rows.tolist()]
+    if gallery.features is query.features:
+        met = [np.delete(np.arange(len(query.features)), row).tolist() for row in rows]
+    # Only these are ranked: the thousands of other queries are not on the page.
+    ranking = rank_features(
+        rows_of(query.features, rows),
+        gallery.features,
+        top=len(gallery.features),
+        camera_filter=camera_filter,
+        galleries=met,
+    )
+    lists = []
+    for row, indices, scores, matches in zip(
+        rows, ranking.indices, ranking.scores, ranking.matches, strict=True
+    ):
+        shown = [place for place in range(min(top, len(indices))) if indices[place] >= 0]
+        lists.append(
+            RankedList(
+                row=int(row),
+                query=cell(query, row),
+                hits=tuple(
+                    replace(
+                        cell(gallery, indices[place]),
+                        score=float(scores[place]),
+                        is_match=bool(matches[place]),
+                    )
+                    for place in shown
+                ),
+                rows=tuple(int(indices[place]) for place in shown),
+                average_precision=float(evaluation.average_precisions[row]),
+                first_match_rank=int(evaluation.first_match_ranks[row]),
+                match_ranks=tuple((np.flatnonzero(matches) + 1).tolist()),
+            )
+        )
+    return lists
+
+
+def cell(side: Shown, row: int) -> Cell:
+    """The image of a row with its labels, or what is wrong with it."""
+    data_uri = problem = ""
+    if side.split is not None:
+        try:
+            data_uri = as_data_uri(side.photo(row))
+        except DataError as error:
+            path = side.split[row].path
+            problem = str(error).replace(str(path), path.name)
+    cameras = side.features.cameras
+    return Cell(
+        name=side.name(row),
+        identity=side.identity(row),
+        camera="" if cameras is None or not side.has_cameras else str(cameras[row]),
+        data_uri=data_uri,
+        problem=problem,
+    )
+
+
+def as_data_uri(image: Image.Image) -> str:
+    """The image, made to fit :data:`IMAGE_SIZE`, as a JPEG inside a page."""
+    image = image.copy()
+    image.thumbnail(IMAGE_SIZE)
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def render(template: str, **values: Any) -> str:
+    """The page of a template; what it is given is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda fraction: f"{100 * fraction:.1f}"
+    environment.filters["signed_percent"] = lambda fraction: f"{100 * fraction:+.1f}"
+    environment.filters["thousands"] = lambda number: f"{number:,}"
+    return environment.get_template(template).render(**values)

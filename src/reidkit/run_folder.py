@@ -1,0 +1,74 @@
+"""The folder that holds everything about a training run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reidkit import distributed
+from reidkit.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from reidkit.files import write_atomically
+from reidkit.provenance import check_run_folder, versions
+from reidkit.tracking import MetricsFile, Tracker, tensorboard
+
+
+class RunFolder:
+    """One run's folder, read by its main process for all and written by it alone.
+
+    Args:
+        path: the folder; made when something is first written.
+        say: called with sentences for the user.
+    """
+
+    def __init__(self, path: Path, *, say: Callable[[str], None]) -> None:
+        self.path, self.say = path, say
+        self.checkpoint = path / "last.ckpt"
+
+    def stored_state(self, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """The state to go on from, on every process; None where the run begins.
+
+        Raises:
+            ConfigError: the folder holds something else, or a run with other settings.
+            CheckpointError: neither the last checkpoint nor the one before it can be read.
+        """
+
+        def read() -> dict[str, Any] | None:
+            check_run_folder(self.path, settings)
+            if not has_checkpoint(self.checkpoint):
+                return None
+            state, problem = load_checkpoint(self.checkpoint)
+            if problem:
+                self.say(problem)
+            before, now = state["num_processes"], distributed.world_size()
+            if before != now:
+                self.say(
+                    f"{self.checkpoint} was saved by {before} processes, and {now} go on with it: batches "
+                    "and losses stay the same; dropout draws other numbers, and batch norm sees other images "
+                    "together unless train.batch_norm is 'synchronised' or 'frozen'"
+                )
+            return state
+
+        return distributed.run_on_main(read)
+
+    def describe(self, settings: dict[str, Any], *, data_root: Path, configuration: str | None) -> None:
+        """Write down what the run is made from."""
+        if distributed.is_main():
+            provenance = {"settings": settings, "versions": versions(), "data_root": str(data_root)}
+            write_atomically(self.path / "run.json", json.dumps(provenance, indent=2))
+            if configuration is not None:
+                write_atomically(self.path / "config.toml", configuration)
+
+    def trackers(self, *, last_step: int) -> list[Tracker]:
+        """Those of the run's own files, which keep what they hold up to a step."""
+        if not distributed.is_main():
+            return []
+        writer = tensorboard(self.path / "tensorboard")
+        metrics = MetricsFile(self.path / "metrics.jsonl", last_step=last_step)
+        return [metrics, writer] if writer else [metrics]
+
+    def save(self, state: dict[str, Any]) -> None:
+        # No barrier: processes come here by their own clocks, and only the main one has something to do.
+        if distributed.is_main():
+            save_checkpoint(self.checkpoint, state)

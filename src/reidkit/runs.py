@@ -1,0 +1,198 @@
+"""Runs: a trainer made of a configuration, and what the run folders below a folder hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reidkit import config, registry
+from reidkit.errors import CheckpointError, ConfigError
+from reidkit.tracking import Tracker, read_metrics
+
+if TYPE_CHECKING:
+    from reidkit.trainer import Trainer
+    from reidkit.types import Dataset
+
+RUN_FILE = "run.json"
+
+
+def load_data(resolved: config.Config) -> Dataset:
+    """The data set that a configuration names, with its validation part."""
+    from reidkit.datasets import load_dataset
+
+    data = resolved.data
+    return load_dataset(
+        data.name,
+        data.root,
+        val_identities=data.val_identities,
+        train_identities=data.train_identities,
+        corrupt_labels=data.corrupt_labels,
+        seed=resolved.seed,
+        **data.options,
+    )
+
+
+def build_trainer(
+    resolved: config.Config,
+    out: str | Path,
+    *,
+    trackers: Sequence[Tracker] = (),
+    say: Callable[[str], None] = print,
+) -> Trainer:
+    """Everything that a configuration names, put together; ``fit()`` trains it into the folder ``out``.
+
+    Raises:
+        ConfigError: unknown components or options, or settings that do not go together.
+        DataError: the data set is not there, or not laid out as its name says.
+    """
+    config.check_components(resolved)
+    import torch
+
+    from reidkit.models import build_model
+    from reidkit.objectives import Objective
+    from reidkit.trainer import Trainer
+
+    data = load_data(resolved)
+    torch.manual_seed(resolved.seed)
+    model = build_model(resolved.model.name, **resolved.model.options)
+    objectives = [
+        Objective(
+            registry.build("loss", loss.kind, loss.options),
+            weight=loss.weight,
+            feature=loss.feature,
+            from_epoch=loss.from_epoch,
+            until_epoch=loss.until_epoch,
+            name=name,
+        )
+        for name, loss in resolved.loss.items()
+    ]
+    sampler = dataclasses.asdict(resolved.sampler)
+    return Trainer(
+        model,
+        data,
+        objectives,
+        out=out,
+        seed=resolved.seed,
+        sampler=sampler.pop("kind"),
+        **sampler,
+        transform=resolved.transform,
+        optim=resolved.optim,
+        **dataclasses.asdict(resolved.train),
+        trackers=trackers,
+        say=say,
+        configuration=config.dump(resolved),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One run folder at a glance; scores are shares, ``None`` where there is none.
+
+    Attributes:
+        name: the folder, seen from the one that was listed.
+        losses: their classes, with the weight where it is not 1.
+        epochs_done, epochs: of how many.
+        val_mAP: the best so far, of the held-out identities.
+        mAP, rank_1: of the test part, where ``reid evaluate`` has been run.
+        changed: when the run was last written to.
+    """
+
+    name: str
+    data: str
+    model: str
+    losses: tuple[str, ...]
+    epochs_done: int
+    epochs: int
+    val_mAP: float | None
+    mAP: float | None
+    rank_1: float | None
+    changed: datetime
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, the time in ISO format."""
+        return {**dataclasses.asdict(self), "changed": self.changed.isoformat(timespec="seconds")}
+
+
+SORT_KEYS = tuple(field.name for field in dataclasses.fields(RunSummary))
+
+
+def list_runs(folder: str | Path, *, sort: str = "name") -> tuple[list[RunSummary], list[str]]:
+    """The runs below a folder, at any depth, and a sentence for each that cannot be read.
+
+    Args:
+        folder: where to look.
+        sort: a field of :class:`RunSummary`. Scores, epochs and times come highest first, and runs without
+            the score last.
+
+    Raises:
+        ConfigError: no such folder, or no such field.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder; give the one that holds your runs")
+    if sort not in SORT_KEYS:
+        raise ConfigError(f"cannot sort by {sort!r}; choose one of {', '.join(SORT_KEYS)}")
+    summaries, problems = [], []
+    for run_file in sorted(folder.rglob(RUN_FILE)):
+        try:
+            summaries.append(_summary(run_file.parent, folder))
+        except (CheckpointError, OSError) as error:
+            problems.append(str(error))
+    numbers = sort not in ("name", "data", "model", "losses")
+    summaries.sort(key=lambda run: _sort_key(getattr(run, sort)), reverse=numbers)
+    return summaries, problems
+
+
+def _sort_key(value: Any) -> Any:
+    if value is None:
+        return -math.inf
+    return value
+
+
+def _summary(run: Path, folder: Path) -> RunSummary:
+    records = _read(run / "metrics.jsonl", read_metrics)
+    epochs_done = sum(record["kind"] == "epoch" for record in records)
+    validations = [record["mAP"] for record in records if record["kind"] == "validation"]
+    evaluation: dict[str, Any] = {}
+    if (run / "evaluation.json").is_file():
+        evaluation = _read(run / "evaluation.json", _read_json)
+    try:
+        settings = _read(run / RUN_FILE, _read_json)["settings"]
+        return RunSummary(
+            name=str(run.relative_to(folder)),
+            data=settings["data"]["name"],
+            model=settings["model"]["name"],
+            losses=tuple(_loss_text(loss) for loss in settings["losses"]),
+            epochs_done=epochs_done,
+            epochs=settings["epochs"],
+            val_mAP=max(validations, default=None),
+            mAP=evaluation.get("mAP"),
+            rank_1=evaluation.get("rank-1"),
+            changed=datetime.fromtimestamp(max(p.stat().st_mtime for p in run.iterdir()), UTC),
+        )
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{run / RUN_FILE} is not what a training writes: {error!r} is absent"
+        ) from None
+
+
+def _loss_text(loss: dict[str, Any]) -> str:
+    kind = loss["loss"].partition("(")[0]
+    return kind if loss["weight"] == 1 else f"{loss['weight']:g} {kind}"
+
+
+def _read(path: Path, read: Callable[[Path], Any]) -> Any:
+    try:
+        return read(path)
+    except ValueError as error:  # a damaged file of JSON
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))

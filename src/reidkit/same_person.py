@@ -1,0 +1,302 @@
+"""What a score says about two images: the probability that they show one person, and error rates.
+
+A :class:`Calibration` is fitted once, on people that the network has not been trained on, and kept as plain
+numbers with the encoder.
+
+*Probability.* Where scores are calibrated, the odds that a pair shows one person are its likelihood ratio,
+density of one person's pairs over that of two persons' pairs at this score, times the odds before looking.
+The ratio is the slope of the ROC curve's upper convex hull: isotonic regression, without a form of the curve
+assumed (Fawcett and Niculescu-Mizil, "PAV and the ROC convex hull", Machine Learning 2007). Half a pair is
+added to both counts of each piece of the hull, so that what was never seen does not become impossible.
+
+*Threshold at a false-match rate.* The lowest score at which at most this share of pairs of two persons is
+accepted. Its interval is a bootstrap over identities, as pairs that share a person are not independent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from reidkit.calibration import Roc, roc
+from reidkit.errors import ConfigError, DataError
+from reidkit.protocols import Comparison, compare
+from reidkit.types import Features
+
+RATES_PER_DECADE = 10
+MIN_FALSE_MATCHES = 10
+"""A false-match rate is told only where it was seen on at least so many pairs."""
+
+_HIGHEST_RATE = 0.1
+_DIGITS = 6
+
+Numbers = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How scores (cosines) of one encoder are to be read.
+
+    Attributes:
+        scores: (K,), ascending, at which ``log_likelihood_ratios`` were found; linear in between, constant
+            outside.
+        log_likelihood_ratios: (K,), natural logarithms, ascending.
+        false_match_rates: (R,), ascending, ten a decade up to 0.1, as low as the number of pairs allows.
+        thresholds: (R,), the lowest scores that keep these rates.
+        true_match_rates: (R,), shares of the pairs of one person that score at least as much.
+        threshold_intervals: (R,), 95 % bootstrap intervals of the thresholds.
+        equal_error_rate: where as many pairs of two persons are accepted as of one are rejected.
+        num_positive, num_negative: pairs it was fitted on.
+        num_identities: that occur in these pairs.
+        source: the data it was fitted on, in words.
+    """
+
+    scores: Numbers
+    log_likelihood_ratios: Numbers
+    false_match_rates: Numbers
+    thresholds: Numbers
+    true_match_rates: Numbers
+    threshold_intervals: tuple[tuple[float, float], ...]
+    equal_error_rate: float
+    num_positive: int
+    num_negative: int
+    num_identities: int
+    source: str = ""
+
+    def probability(self, scores: ArrayLike, *, prior: float = 0.5) -> NDArray[np.float64]:
+        """Probabilities that pairs with these scores (any shape) show one person.
+
+        ``prior`` is how probable that was before looking: 0.5 for a pair that is as likely the one as the
+        other. In a gallery of 10,000 images, 5 of which may show the person, it is 0.0005.
+        """
+        if not 0 < prior < 1:
+            raise ConfigError(f"prior is {prior}; give a probability between 0 and 1")
+        scores = np.asarray(scores, np.float64)
+        log_odds = np.interp(scores, self.scores, self.log_likelihood_ratios) + math.log(prior / (1 - prior))
+        probability: NDArray[np.float64] = 1 / (1 + np.exp(-log_odds))
+        # A score that is no number has no probability.
+        return np.where(np.isnan(scores), np.nan, probability)
+
+    def threshold_at(self, false_match_rate: float) -> float:
+        """The score from which on pairs are accepted if this share of two persons' pairs may be.
+
+        Between the rates it was fitted for the score is interpolated.
+
+        Raises :class:`ConfigError` for rates above 0.1, or lower than the number of pairs could tell.
+        """
+        return float(self._at(false_match_rate, self.thresholds))
+
+    def threshold_interval_at(self, false_match_rate: float) -> tuple[float, float]:
+        """95 % interval of :meth:`threshold_at`; raises as that does."""
+        lows, highs = zip(*self.threshold_intervals, strict=True) if self.threshold_intervals else ((), ())
+        return float(self._at(false_match_rate, lows)), float(self._at(false_match_rate, highs))
+
+    def true_match_rate_at(self, false_match_rate: float) -> float:
+        """Share of one person's pairs accepted at :meth:`threshold_at`; raises as that does."""
+        return float(self._at(false_match_rate, self.true_match_rates))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, a few kilobytes."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Back from :meth:`as_dict`, with or without JSON in between; further keys are not looked at.
+
+        Raises :class:`DataError` where a value is missing or does not fit.
+        """
+        try:
+            plain = {field.name: _frozen(values[field.name]) for field in dataclasses.fields(cls)}
+            calibration = cls(**plain)
+            calibration.probability(0.0)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"this is no calibration ({error!r}); fit it again") from error
+        return calibration
+
+    def __str__(self) -> str:
+        lines = [
+            f"calibrated on {self.source or 'unnamed data'}: {self.num_positive:,} pairs of one person and "
+            f"{self.num_negative:,} of two, equal error rate {100 * self.equal_error_rate:.2f} %",
+            "false-match rate  threshold (95 % interval)  true-match rate",
+        ]
+        for rate in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5):
+            if self.false_match_rates and rate >= self.false_match_rates[0]:
+                low, high = self.threshold_interval_at(rate)
+                lines.append(
+                    f"{100 * rate:14g} %  {self.threshold_at(rate):9.4f} ({low:.4f} to {high:.4f})"
+                    f"  {100 * self.true_match_rate_at(rate):13.1f} %"
+                )
+        return "\n".join(lines)
+
+    def _at(self, rate: float, values: Numbers) -> float:
+        if not self.false_match_rates or not self.false_match_rates[0] <= rate <= _HIGHEST_RATE:
+            told = f"{self.false_match_rates[0]:.2g} to {_HIGHEST_RATE}" if self.false_match_rates else "none"
+            raise ConfigError(
+                f"false-match rate {rate:g} cannot be told from {self.num_negative:,} pairs of two persons, "
+                f"all that this was fitted on; rates that can: {told}"
+            )
+        return float(np.interp(math.log(rate), np.log(self.false_match_rates), values))
+
+
+def fit_calibration(
+    query: Features,
+    gallery: Features | None = None,
+    *,
+    camera_filter: str = "same_identity",
+    source: str = "",
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Calibration:
+    """Calibrate an encoder on features of people whom it was not trained on.
+
+    Args:
+        query, gallery: as for an evaluation; without a gallery every item meets all others.
+        camera_filter: which pairs count; see :mod:`reidkit.protocols`.
+        source: what the features are of, for the reader.
+        num_resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: no pair of one person or none of two is kept, or as :func:`reidkit.protocols.compare`.
+    """
+    curve = roc(query, gallery, camera_filter=camera_filter)
+    scores, log_likelihood_ratios = _likelihood_ratios(curve)
+    # Where the highest scores of all fall together, no threshold keeps a low rate.
+    rates = [rate for rate in _rates(curve.num_negative) if np.isfinite(curve.threshold_at(rate))]
+    thresholds = [curve.threshold_at(rate) for rate in rates]
+    # Beyond the rates on both sides: a resample's thresholds lie outside of the curve's own.
+    grid = np.unique(
+        [curve.threshold_at(rate) for rate in np.geomspace(min(rates, default=0.1) / 10, 0.5, 100)]
+    )
+    comparison = compare(query, gallery, camera_filter=camera_filter)
+    counts = _count_false_matches(comparison, grid[np.isfinite(grid)])
+    intervals = _threshold_intervals(rates, counts, num_resamples=num_resamples, seed=seed)
+    return Calibration(
+        scores=_numbers(scores),
+        log_likelihood_ratios=_numbers(log_likelihood_ratios),
+        false_match_rates=tuple(rates),
+        thresholds=_numbers(thresholds),
+        true_match_rates=_numbers([curve.true_positive_rate_at(rate) for rate in rates]),
+        threshold_intervals=tuple((low, high) for low, high in map(_numbers, intervals)),
+        equal_error_rate=curve.equal_error_rate,
+        num_positive=curve.num_positive,
+        num_negative=curve.num_negative,
+        num_identities=len(counts.totals),
+        source=source,
+    )
+
+
+def _likelihood_ratios(curve: Roc) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean scores (K,) of the pieces of the ROC's convex hull, ascending, and their log likelihood ratios."""
+    positive = np.rint(curve.true_positive_rates * curve.num_positive)  # pairs accepted, from the top
+    negative = np.rint(curve.false_positive_rates * curve.num_negative)
+    corners = _upper_hull(curve.false_positive_rates, curve.true_positive_rates)
+    num_positive, num_negative = np.diff(positive[corners]), np.diff(negative[corners])
+    ratios = (num_positive + 0.5) / (curve.num_positive + 0.5) / (num_negative + 0.5)
+    ratios *= curve.num_negative + 0.5
+    # Each pair counts at the lower edge of its bin, less than 1e-4 below its score.
+    counts = np.diff(positive + negative)
+    sums = np.concatenate([[0], np.cumsum(counts * curve.thresholds[1:])])
+    scores = np.diff(sums[corners]) / (num_positive + num_negative)
+    # The half pairs may put pieces of few pairs out of order.
+    log_ratios = np.minimum.accumulate(np.log(ratios))
+    return scores[::-1], log_ratios[::-1]
+
+
+def _upper_hull(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Places of the corners of the upper convex hull of points with ascending x and y."""
+    moved = np.concatenate([[True], (np.diff(x) > 0) | (np.diff(y) > 0)])
+    corners: list[int] = []
+    for place in np.flatnonzero(moved).tolist():
+        while len(corners) > 1 and _turns_left(x, y, corners[-2], corners[-1], place):
+            corners.pop()
+        corners.append(place)
+    return np.array(corners, np.intp)
+
+
+def _turns_left(x: NDArray[np.float64], y: NDArray[np.float64], a: int, b: int, c: int) -> bool:
+    """Whether b lies on or below the line from a to c."""
+    return bool((x[b] - x[a]) * (y[c] - y[a]) >= (x[c] - x[a]) * (y[b] - y[a]))
+
+
+def _rates(num_negative: int) -> list[float]:
+    """Ten a decade from 0.1 down, ascending, as long as enough false matches are to be expected."""
+    rates = []
+    step = RATES_PER_DECADE
+    while (rate := float(f"{10 ** (-step / RATES_PER_DECADE):.6g}")) * num_negative >= MIN_FALSE_MATCHES:
+        rates.append(rate)
+        step += 1
+    return rates[::-1]
+
+
+def _threshold_intervals(
+    rates: list[float], counts: _FalseMatches, *, num_resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """95 % intervals (R, 2) of the thresholds, drawing identities with replacement.
+
+    A pair counts as often as both of its persons are drawn, w_i w_j times. With w = 1 + d that is
+    1 + d_i + d_j up to a product of two small numbers, so that the sums over pairs that a resample needs are
+    sums over identities.
+    """
+    if not rates:
+        return np.empty((0, 2))
+    generator = np.random.default_rng(seed)
+    num_identities = len(counts.totals)
+    found = np.empty((num_resamples, len(rates)))
+    for resample in range(num_resamples):
+        drawn = generator.integers(num_identities, size=num_identities)
+        times = np.bincount(drawn, minlength=num_identities) - 0.5  # each pair is counted with both persons
+        accepted = np.maximum(times @ counts.accepted, 0.5)  # (T,)
+        # Falling with the threshold, as a rate is; differences of estimates need not.
+        shares = np.maximum.accumulate(accepted[::-1]) / max(times @ counts.totals, 0.5)
+        found[resample] = np.interp(np.log(rates), np.log(shares), counts.thresholds[::-1])
+    intervals: NDArray[np.float64] = np.quantile(found, [0.025, 0.975], axis=0).T
+    return intervals
+
+
+class _FalseMatches(NamedTuple):
+    """Pairs of two persons by the persons in them, so that each pair is there twice.
+
+    ``accepted`` (I, T) are those that score at least each of ``thresholds`` (T,), ``totals`` (I,) all.
+    """
+
+    thresholds: NDArray[np.float64]
+    accepted: NDArray[np.float64]
+    totals: NDArray[np.float64]
+
+
+def _count_false_matches(comparison: Comparison, thresholds: NDArray[np.float64]) -> _FalseMatches:
+    num_bins = len(thresholds) + 1
+    num_identities = 1 + int(max(comparison.query_identities.max(), comparison.gallery_identities.max()))
+    counts = np.zeros(num_identities * num_bins, np.int64)
+    totals = np.zeros(num_identities, np.int64)
+    hidden = comparison.same_identity_pairs()
+    for rows, items, scores in comparison.tiles(comparison.person_queries, hidden, exact=True):
+        kept = np.isfinite(scores)
+        np.add.at(totals, comparison.query_identities[rows], kept.sum(axis=1))
+        np.add.at(totals, comparison.gallery_identities[items], kept.sum(axis=0))
+        high = np.nonzero(scores >= thresholds.min(initial=np.inf))
+        bins = np.searchsorted(thresholds, scores[high], side="right")
+        for identities in (
+            comparison.query_identities[rows][high[0]],
+            comparison.gallery_identities[items][high[1]],
+        ):
+            counts += np.bincount(identities * num_bins + bins, minlength=len(counts))
+    at_least = np.cumsum(counts.reshape(num_identities, num_bins)[:, :0:-1], axis=1)[:, ::-1]
+    met = totals > 0
+    return _FalseMatches(thresholds, at_least[met].astype(np.float64), totals[met].astype(np.float64))
+
+
+def _numbers(values: ArrayLike) -> Numbers:
+    return tuple(round(float(value), _DIGITS) for value in np.asarray(values))
+
+
+def _frozen(value: Any) -> Any:
+    """Tuples where JSON made lists."""
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,82 @@
+"""What a training run tells: records for its trackers, and advice where a loss no longer teaches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from reidkit import distributed, ops
+from reidkit.health import LossHealth
+from reidkit.models import Embedder
+from reidkit.objectives import Objective, feature_of, name_of, reads
+from reidkit.tracking import Meter, Tracker, peak_memory
+
+
+class TrainingLog:
+    """Records and advice of one run; the main process alone tells them.
+
+    Args:
+        model, objectives: of the run.
+        trackers: called with every record.
+        say: called with sentences for the user.
+    """
+
+    def __init__(
+        self,
+        model: Embedder,
+        objectives: Sequence[Objective],
+        *,
+        trackers: Sequence[Tracker],
+        say: Callable[[str], None],
+    ) -> None:
+        self.model, self.objectives = model, objectives
+        self.trackers, self.say = list(trackers), say
+        self.health = LossHealth()
+
+    def track(self, kind: str, figures: dict[str, Any], *, step: int, epoch: int) -> None:
+        if distributed.is_main():
+            for tracker in self.trackers:
+                tracker({"kind": kind, **figures, "step": step, "epoch": epoch})
+
+    def log_step(
+        self,
+        interval: Meter,
+        features: dict[str, Tensor],
+        labels: Tensor,
+        *,
+        step: int,
+        epoch: int,
+        **figures: float,
+    ) -> None:
+        """The record of the steps since the last one, with statistics of the last batch, and advice."""
+        means = interval.read()
+        metric = [o for o in self.objectives if o.counts_in(epoch) and reads(o.loss) == "metric"]
+        batch = self._batch_statistics(metric[0], features, labels) if metric else {}
+        figures |= {**means, **peak_memory(), **{f"batch/{name}": value for name, value in batch.items()}}
+        self.track("step", figures, step=step, epoch=epoch)
+        counting = [o for o in self.objectives if f"loss/{name_of(o)}" in means]
+        signs = self.health.signs(
+            {name_of(o): o.weight * means[f"loss/{name_of(o)}"] for o in counting},
+            margins={name_of(o): o.weight * margin for o in metric if (margin := _margin(o)) * o.weight > 0},
+            batch=batch,
+        )
+        for sign in signs:
+            self.say(f"step {step}: {sign}")
+
+    def _batch_statistics(
+        self, objective: Objective, features: dict[str, Tensor], labels: Tensor
+    ) -> dict[str, Any]:
+        return ops.batch_statistics(
+            features[feature_of(self.model, objective)].detach(),
+            labels,
+            margin=getattr(objective.loss, "margin", None),
+            normalize=getattr(objective.loss, "normalize", True),
+        ).as_dict()
+
+
+def _margin(objective: Objective) -> float:
+    """0 where there is none, or a soft one."""
+    margin = getattr(objective.loss, "margin", None)
+    return float(margin) if isinstance(margin, (int, float)) else 0.0

@@ -1,0 +1,86 @@
+"""`reid study` and `reid runs` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from reidkit.cli import cli
+from reidkit.errors import ConfigError
+
+STUDY = """
+title = "Tiny study"
+base = "{base}"
+seeds = [0]
+baseline = {{ rate = "usual" }}
+set = ["train.epochs=1"]
+[[axis]]
+name = "rate"
+cells = [
+  {{ label = "usual" }},
+  {{ label = "low", set = ["optim.lr=1e-5"] }},
+  {{ label = "far too high", set = ["optim.lr=1e9", "optim.name=sgd"] }},
+]
+"""
+
+
+@pytest.fixture
+def reid(tiny_recipe, tiny_market, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "tiny.toml").write_text(STUDY.format(base=tiny_recipe))
+
+    def run(*words, data=True):
+        options = [f"data.root={tiny_market}"] if data else []
+        return CliRunner().invoke(cli, [*map(str, words), *options])
+
+    return run
+
+
+def test_several_processes_share_the_cells_and_the_exit_code_tells_of_failures(reid, tmp_path):
+    command = ("study", tmp_path / "tiny.toml", "--out", tmp_path / "out")
+    result = reid(*command, "--processes", 2)
+    assert result.exit_code == 1
+    assert "1 of 3 runs failed" in result.stderr
+    assert "far too high/seed-0 failed: TrainingError" in result.stdout
+    assert "0/1 failed" in result.stdout
+    rows = json.loads((tmp_path / "out" / "table.json").read_text())["tables"][0]["rows"]
+    assert [len(row["seeds"]) for row in rows] == [1, 1, 0]
+    assert (tmp_path / "out" / "study.toml").read_text() == (tmp_path / "tiny.toml").read_text()
+
+    again = reid(*command, "--only", "[ul]*", "--json")
+    assert again.exit_code == 0
+    assert "2 runs to look at, 2 of them finished" in again.stderr
+    assert json.loads(again.stdout)[0]["rows"] == rows
+
+    listed = reid("runs", tmp_path / "out", "--sort", "mAP", data=False)
+    assert listed.exit_code == 0
+    assert listed.stdout.count("IdentityLoss + BatchHardTripletLoss") == 3
+    values = json.loads(reid("runs", tmp_path / "out", "--json", data=False).stdout)
+    assert sorted(run["epochs_done"] for run in values) == [0, 1, 1]
+
+
+def test_shipped_studies_are_listed(reid):
+    result = reid("study", "--list", data=False)
+    assert result.exit_code == 0
+    assert "small-losses" in result.stdout
+    names = json.loads(reid("study", "--list", "--json", data=False).stdout)
+    assert {"msml-table1", "jlml-ablations", "sn-table", "sn-scaling", "hap2s-losses", "outliers"} <= set(
+        names
+    )
+
+
+def test_mistakes_are_told(reid, tmp_path):
+    assert reid("study", data=False).exit_code == 2
+    result = reid("study", tmp_path / "tiny.toml", "optim.lrr=1", "--out", tmp_path / "out")
+    assert isinstance(result.exception, ConfigError)
+    assert "unknown key 'optim.lrr'; did you mean 'lr'?" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_runs_are_told(reid, tmp_path):
+    result = reid("runs", tmp_path, data=False)
+    assert result.exit_code == 0
+    assert "no runs below" in result.stderr

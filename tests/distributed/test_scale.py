@@ -1,0 +1,311 @@
+"""Several processes train as one: the same curve as one process, stops, restarts and refusals.
+
+The tests start this file under torchrun and read what its processes wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import reidkit as rk
+from reidkit import distributed
+from reidkit.config import OptimConfig, TransformConfig
+from reidkit.errors import ConfigError, TrainingError
+from reidkit.losses import (
+    HardAwarePointToSetLoss,
+    IdentityLoss,
+    MarginSampleMiningLoss,
+    StructuredSparsity,
+    SupportNeighborLoss,
+)
+from reidkit.models import Embedder
+from reidkit.tracking import read_metrics
+
+BATCH_NORMS = ("frozen", "synchronised")
+RECIPES = ("msml", "hap2s", "sn", "jlml")
+ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+
+class Small(Embedder):
+    """A convolution with batch norm, and JLML's two branches of features: of the image, of its two halves."""
+
+    def __init__(self):
+        super().__init__(
+            {"global": 8, "local": 8, "embedding": 16},
+            metric_feature="embedding",
+            classification_feature="embedding",
+            embedding_feature="embedding",
+        )
+        self.backbone = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU())
+        self.global_feature, self.local_feature = nn.Linear(6, 8), nn.Linear(12, 8)
+        self.weight_groups["local_feature.weight"] = 2
+        self.neck = nn.BatchNorm1d(16)
+
+    def named_features(self, images):
+        feature_map = self.backbone(images)
+        halves = [half.mean(dim=(2, 3)) for half in feature_map.chunk(2, dim=2)]
+        whole = self.global_feature(feature_map.mean(dim=(2, 3)))
+        local = self.local_feature(torch.cat(halves, dim=1))
+        return {"global": whole, "local": local, "embedding": self.neck(torch.cat([whole, local], dim=1))}
+
+
+def losses_of(recipe):
+    if recipe == "msml":
+        return [IdentityLoss(), MarginSampleMiningLoss()]
+    if recipe == "hap2s":
+        return [HardAwarePointToSetLoss(margin=2.0)]  # wide, so that it never is 0
+    if recipe == "sn":
+        return [SupportNeighborLoss()]
+    parts = ("global", "local")
+    identity = [rk.Objective(IdentityLoss(), feature=part, name=f"identity of {part}") for part in parts]
+    return [
+        *identity,
+        rk.Objective(
+            StructuredSparsity(norm="l21"), weight=1e-3, feature="global_feature.weight", name="l21"
+        ),
+        rk.Objective(StructuredSparsity(norm="l12"), weight=1e-3, feature="local_feature.weight", name="l12"),
+    ]
+
+
+def make_trainer(
+    root, out, recipe="msml", *, losses=None, val_identities=0, lr=1e-3, dtype=torch.float64, **options
+):
+    torch.manual_seed(0)
+    settings = {
+        "epochs": 3,  # of 8 steps
+        "identities_per_batch": 4,
+        "images_per_identity": 3,
+        "transform": TransformConfig(height=32, width=24, shift=2),
+        "optim": OptimConfig(lr=lr, warmup_epochs=0),
+        "precision": "float32",
+        "num_workers": 0,
+        "log_every": 1,
+        "device": "cpu",
+        "say": lambda text: None,
+    }
+    data = rk.load_dataset("market1501", root, val_identities=val_identities)
+    return rk.Trainer(
+        Small().to(dtype), data, losses or losses_of(recipe), out=out, **{**settings, **options}
+    )
+
+
+def curve(out):
+    """Of each step the loss terms."""
+    steps = [record for record in read_metrics(out / "metrics.jsonl") if record["kind"] == "step"]
+    return [{key: value for key, value in step.items() if key.startswith("loss/")} for step in steps]
+
+
+def largest_difference(a, b):
+    assert len(a) == len(b) >= 20
+    return max(abs(x[key] - y[key]) for x, y in zip(a, b, strict=True) for key in x.keys() | y.keys())
+
+
+class KillAt(nn.Module):
+    """A loss that sends its own process a signal, once in the life of a marker file."""
+
+    reads = "metric"
+
+    def __init__(self, step, number, *, rank, marker):
+        super().__init__()
+        self.left, self.number, self.rank, self.marker = step, number, rank, marker
+
+    def forward(self, embeddings, labels):
+        self.left -= 1
+        if self.left == 0 and distributed.rank() == self.rank and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), self.number)
+        return (embeddings * 0).sum()
+
+    def extra_repr(self):
+        return "test"
+
+
+def killed_at(step, number, folder, *, rank=1):
+    return [*losses_of("msml"), KillAt(step, number, rank=rank, marker=folder / "killed")]
+
+
+# --- in the tests' process -----------------------------------------------------------------------------
+
+
+def start(mode, root, folder, *torchrun_options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [*torchrun_options, __file__, mode, str(root), str(folder)]
+    torchrun = subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        output, _ = torchrun.communicate(timeout=280)
+    finally:
+        torchrun.terminate()  # it stops its processes; killed, it would leave them behind
+    assert torchrun.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def together(tiny_market, tmp_path_factory) -> Path:
+    """What two processes made, and said in ``0.json`` and ``1.json``."""
+    folder = tmp_path_factory.mktemp("together")
+    start("together", tiny_market, folder)
+    return folder
+
+
+@pytest.mark.parametrize("batch_norm", BATCH_NORMS)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_processes_follow_the_curve_of_one(together, tiny_market, tmp_path, recipe, batch_norm):
+    make_trainer(tiny_market, tmp_path / "alone", recipe, batch_norm=batch_norm).fit()
+    alone = curve(tmp_path / "alone")
+    assert alone[0] != alone[-1], "nothing was learned, so nothing is tested"
+    assert largest_difference(alone, curve(together / f"{recipe}-{batch_norm}")) < 1e-9
+
+
+def test_batch_norm_of_each_process_is_another_function(together, tiny_market, tmp_path):
+    make_trainer(tiny_market, tmp_path / "alone").fit()
+    assert largest_difference(curve(tmp_path / "alone"), curve(together / "msml-local")) > 1e-4
+
+
+def test_pieces_on_two_processes_follow_the_curve_of_one(together, tiny_market, tmp_path):
+    make_trainer(tiny_market, tmp_path / "alone", batch_norm="frozen").fit()
+    assert largest_difference(curve(tmp_path / "alone"), curve(together / "pieces")) < 1e-9
+
+
+def test_shared_validation_scores_as_one_process_does(together, tiny_market, tmp_path):
+    make_trainer(tiny_market, tmp_path / "alone", val_identities=3, validate_every=1, **VALIDATED).fit()
+    alone, shared = (
+        [r for r in read_metrics(out / "metrics.jsonl") if r["kind"] == "validation"]
+        for out in (tmp_path / "alone", together / "validated")
+    )
+    assert len(alone) == 3
+    assert shared == alone
+
+
+def test_all_processes_stop_at_one_step_and_any_number_goes_on(together, tiny_market, tmp_path):
+    """SIGTERM reached one of them; one process goes on, on the curve of an undisturbed run."""
+    reports = [json.loads((together / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert [report["stopped"] for report in reports] == [[143, 11], [143, 11]]
+    said = []
+    make_trainer(
+        tiny_market,
+        together / "stopped",
+        losses=killed_at(0, signal.SIGTERM, tmp_path),
+        batch_norm="frozen",
+        say=said.append,
+    ).fit()
+    assert any("was saved by 2 processes, and 1 go on with it" in text for text in said)
+    losses = killed_at(0, signal.SIGTERM, tmp_path)
+    make_trainer(tiny_market, tmp_path / "whole", losses=losses, batch_norm="frozen").fit()
+    assert largest_difference(curve(tmp_path / "whole"), curve(together / "stopped")) < 1e-9
+
+
+def test_different_settings_or_data_are_refused_on_every_process(together):
+    for rank in (0, 1):
+        report = json.loads((together / f"{rank}.json").read_text())
+        assert "optim.lr: 0.001 on rank 0, 0.002 on rank 1" in report["other settings"]
+        assert "data.train_images: 96 on rank 0, 60 on rank 1" in report["other data"]
+
+
+def test_a_barrier_names_who_is_missing(together):
+    report = json.loads((together / "0.json").read_text())
+    assert "rank 0 waited for the other processes in vain" in report["barrier"]
+    assert "Ranks 1 failed to pass" in report["barrier"].replace("Rank 1", "Ranks 1")
+    assert report["waited"] < 8
+
+
+def test_a_restarted_run_goes_on_from_its_last_checkpoint(tiny_market, tmp_path):
+    """One process is killed once; torchrun starts both again."""
+    output = start("restarted", tiny_market, tmp_path, "--max-restarts=3")
+    assert (tmp_path / "killed").exists()
+    assert "going on with" in output
+    steps = [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "step"]
+    assert steps == list(range(1, 25))
+
+
+def test_no_process_hangs_when_another_dies(tiny_market, tmp_path):
+    """Without torchrun, which would end the others by itself."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, "restarted", str(tiny_market), str(tmp_path)],
+            env={**ENVIRONMENT, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        codes = [process.wait(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert codes[1] == -signal.SIGKILL
+    assert codes[0] not in (0, None)
+
+
+# --- in each of the two processes ----------------------------------------------------------------------
+
+VALIDATED = {"batch_norm": "frozen", "dtype": torch.float32}
+
+
+def message_of(action, kind):
+    try:
+        action()
+    except kind as error:
+        return str(error)
+    return "no error"
+
+
+def together_main(root: Path, folder: Path) -> None:
+    report = {}
+    for recipe in RECIPES:
+        for batch_norm in BATCH_NORMS:
+            make_trainer(root, folder / f"{recipe}-{batch_norm}", recipe, batch_norm=batch_norm).fit()
+    make_trainer(root, folder / "msml-local").fit()
+    make_trainer(root, folder / "pieces", batch_norm="frozen", accumulate=3).fit()
+    make_trainer(root, folder / "validated", val_identities=3, validate_every=1, **VALIDATED).fit()
+
+    losses = killed_at(11, signal.SIGTERM, folder)
+    trainer = make_trainer(root, folder / "stopped", losses=losses, batch_norm="frozen")
+    try:
+        trainer.fit()
+    except SystemExit as stop:
+        report["stopped"] = [stop.code, trainer.step]
+
+    rank = distributed.rank()
+    other = make_trainer(root, folder / "refused", lr=[1e-3, 2e-3][rank])
+    report["other settings"] = message_of(other.fit, ConfigError)
+    other = make_trainer(root, folder / "refused", val_identities=[0, 3][rank])
+    report["other data"] = message_of(other.fit, ConfigError)
+
+    began = time.monotonic()
+    if rank == 0:
+        report["barrier"] = message_of(lambda: distributed.barrier(minutes=1 / 60), TrainingError)
+    else:
+        time.sleep(3)
+    report["waited"] = time.monotonic() - began
+    (folder / f"{rank}.json").write_text(json.dumps(report))
+
+
+def restarted_main(root: Path, folder: Path) -> None:
+    losses = killed_at(10, signal.SIGKILL, folder)
+    make_trainer(root, folder / "run", losses=losses, checkpoint_minutes=1e-9, say=print).fit()
+
+
+if __name__ == "__main__":
+    distributed.initialise()
+    {"together": together_main, "restarted": restarted_main}[sys.argv[1]](
+        Path(sys.argv[2]), Path(sys.argv[3])
+    )
+    distributed.shutdown()

@@ -1,0 +1,59 @@
+import json
+import shutil
+
+import pytest
+
+from reidkit import config
+from reidkit.errors import ConfigError
+from reidkit.runs import build_trainer, list_runs
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_recipe, tiny_market, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for name, changes in {
+        "a/first": ["loss.trihard.weight=0.5"],
+        "second": ["data.val_identities=3", "train.epochs=2", "train.validate_every=1"],
+    }.items():
+        resolved = config.load(tiny_recipe, [f"data.root={tiny_market}", "train.epochs=1", *changes])
+        build_trainer(resolved, folder / name, say=lambda text: None).fit()
+    (folder / "a" / "first" / "evaluation.json").write_text(json.dumps({"mAP": 0.5, "rank-1": 0.75}))
+    return folder
+
+
+def test_runs_are_found_at_any_depth_with_their_scores(runs):
+    (first, second), problems = list_runs(runs)
+    assert not problems
+    assert (first.name, first.data, first.model) == ("a/first", "market1501", "timm:test_resnet")
+    assert first.losses == ("IdentityLoss", "0.5 BatchHardTripletLoss")
+    assert (first.mAP, first.rank_1, first.val_mAP) == (0.5, 0.75, None)
+    assert (second.mAP, second.epochs_done, second.epochs) == (None, 2, 2)
+    assert 0 < second.val_mAP <= 1
+    assert json.dumps(first.as_dict())
+
+
+def test_the_best_come_first_and_those_without_a_score_last(runs):
+    assert [run.name for run in list_runs(runs, sort="mAP")[0]] == ["a/first", "second"]
+    assert [run.name for run in list_runs(runs, sort="val_mAP")[0]] == ["second", "a/first"]
+    assert [run.name for run in list_runs(runs, sort="epochs_done")[0]] == ["second", "a/first"]
+
+
+def test_a_damaged_run_is_named_and_the_others_are_listed(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    (tmp_path / "runs" / "second" / "run.json").write_text('{"settings": ')
+    for name, text in {"old": '{"settings": {}}', "cut": "{}"}.items():
+        (tmp_path / "runs" / name).mkdir()
+        (tmp_path / "runs" / name / "run.json").write_text(text)
+    summaries, problems = list_runs(tmp_path / "runs")
+    assert [run.name for run in summaries] == ["a/first"]
+    assert len(problems) == 3
+    assert any("second/run.json is damaged" in problem for problem in problems)
+    assert any("old/run.json is not what a training writes" in problem for problem in problems)
+
+
+def test_a_folder_or_column_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="is no folder"):
+        list_runs(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="cannot sort by 'map'"):
+        list_runs(tmp_path, sort="map")
+    assert list_runs(tmp_path) == ([], [])

@@ -1,0 +1,349 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import reidkit as rk
+from reidkit import config
+from reidkit.errors import ConfigError
+from reidkit.studies import cells_of, load_study, run_fingerprint, shipped_studies
+from reidkit.study_runs import (
+    Folders,
+    _lock,
+    carry_out,
+    epochs_to_share_of_final,
+    forget_failures,
+    measurement_of,
+    read_result,
+    state_of,
+    tasks_of,
+)
+from reidkit.study_tables import published_for, tables_of, write_tables
+from reidkit.tracking import read_metrics
+
+STUDY = """
+title = "Tiny"
+base = "{base}"
+set = ["train.epochs={epochs}", "train.precision=float32"]
+seeds = [0, 1]
+baseline = {{ loss = "trihard" }}
+source = "Nobody 2020"
+published = [
+  {{ cell = {{ loss = "msml" }}, scores = {{ mAP = 70.0 }}, caveat = "Other people." }},
+]
+[[axis]]
+name = "loss"
+cells = [
+  {{ label = "trihard" }},
+  {{ label = "trihard, L1", measure = {{ distance = "l1" }} }},
+  {{ label = "msml", drop = ["loss.trihard"], set = ["loss.msml={{margin = 0.5}}"] }},
+  {more}
+]
+"""
+
+
+@pytest.fixture
+def study_file(tiny_recipe, tmp_path):
+    def write(*, epochs=1, more=""):
+        path = tmp_path / "tiny.toml"
+        path.write_text(STUDY.format(base=tiny_recipe, epochs=epochs, more=more))
+        return path
+
+    return write
+
+
+def lay_out(path, root, out):
+    study = load_study(path)
+    cells = cells_of(study, [f"data.root={root}"])
+    return study, cells, tasks_of(study, cells), Folders(out, out / "runs")
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_shipped_studies_can_be_laid_out(name):
+    study = load_study(name)
+    cells = cells_of(study)
+    assert len(cells) == len({cell.name for cell in cells})
+    assert len(cells) % len(study.seeds) == 0
+    assert len(tasks_of(study, cells)) <= len(cells)
+
+
+def test_every_published_number_of_msmls_table_stands_beside_its_cell():
+    study = load_study("msml-table1")
+    rows = {cell.labels for cell in cells_of(study)}
+    assert all(published_for(study, labels, test.name) for labels in rows for test in study.test)
+    there = published_for(study, ("ResNet50-X", "MSML"), "MARS")
+    assert there.scores == {"mAP": 72.0, "rank-1": 83.4, "rank-5": 93.3}
+    assert "quadruplet and TriHard did not reach their best" in there.caveat
+
+
+def test_cells_that_come_to_one_configuration_are_one_run():
+    cells = cells_of(load_study("small-jlml-ablations"))
+    runs = {cell.labels[0]: cell.run.name for cell in cells if cell.seed == 0}
+    assert runs["joint"] == runs["L1 matching"] == runs["XQDA on top"]
+    assert len(set(runs.values())) == len(runs) - 3
+    small = {cell.run.name for cell in cells_of(load_study("small-losses"))}
+    clean = [c.run.name for c in cells_of(load_study("small-outliers")) if c.labels[0] == "0 %"]
+    assert set(clean) <= small, "--runs can take them from there"
+
+
+def test_what_changes_only_the_speed_is_the_same_run():
+    recipe = config.load("small-cpu")
+    faster = replace(recipe, train=replace(recipe.train, num_workers=7, log_every=3))
+    longer = replace(recipe, train=replace(recipe.train, epochs=7))
+    assert run_fingerprint(faster) == run_fingerprint(recipe) != run_fingerprint(longer)
+
+
+def test_a_study_changes_its_base_in_order_and_the_line_wins(study_file):
+    path = study_file(more='{ label = "slow", set = ["optim.lr=1e-5", "train.epochs=2"] },')
+    by_label = {cell.labels[0]: cell for cell in cells_of(load_study(path), ["train.epochs=9"])}
+    slow = by_label["slow"].run.configuration
+    assert (slow.optim.lr, slow.train.epochs, slow.seed) == (1e-5, 9, 1)
+    msml = by_label["msml"].run.configuration
+    assert list(msml.loss) == ["identity", "msml"]
+    assert msml.loss["msml"].options == {"margin": 0.5}
+
+
+def test_every_fault_of_a_study_is_reported_at_once(tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text(
+        'title = "x"\nbase = "small-cpu"\nseed = [1]\ncolumms = ["mAP"]\nseeds = [-1]\n'
+        '[[axis]]\nname = "loss"\ncells = [{ lable = "a" }]\n[[test]]\nname = "t"\nroot = "x"\n'
+    )
+    with pytest.raises(ConfigError) as error:
+        load_study(path)
+    text = str(error.value)
+    assert "unknown key 'columms'; did you mean 'columns'?" in text
+    assert "unknown key 'seed'; did you mean 'seeds'?" in text
+    assert "unknown key 'axis.0.cells.0.lable'; did you mean 'label'?" in text
+    assert "unknown key 'test.0.root'" in text
+    assert "seeds.0: input should be greater than or equal to 0, not -1" in text
+
+
+def test_every_wrong_name_of_a_study_is_reported_at_once(study_file):
+    text = study_file(more='{ label = "msml" },').read_text()
+    for right, wrong in {
+        'baseline = { loss = "trihard" }': 'baseline = { loss = "trihrad", los = "" }\ncolumns = ["rank1"]',
+        'cell = { loss = "msml" }': 'cell = { loss = "x" }',
+    }.items():
+        assert right in text
+        text = text.replace(right, wrong)
+    path = study_file()
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_study(path)
+    text = str(error.value)
+    assert "columns: there is no 'rank1'; did you mean 'rank-1'?" in text
+    assert "baseline.loss: there is no 'trihrad'; did you mean 'trihard'?" in text
+    assert "baseline: there is no 'los'; did you mean 'loss'?" in text
+    assert "published.0.cell.loss: there is no 'x'" in text
+    assert "cell of axis 'loss', 'msml' is there twice" in text
+
+
+def test_every_fault_of_the_cells_is_reported_once_with_the_first_cell_that_has_it(study_file):
+    more = (
+        '{ label = "a", drop = ["loss.trihrad"] }, { label = "b", set = ["loss.trihard.margn=1"] }, '
+        '{ label = "c", measure = { distanc = "l1" } }, { label = "d", set = ["train.epochs=0"] },'
+    )
+    path = study_file(more=more)
+    path.write_text(path.read_text().replace("source =", 'weights = "best"\nsource ='))
+    with pytest.raises(ConfigError) as error:
+        cells_of(load_study(path), ["seed=3"])
+    text = str(error.value)
+    assert "cell 'a': drop 'loss.trihrad': there is no such key; did you mean 'trihard'?" in text
+    assert "cell 'b': [loss.trihard] has no option 'margn'; did you mean 'margin'?" in text
+    assert "cell 'c': measure has no option 'distanc'; did you mean 'distance'?" in text
+    assert "cell 'd': configuration: train.epochs: input should be greater than or equal to 1, not 0" in text
+    assert text.count("are chosen by held-out identities") == 1
+    assert "seed is one of the study's own seeds" in text
+
+
+def test_names_of_studies_and_patterns_that_fit_nothing_are_told(study_file):
+    with pytest.raises(ConfigError, match="unknown study 'smal-losses'; did you mean 'small-losses'"):
+        load_study("smal-losses")
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: no such file"):
+        load_study("nowhere.toml")
+    study = load_study(study_file())
+    with pytest.raises(
+        ConfigError, match=r"no cell's name fits '\*sn\*'; the first of 6 is 'trihard/seed-0'"
+    ):
+        tasks_of(study, cells_of(study), only="*sn*")
+
+
+def test_a_study_trains_measures_compares_and_records_what_fails(study_file, tiny_market, tmp_path):
+    more = '{ label = "diverges", set = ["optim.lr=1e9", "optim.name=sgd"] },'
+    study, cells, tasks, folders = lay_out(study_file(more=more), tiny_market, tmp_path / "out")
+    said = []
+    carry_out(tasks, folders, say=said.append)
+    assert [state_of(task, folders) for task in tasks] == ["finished"] * 4 + ["failed"] * 2
+    assert sum(text.startswith("started") for text in said) == 6, "trihard is trained once for two cells"
+    assert any(text.startswith("failed diverges/seed-0: TrainingError: ") for text in said)
+
+    carry_out(tasks, folders, say=said.append)
+    assert sum(text.startswith("started") for text in said) == 6, "nothing is done twice"
+    forget_failures(tasks, folders)
+    assert state_of(tasks[-1], folders) == "open"
+
+    (table,) = tables_of(study, cells, folders)
+    rows = {row.labels[0]: row for row in table.rows}
+    for cell in cells[:2]:
+        encoder = rk.load_encoder(folders.run(cell.run))
+        expected = rk.evaluate(encoder, rk.load_dataset("market1501", tiny_market)).mean_average_precision
+        assert rows["trihard"].values["mAP"][cell.seed] == pytest.approx(expected, abs=1e-6)
+    assert rows["trihard"].is_baseline
+    assert rows["trihard"].values["intra"] == rows["trihard, L1"].values["intra"]
+    assert (rows["msml"].versus.num_seeds, rows["msml"].versus.num_queries) == (2, 12)
+    difference = sum(rows["msml"].values["mAP"]) / 2 - sum(rows["trihard"].values["mAP"]) / 2
+    assert rows["msml"].versus.difference == pytest.approx(difference)
+    assert rows["diverges"].versus is None
+    assert all(seconds > 0 for seconds in rows["msml"].seconds)
+
+    paths = write_tables(study, [table], tmp_path / "out")
+    text = paths[0].read_text()
+    assert "| loss | seeds | mAP | rank-1 | seconds | vs baseline | p | paper mAP |" in text
+    assert "| 70.0 |" in text
+    assert "Published: Nobody 2020. Other people." in text
+    assert "paired bootstrap" in text
+    lines = paths[1].read_text().splitlines()
+    assert len(lines) == 5
+    values = json.loads(paths[2].read_text())["tables"][0]["rows"]
+    assert values[2]["labels"] == {"loss": "msml"}
+    assert values[2]["values"]["mAP"] == rows["msml"].values["mAP"]
+
+
+def test_a_cell_measured_otherwise_is_measured_again_but_not_trained(study_file, tiny_market, tmp_path):
+    study, cells, tasks, folders = lay_out(study_file(), tiny_market, tmp_path / "out")
+    carry_out(tasks[:1], folders, say=lambda text: None)
+    checkpoint = folders.run(cells[0].run) / "last.ckpt"
+    before = checkpoint.stat().st_mtime_ns
+    other = replace(study, measure={"average_precision": "trapezoid"})
+    task = tasks_of(other, cells_of(other, [f"data.root={tiny_market}"]))[0]
+    assert task.run.name == tasks[0].run.name
+    assert state_of(task, folders) == "open"
+    carry_out([task], folders, say=lambda text: None)
+    assert state_of(task, folders) == state_of(tasks[0], folders) == "finished"
+    assert checkpoint.stat().st_mtime_ns == before
+
+
+def test_a_killed_study_goes_on_and_ends_like_one_that_was_left_alone(study_file, tiny_market, tmp_path):
+    """SIGKILL while a run is being trained; its lock is free at once, and its checkpoint is used."""
+    path = study_file(epochs=12)
+    study, cells, tasks, folders = lay_out(path, tiny_market, tmp_path / "killed")
+    words = ["study", path, f"data.root={tiny_market}", "--out", folders.out, "--only", "trihard/seed-0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reidkit", *map(str, words)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    metrics = folders.run(cells[0].run) / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while sum(r["kind"] == "epoch" for r in read_metrics(metrics)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    epochs_done = sum(r["kind"] == "epoch" for r in read_metrics(metrics))
+    assert 2 <= epochs_done < 12
+    assert state_of(tasks[0], folders) == "open"
+
+    whole = Folders(tmp_path / "whole", tmp_path / "whole" / "runs")
+    for each in (folders, whole):
+        carry_out(tasks[:1], each, say=lambda text: None)
+    measurement = measurement_of(study, cells[0], study.test[0])
+    resumed, left_alone = read_result(measurement, folders), read_result(measurement, whole)
+    assert resumed.values == left_alone.values
+    assert (resumed.average_precisions == left_alone.average_precisions).all()
+    epochs = [record["epoch"] for record in read_metrics(folders.run(cells[0].run) / "cost.jsonl")]
+    assert sorted(set(epochs)) == list(range(13)), "the cost of every epoch, and of what comes after"
+
+
+def test_a_run_held_by_another_process_is_waited_for_and_taken_when_that_dies(
+    study_file, tiny_market, tmp_path, monkeypatch
+):
+    _, _, tasks, folders = lay_out(study_file(), tiny_market, tmp_path / "out")
+    lock = folders.state / f"{tasks[0].run.name}.lock"
+    lock.parent.mkdir(parents=True)
+    program = "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); "
+    program += "print(1, flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", program, str(lock)], stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    with _lock(lock) as ours:
+        assert not ours
+    waits = []
+
+    def wait(seconds):
+        waits.append(state_of(tasks[0], folders))
+        holder.kill()
+        holder.wait()
+
+    monkeypatch.setattr("reidkit.study_runs.time.sleep", wait)
+    carry_out(tasks[:1], folders, say=lambda text: None)
+    holder.stdout.close()
+    assert waits == ["open"]
+    assert state_of(tasks[0], folders) == "finished"
+
+
+def test_epochs_to_a_share_of_the_final_map():
+    def record(epoch, value):
+        return {"kind": "validation", "epoch": epoch, "mAP": value}
+
+    records = [record(1, 0.1), record(2, 0.46), record(3, 0.44), record(4, 0.5)]
+    assert epochs_to_share_of_final(records) == 2
+    assert epochs_to_share_of_final(records, share=0.95) == 4
+    assert epochs_to_share_of_final([{"kind": "epoch", "epoch": 1}]) is None
+
+
+def test_fewer_training_identities_are_part_of_more_and_spare_the_validation_part(tiny_market):
+    def load(number, seed=0):
+        return rk.load_dataset(
+            "market1501", tiny_market, val_identities=2, train_identities=number, seed=seed
+        )
+
+    sets = {number: {s.identity for s in load(number).train} for number in (0, 2, 4, 6)}
+    assert [len(identities) for identities in sets.values()] == [6, 2, 4, 6]
+    assert sets[2] < sets[4] < sets[6] == sets[0]
+    assert load(2).val == load(0).val
+    assert [s.index for s in load(2).train] == list(range(24))
+    assert load(4) == load(4)
+    assert any(load(2, seed).train != load(2).train for seed in range(1, 5))
+    for number in (1, 7):
+        with pytest.raises(ConfigError, match=rf"train_identities = {number} is outside 2\.\.6"):
+            load(number)
+
+
+def test_corrupted_labels_are_the_share_asked_for_and_only_in_train(tiny_market):
+    def load(share, seed=0):
+        return rk.load_dataset("market1501", tiny_market, val_identities=2, corrupt_labels=share, seed=seed)
+
+    clean = load(0.0)
+    spoilt = {}
+    for share in (0.1, 0.25, 1.0):
+        data = load(share)
+        spoilt[share] = {
+            (new.path, new.identity)
+            for old, new in zip(clean.train, data.train, strict=True)
+            if new.identity != old.identity
+        }
+        assert len(spoilt[share]) == round(share * len(clean.train))
+        assert {s.identity for s in data.train} <= {s.identity for s in clean.train}
+        assert [s.path for s in data.train] == [s.path for s in clean.train]
+        assert (data.val, data.query, data.gallery) == (clean.val, clean.query, clean.gallery)
+    assert spoilt[0.1] < spoilt[0.25] < spoilt[1.0]
+    assert load(0.25) == load(0.25) != load(0.25, seed=1)
+    with pytest.raises(ConfigError, match=r"corrupt_labels = 1\.5"):
+        load(1.5)
+
+
+def test_the_example_of_the_documentation_is_a_study(tmp_path):
+    document = Path(__file__).parents[2] / "docs" / "studies.md"
+    path = tmp_path / "example.toml"
+    path.write_text(re.findall(r"```toml\n(.*?)```", document.read_text(), re.DOTALL)[0])
+    cells = cells_of(load_study(path))
+    assert len(cells) == 9
+    assert len({cell.run.name for cell in cells}) == 6, "the third cell is the first one's run"
