@@ -15,19 +15,24 @@ if TYPE_CHECKING:
     from reidkit.datasets import load_dataset
     from reidkit.encoder import Encoder, load_encoder
     from reidkit.evaluation import evaluate, evaluate_features
+    from reidkit.feature_files import load_features, save_features
     from reidkit.galleries import open_gallery
     from reidkit.models import build_model
     from reidkit.objectives import Objective
+    from reidkit.reranking import RerankOptions
+    from reidkit.same_person import Calibration
     from reidkit.trainer import Trainer
     from reidkit.types import Dataset, Evaluation, Features, Ranking, Sample
 
 __all__ = [
+    "Calibration",
     "Dataset",
     "Encoder",
     "Evaluation",
     "Features",
     "Objective",
     "Ranking",
+    "RerankOptions",
     "Sample",
     "Trainer",
     "__version__",
@@ -36,17 +41,21 @@ __all__ = [
     "evaluate_features",
     "load_dataset",
     "load_encoder",
+    "load_features",
     "losses",
     "open_gallery",
+    "save_features",
 ]
 
 _HOMES = {
+    "Calibration": "same_person",
     "Dataset": "types",
     "Encoder": "encoder",
     "Evaluation": "types",
     "Features": "types",
     "Objective": "objectives",
     "Ranking": "types",
+    "RerankOptions": "reranking",
     "Sample": "types",
     "Trainer": "trainer",
     "build_model": "models",
@@ -54,7 +63,9 @@ _HOMES = {
     "evaluate_features": "evaluation",
     "load_dataset": "datasets",
     "load_encoder": "encoder",
+    "load_features": "feature_files",
     "open_gallery": "galleries",
+    "save_features": "feature_files",
 }
 
 

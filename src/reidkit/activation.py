@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from reidkit.encoder import Encoder
 from reidkit.errors import ConfigError
-from reidkit.models.embedder import SingleBranch
+from reidkit.models.embedder import Embedder, LastMap
 from reidkit.transforms import normalize, to_input
 
 
@@ -20,23 +22,31 @@ def similarity_maps(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """For each image, how much each place adds to the cosine similarity of the two.
 
-    The shares of :func:`contributions`, negative ones set to 0, enlarged to the encoder's image size and
-    divided by their maximum.
+    The shares of :func:`contributions`, spread over the parts of the image that they belong to, negative ones
+    set to 0, divided by their maximum.
 
     Returns:
-        Two maps (H, W) in [0, 1], of the query and of the gallery image; all 0 where no place adds anything.
+        Two maps (H, W) in [0, 1] of the encoder's image size, of the query and of the gallery image; all 0
+        where no place adds anything.
 
     Raises:
-        ConfigError: the network is not one of a backbone, a pooling and a neck.
+        ConfigError: the network does not say where its last maps are.
     """
-    query_map, gallery_map = contributions(encoder, query_image, gallery_image)
-    return _scaled(encoder, query_map), _scaled(encoder, gallery_map)
+    height, width = encoder.height, encoder.width
+    total = torch.zeros(2, height, width)
+    for last, places in zip(
+        _last_maps(encoder), contributions(encoder, query_image, gallery_image), strict=True
+    ):
+        top, bottom = round(last.top * height), round(last.bottom * height)
+        size = (bottom - top, width)
+        density = places.cpu() * places[0].numel() / (size[0] * size[1])
+        total[:, top:bottom] += F.interpolate(density[None], size, mode="bilinear", align_corners=False)[0]
+    query_map, gallery_map = total.clamp(min=0)
+    return _scaled(query_map), _scaled(gallery_map)
 
 
-def contributions(
-    encoder: Encoder, query_image: Image.Image, gallery_image: Image.Image
-) -> tuple[Tensor, Tensor]:
-    """Gradient times activation of the similarity, summed over channels, at each place of the last map.
+def contributions(encoder: Encoder, query_image: Image.Image, gallery_image: Image.Image) -> list[Tensor]:
+    """Gradient times activation of the similarity, summed over channels, at each place of the last maps.
 
     The lengths of both embeddings are held fixed: with an average pooling and a neck without bias the places
     then add up to the cosine similarity itself. Were they not, the gradient would be at right angles to the
@@ -44,17 +54,14 @@ def contributions(
     part of the similarity that grows with them. After Selvaraju et al., Grad-CAM, ICCV 2017.
 
     Returns:
-        Two maps (h, w) of the backbone's size, of the query and of the gallery image.
+        (2, h, w) for each of the network's ``last_maps``: of the query and of the gallery image.
 
     Raises:
         ConfigError: as :func:`similarity_maps`.
     """
+    last_maps = _last_maps(encoder)
     model = encoder.model
-    if not isinstance(model, SingleBranch):
-        raise ConfigError(
-            "activation maps need a network of one backbone, a pooling and a neck; "
-            f"{dict(model.description)} has no single last feature map"
-        )
+    assert isinstance(model, Embedder)
     images = torch.stack(
         [
             to_input(image.convert("RGB"), height=encoder.height, width=encoder.width)
@@ -62,32 +69,50 @@ def contributions(
         ]
     )
     inputs = normalize(images.to(encoder.device), model.mean, model.std)
-    kept: list[Tensor] = []
+    kept: dict[nn.Module, Tensor] = {}
 
-    def keep(_: torch.nn.Module, __: tuple[Tensor, ...], feature_map: Tensor) -> Tensor:
+    def keep(module: nn.Module, _: tuple[Tensor, ...], feature_map: Tensor) -> Tensor:
         # A leaf of its own: the gradient is wanted here and in nothing before.
-        kept.append(feature_map.detach().requires_grad_())
-        return kept[-1]
+        kept[module] = feature_map.detach().requires_grad_()
+        return kept[module]
 
     model.eval()
-    hook = model.backbone.register_forward_hook(keep)
+    hooks = [last.module.register_forward_hook(keep) for last in last_maps]
     try:
         with torch.enable_grad():
-            embeddings = model(inputs)[model.embedding_feature].float()  # (2, D)
+            parts = model.embedding_parts(model(inputs))  # (2, D_p) each
     finally:
-        hook.remove()
-    unit = embeddings / embeddings.detach().norm(dim=1, keepdim=True).clamp(min=1e-12)
+        for hook in hooks:
+            hook.remove()
+    similarities = torch.stack([_similarities(part.float()) for part in parts]).mean()
+    maps = [kept[last.module] for last in last_maps]
+    # A branch that the chosen feature does not read adds nothing.
+    gradients = torch.autograd.grad(similarities, maps, allow_unused=True, materialize_grads=True)
+    return [
+        (gradient * feature_map.detach()).sum(dim=1)
+        for gradient, feature_map in zip(gradients, maps, strict=True)
+    ]
+
+
+def _similarities(part: Tensor) -> Tensor:
+    """The cosine of two embeddings (2, D), twice: once to differentiate for each image."""
+    unit = part / part.detach().norm(dim=1, keepdim=True).clamp(min=1e-12)
     # Each image against the other held fixed: the gradient of a product is then not shared between them.
-    similarities = (unit * unit.detach().flip(0)).sum()
-    (gradient,) = torch.autograd.grad(similarities, kept[0])
-    query_map, gallery_map = (gradient * kept[0].detach()).sum(dim=1)  # (h, w) each
-    return query_map, gallery_map
+    cosine: Tensor = (unit * unit.detach().flip(0)).sum()
+    return cosine
 
 
-def _scaled(encoder: Encoder, feature_map: Tensor) -> NDArray[np.float32]:
-    size = (encoder.height, encoder.width)
-    positive = feature_map.clamp(min=0)[None, None]
-    enlarged = F.interpolate(positive, size, mode="bilinear", align_corners=False)[0, 0]
-    highest = enlarged.max()
-    scaled: NDArray[np.float32] = (enlarged / highest if highest > 0 else enlarged).cpu().numpy()
+def _last_maps(encoder: Encoder) -> Sequence[LastMap]:
+    model = encoder.model
+    if not isinstance(model, Embedder) or not model.last_maps:
+        raise ConfigError(
+            "activation maps need a network that says where its last maps are; "
+            f"{dict(model.description)} does not"
+        )
+    return model.last_maps
+
+
+def _scaled(places: Tensor) -> NDArray[np.float32]:
+    highest = places.max()
+    scaled: NDArray[np.float32] = (places / highest if highest > 0 else places).numpy()
     return scaled

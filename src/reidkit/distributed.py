@@ -31,6 +31,8 @@ import torch.distributed as dist
 # hold nothing.
 import torch.distributed.nn
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -54,7 +56,7 @@ def initialise() -> None:
     if dist.is_initialized() or any(name not in os.environ for name in TORCHRUN_VARIABLES):
         return
     if not torch.cuda.is_available():
-        dist.init_process_group("gloo")
+        _join("gloo")
         return
     local_rank, num_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if local_rank >= num_gpus:
@@ -63,9 +65,22 @@ def initialise() -> None:
             'processes here, or hide the GPUs with CUDA_VISIBLE_DEVICES="" to train on the CPU'
         )
     torch.cuda.set_device(local_rank)
-    dist.init_process_group("cpu:gloo,cuda:nccl")
+    _join("cpu:gloo,cuda:nccl")
     global _cpu_group
     _cpu_group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
+
+
+def _join(backend: str) -> None:
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    # Machines may count restarts differently.
+    if restart == "0" or os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
+        dist.init_process_group(backend)
+        return
+    # Torchrun keeps one store over all restarts, where gloo would find the addresses of processes that died.
+    store, rank, world_size = next(rendezvous("env://"))
+    dist.init_process_group(
+        backend, store=PrefixStore(f"restart-{restart}", store), rank=rank, world_size=world_size
+    )
 
 
 def shutdown() -> None:

@@ -23,7 +23,6 @@ from reidkit.scores import Scores, mean_scores, score_ranks
 from reidkit.types import JUNK, Dataset, Evaluation, Features, Ranking, Split
 
 NUM_DRAWS = 10
-RECALL_RANKS = (1, 2, 4, 8)
 
 
 class FeatureSource(Protocol):
@@ -281,7 +280,7 @@ def evaluate_features(
         + (", each query in a gallery of its own" if galleries is not None else "")
         + reranked,
         average_precision=kind,
-        notes=(*notes, *left_out, *(_recall_notes(scores.cmc) if protocol == "recall" else ())),
+        notes=(*notes, *left_out),
     )
 
 
@@ -391,13 +390,6 @@ def _left_out_notes(comparison: Comparison, pairs: Pairs) -> list[str]:
         for reason, chosen in reasons.items()
         if chosen.any()
     ]
-
-
-def _recall_notes(cmc: NDArray[np.float64]) -> list[str]:
-    shown = [k for k in RECALL_RANKS if k <= len(cmc)]
-    names = "/".join(map(str, shown))
-    values = " / ".join(f"{100 * cmc[k - 1]:.1f}" for k in shown)
-    return [f"Recall@{names}: {values}; mAP is mAP@R"]
 
 
 def _top(scores: NDArray[np.float64], num: int) -> Indices:

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from reidkit.checkpoint import load_weights
+from reidkit.encoder import weights_file
 from reidkit.errors import CheckpointError
 
 
@@ -24,7 +25,7 @@ def start_from(model: nn.Module, source: str | Path, *, say: Callable[[str], Non
     Raises:
         CheckpointError: nothing there, or damaged, or nothing fits.
     """
-    file = _weights_file(Path(source))
+    file = weights_file(Path(source))
     theirs, description = load_weights(file)
     ours = model.state_dict()
     fitting = {n: tensor for n, tensor in theirs.items() if n in ours and tensor.shape == ours[n].shape}
@@ -44,12 +45,3 @@ def start_from(model: nn.Module, source: str | Path, *, say: Callable[[str], Non
     for what, names in others.items():
         if names:
             say(f"  {what}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}")
-
-
-def _weights_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    for name in ("best.safetensors", "last.safetensors"):
-        if (path / name).is_file():
-            return path / name
-    raise CheckpointError(f"init = {str(path)!r} holds no weights yet (best.safetensors or last.safetensors)")

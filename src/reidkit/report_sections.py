@@ -110,32 +110,28 @@ def analyse(
 
 
 def score_tiles(evaluation: Evaluation) -> list[Score]:
-    """mAP, rank-1, 5, 10 and mINP."""
+    """The headline scores, by the names of their protocol."""
     valid = np.isfinite(evaluation.average_precisions)
     first_is_right = (evaluation.first_match_ranks[valid] == 1).astype(np.float64)
     # With several draws of the gallery the ranks are medians, of which the CMC is not the mean.
     ranks_are_of_cmc = np.isclose(first_is_right.mean(), evaluation.rank(1))
-    scores = [
-        Score(
-            "mAP",
-            evaluation.mean_average_precision,
-            "Mean average precision: 100 if, for every query, all right photos come before all wrong ones.",
-            bootstrap_interval(evaluation.average_precisions[valid]),
-        ),
-        Score(
-            "rank-1",
-            evaluation.rank(1),
-            "Queries whose nearest photo is right.",
-            bootstrap_interval(first_is_right) if ranks_are_of_cmc else None,
-        ),
-    ]
-    scores += [
-        Score(f"rank-{k}", evaluation.rank(k), f"Queries with a right photo among the nearest {k}.")
-        for k in (5, 10)
-        if k <= len(evaluation.cmc)
-    ]
-    meaning = "Mean inverse negative penalty: low if even one right photo comes late in the list."
-    return [*scores, Score("mINP", evaluation.mean_inverse_negative_penalty, meaning)]
+    intervals = {name: bootstrap_interval(evaluation.average_precisions[valid]) for name in ("mAP", "mAP@R")}
+    if ranks_are_of_cmc:
+        intervals |= dict.fromkeys(("rank-1", "Recall@1"), bootstrap_interval(first_is_right))
+    order = [name for name in evaluation.scores if name not in ("mINP", "rank-20")]
+    order += [name for name in ("mINP",) if name in evaluation.scores]
+    return [Score(name, evaluation.scores[name], _MEANINGS[name], intervals.get(name)) for name in order]
+
+
+_MEANINGS = {
+    "mAP": "Mean average precision: 100 if, for every query, all right photos come before all wrong ones.",
+    "mAP@R": "Mean average precision among as many nearest photos as there are right ones.",
+    "rank-1": "Queries whose nearest photo is right.",
+    "Recall@1": "Queries whose nearest photo is right.",
+    **{f"rank-{k}": f"Queries with a right photo among the nearest {k}." for k in (5, 10)},
+    **{f"Recall@{k}": f"Queries with a right photo among the nearest {k}." for k in (2, 4, 8)},
+    "mINP": "Mean inverse negative penalty: low if even one right photo comes late in the list.",
+}
 
 
 def curve_figures(

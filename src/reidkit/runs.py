@@ -172,8 +172,8 @@ def _summary(run: Path, folder: Path) -> RunSummary:
             epochs_done=epochs_done,
             epochs=settings["epochs"],
             val_mAP=max(validations, default=None),
-            mAP=evaluation.get("mAP"),
-            rank_1=evaluation.get("rank-1"),
+            mAP=evaluation.get("mAP", evaluation.get("mAP@R")),
+            rank_1=evaluation.get("rank-1", evaluation.get("Recall@1")),
             changed=datetime.fromtimestamp(max(p.stat().st_mtime for p in run.iterdir()), UTC),
         )
     except (KeyError, TypeError) as error:

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from reidkit.devices import default_device
 from reidkit.ema import WeightAverage
 from reidkit.encoder import Encoder
 from reidkit.errors import CheckpointError, DataError, TrainingError, UnknownName
+from reidkit.evaluation import evaluate_features
 from reidkit.frozen import TrainingMode
 from reidkit.initial import start_from
 from reidkit.models import Embedder
@@ -33,12 +34,13 @@ from reidkit.optim import build_optimizer, learning_rate, set_learning_rate
 from reidkit.precision import Precision
 from reidkit.provenance import data_fingerprint, versions
 from reidkit.run_folder import RunFolder
+from reidkit.same_person import fit_calibration
 from reidkit.stopping import GracefulStop
 from reidkit.tracking import Meter, Tracker, peak_memory
 from reidkit.training_log import TrainingLog
 from reidkit.transforms import UnreadableImages, batches, normalize
 from reidkit.types import Dataset
-from reidkit.validation import validate
+from reidkit.validation import embed_validation
 
 BATCH_NORMS = ("local", "synchronised", "frozen")
 
@@ -315,13 +317,18 @@ class Trainer:
 
     def _validate(self) -> None:
         """Score the held-out identities; keep the weights if they are the best so far."""
-        scores = validate(self.encoder(), self.data.val)
-        if scores is not None:
-            mean_average_precision = scores.mean_average_precision
-            self._track("validation", **{"mAP": mean_average_precision, "rank-1": scores.rank(1)})
-            if mean_average_precision > self.best.get("mAP", -1.0):
-                self.best = {"mAP": mean_average_precision, "epoch": self.epoch}
-                self.encoder().save(self.out / "best.safetensors")
+        encoder = self.encoder()
+        features = embed_validation(encoder, self.data.val)
+        if features is not None:
+            scores = evaluate_features(*features)
+            self._track("validation", **{"mAP": scores.mean_average_precision, "rank-1": scores.rank(1)})
+            if scores.mean_average_precision > self.best.get("mAP", -1.0):
+                self.best = {"mAP": scores.mean_average_precision, "epoch": self.epoch}
+                encoder = self.encoder()  # its card names the new best
+                source = f"{len(self.data.val)} validation images of {self.data.name}"
+                with suppress(DataError):  # a single person has no pair of two
+                    encoder.calibrate(fit_calibration(*features, source=source))
+                encoder.save(self.out / "best.safetensors")
         distributed.barrier()  # the main process evaluates alone
 
     def encoder(self) -> Encoder:

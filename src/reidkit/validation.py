@@ -1,4 +1,4 @@
-"""Scores on held-out identities: every process embeds its share, the main one evaluates."""
+"""Held-out identities: every process embeds its share, the main one evaluates."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from reidkit import distributed
 from reidkit.encoder import Encoder
-from reidkit.evaluation import evaluate_features, validation_features
+from reidkit.evaluation import validation_features
 from reidkit.features import label_features
-from reidkit.types import Evaluation, Split
+from reidkit.types import Features, Split
 
 
-def validate(encoder: Encoder, part: Split) -> Evaluation | None:
-    """Scores of the samples of a part against each other; None on all processes but the main one.
+def embed_validation(encoder: Encoder, part: Split) -> tuple[Features, Features] | None:
+    """Query and gallery made from a part's samples; None on all processes but the main one.
 
     Every process must come here, with the same part. Batch norm's statistics, which differ between processes
     in training, are made those of the main one.
@@ -25,5 +25,4 @@ def validate(encoder: Encoder, part: Split) -> Evaluation | None:
     embeddings = np.empty((len(part), encoder.dim), dtype=np.float32)
     for rank, share in enumerate(shares):
         embeddings[rank::num_processes] = share
-    query, gallery = validation_features(label_features(embeddings, part))
-    return evaluate_features(query, gallery)
+    return validation_features(label_features(embeddings, part))

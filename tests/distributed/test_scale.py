@@ -223,7 +223,7 @@ def test_a_barrier_names_who_is_missing(together):
 
 def test_a_restarted_run_goes_on_from_its_last_checkpoint(tiny_market, tmp_path):
     """One process is killed once; torchrun starts both again."""
-    output = start("restarted", tiny_market, tmp_path, "--max-restarts=3")
+    output = start("restarted", tiny_market, tmp_path, "--max-restarts=1")
     assert (tmp_path / "killed").exists()
     assert "going on with" in output
     steps = [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "step"]

@@ -60,10 +60,40 @@ def test_every_command_has_help():
         assert len(result.output.splitlines()) > 5
 
 
-def test_every_module_the_architecture_names_exists():
+def layers():
+    """Layer of each module, as the table of architecture.md gives it."""
     text = (ROOT / "docs" / "explain" / "architecture.md").read_text()
-    for row in re.findall(r"^\| \d \| (.*) \|$", text, re.MULTILINE):
-        for name in re.findall(r"`([a-z_/*]+)`", row):
-            assert list(
-                (ROOT / "src" / "reidkit").glob(name.removesuffix("/*") if "/" in name else f"{name}.py")
-            ), name
+    found = {}
+    for layer, modules in re.findall(r"^\| (\d) \|[^|]*\| (.*) \|$", text, re.MULTILINE):
+        for name in re.findall(r"`([a-z_/*]+)`", modules):
+            pattern = f"{name}**/*.py" if name.endswith("/") else f"{name}.py"
+            files = list((ROOT / "src" / "reidkit").glob(pattern))
+            assert files, f"the architecture names {name}, which does not exist"
+            found |= {".".join(f.relative_to(ROOT / "src").with_suffix("").parts): int(layer) for f in files}
+    return {name.removesuffix(".__init__"): layer for name, layer in found.items()}
+
+
+def imports(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "reidkit":
+            yield from (f"reidkit.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reidkit."):
+            yield node.module
+
+
+def test_every_module_has_a_layer_and_imports_point_down():
+    layer_of = layers()
+    components = {f"reidkit.{folder}" for folder in ("losses", "datasets", "models", "galleries")}
+    for file in (ROOT / "src" / "reidkit").rglob("*.py"):
+        name = ".".join(file.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+        if name in ("reidkit", "reidkit.__main__"):
+            continue
+        assert name in layer_of, f"{name} is missing in the table of architecture.md"
+        for imported in imports(file):
+            target = imported if imported in layer_of else imported.rpartition(".")[0]
+            if target == "reidkit":  # the version
+                continue
+            assert layer_of[target] <= layer_of[name], f"{name} imports {imported}, which is above it"
+            own, other = (module.rpartition(".")[0] for module in (name, target))
+            if {own, other} <= components:
+                assert own == other, f"{name} imports {imported}: components do not know each other's kinds"

@@ -49,9 +49,32 @@ def test_places_add_up_to_the_similarity_where_pooling_is_linear(name: str) -> N
     )
     images = noise(0), noise(1)
     similarity = float(np.prod(encoder.encode(list(images)), axis=0).sum())
-    for places in contributions(encoder, *images):
-        assert places.ndim == 2
-        assert float(places.sum()) == pytest.approx(similarity, abs=1e-5)
+    (places,) = contributions(encoder, *images)
+    assert places.shape[0] == 2
+    assert places.sum(dim=(1, 2)).tolist() == pytest.approx([similarity, similarity], abs=1e-5)
+
+
+@pytest.mark.parametrize("uniloss", [False, True])
+def test_jlml_has_a_map_of_the_whole_and_one_of_each_stripe(uniloss: bool) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(build_model("jlml", stripes=2, uniloss=uniloss), height=64, width=32, device="cpu")
+    images = noise(0), noise(1)
+    maps = contributions(encoder, *images)
+    similarity = float(np.prod(encoder.encode(list(images)), axis=0).sum())
+    assert [tuple(places.shape) for places in maps] == [(2, 2, 1)] * 3
+    assert sum(places.sum(dim=(1, 2)) for places in maps).tolist() == pytest.approx(
+        [similarity] * 2, abs=1e-5
+    )
+    assert similarity_maps(encoder, *images)[0].max() == pytest.approx(1)
+
+
+def test_a_branch_that_is_not_asked_for_adds_nothing() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(build_model("jlml", stripes=2), height=64, width=32, device="cpu", feature="local")
+    whole, upper, lower = contributions(encoder, noise(0), noise(1))
+    assert not whole.any()
+    assert upper.any()
+    assert lower.any()
 
 
 def test_what_is_alike_is_bright_and_the_rest_is_not() -> None:
@@ -98,8 +121,10 @@ def test_nothing_of_the_network_is_changed() -> None:
     assert not model.backbone._forward_hooks
 
 
-def test_a_network_of_several_branches_is_refused() -> None:
-    model = build_model("jlml")
-    encoder = Encoder(model, height=160, width=64, device="cpu")
-    with pytest.raises(ConfigError, match="one backbone, a pooling and a neck"):
-        similarity_maps(encoder, noise(0), noise(1))
+def test_a_network_that_does_not_say_where_its_maps_are_is_refused() -> None:
+    class Silent(SingleBranch):
+        last_maps = ()
+
+    model = Silent(Patches(), 3, smallest_side=8, pooling="average", neck="plain")
+    with pytest.raises(ConfigError, match="where its last maps are"):
+        similarity_maps(Encoder(model, height=HEIGHT, width=WIDTH, device="cpu"), noise(0), noise(1))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import reidkit as rk
 from reidkit import config
@@ -231,6 +232,16 @@ def test_a_cell_measured_otherwise_is_measured_again_but_not_trained(study_file,
     assert checkpoint.stat().st_mtime_ns == before
 
 
+@pytest.fixture
+def one_thread():
+    """Several threads add in another order than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_killed_study_goes_on_and_ends_like_one_that_was_left_alone(study_file, tiny_market, tmp_path):
     """SIGKILL while a run is being trained; its lock is free at once, and its checkpoint is used."""
     path = study_file(epochs=12)

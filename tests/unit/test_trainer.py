@@ -60,6 +60,8 @@ def test_training_learns_and_leaves_a_usable_run_folder(tiny_market, tmp_path):
     assert epochs[-1]["loss/IdentityLoss"] < epochs[0]["loss/IdentityLoss"]
     best = max((r for r in records if r["kind"] == "validation"), key=lambda r: r["mAP"])
     encoder = rk.load_encoder(tmp_path / "run")
+    assert encoder.calibration is not None
+    assert encoder.calibration.source.endswith("validation images of market1501")
     assert encoder.card["validation"]["mAP"] == best["mAP"]
     assert encoder.card["data_licence"] == "research only"
     assert encoder.card["recipe"]["losses"][0]["name"] == "IdentityLoss"

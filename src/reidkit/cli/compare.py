@@ -174,7 +174,7 @@ def _score_network(path: Path, dataset: Dataset | None, camera_filter: str | Non
     from reidkit.report_comparison import ComparedRun
 
     assert dataset is not None
-    scoring_of.check_test_part(dataset)
+    scoring_of.check_evaluation(dataset, camera_filter=camera_filter)
     source = embed(load_encoder(path), [dataset], Scoring())
     evaluation = scoring_of.evaluate(source, dataset, camera_filter=camera_filter)
     return ComparedRun(

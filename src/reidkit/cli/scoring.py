@@ -48,7 +48,7 @@ def evaluate_data(
     from reidkit.report import write_report
     from reidkit.tracking import read_metrics
 
-    scoring_of.check_test_part(dataset)
+    scoring_of.check_evaluation(dataset, **scoring.options, rerank=scoring.rerank)
     dataset = with_frames(dataset, frames)
     source = embed(encoder, [dataset], scoring)
     evaluations = [
@@ -147,7 +147,7 @@ def compare_features(
         {"--rerank": scoring.rerank, "--feature": encoder.feature},
         "--branches compares them all; leave it out",
     )
-    scoring_of.check_test_part(dataset)
+    scoring_of.check_evaluation(dataset, **scoring.options)
     dataset = with_frames(dataset, frames)
     images = images_of([dataset], scoring)
     with progress("images embedded") as shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -14,12 +15,16 @@ from reidkit.cli.output import say
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Run folder.")
-def train_command(recipe: str, overrides: tuple[str, ...], out: Path) -> None:
+@click.option("--init", help="Run folder or weights file to start from; short for train.init=...")
+def train_command(recipe: str, overrides: tuple[str, ...], out: Path, init: str | None) -> None:
     """Train RECIPE (a name from `reid recipes`, or a TOML file) into the folder --out.
 
     Any value can be changed on the line: data.root=photos optim.lr=3e-4 loss.msml.margin=0.5.
+    With --init, training starts from another run's weights; classifiers start anew.
     Run the same command again to go on where it stopped, for whatever reason.
     """
+    if init is not None:
+        overrides = (*overrides, f"train.init={json.dumps(init)}")
     train(config.load(recipe, overrides), out)
     say(f"next: reid evaluate {out}")
 

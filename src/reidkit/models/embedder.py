@@ -5,8 +5,8 @@ Classifiers are not part of it: they live in the identity loss, so that a saved 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,17 @@ _NECKS = ("plain", "bnneck", "fc", "osnet", "trinet")
 _DIMS = {"fc": 1024, "osnet": 512, "trinet": 128}  # of the necks whose width can be chosen
 
 
+class LastMap(NamedTuple):
+    """A module whose map (B, C, h, w) features are pooled from.
+
+    It shows the image from ``top`` to ``bottom``, in shares of its height.
+    """
+
+    module: nn.Module
+    top: float = 0.0
+    bottom: float = 1.0
+
+
 class Embedder(nn.Module):
     """What a network offers to losses, trainer and encoder: named features, one of them the embedding.
 
@@ -103,6 +114,15 @@ class Embedder(nn.Module):
         self.mean, self.std = mean, std
         self.description = {}
         self.weight_groups: dict[str, int] = {}
+
+    @property
+    def last_maps(self) -> Sequence[LastMap]:
+        """Where activation maps are taken from; a network that gives none has no such maps."""
+        return []
+
+    def embedding_parts(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """The features (B, D_p) that, each of unit length and joined, are the embedding."""
+        return [features[self.embedding_feature]]
 
     @property
     def embedding_dim(self) -> int:
@@ -201,6 +221,10 @@ class SingleBranch(Embedder):
         self.backbone = backbone
         self.pooling = _POOLINGS[pooling]()
         self.neck = _build_neck(neck, width, dim)
+
+    @property
+    def last_maps(self) -> Sequence[LastMap]:
+        return [LastMap(self.backbone)]
 
     def named_features(self, images: Tensor) -> dict[str, Tensor]:
         pooled = self.pooling(self.backbone(images))  # (B, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.errors import ConfigError, UnknownName
-from reidkit.models.embedder import Embedder
+from reidkit.models.embedder import Embedder, LastMap
 from reidkit.registry import register
 
 _BRANCHES = ("both", "global", "local")
@@ -85,6 +86,25 @@ class JLML(Embedder):
             self.local_feature = _feature_layer(stripes * LocalBranch.stream_width)
             self.weight_groups["local_feature.weight"] = stripes
         _initialize_convolutions(self)
+
+    @property
+    def last_maps(self) -> list[LastMap]:
+        maps = []
+        if "global" in self.branches:
+            maps.append(LastMap(self.global_branch.stages))
+        if "local" in self.branches:
+            streams = self.local_branch.streams
+            maps += [
+                LastMap(stream, j / len(streams), (j + 1) / len(streams)) for j, stream in enumerate(streams)
+            ]
+        return maps
+
+    def embedding_parts(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        if self.embedding_feature != "embedding":
+            return super().embedding_parts(features)
+        if self.uniloss:
+            return list(features["joined"].chunk(2, dim=1))
+        return [features["global"], features["local"]]
 
     def named_features(self, images: Tensor) -> dict[str, Tensor]:
         features = {}
