@@ -35,8 +35,10 @@ test-slow: .venv/ready  ## the slow tests: training killed and resumed many time
 bench-losses: .venv/ready  ## time and memory of every loss, as multiples of a bare distance pass
 	$(BIN)/python benchmarks/losses.py
 
-bench-evaluation: .venv/ready  ## time and memory of evaluations, as multiples of the bare products
+bench-evaluation: .venv/ready  ## time and memory of evaluation, re-ranking and report
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/reranking.py
+	$(BIN)/python benchmarks/report.py
 
 check: .venv/ready  ## format, lint, strict types
 	$(BIN)/ruff format --check .

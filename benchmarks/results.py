@@ -11,8 +11,12 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 def write_section(name: str, text: str) -> None:
     """Replace what stands between the two marks of a section of docs/results.md."""
     begin, end = f"<!-- {name}: written by benchmarks/{name.replace('-', '_')}.py -->", f"<!-- end {name} -->"
-    before, _, rest = RESULTS.read_text("utf-8").partition(begin)
-    _, _, after = rest.partition(end)
+    before, found_begin, rest = RESULTS.read_text("utf-8").partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise SystemExit(
+            f"{RESULTS} has no section to write into; put {begin} and {end} under a heading there"
+        )
     RESULTS.write_text(f"{before}{begin}\n{text}\n{end}{after}", "utf-8")
 
 

@@ -9,13 +9,12 @@ of that split. A run that is complete is not trained again.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import reidkit as rk
 from results import processor, write_section
 
 NUM_SPLITS = 10
@@ -35,18 +34,23 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, help="folder with market1501-500/ and viper/")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where run folders go")
+    parser.add_argument("--market", type=Path, help="run of small-cpu to start from; trained if left out")
     options = parser.parse_args()
-    market, viper = options.out / "small-cpu-trihard", options.data / "viper"
-    train(market, f"data.root={options.data / 'market1501-500'}")
-    tuned = [options.out / f"viper-{split}" for split in range(NUM_SPLITS)]
-    for split, run in enumerate(tuned):
-        data = ("data.name=viper", f"data.root={viper}", f"data.split={split}")
-        train(run, f"train.init={market}", *data, *FINE_TUNING)
-    as_it_is = [scores(market, "--data", "viper", "--root", viper, "--split", k) for k in range(NUM_SPLITS)]
-    with_xqda = [scores(run, "--metric", "xqda") for run in tuned]
+    market = options.market or options.out / "small-cpu-trihard"
+    if options.market is None:
+        train(market, f"data.root={options.data / 'market1501-500'}")
+    as_it_is, tuned, with_xqda = [], [], []
+    for split in range(NUM_SPLITS):
+        run = options.out / f"viper-{split}"
+        place = (f"data.root={options.data / 'viper'}", f"data.split={split}")
+        train(run, f"train.init={market}", "data.name=viper", *place, *FINE_TUNING)
+        data = rk.load_dataset("viper", options.data / "viper", split=split)
+        as_it_is.append(rk.evaluate(rk.load_encoder(market), data))
+        tuned.append(rk.evaluate(rk.load_encoder(run), data))
+        with_xqda.append(rk.evaluate(rk.load_encoder(run), data, metric="xqda"))
     rows = {
         "trained on Market-1501's people": as_it_is,
-        "and on each split's": [scores(run) for run in tuned],
+        "and on the split's": tuned,
         "and XQDA on top": with_xqda,
     }
     table = "\n".join(
@@ -63,22 +67,13 @@ def main() -> None:
 
 
 def train(run: Path, *overrides: str) -> None:
-    reid("train", "small-cpu", *overrides, "--out", run)
+    command = [sys.executable, "-m", "reidkit", "train", "small-cpu", *overrides, "--out", str(run)]
+    subprocess.run(command, check=True)
 
 
-def scores(*words: object) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(reid("evaluate", *words, "--no-report", "--json"))
-    return result
-
-
-def cells(results: list[dict[str, Any]]) -> list[str]:
-    columns = [[100 * result[name] for result in results] for name in COLUMNS]
+def cells(results: list[rk.Evaluation]) -> list[str]:
+    columns = [[100 * result.scores[name] for result in results] for name in COLUMNS]
     return [f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}" for values in columns]
-
-
-def reid(*words: object) -> str:
-    command = [sys.executable, "-m", "reidkit", *map(str, words)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ def write_report(
     top: int = 10,
     encoder: Encoder | None = None,
     calibration: Probability | None = None,
+    reranked: Evaluation | None = None,
     tables: str | Path | None = None,
 ) -> Path:
     """Write the report of ``evaluation`` to ``path``.
@@ -103,6 +104,7 @@ def write_report(
         top: hits of each.
         encoder: what embedded the images; with it the page shows where in them the likeness lies.
         calibration: turns scores into probabilities; with it the page shows how far these hold.
+        reranked: the scores after re-ranking, to stand beside ``evaluation``'s.
         tables: folder for the page's numbers as CSV and JSON and its charts as PNG; none where left out.
 
     Raises:
@@ -139,9 +141,14 @@ def write_report(
         evaluation=evaluation,
         camera_rule=CAMERA_RULES[camera_filter if query_side.has_cameras else "none"],
         scores=scores,
+        reranked=[(score.name, score.value, reranked.scores[score.name]) for score in scores]
+        if reranked
+        else [],
+        notes=list(dict.fromkeys([*evaluation.notes, *(reranked.notes if reranked else ())])),
         figures=figures,
         own_galleries=galleries is not None,
         cameras=analysis.cameras,
+        no_cameras=analysis.no_cameras,
         camera_figures=of_cameras,
         confusions=confusion_rows(analysis.confusions, query_side, gallery_side),
         num_confused=sum(item.num_queries for item in analysis.confusions),

@@ -64,13 +64,18 @@ class Score:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Analysis:
-    """Everything counted for a report. ``cameras`` is ``None`` where there is nothing to break down by."""
+    """Everything counted for a report.
+
+    ``cameras`` is ``None`` where there is nothing to break down by; ``no_cameras`` then says why, if that is
+    worth a word.
+    """
 
     distances: DistanceDistributions
     roc: Roc
     matches: MatchRanks
     precisions: NDArray[np.float64]
     cameras: CameraPairs | None
+    no_cameras: str
     confusions: list[Confusion]
 
 
@@ -94,17 +99,22 @@ def analyse(
     """Count everything: some passes over the gallery."""
     items = query if gallery is None else gallery
     matches = ranks_of_matches(query, gallery, camera_filter=camera_filter, galleries=galleries)
-    cameras = None
+    cameras, no_cameras = None, ""
     if query.cameras is not None and items.cameras is not None:
         num_cameras = max(len(np.unique(query.cameras)), len(np.unique(items.cameras)))
         if 1 < num_cameras <= _MAX_CAMERAS:
             cameras = camera_pairs(query, gallery, camera_filter=camera_filter, galleries=galleries)
+        elif num_cameras > _MAX_CAMERAS:
+            no_cameras = (
+                f"{num_cameras} cameras are too many to show their pairs; {_MAX_CAMERAS} at most are."
+            )
     return Analysis(
         distances=distance_distributions(query, gallery, camera_filter=camera_filter, num_bins=100),
         roc=roc(query, gallery, camera_filter=camera_filter),
         matches=matches,
         precisions=precision_recall(matches),
         cameras=cameras if cameras is not None and cameras.num_queries.any() else None,
+        no_cameras=no_cameras,
         confusions=confusions(query, gallery, matches, camera_filter=camera_filter, galleries=galleries),
     )
 

@@ -94,6 +94,30 @@ def test_the_page_shows_scores_with_intervals(page: str, inputs: dict[str, Any])
     assert evaluation.protocol in page
 
 
+def test_scores_after_re_ranking_stand_beside_those_before(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    before = inputs["evaluation"]
+    after = replace(
+        before, mean_average_precision=before.mean_average_precision - 0.1, notes=("it did harm",)
+    )
+    page = page_of(tmp_path, inputs, reranked=after)
+    assert f"{100 * before.mean_average_precision:.1f}</td>" in page
+    assert f"{100 * after.mean_average_precision:.1f}</td>" in page
+    assert "-10.0</td>" in page
+    assert "it did harm" in page
+
+
+def test_too_many_cameras_are_said(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    many = 41
+    rng = np.random.default_rng(0)
+    query, gallery = (
+        Features(rng.normal(size=(many, 4)), np.arange(many), (np.arange(many) + shift) % many)
+        for shift in (0, 1)
+    )
+    changes = {"query": query, "gallery": gallery, "query_split": None, "gallery_split": None}
+    page = page_of(tmp_path, inputs, evaluation=evaluate_features(query, gallery), **changes)
+    assert "41 cameras are too many" in page
+
+
 def test_the_page_needs_nothing_but_itself(page: str) -> None:
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert sources

@@ -75,6 +75,7 @@ def evaluate_data(
             provenance=_provenance(encoder, dataset),
             encoder=encoder,
             calibration=encoder.calibration,
+            reranked=evaluations[1] if scoring.rerank is not None else None,
             tables=out / "tables" if parts.tables else None,
         )
         say(f"wrote {page}")
@@ -127,6 +128,7 @@ def evaluate_file(
             gallery_split=None,
             camera_filter=scoring.options.get("camera_filter", PROTOCOLS[protocol]),
             provenance={"features": str(path), **_when()},
+            reranked=evaluations[1] if scoring.rerank is not None else None,
             tables=out / "tables" if parts.tables else None,
         )
         say(f"wrote {page}")
