@@ -8,9 +8,10 @@ from pathlib import Path
 RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 
 
-def write_section(name: str, text: str) -> None:
+def write_section(name: str, text: str, *, script: str | None = None) -> None:
     """Replace what stands between the two marks of a section of docs/results.md."""
-    begin, end = f"<!-- {name}: written by benchmarks/{name.replace('-', '_')}.py -->", f"<!-- end {name} -->"
+    script = script or name.replace("-", "_")
+    begin, end = f"<!-- {name}: written by benchmarks/{script}.py -->", f"<!-- end {name} -->"
     before, found_begin, rest = RESULTS.read_text("utf-8").partition(begin)
     _, found_end, after = rest.partition(end)
     if not (found_begin and found_end):

@@ -88,9 +88,10 @@ def trainer_rounds(arguments: argparse.Namespace, num_rounds: int):
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
             trainer = make(arguments, Path(folder) / "run")
-            trainer.log.trackers.append(track)
+            trainer.trackers = [track]
             with contextlib.suppress(EndOfRound):
                 trainer.fit()
+            done.put(None)  # it ended early
 
     threading.Thread(target=run, daemon=True).start()
     done.get()  # the first round warms up

@@ -39,7 +39,8 @@ def embed_in_pieces(model: nn.Module, images: Tensor, num_pieces: int) -> dict[s
         return nullcontext(), _running_statistics_kept(model)
 
     pieces = [
-        checkpoint(model, piece, use_reentrant=False, context_fn=passes) for piece in images.chunk(num_pieces)
+        checkpoint(model, piece, use_reentrant=False, context_fn=passes)
+        for piece in images.tensor_split(num_pieces)  # chunk() may leave a last piece of one image
     ]
     return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 

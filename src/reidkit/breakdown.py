@@ -19,6 +19,7 @@ from reidkit.evaluation import rank_features
 from reidkit.features import rows_of
 from reidkit.protocols import Comparison, Indices, compare
 from reidkit.ranks import match_ranks, spans
+from reidkit.scores import average_precisions
 from reidkit.types import JUNK, Features
 
 RECALL_LEVELS = np.linspace(0, 1, 101)
@@ -57,9 +58,7 @@ class MatchRanks:
     def average_precisions(self) -> NDArray[np.float64]:
         """(Q,), of the "step" kind; NaN where a query is not valid."""
         queries = np.repeat(np.arange(len(self.count)), self.count)
-        precisions = (np.arange(len(self.ranks)) - self.first[queries] + 1) / self.ranks
-        sums = np.bincount(queries, precisions, minlength=len(self.count))
-        return np.where(self.valid, sums / np.maximum(self.count, 1), np.nan)
+        return average_precisions(queries, self.ranks, self.first, self.count, "step")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,7 @@ neither blocks nor threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,16 +131,18 @@ def distance_distributions(
     gallery: Features | None = None,
     *,
     camera_filter: str = "same_identity",
+    galleries: Sequence[Sequence[int]] | None = None,
     num_bins: int = 100,
 ) -> DistanceDistributions:
     """How far apart pairs of one identity are, and pairs of two.
 
+    ``galleries`` gives each query the gallery rows it meets.
     Raises :class:`DataError` where no positive or no negative pair is kept, and as
     :func:`reidkit.protocols.compare` does.
     """
     if num_bins < 1:
         raise ConfigError(f"num_bins is {num_bins}; give at least 1")
-    comparison = compare(query, gallery, camera_filter=camera_filter)
+    comparison = compare(query, gallery, camera_filter=camera_filter, galleries=galleries)
     pairs = comparison.same_identity_pairs()
     positives = pairs.where(pairs.positive)
     _check_pairs("positive", len(positives.scores))
@@ -170,13 +172,20 @@ def distance_distributions(
     )
 
 
-def roc(query: Features, gallery: Features | None = None, *, camera_filter: str = "same_identity") -> Roc:
+def roc(
+    query: Features,
+    gallery: Features | None = None,
+    *,
+    camera_filter: str = "same_identity",
+    galleries: Sequence[Sequence[int]] | None = None,
+) -> Roc:
     """True and false positive rates at every threshold that is a multiple of 1e-4.
 
+    ``galleries`` gives each query the gallery rows it meets.
     Raises :class:`DataError` where no positive or no negative pair is kept, and as
     :func:`reidkit.protocols.compare` does.
     """
-    comparison = compare(query, gallery, camera_filter=camera_filter)
+    comparison = compare(query, gallery, camera_filter=camera_filter, galleries=galleries)
     pairs = comparison.same_identity_pairs()
     positive = _histogram(pairs.scores[pairs.positive], -1.0, 1.0, SCORE_BINS)
     negative = np.zeros(SCORE_BINS, np.int64)

@@ -155,8 +155,8 @@ def default_folder() -> Path:
 
 def _file_key(sample: Sample) -> bytes:
     """Differs for another file or box, and for the same file after a change."""
-    status = sample.path.stat()
-    identity = (str(sample.path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, sample.box)
+    path, status = sample.path.absolute(), sample.path.stat()
+    identity = (str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, sample.box)
     return hashlib.blake2b(repr(identity).encode(), digest_size=_FILE_KEY).digest()
 
 

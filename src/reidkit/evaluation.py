@@ -13,11 +13,11 @@ from reidkit.distance_ranks import DistancesOf, distance_ranks
 from reidkit.errors import ConfigError, DataError
 from reidkit.evaluation_distances import learned_distances, lowered_notes, reranked_distances
 from reidkit.evaluation_options import PROTOCOLS, check_distances, check_options, check_sides
-from reidkit.features import pool_queries, pool_tracklets, rows_of, with_frames
+from reidkit.features import pool_queries, pool_tracklets, pooled_tracklets, rows_of, with_frames
 from reidkit.metric_learning import LearnedMetric, fit_metric
 from reidkit.multi_query import check_multi_query, multi_query_images, own_images, pooling_texts
-from reidkit.protocols import Comparison, Indices, Pairs, compare, first_few
-from reidkit.ranks import has_choice, match_ranks, shot_ranks
+from reidkit.protocols import Comparison, Pairs, compare, first_few
+from reidkit.ranks import has_choice, lowest, match_ranks, shot_ranks
 from reidkit.reranking import RerankOptions
 from reidkit.scores import Scores, mean_scores, score_ranks
 from reidkit.types import JUNK, Dataset, Evaluation, Features, Ranking, Split
@@ -228,11 +228,13 @@ def evaluate_features(
         )
     if block_size is not None and block_size < 1:
         raise ConfigError(f"block_size is {block_size}; give at least 1, or None to have it chosen")
-    variant = ""
+    variant, frame_notes = "", tuple[str, ...]()
     if protocol == "tracklets":
         variant = f" ({len(query) + len(gallery or ()):,} frames averaged)"
-        query = pool_tracklets(query, name="query")
-        gallery = None if gallery is None else pool_tracklets(gallery, name="gallery")
+        query, frame_notes = pooled_tracklets(query, "query")
+        if gallery is not None:
+            gallery, gallery_notes = pooled_tracklets(gallery, "gallery")
+            frame_notes += gallery_notes
     comparison = compare(query, gallery, camera_filter=camera_filter, distance=distance, galleries=galleries)
     pairs = comparison.same_identity_pairs()
     left_out = _left_out_notes(comparison, pairs)
@@ -257,6 +259,7 @@ def evaluate_features(
     scores, notes = score(learned), comparison.notes
     if metric is not None:  # which takes embeddings of any length as they stand
         notes = tuple(note for note in notes if note not in comparison.query.notes + comparison.gallery.notes)
+    notes = (*frame_notes, *notes)
     reranked = ""
     if rerank:
         options = rerank if isinstance(rerank, RerankOptions) else RerankOptions()
@@ -309,7 +312,7 @@ def rank_features(
         np.arange(num_queries), pairs.where(~pairs.positive), exact=True
     ):
         for row, row_scores in zip(rows, scores, strict=True):
-            best = _top(row_scores, top)
+            best = lowest(-row_scores, min(top, len(row_scores)))
             seen_scores = np.concatenate([best_scores[row], row_scores[best]])
             seen_items = np.concatenate([best_items[row], items[best]])
             order = np.argsort(-seen_scores, kind="stable")[:top]
@@ -390,11 +393,3 @@ def _left_out_notes(comparison: Comparison, pairs: Pairs) -> list[str]:
         for reason, chosen in reasons.items()
         if chosen.any()
     ]
-
-
-def _top(scores: NDArray[np.float64], num: int) -> Indices:
-    """Columns of the ``num`` highest scores, best first, ties by column."""
-    columns = np.arange(len(scores))
-    if num < len(scores):
-        columns = np.flatnonzero(scores >= np.partition(scores, -num)[-num])
-    return columns[np.argsort(-scores[columns], kind="stable")[:num]]

@@ -171,13 +171,22 @@ def _as_parquet(sets: Mapping[str, Arrays]) -> memoryview:
                 columns[COLUMNS[name]] = pyarrow.array(values)
         tables.append(pyarrow.table(columns))
     # A column that only one set has is empty in the other.
+    try:
+        table = pyarrow.concat_tables(tables, promote_options="default")
+    except pyarrow.ArrowException as error:
+        raise DataError(
+            f"query and gallery do not fit into one table, write both the same way: {error}"
+        ) from None
     buffer = io.BytesIO()
-    parquet.write_table(pyarrow.concat_tables(tables, promote_options="default"), buffer)
+    parquet.write_table(table, buffer)
     return buffer.getbuffer()
 
 
 def _read_npz(path: Path) -> Arrays:
     try:
+        with path.open("rb") as stream:
+            if not zipfile.is_zipfile(stream):
+                raise zipfile.BadZipFile("an .npz file is a zip archive, as numpy.savez writes it")
         with np.load(path, allow_pickle=False) as file:
             return {name: _member(path, file, name) for name in file.files}
     except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
@@ -264,7 +273,7 @@ def _column(path: Path, column: str, part: str, values: Any) -> NDArray[Any]:
             f"{path}: embeddings have {lengths[0]} to {lengths[-1]} numbers; expected equally many"
         )
     flat: NDArray[Any] = values.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(values), -1)
+    return flat.reshape(len(values), lengths.max(initial=0))
 
 
 def _check_columns(path: Path, found: Sequence[str]) -> None:

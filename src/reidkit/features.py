@@ -74,6 +74,11 @@ def pool_tracklets(features: Features, *, name: str = "tracklets") -> Features:
     Raises:
         DataError: no tracklet numbers, a tracklet of two identities or cameras, or values not finite.
     """
+    return pooled_tracklets(features, name)[0]
+
+
+def pooled_tracklets(features: Features, name: str) -> tuple[Features, tuple[str, ...]]:
+    """:func:`pool_tracklets`, and what the reader must know of the frames' embeddings."""
     if features.tracklets is None:
         raise DataError(f"the {name} features say of no frame to which tracklet it belongs; give tracklets")
     first, place = _first_and_place(features.tracklets)
@@ -87,7 +92,7 @@ def pool_tracklets(features: Features, *, name: str = "tracklets") -> Features:
             )
     frames = UnitRows(features.embeddings, name)
     pooled = _pool(frames, np.arange(len(frames)), place, len(first))
-    return replace(rows_of(features, first), embeddings=pooled)
+    return replace(rows_of(features, first), embeddings=pooled), frames.notes
 
 
 def pool_queries(query: Features, images: Features, *, pooling: str = "mean") -> Features:

@@ -17,6 +17,14 @@ class LossHealth:
         self._seen: dict[str, int] = {}
         self._first: dict[frozenset[str], float] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """What it has seen, as plain values: a run that goes on is measured against its own first loss."""
+        return {"seen": self._seen, "first": [[sorted(names), loss] for names, loss in self._first.items()]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._seen = dict(state["seen"])
+        self._first = {frozenset(names): loss for names, loss in state["first"]}
+
     def signs(
         self, terms: Mapping[str, float], *, margins: Mapping[str, float], batch: Mapping[str, Any]
     ) -> list[str]:
@@ -25,7 +33,8 @@ class LossHealth:
         Args:
             terms: mean of each loss term, times its weight, since the record before.
             margins: of the metric losses that have one, times their weight.
-            batch: :func:`reidkit.ops.batch_statistics` of the last batch, empty without a metric loss.
+            batch: :func:`reidkit.ops.batch_statistics` of the last batch as the first of these losses sees
+                it, empty without a metric loss.
         """
         told = [
             self._told(
@@ -38,9 +47,9 @@ class LossHealth:
             self._told(
                 "idle",
                 bool(margins) and batch.get("margin_violation_share") == 0.0,
-                f"no image of the last {PATIENCE} batches looked at violates the margin: {_names(margins)} "
-                "hardly learns. If validation has stopped rising, too, take more identities a batch or a "
-                "larger margin, or end earlier",
+                f"no image of the last {PATIENCE} batches looked at violates the margin: "
+                f"{next(iter(margins), '')!r} hardly learns. If validation has stopped rising, too, take "
+                "more identities a batch or a larger margin, or end earlier",
             ),
             self._told(
                 "divergence",
@@ -68,7 +77,3 @@ class LossHealth:
         total = sum(terms.values())
         # Losses may start and end; the first value of one sum says nothing about another's.
         return total > _DIVERGED * self._first.setdefault(frozenset(terms), total) > 0
-
-
-def _names(margins: Mapping[str, float]) -> str:
-    return " and ".join(map(repr, margins))

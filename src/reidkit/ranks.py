@@ -91,6 +91,12 @@ def random_numbers(num: int, *, seed: int) -> NDArray[np.float64]:
     return np.array([generator.random() for _ in range(num)])
 
 
+def lowest(values: NDArray[np.float64], num: int) -> Indices:
+    """Places of the ``num`` lowest values, lowest first, ties by place."""
+    places = np.flatnonzero(values <= np.partition(values, num - 1)[num - 1])
+    return places[np.argsort(values[places], kind="stable")[:num]]
+
+
 def spans(matches: Pairs, num_queries: int) -> tuple[Indices, Indices]:
     """Where each query's matches begin, and how many they are, both (Q,)."""
     ends = np.searchsorted(matches.queries, np.arange(num_queries + 1))

@@ -146,7 +146,6 @@ def write_report(
         else [],
         notes=list(dict.fromkeys([*evaluation.notes, *(reranked.notes if reranked else ())])),
         figures=figures,
-        own_galleries=galleries is not None,
         cameras=analysis.cameras,
         no_cameras=analysis.no_cameras,
         camera_figures=of_cameras,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.calibration import distance_distributions
+from reidkit.calibration import DistanceDistributions, distance_distributions
 from reidkit.errors import DataError
 from reidkit.files import write_atomically
 from reidkit.protocols import Indices
-from reidkit.report_parts import Figure, RankedList, Shown, check_lengths, ranked_lists, render, sides
-from reidkit.report_sections import distance_figure
+from reidkit.report_parts import Figure, RankedList, check_lengths, ranked_lists, render, sides
+from reidkit.report_sections import distance_figure, score_names
 from reidkit.significance import PairedDifference, paired_bootstrap
 from reidkit.types import Evaluation, Features, Split
 from reidkit.viz import occupied_range
@@ -33,6 +34,7 @@ class ComparedRun:
         query, gallery: features; without a gallery every item queries all others.
         query_split, gallery_split: samples; without them no picture is shown and rows are named by number.
         camera_filter: the one ``evaluation`` was made with.
+        galleries: gallery rows of each query, where queries have galleries of their own.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ComparedRun:
     query_split: Split | None = None
     gallery_split: Split | None = None
     camera_filter: str = "same_identity"
+    galleries: Sequence[Sequence[int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +69,39 @@ class Changed:
         return self.second.average_precision - self.first.average_precision
 
 
-def write_comparison(path: str | Path, first: ComparedRun, second: ComparedRun) -> Path:
+@dataclass(frozen=True, slots=True, eq=False)
+class Differences:
+    """Scores that both runs have, mean average precision first, and how far each holds its pairs apart."""
+
+    rows: tuple[Row, ...]
+    distances: tuple[DistanceDistributions, DistanceDistributions]
+
+
+def differences(first: ComparedRun, second: ComparedRun) -> Differences:
+    """Count what sets two runs on the same queries apart; differences are second less first.
+
+    Raises :class:`DataError` for other queries or another gallery, or a query valid in one run only.
+    """
+    _check_alike(first, second)
+    one, other = first.evaluation, second.evaluation
+    names = [name for name in score_names(one) if name in other.scores]
+    rows = [
+        Row(name, one.scores[name], other.scores[name], _paired(name, one, other))
+        for name in sorted(names, key=lambda name: not name.startswith("mAP"))
+    ]
+    return Differences(tuple(rows), (_distances_of(first), _distances_of(second)))
+
+
+def write_comparison(
+    path: str | Path, first: ComparedRun, second: ComparedRun, found: Differences | None = None
+) -> Path:
     """Write a page that sets two runs on the same queries side by side; differences are second less first.
 
     Args:
         path: the HTML file; an older one is replaced in one go.
         first: what is compared with: the older run, the baseline.
         second: what is compared.
+        found: their :func:`differences`, where these have been counted.
 
     Raises:
         DataError: other queries or another gallery, a query valid in one run only, or features, samples and
@@ -82,9 +111,8 @@ def write_comparison(path: str | Path, first: ComparedRun, second: ComparedRun) 
     shown = [sides(run.query, run.gallery, run.query_split, run.gallery_split) for run in (first, second)]
     for run, (query, gallery) in zip((first, second), shown, strict=True):
         check_lengths(run.evaluation, query, gallery)
-    _check_alike(first, second, shown)
     names = _two_names(first.name, second.name)
-    rows = _rows(first.evaluation, second.evaluation)
+    found = found or differences(first, second)
     changes = second.evaluation.average_precisions - first.evaluation.average_precisions
     worse, better = _most_changed(changes)
     lists = [
@@ -95,6 +123,7 @@ def write_comparison(path: str | Path, first: ComparedRun, second: ComparedRun) 
             gallery=gallery,
             camera_filter=run.camera_filter,
             top=_TOP,
+            galleries=run.galleries,
         )
         for run, (query, gallery) in zip((first, second), shown, strict=True)
     ]
@@ -104,11 +133,11 @@ def write_comparison(path: str | Path, first: ComparedRun, second: ComparedRun) 
         title=f"{names[1]} against {names[0]}",
         names=names,
         runs=(first, second),
-        rows=rows,
+        rows=found.rows,
         num_better=int((changes > 0).sum()),
         num_worse=int((changes < 0).sum()),
         num_equal=int((changes == 0).sum()),
-        figures=[_cmc(names, first.evaluation, second.evaluation), *_distances(names, first, second)],
+        figures=[_cmc(names, first.evaluation, second.evaluation), *_distances(names, found.distances)],
         groups=[
             (
                 f"Where {names[1]} is worse",
@@ -128,22 +157,33 @@ def write_comparison(path: str | Path, first: ComparedRun, second: ComparedRun) 
     return write_atomically(path, page)
 
 
-def _check_alike(first: ComparedRun, second: ComparedRun, shown: list[tuple[Shown, Shown]]) -> None:
-    for kind, one, other in zip(("query", "gallery"), *shown, strict=True):
-        if len(one.features) != len(other.features):
+def _distances_of(run: ComparedRun) -> DistanceDistributions:
+    return distance_distributions(
+        run.query, run.gallery, camera_filter=run.camera_filter, galleries=run.galleries
+    )
+
+
+def _check_alike(first: ComparedRun, second: ComparedRun) -> None:
+    for kind, one, other in (
+        ("query", first.query, second.query),
+        ("gallery", _items(first), _items(second)),
+    ):
+        if len(one) != len(other):
             raise DataError(
-                f"{first.name} has {len(one.features)} {kind} items, {second.name} {len(other.features)}; "
+                f"{first.name} has {len(one)} {kind} items, {second.name} {len(other)}; "
                 "compare runs that were tested on the same images"
             )
-        odd = np.flatnonzero(
-            one.features.identities.astype(np.str_) != other.features.identities.astype(np.str_)
-        )
+        odd = np.flatnonzero(one.identities.astype(np.str_) != other.identities.astype(np.str_))
         if len(odd):
             raise DataError(
-                f"{kind} row {odd[0]} is identity {one.features.identities[odd[0]]} in {first.name} and "
-                f"{other.features.identities[odd[0]]} in {second.name}; compare runs on the same images in "
+                f"{kind} row {odd[0]} is identity {one.identities[odd[0]]} in {first.name} and "
+                f"{other.identities[odd[0]]} in {second.name}; compare runs on the same images in "
                 "the same order"
             )
+
+
+def _items(run: ComparedRun) -> Features:
+    return run.query if run.gallery is None else run.gallery
 
 
 def _two_names(first: str, second: str) -> tuple[str, str]:
@@ -154,32 +194,12 @@ def _how(evaluation: Evaluation) -> tuple[str, str]:
     return evaluation.protocol, evaluation.average_precision
 
 
-def _rows(first: Evaluation, second: Evaluation) -> list[Row]:
-    rows = [
-        Row(
-            "mAP",
-            first.mean_average_precision,
-            second.mean_average_precision,
-            paired_bootstrap(first.average_precisions, second.average_precisions),
-        )
-    ]
-    rows += [
-        Row(f"rank-{k}", first.rank(k), second.rank(k), _paired_ranks(first, second, k))
-        for k in (1, 5, 10)
-        if k <= min(len(first.cmc), len(second.cmc))
-    ]
-    return [
-        *rows,
-        Row(
-            "mINP",
-            first.mean_inverse_negative_penalty,
-            second.mean_inverse_negative_penalty,
-            paired_bootstrap(first.inverse_negative_penalties, second.inverse_negative_penalties),
-        ),
-    ]
-
-
-def _paired_ranks(first: Evaluation, second: Evaluation, k: int) -> PairedDifference | None:
+def _paired(name: str, first: Evaluation, second: Evaluation) -> PairedDifference | None:
+    if name in ("mAP", "mAP@R"):
+        return paired_bootstrap(first.average_precisions, second.average_precisions)
+    if name == "mINP":
+        return paired_bootstrap(first.inverse_negative_penalties, second.inverse_negative_penalties)
+    k = int(name.removeprefix("rank-").removeprefix("Recall@"))
     found = []
     for evaluation in (first, second):
         ranks = evaluation.first_match_ranks
@@ -208,11 +228,9 @@ def _cmc(names: tuple[str, str], first: Evaluation, second: Evaluation) -> Figur
     )
 
 
-def _distances(names: tuple[str, str], first: ComparedRun, second: ComparedRun) -> list[Figure]:
-    found = [
-        distance_distributions(run.query, run.gallery, camera_filter=run.camera_filter, num_bins=100)
-        for run in (first, second)
-    ]
+def _distances(
+    names: tuple[str, str], found: tuple[DistanceDistributions, DistanceDistributions]
+) -> list[Figure]:
     # Both on one axis, so that their widths can be compared.
     pairs = np.sum([part.positive + part.negative for part in found], axis=0)
     limits = occupied_range(found[0].edges, pairs)

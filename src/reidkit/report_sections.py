@@ -109,8 +109,8 @@ def analyse(
                 f"{num_cameras} cameras are too many to show their pairs; {_MAX_CAMERAS} at most are."
             )
     return Analysis(
-        distances=distance_distributions(query, gallery, camera_filter=camera_filter, num_bins=100),
-        roc=roc(query, gallery, camera_filter=camera_filter),
+        distances=distance_distributions(query, gallery, camera_filter=camera_filter, galleries=galleries),
+        roc=roc(query, gallery, camera_filter=camera_filter, galleries=galleries),
         matches=matches,
         precisions=precision_recall(matches),
         cameras=cameras if cameras is not None and cameras.num_queries.any() else None,
@@ -125,12 +125,19 @@ def score_tiles(evaluation: Evaluation) -> list[Score]:
     first_is_right = (evaluation.first_match_ranks[valid] == 1).astype(np.float64)
     # With several draws of the gallery the ranks are medians, of which the CMC is not the mean.
     ranks_are_of_cmc = np.isclose(first_is_right.mean(), evaluation.rank(1))
-    intervals = {name: bootstrap_interval(evaluation.average_precisions[valid]) for name in ("mAP", "mAP@R")}
+    intervals = dict.fromkeys(("mAP", "mAP@R"), bootstrap_interval(evaluation.average_precisions[valid]))
     if ranks_are_of_cmc:
         intervals |= dict.fromkeys(("rank-1", "Recall@1"), bootstrap_interval(first_is_right))
-    order = [name for name in evaluation.scores if name not in ("mINP", "rank-20")]
-    order += [name for name in ("mINP",) if name in evaluation.scores]
-    return [Score(name, evaluation.scores[name], _MEANINGS[name], intervals.get(name)) for name in order]
+    return [
+        Score(name, evaluation.scores[name], _MEANINGS[name], intervals.get(name))
+        for name in score_names(evaluation)
+    ]
+
+
+def score_names(evaluation: Evaluation) -> list[str]:
+    """The scores that a page shows, in its order."""
+    names = [name for name in evaluation.scores if name != "rank-20"]
+    return sorted(names, key=lambda name: name == "mINP")  # last
 
 
 _MEANINGS = {

@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 from reidkit.errors import ConfigError
 from reidkit.euclidean import EuclideanItems, block_length, checked_sides, cut
 from reidkit.protocols import Indices, UnitRows
+from reidkit.ranks import lowest
 
 _ITEMS_PER_PART = 256
 _SPARE = 12
@@ -215,7 +216,7 @@ def query_expansion(
         for first, last in cut(len(gallery), _ITEMS_PER_PART):
             scores[:, first:last] = block @ gallery.take(np.arange(first, last)).T
         for vector, row_scores, out in zip(block, scores, expanded[start:stop], strict=True):
-            nearest = _lowest(-row_scores, min(top, len(gallery)))
+            nearest = lowest(-row_scores, min(top, len(gallery)))
             weights = np.maximum(row_scores[nearest], 0) ** alpha
             vector += weights @ gallery.take(nearest)
             out[:] = vector / (np.linalg.norm(vector) or 1)
@@ -259,7 +260,7 @@ def _neighbours_of(rows: Indices, items: EuclideanItems, num: int) -> tuple[Indi
     """The same for these rows, from the exact distances to every item."""
     distances = items.distances(rows, np.arange(len(items)))
     distances[np.arange(len(rows)), rows] = -1
-    neighbours = np.array([_lowest(row, num) for row in distances], np.intp).reshape(len(rows), num)
+    neighbours = np.array([lowest(row, num) for row in distances], np.intp).reshape(len(rows), num)
     return neighbours, distances.max(axis=1)
 
 
@@ -294,9 +295,3 @@ def _rows_of_ones(columns: Indices) -> csr_array:
     num_rows, per_row = columns.shape
     ends = np.arange(0, columns.size + 1, per_row)
     return csr_array((np.ones(columns.size, np.int32), columns.ravel(), ends), shape=(num_rows, num_rows))
-
-
-def _lowest(values: NDArray[np.float64], num: int) -> Indices:
-    """Places of the ``num`` lowest values, lowest first, ties by place."""
-    places = np.flatnonzero(values <= np.partition(values, num - 1)[num - 1])
-    return places[np.argsort(values[places], kind="stable")[:num]]

@@ -174,12 +174,20 @@ def _summary(run: Path, folder: Path) -> RunSummary:
             val_mAP=max(validations, default=None),
             mAP=evaluation.get("mAP", evaluation.get("mAP@R")),
             rank_1=evaluation.get("rank-1", evaluation.get("Recall@1")),
-            changed=datetime.fromtimestamp(max(p.stat().st_mtime for p in run.iterdir()), UTC),
+            changed=datetime.fromtimestamp(max(map(_changed, run.iterdir())), UTC),
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{run / RUN_FILE} is not what a training writes: {error!r} is absent"
         ) from None
+
+
+def _changed(path: Path) -> float:
+    """When a file was last written; long ago where it is gone: a run that goes on renames its files."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _loss_text(loss: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -149,6 +149,7 @@ def fit_calibration(
     gallery: Features | None = None,
     *,
     camera_filter: str = "same_identity",
+    galleries: Sequence[Sequence[int]] | None = None,
     source: str = "",
     num_resamples: int = 1000,
     seed: int = 0,
@@ -158,6 +159,7 @@ def fit_calibration(
     Args:
         query, gallery: as for an evaluation; without a gallery every item meets all others.
         camera_filter: which pairs count; see :mod:`reidkit.protocols`.
+        galleries: gallery rows of each query, where queries have galleries of their own.
         source: what the features are of, for the reader.
         num_resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -165,7 +167,7 @@ def fit_calibration(
     Raises:
         DataError: no pair of one person or none of two is kept, or as :func:`reidkit.protocols.compare`.
     """
-    curve = roc(query, gallery, camera_filter=camera_filter)
+    curve = roc(query, gallery, camera_filter=camera_filter, galleries=galleries)
     scores, log_likelihood_ratios = _likelihood_ratios(curve)
     # Where the highest scores of all fall together, no threshold keeps a low rate.
     rates = [rate for rate in _rates(curve.num_negative) if np.isfinite(curve.threshold_at(rate))]
@@ -174,7 +176,7 @@ def fit_calibration(
     grid = np.unique(
         [curve.threshold_at(rate) for rate in np.geomspace(min(rates, default=0.1) / 10, 0.5, 100)]
     )
-    comparison = compare(query, gallery, camera_filter=camera_filter)
+    comparison = compare(query, gallery, camera_filter=camera_filter, galleries=galleries)
     counts = _count_false_matches(comparison, grid[np.isfinite(grid)])
     intervals = _threshold_intervals(rates, counts, num_resamples=num_resamples, seed=seed)
     return Calibration(

@@ -40,7 +40,7 @@ def score_ranks(
     inverse_negative_penalties = np.full(num_queries, np.nan)
     inverse_negative_penalties[valid] = count[valid] / ranks[first + count - 1][valid]
     return Scores(
-        _average_precisions(matches.queries, ranks, first, count, average_precision),
+        average_precisions(matches.queries, ranks, first, count, average_precision),
         first_match_ranks,
         inverse_negative_penalties,
         _cmc(first_match_ranks[valid], max_rank),
@@ -58,7 +58,7 @@ def mean_scores(draws: Sequence[Scores]) -> Scores:
     )
 
 
-def _average_precisions(
+def average_precisions(
     queries: Indices, ranks: NDArray[np.int64], first: Indices, count: Indices, kind: str
 ) -> NDArray[np.float64]:
     """AP (Q,), NaN without matches, from ``queries`` and ``ranks`` (M,) of the matches, best first."""

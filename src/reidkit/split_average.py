@@ -66,6 +66,7 @@ def evaluate_splits(
     encoder: FeatureSource,
     splits: Sequence[Dataset],
     *,
+    camera_filter: str | None = None,
     distance: str = "cosine",
     average_precision: str = "step",
     max_rank: int = 50,
@@ -80,7 +81,7 @@ def evaluate_splits(
         encoder: the same for all splits. If it has been trained on one of them, it has seen test persons of
             the others.
         splits: the data set, loaded once with each of its splits.
-        distance, average_precision, max_rank, num_frames, rerank, multi_query: as
+        camera_filter, distance, average_precision, max_rank, num_frames, rerank, multi_query: as
             :func:`reidkit.evaluation.evaluate` takes them.
         metric: "kissme" or "xqda", fitted anew on each split's training images.
 
@@ -93,6 +94,7 @@ def evaluate_splits(
     for data in splits:
         check_evaluation(
             data,
+            camera_filter=camera_filter,
             distance=distance,
             average_precision=average_precision,
             max_rank=max_rank,
@@ -112,6 +114,7 @@ def evaluate_splits(
         evaluate(
             encoder,
             data,
+            camera_filter=camera_filter,
             distance=distance,
             average_precision=average_precision,
             max_rank=max_rank,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.sharedctypes import RawValue
@@ -13,16 +14,19 @@ from typing import Any
 
 from reidkit import distributed
 
+_ONE_REQUEST = 1.0  # seconds; a launcher passes on the signal that its cluster sends to every process, too
+
 
 class GracefulStop:
-    """Inside it, the first SIGINT or SIGTERM is only remembered; the second stops at once."""
+    """Inside it, the first SIGINT or SIGTERM is only remembered; one a second later stops at once."""
 
     def __init__(self) -> None:
-        self._signal = 0
+        self._signal, self._since = 0, 0.0
         self._before: dict[signal.Signals, Any] = {}
         self._over = RawValue(ctypes.c_bool, False)
 
     def __enter__(self) -> GracefulStop:
+        self._signal, self._over.value = 0, False
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._before[number] = signal.signal(number, self._remember)
@@ -49,9 +53,10 @@ class GracefulStop:
         return partial(_stop_with_parent, self._over)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self._signal and (exception := _exception(number)):
+        if not self._signal:
+            self._signal, self._since = number, time.monotonic()
+        elif time.monotonic() > self._since + _ONE_REQUEST and (exception := _exception(number)):
             raise exception
-        self._signal = number
 
 
 def _exception(number: int) -> BaseException | None:

@@ -187,7 +187,7 @@ def read_result(measurement: Measurement, folders: Folders) -> Result | None:
         values,
         average_precisions,
         saved["protocol"],
-        # An epoch that was interrupted is done again: the last time counts.
+        # An epoch that was interrupted is taken up again: the last time counts.
         sum({record["epoch"]: record["seconds"] for record in cost}.values()),
         max(record["threads"] for record in cost),
     )
@@ -269,11 +269,11 @@ def _measure(task: Task, folders: Folders) -> list[str]:
     for measurement in task.measurements:
         if is_measured(measurement, folders):
             continue
-        name = measurement.test.name
-        if name not in sources:
-            sources[name] = _EmbedsOnce(load_encoder(folder / f"{measurement.weights}.safetensors"))
-            data[name] = _test_data(task.run, measurement.test)
-        source, tested = sources[name], data[name]
+        images = fingerprint(measurement.settings["test"])  # tests that measure the same images otherwise
+        if images not in sources:
+            sources[images] = _EmbedsOnce(load_encoder(folder / f"{measurement.weights}.safetensors"))
+            data[images] = _test_data(task.run, measurement.test)
+        source, tested = sources[images], data[images]
         evaluation = evaluate(source, tested, **measurement.options)
         parts = [source.features(part) for part in (tested.query, tested.gallery) if part]
         saved = {

@@ -143,7 +143,7 @@ class Trainer:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.validate_every, self.log_every = validate_every, log_every
         self.checkpoint_minutes = checkpoint_minutes
-        self.say, self.configuration = say, configuration
+        self.trackers, self.say, self.configuration = trackers, say, configuration
 
         identities = sorted({sample.identity for sample in data.train})
         class_of = {identity: number for number, identity in enumerate(identities)}
@@ -183,7 +183,7 @@ class Trainer:
         self.epoch = self.batch = 0  # the next batch to train on
         self.best: dict[str, float] = {}
         self.average: WeightAverage | None = None
-        self.log = TrainingLog(model, self.objectives, trackers=trackers, say=say)
+        self.log = TrainingLog(model, self.objectives, say=say)
 
     @property
     def step(self) -> int:
@@ -221,7 +221,12 @@ class Trainer:
             SystemExit: the same after SIGTERM, with code 143.
         """
         distributed.check_agreement(
-            {**self.settings, "out": str(self.out), "train.validate_every": self.validate_every}
+            {
+                **self.settings,
+                "out": str(self.out),
+                "train.validate_every": self.validate_every,
+                "train.unreadable": "stop" if self.unreadable is None else "skip",
+            }
         )
         wrapped = self._open_run()
         with self.stop:
@@ -299,6 +304,12 @@ class Trainer:
             shown = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
             raise TrainingError(self._cannot_go_on(f"the loss is not finite ({shown})"))
 
+    def _check_weights(self) -> None:
+        """A finite loss may have gradients that are not; what they leave behind must not be kept."""
+        for name, parameter in self.step_module.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise TrainingError(self._cannot_go_on(f"weight {name!r} is not finite"))
+
     def _cannot_go_on(self, reason: str) -> str:
         return (
             f"stopped at step {self.step} (epoch {self.epoch}): {reason}. The last good checkpoint of "
@@ -306,6 +317,7 @@ class Trainer:
         )
 
     def _finish_epoch(self) -> None:
+        self._check_weights()
         self.epoch, self.batch = self.epoch + 1, 0
         last = self.epoch == self.epochs
         with self.average.applied() if self.average else nullcontext():
@@ -369,7 +381,7 @@ class Trainer:
             if state is not None:
                 self.average.load_state_dict(state["average"])
         self.folder.describe(self.settings, data_root=self.data.root, configuration=self.configuration)
-        self.log.trackers = [*self.folder.trackers(last_step=self.step), *self.log.trackers]
+        self.log.trackers = [*self.folder.trackers(last_step=self.step), *self.trackers]
         if state is None:
             for remark in remarks(self.sampler, len(self.data.train)):
                 self.say(remark)
@@ -384,12 +396,17 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{self.folder.checkpoint} does not fit this run: {error}") from error
         self.epoch, self.batch, self.best = state["epoch"], state["batch"], state["best"]
+        if "health" in state:  # earlier versions did not keep it
+            self.log.health.load_state_dict(state["health"])
+        if self.unreadable is not None and state.get("unreadable"):
+            self.unreadable.load_state_dict(state["unreadable"])
         if self.epoch >= self.epochs:
             self.say(f"{self.out}: training is complete ({self.epochs} epochs)")
         else:
             self.say(f"going on with {self.out} at epoch {self.epoch}, batch {self.batch}")
 
     def _save(self) -> None:
+        self._check_weights()
         self.folder.save(
             {
                 "epoch": self.epoch,
@@ -400,6 +417,8 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.precision.scaler.state_dict(),
                 "average": self.average.state_dict() if self.average else {},
+                "health": self.log.health.state_dict(),
+                "unreadable": self.unreadable.state_dict() if self.unreadable else {},
             }
         )
 

@@ -19,8 +19,10 @@ class TrainingLog:
 
     Args:
         model, objectives: of the run.
-        trackers: called with every record.
         say: called with sentences for the user.
+
+    Attributes:
+        trackers: called with every record.
     """
 
     def __init__(
@@ -28,11 +30,11 @@ class TrainingLog:
         model: Embedder,
         objectives: Sequence[Objective],
         *,
-        trackers: Sequence[Tracker],
         say: Callable[[str], None],
     ) -> None:
         self.model, self.objectives = model, objectives
-        self.trackers, self.say = list(trackers), say
+        self.trackers: Sequence[Tracker] = ()
+        self.say = say
         self.health = LossHealth()
 
     def track(self, kind: str, figures: dict[str, Any], *, step: int, epoch: int) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -178,6 +178,17 @@ class UnreadableImages:
             self._name(index, f"{self.split[index].path} cannot be read by another process of this run")
         self.num_replaced += int(times.sum())
         return int(times.sum())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts, of this process alone where an epoch is not finished."""
+        named = sorted(self.named)
+        return {"times": self.times.clone(), "named": named, "num_replaced": self.num_replaced}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """To be called in every process with the state of the main one."""
+        if distributed.is_main():
+            self.times.copy_(state["times"])
+        self.named, self.num_replaced = set(state["named"]), state["num_replaced"]
 
     def summary(self) -> str:
         """One sentence on all epochs so far."""

@@ -113,6 +113,9 @@ def test_one_split_and_all_splits(file: Path, encoder: rk.Encoder, tmp_path: Pat
     assert values["num_splits"] == 10
     assert json.loads(ok(*words, "--split", "all", "--json").stdout) == values
 
+    average = evaluate_splits(encoder, splits, camera_filter="none")
+    assert str(average) in ok(*words, "--split", "all", "--camera-filter", "none").stdout
+
 
 def test_frames_of_tracklets(file: Path, encoder: rk.Encoder, tmp_path: Path) -> None:
     writers.mars(tmp_path / "data")
@@ -191,6 +194,15 @@ def test_all_splits_of_a_set_that_has_one(file: Path, tmp_path: Path) -> None:
     writers.market1501(tmp_path / "data")
     with pytest.raises(ConfigError, match="data set 'market1501' has one split here; leave --split out"):
         ok(file, "--data", "market1501", "--root", tmp_path / "data", "--split", "all")
+
+
+def test_mistakes_are_told_before_images_are_embedded(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_viper(tmp_path / "data")
+    monkeypatch.setattr(rk.Encoder, "features", None)
+    with pytest.raises(ConfigError, match="unknown metric 'lda'"):
+        ok(file, "--data", "viper", "--root", root, "--split", "all", "--metric", "lda")
 
 
 def test_one_split_is_no_average(encoder: rk.Encoder, tmp_path: Path) -> None:

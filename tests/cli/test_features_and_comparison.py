@@ -16,7 +16,7 @@ import reidkit as rk
 from reidkit import config
 from reidkit.cli import cli
 from reidkit.datasets import load_dataset
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import CheckpointError, ConfigError, DataError
 from reidkit.evaluation import evaluate_features
 from reidkit.feature_files import load_features, save_features
 from reidkit.files import WriteError
@@ -113,6 +113,15 @@ def test_the_report_of_features_has_no_pictures(features: Path, tmp_path: Path) 
     assert any((tmp_path / "tables").iterdir())
 
 
+def test_scores_without_a_pair_of_two_persons(tmp_path: Path) -> None:
+    embeddings = np.random.default_rng(0).normal(size=(3, 4))
+    query, gallery = (Features(embeddings, np.ones(3, int), np.full(3, camera)) for camera in (1, 2))
+    save_features(tmp_path / "one.npz", query, gallery)
+    result = ok("evaluate", tmp_path / "one.npz", "--out", tmp_path)
+    assert "100.0" in result.stdout
+    assert "no report: the protocol keeps no negative pair" in result.stderr
+
+
 def test_features_under_another_protocol(features: Path, tmp_path: Path) -> None:
     words = ("evaluate", features, "--no-report", "--out", tmp_path)
     assert "single_gallery_shot" in ok(*words, "--protocol", "single_gallery_shot").stdout
@@ -138,6 +147,7 @@ def test_results_of_features_go_into_runs(
         (("--metric", "xqda", "--split", "all"), "--split, --metric: "),
         (("--frames", 0), "--frames: "),
         (("--k1", 5), "--k1: goes with --rerank"),
+        (("--tables", "--no-report"), "--tables: they are the report's"),
         (("--protocol", "market"), "'market'; did you mean 'market1501'"),
         (("--camera-filter", "same"), "unknown camera filter 'same'"),
     ],
@@ -230,6 +240,8 @@ def test_branches(on_market: tuple[object, ...], tmp_path: Path) -> None:
     assert "alone right: by this feature only" in printed
     with pytest.raises(ConfigError, match="--branches compares them all"):
         ok(*words, "--branches", "--feature", "local")
+    with pytest.raises(ConfigError, match="--tables: --branches writes no report"):
+        ok(*words, "--branches", "--tables")
 
 
 # Comparison
@@ -265,6 +277,18 @@ def test_no_difference_is_called_none(tmp_path: Path) -> None:
     assert same.stdout.splitlines()[-1].startswith("no difference shown: mAP +0.0 points")
 
 
+def test_files_of_one_name_and_without_a_gallery(tmp_path: Path) -> None:
+    for seed, noise in enumerate((2.0, 0.2)):
+        (tmp_path / str(seed)).mkdir()
+        save_features(tmp_path / str(seed) / "f.npz", made_up(0, noise)[1])
+    files = [tmp_path / str(seed) / "f.npz" for seed in (0, 1)]
+    result = ok("compare", *files, "--protocol", "recall", "--out", tmp_path / "out")
+    assert result.stdout.splitlines()[-1].startswith(f"{files[1]} is better: mAP@R +")
+    page = (tmp_path / "out/comparison.html").read_text()
+    assert "Recall@4" in page
+    assert "mINP" not in page
+
+
 def test_features_of_other_images_are_not_compared(features: Path, tmp_path: Path) -> None:
     save_features(tmp_path / "other.npz", *made_up(0, 1.0))
     with pytest.raises(DataError, match="the same images"):
@@ -287,6 +311,8 @@ def test_networks_runs_and_features_side_by_side(
     assert json.loads(with_file)["paired"] == values["paired"]
     with pytest.raises(ConfigError, match="give --data NAME"):
         ok("compare", file, features)
+    with pytest.raises(CheckpointError, match="none: no such run folder"):
+        ok("compare", features, tmp_path / "none")
     with pytest.raises(ConfigError, match="--data: both files hold features"):
         ok("compare", features, features, "--data", "market1501")
     other = tmp_path / "other"
@@ -312,6 +338,8 @@ def test_a_stored_calibration_is_used_by_search(
     assert "probability" not in plain
     with pytest.raises(ConfigError, match=r"has no calibration.*--store-calibration"):
         ok(*search, "--threshold", 0.1)
+    with pytest.raises(ConfigError, match=r"--prior: .*has no calibration"):
+        ok(*search, "--prior", 0.1)
 
     result = ok("evaluate", file, *on_market, "--out", tmp_path / "out", "--no-report", "--store-calibration")
     assert f"wrote {file} with its calibration" in result.stderr

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -84,3 +87,21 @@ def test_no_runs_are_told(reid, tmp_path):
     result = reid("runs", tmp_path, data=False)
     assert result.exit_code == 0
     assert "no runs below" in result.stderr
+
+
+def test_sigterm_reaches_the_workers_which_are_waited_for(tmp_path):
+    worker = tmp_path / "worker"
+    worker.write_text(
+        "#!/bin/sh\ntrap 'touch $0.saved.$$; exit 0' TERM\ntouch $0.started.$$\n"
+        "for i in $(seq 600); do sleep 0.1; done\n"
+    )
+    worker.chmod(0o755)
+    code = f"import sys; from reidkit.cli.study import _run_workers; sys.executable = {str(worker)!r}; "
+    study = subprocess.Popen([sys.executable, "-c", code + "_run_workers(['x'], 2)"])
+    until = time.monotonic() + 30
+    while len(list(tmp_path.glob("worker.started.*"))) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    study.terminate()
+    assert study.wait(30) == 143
+    assert len(list(tmp_path.glob("worker.saved.*"))) == 2

@@ -64,3 +64,9 @@ def test_both_passes_see_one_dropout_and_statistics_move_once_a_piece():
     torch.testing.assert_close(model.norm.running_var, plain.running_var)
     assert model.norm.num_batches_tracked == 3
     assert model.norm.momentum == 0.1
+
+
+def test_no_piece_is_left_with_a_single_image():
+    model = Dropping()
+    assert embed_in_pieces(model, torch.randn(10, 5), 4)["feature"].shape == (10, 5)
+    assert model.norm.num_batches_tracked == 4

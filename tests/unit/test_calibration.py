@@ -12,6 +12,8 @@ import pytest
 from reidkit import protocols
 from reidkit.calibration import Roc, bootstrap_interval, distance_distributions, roc
 from reidkit.errors import ConfigError, DataError
+from reidkit.features import rows_of
+from reidkit.same_person import fit_calibration
 from reidkit.types import Features
 
 reference = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "reference_evaluation.py")))
@@ -43,6 +45,24 @@ def kept_scores(
 @pytest.fixture(params=[1, 2**20], ids=["one item a block", "one block"])
 def _block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocols, "_BLOCK_BYTES", request.param)
+
+
+def test_only_pairs_of_a_query_and_its_own_gallery_count() -> None:
+    query, gallery = random_features(12, seed=11), random_features(40, seed=12)
+    galleries = [list(range(row, 40, 3)) for row in range(12)]
+    scores = [
+        kept_scores(rows_of(query, np.array([row])), rows_of(gallery, np.array(listed)))
+        for row, listed in enumerate(galleries)
+        if query.identities[row] != -1
+    ]
+    positive, negative = (np.concatenate(kind) for kind in zip(*scores, strict=True))
+    distances = distance_distributions(query, gallery, galleries=galleries)
+    assert (distances.num_positive, distances.num_negative) == (len(positive), len(negative))
+    assert distances.mean_negative == pytest.approx(np.sqrt(2 - 2 * negative).mean())
+    curve = roc(query, gallery, galleries=galleries)
+    assert curve.true_positive_rate_at(0.1) == pytest.approx((positive >= curve.threshold_at(0.1)).mean())
+    fitted = fit_calibration(query, gallery, galleries=galleries, num_resamples=2)
+    assert (fitted.num_positive, fitted.num_negative) == (len(positive), len(negative))
 
 
 # Distance distributions

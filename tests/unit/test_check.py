@@ -372,6 +372,19 @@ def test_the_command_prints_the_speed_on_demand(tmp_path: Path) -> None:
         assert values[key].keys() == {"1", str(num_cores())}
 
 
+def test_where_the_cache_has_no_room_its_speed_alone_is_missing(tmp_path: Path, monkeypatch) -> None:
+    def full(folder: Path, num_bytes: int) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr("reidkit.crops._check_room", full)
+    split(tmp_path, "1", [(1, 1)] * 4)
+    split(tmp_path, "2", [(2, 1)] * 4)
+    result = CliRunner().invoke(cli, ["check", "folder", str(tmp_path), "--speed"])
+    assert result.exit_code == 0
+    assert "reading and decoding, 1 worker" in result.stdout
+    assert "from a cache at 256 x 128 cannot be measured: no room" in result.stderr
+
+
 def test_real_data(tmp_path: Path) -> None:
     root = DATA / "market1501-500"
     if not root.is_dir():

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,17 @@ def test_a_disk_cache_serves_the_next_run_and_a_changed_file_anew(split, tmp_pat
     assert [name for _, name in decodings()] == ["4.png"]
     assert is_right(cache, split)
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_disk_cache_serves_the_same_files_under_a_relative_root(split, tmp_path, decodings, monkeypatch):
+    assert is_right(opened("disk", split, tmp_path), split)
+    decodings()
+    monkeypatch.chdir(tmp_path)
+    near = tuple(replace(sample, path=sample.path.relative_to(tmp_path)) for sample in split)
+    cache = opened("disk", near, tmp_path)
+    for sample in near:
+        cache.read(sample)
+    assert decodings() == []
 
 
 @KINDS

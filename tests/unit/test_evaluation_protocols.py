@@ -178,6 +178,9 @@ def test_tracklets(levels: int) -> None:
     assert (result.num_queries, result.num_gallery) == (15, 50)
     num_frames = len(query) + len(gallery)
     assert result.protocol.startswith(f"tracklets ({num_frames} frames averaged), camera filter same_id")
+    assert [note.split(" (")[0] for note in result.notes[:2]] == [
+        f"{side} embeddings are not of unit length" for side in ("query", "gallery")
+    ]
 
 
 def test_pooled_tracklets_are_of_unit_length_in_the_order_of_their_first_frames() -> None:

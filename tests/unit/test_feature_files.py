@@ -182,6 +182,24 @@ def test_damage_inside_an_npz(tmp_path: Path, save: Callable[..., None]) -> None
         load_features(path)
 
 
+def test_an_array_named_npz(tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", np.zeros((3, 4)))
+    (tmp_path / "f.npy").rename(tmp_path / "f.npz")
+    with pytest.raises(DataError, match=r"no \.npz file: .*numpy\.savez"):
+        load_features(tmp_path / "f.npz")
+
+
+def test_a_parquet_file_without_rows(tmp_path: Path) -> None:
+    save_features(tmp_path / "f.parquet", features(0))
+    assert len(load_features(tmp_path / "f.parquet")[0]) == 0
+
+
+def test_labels_of_two_kinds_in_one_column(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"do not fit into one table.*identity"):
+        save_features(tmp_path / "f.parquet", features(3), features(3, text=True))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_damaged_array_in_a_folder(tmp_path: Path) -> None:
     for name, array in GOOD.items():
         np.save(tmp_path / f"{name}.npy", array)

@@ -46,3 +46,18 @@ def test_a_loss_that_joins_later_is_no_divergence():
     health = LossHealth()
     assert not health.signs({"msml": 0.1}, margins={}, batch={})
     assert not health.signs({"msml": 0.1, "identity": 6.0}, margins={}, batch={})
+
+
+def test_a_run_that_goes_on_remembers_its_first_loss():
+    before, after = LossHealth(), LossHealth()
+    before.signs({"msml": 0.2}, margins={}, batch={})
+    after.load_state_dict(before.state_dict())
+    assert after.signs({"msml": 2.1}, margins={}, batch={}) == signs_of_divergence()
+
+
+def test_of_several_metric_losses_the_idle_one_is_named():
+    health, terms = LossHealth(), {"first": 0.01, "second": 0.2}
+    idle = {"margin_violation_share": 0.0}
+    *_, said = (health.signs(terms, margins=dict.fromkeys(terms, 0.3), batch=idle) for _ in range(PATIENCE))
+    assert "'first' hardly learns" in said[0]
+    assert "second" not in said[0]

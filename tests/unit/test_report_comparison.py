@@ -107,6 +107,19 @@ def test_every_item_may_query_all_others(tmp_path: Path) -> None:
     assert "<strong>+0.0</strong>" in page_of(tmp_path, alone, alone)
 
 
+def test_lists_show_a_query_s_own_gallery(tmp_path: Path) -> None:
+    sides = []
+    for one in (run("weak", noise=1.2), run("strong", noise=0.6, seed=1)):
+        own = [(row, (row + 1) % 20, (row + 2) % 20) for row in range(20)]
+        evaluation = evaluate_features(one.query, one.gallery, galleries=own)
+        sides.append(replace(one, evaluation=evaluation, galleries=own))
+    page = page_of(tmp_path, *sides)
+    strips = page.split('class="strip"')[1:]
+    assert strips
+    assert {strip.split("</article>")[0].count('class="cell ') for strip in strips} == {4}
+    assert "another order than the one shown here" not in page
+
+
 def test_runs_on_other_images_are_refused(tmp_path: Path) -> None:
     first = run("first", noise=1.0)
     fewer = Features(first.query.embeddings[:9], IDENTITIES[:9], first.query.cameras[:9])

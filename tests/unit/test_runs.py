@@ -51,6 +51,12 @@ def test_a_damaged_run_is_named_and_the_others_are_listed(runs, tmp_path):
     assert any("old/run.json is not what a training writes" in problem for problem in problems)
 
 
+def test_a_run_whose_files_are_being_renamed_is_listed(runs, tmp_path):
+    shutil.copytree(runs / "second", tmp_path / "run")
+    (tmp_path / "run" / ".last.ckpt.x").symlink_to("gone")  # there when listed, gone when asked
+    assert [len(found) for found in list_runs(tmp_path)] == [1, 0]
+
+
 def test_a_folder_or_column_that_is_not_there_is_told(tmp_path):
     with pytest.raises(ConfigError, match="is no folder"):
         list_runs(tmp_path / "nowhere")

@@ -84,6 +84,14 @@ def test_every_published_number_of_msmls_table_stands_beside_its_cell():
     assert "quadruplet and TriHard did not reach their best" in there.caveat
 
 
+def test_published_numbers_of_multi_query_stand_beside_multi_query():
+    sn, jlml = load_study("sn-table"), load_study("jlml-ablations")
+    assert published_for(sn, ("SN",), "multi-query, re-ranked").scores == {"mAP": 90.27, "rank-1": 93.68}
+    assert published_for(sn, ("TriNet",), "single query, re-ranked") is None
+    assert published_for(jlml, ("joint",), "single query").scores == {"mAP": 65.5, "rank-1": 85.1}
+    assert published_for(jlml, ("joint",), "multi-query").scores == {"mAP": 74.5, "rank-1": 89.7}
+
+
 def test_cells_that_come_to_one_configuration_are_one_run():
     cells = cells_of(load_study("small-jlml-ablations"))
     runs = {cell.labels[0]: cell.run.name for cell in cells if cell.seed == 0}

@@ -481,3 +481,45 @@ def test_a_batch_larger_than_the_data_and_a_piece_too_small_are_told(tiny_market
     assert any("a batch of 104 is larger than the 96 training images" in text for text in said)
     with pytest.raises(ConfigError, match="accumulate = 7 leaves pieces of less than 2 of the 12 images"):
         make_trainer(tiny_market, tmp_path / "never", accumulate=7)
+
+
+def test_a_stopped_trainer_can_be_asked_again(tiny_market, tmp_path):
+    run, stopped = tmp_path / "run", []
+
+    def press_ctrl_c_once(record):
+        if record["step"] == 6 and not stopped:
+            stopped.append(record)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    trainer = make_trainer(tiny_market, run, trackers=[press_ctrl_c_once])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    trainer.fit()
+    steps = [record["step"] for record in read_metrics(run / "metrics.jsonl") if record["kind"] == "step"]
+    assert steps == [2, 4, 6, 8, 10, 12, 14, 16]
+    make_trainer(tiny_market, tmp_path / "other").fit()
+    assert all(torch.equal(w, weights(tmp_path / "other")[name]) for name, w in weights(run).items())
+
+
+class NanGradient(nn.Module):
+    """Finite, with a gradient that is not, at the last step of the first epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.step = 0
+
+    def forward(self, embeddings, labels):
+        self.step += 1
+        zero = embeddings.float().square().sum() * 0
+        return embeddings.float().square().mean() + (zero.sqrt() if self.step == 8 else zero)
+
+    def extra_repr(self):
+        return "test"
+
+
+def test_weights_that_are_not_finite_are_never_kept(tiny_market, tmp_path):
+    trainer = make_trainer(tiny_market, tmp_path / "run", losses=[NanGradient()])
+    with pytest.raises(TrainingError, match=r"stopped at step 8 \(epoch 0\): weight 'model.*' is not finite"):
+        trainer.fit()
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run").values())
+    assert not (tmp_path / "run" / "last.safetensors").exists()

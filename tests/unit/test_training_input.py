@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -163,3 +164,20 @@ def test_what_does_not_go_together_is_said(market, tmp_path):
         trainer(market, tmp_path / "run", frames="randon")
     with pytest.raises(UnknownName, match="unknown unreadable 'skipp'; did you mean 'skip'"):
         trainer(market, tmp_path / "run", unreadable="skipp")
+
+
+def test_replacements_are_counted_across_a_stop(market, tmp_path):
+    market.train[7].path.write_bytes(market.train[7].path.read_bytes()[:300])
+    for stop_at in (5, 13):
+        run = trainer(market, tmp_path / "run", sampler="random", unreadable="skip", log_every=1)
+        run.trackers = [lambda record, run=run, at=stop_at: stop(run) if record["step"] == at else None]
+        with pytest.raises(KeyboardInterrupt):
+            run.fit()
+    last: list[str] = []
+    trainer(market, tmp_path / "run", sampler="random", unreadable="skip", log_every=1, say=last.append).fit()
+    assert [r["images_replaced"] for r in epochs(tmp_path / "run")] == [1, 1, 1, 1]
+    assert last[-1] == "1 images could not be read, and were replaced 4 times"
+
+
+def stop(run):
+    run.stop._signal = signal.SIGINT

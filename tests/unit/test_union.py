@@ -83,3 +83,20 @@ def test_says_what_is_wrong(root, options, message):
 def test_a_folder_without_sets_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no folder in .* is called as a layout is"):
         load_dataset("union", tmp_path)
+
+
+def test_a_set_can_have_options(root):
+    set_of_one = {"layout": "viper", "split": 3}
+    union = load_dataset("union", root, sets=[set_of_one, "mars"], test="viper")
+    viper = load_dataset("viper", root / "viper", split=3)
+    assert [sample.path for sample in union.query] == [sample.path for sample in viper.query]
+    assert union.split_name == viper.split_name
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [({"layout": "viper", "splitt": 3}, "did you mean 'split'"), ({"folder": "viper"}, "names no layout")],
+)
+def test_options_of_a_set_are_checked(root, entry, message):
+    with pytest.raises(ConfigError, match=message):
+        load_dataset("union", root, sets=[entry])

@@ -79,10 +79,13 @@ def measure_speed(data: Dataset) -> dict[str, dict[int, float]]:
     """Images a second, decoded and from a RAM cache, by number of workers: one, and one a core."""
     from reidkit.reading_speed import num_cores, reading_speed
 
-    return {
-        key: {n: reading_speed(data, num_workers=n, cache_size=size) for n in (1, num_cores())}
-        for key, size in (("images_per_second", None), ("images_per_second_cached", _CROP))
-    }
+    speeds = {}
+    for key, size in (("images_per_second", None), ("images_per_second_cached", _CROP)):
+        try:
+            speeds[key] = {n: reading_speed(data, num_workers=n, cache_size=size) for n in (1, num_cores())}
+        except OSError as error:
+            say(f"{_SPEEDS[key]} cannot be measured: {error}")
+    return speeds
 
 
 def make_people(root: Path, options: dict[str, Any]) -> None:

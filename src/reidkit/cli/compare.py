@@ -14,8 +14,9 @@ from reidkit.cli.output import json_option, print_json, print_table, say
 from reidkit.cli.scoring import Scoring, embed, test_part
 
 if TYPE_CHECKING:
-    from reidkit.report_comparison import ComparedRun
-    from reidkit.types import Dataset, Evaluation
+    from reidkit.calibration import DistanceDistributions
+    from reidkit.report_comparison import ComparedRun, Differences
+    from reidkit.types import Dataset
 
 SURE = 0.05
 """A difference is called one where its p-value is below."""
@@ -62,11 +63,15 @@ def compare_command(
     """
     from reidkit.feature_files import holds_features
     from reidkit.files import write_atomically
-    from reidkit.report_comparison import write_comparison
+    from reidkit.report_comparison import differences, write_comparison
 
     networks = [path for path in (first, second) if not holds_features(path)]
     dataset = None
     if networks:
+        from reidkit.encoder import weights_file
+
+        for path in networks:
+            weights_file(path)  # says what is wrong with it before anything is embedded
         refuse({"--protocol": protocol}, f"the protocol of {networks[0]} is that of the data it is tested on")
         with_config = [path for path in networks if (path / "config.toml").is_file()]
         chosen = choose((with_config or networks)[0], data, root, config.parse_options(options))
@@ -75,56 +80,50 @@ def compare_command(
     else:
         given = {"--data": data, "--root": root, "--split": split is not None, "KEY=VALUE": options}
         refuse(given, "both files hold features; leave it out")
-    sides = [
-        _score_features(path, dataset, protocol or "market1501", camera_filter)
+    names = [_name(path) for path in (first, second)]
+    out = out or RUNS / "-vs-".join(names)
+    if names[0] == names[1]:
+        names = [str(first), str(second)]
+    one, other = (
+        _score_features(name, path, dataset, protocol or "market1501", camera_filter)
         if holds_features(path)
-        else _score_network(path, dataset, camera_filter)
-        for path in (first, second)
-    ]
-    out = out or RUNS / f"{_name(first)}-vs-{_name(second)}"
-    page = write_comparison(out / "comparison.html", *sides)
-    values = compare(*sides)
+        else _score_network(name, path, dataset, camera_filter)
+        for name, path in zip(names, (first, second), strict=True)
+    )
+    found = differences(one, other)
+    page = write_comparison(out / "comparison.html", one, other, found)
+    values = _values(found, one, other)
     say(f"wrote {write_atomically(out / 'comparison.json', json.dumps(values, indent=2))}")
     say(f"wrote {page}")
     if as_json:
         print_json(values)
     else:
-        _print(values, *sides)
+        _print(values, one, other)
 
 
-def compare(first: ComparedRun, second: ComparedRun) -> dict[str, Any]:
-    """Scores of both with their differences, and how far apart each holds its pairs; plain values."""
-    from reidkit.significance import paired_bootstrap
-
-    average_precisions = first.evaluation.average_precisions, second.evaluation.average_precisions
-    precision = _difference(paired_bootstrap(*average_precisions))
-    paired = {
-        "mAP": precision,
-        "rank-1": _rank1_difference(first.evaluation, second.evaluation),
-    }
+def _values(found: Differences, first: ComparedRun, second: ComparedRun) -> dict[str, Any]:
+    """Scores of both with their differences, and how far apart each holds its pairs."""
+    paired = {row.name: _difference(row.paired) if row.paired else None for row in found.rows}
+    score = found.rows[0]
     return {
-        "first": _one(first),
-        "second": _one(second),
+        "first": _one(first, found.distances[0]),
+        "second": _one(second, found.distances[1]),
         "paired": paired,
-        "verdict": verdict(second.name, precision),
+        "verdict": _verdict(second.name, score.name, _difference(score.paired)),
     }
 
 
-def verdict(name: str, difference: dict[str, Any]) -> str:
-    """One plain sentence on a difference in mAP."""
+def _verdict(name: str, score: str, difference: dict[str, Any]) -> str:
+    """One plain sentence on a difference in a score."""
     points, (low, high) = 100 * difference["difference"], (100 * end for end in difference["interval"])
-    found = (
-        f"mAP {points:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, p = {difference['p_value']:.3g}"
-    )
+    interval = f"95 % interval {low:+.1f} to {high:+.1f}"
+    found = f"{score} {points:+.1f} points, {interval}, p = {difference['p_value']:.3g}"
     if difference["p_value"] >= SURE:
         return f"no difference shown: {found}"
     return f"{name} is {'better' if points > 0 else 'worse'}: {found}"
 
 
-def _one(run: ComparedRun) -> dict[str, Any]:
-    from reidkit.calibration import distance_distributions
-
-    distances = distance_distributions(run.query, run.gallery, camera_filter=run.camera_filter)
+def _one(run: ComparedRun, distances: DistanceDistributions) -> dict[str, Any]:
     return {
         "name": run.name,
         **run.evaluation.as_dict(),
@@ -135,21 +134,6 @@ def _one(run: ComparedRun) -> dict[str, Any]:
             "mean_negative": distances.mean_negative,
         },
     }
-
-
-def _rank1_difference(first: Evaluation, second: Evaluation) -> dict[str, Any] | None:
-    """None with several draws of the gallery: ranks are then medians, of which rank-1 is not the mean."""
-    import numpy as np
-
-    from reidkit.significance import paired_bootstrap
-
-    right = []
-    for evaluation in (first, second):
-        ranks = evaluation.first_match_ranks
-        right.append(np.where(ranks > 0, ranks == 1, np.nan))
-        if not np.isclose(np.nanmean(right[-1]), evaluation.rank(1)):
-            return None
-    return _difference(paired_bootstrap(*right))
 
 
 def _difference(found: Any) -> dict[str, Any]:
@@ -168,7 +152,7 @@ def _check_same_training_data(runs: list[Path], data: str | None) -> None:
         )
 
 
-def _score_network(path: Path, dataset: Dataset | None, camera_filter: str | None) -> ComparedRun:
+def _score_network(name: str, path: Path, dataset: Dataset | None, camera_filter: str | None) -> ComparedRun:
     from reidkit import evaluation as scoring_of
     from reidkit.encoder import load_encoder
     from reidkit.report_comparison import ComparedRun
@@ -178,15 +162,16 @@ def _score_network(path: Path, dataset: Dataset | None, camera_filter: str | Non
     source = embed(load_encoder(path), [dataset], Scoring())
     evaluation = scoring_of.evaluate(source, dataset, camera_filter=camera_filter)
     return ComparedRun(
-        _name(path),
+        name,
         evaluation,
         **test_part(source, dataset)._asdict(),
         camera_filter=camera_filter or scoring_of.own_camera_filter(dataset),
+        galleries=dataset.galleries,
     )
 
 
 def _score_features(
-    path: Path, dataset: Dataset | None, protocol: str, camera_filter: str | None
+    name: str, path: Path, dataset: Dataset | None, protocol: str, camera_filter: str | None
 ) -> ComparedRun:
     """A file of features; beside a network, under the protocol of the network's data."""
     from reidkit import evaluation as scoring_of
@@ -207,7 +192,12 @@ def _score_features(
     if protocol == "tracklets":
         query, gallery = pool_tracklets(query), None if gallery is None else pool_tracklets(gallery)
     return ComparedRun(
-        _name(path), evaluation, query, gallery, camera_filter=camera_filter or "same_identity"
+        name,
+        evaluation,
+        query,
+        gallery,
+        camera_filter=camera_filter or "same_identity",
+        galleries=galleries,
     )
 
 
@@ -217,7 +207,7 @@ def _name(path: Path) -> str:
 
 def _print(values: dict[str, Any], first: ComparedRun, second: ComparedRun) -> None:
     rows = []
-    for score in ("mAP", "rank-1"):
+    for score in list(values["paired"])[:2]:
         one, other = (100 * values[side][score] for side in ("first", "second"))
         row = [score, f"{one:.1f}", f"{other:.1f}", f"{other - one:+.1f}", "", ""]
         if found := values["paired"][score]:

@@ -108,6 +108,7 @@ def evaluate_command(
     )
     if not rerank:
         refuse({"--k1": k1, "--k2": k2, "--lambda": lambda_value}, "goes with --rerank")
+    refuse({"--tables": tables and not report}, "they are the report's; leave --no-report out")
     report_parts = ReportParts(report, tables)
     if holds_features(run):
         needs_images = {
@@ -143,6 +144,7 @@ def evaluate_command(
         one = {"--branches": branches, "--store-calibration": store_calibration, "--tables": tables}
         refuse(one, "looks at one split; give its number in place of --split all")
     if branches:
+        refuse({"--tables": tables}, "--branches writes no report; leave it out")
         _print_branches(compare_features(encoder, splits[0], scoring, out=out, frames=frames), as_json)
     elif len(splits) > 1:
         texts, values = evaluate_all(encoder, splits, scoring, out=out, frames=frames)

@@ -45,7 +45,6 @@ def evaluate_data(
     """The evaluation and, where wanted, the re-ranked one; with ``calibrate`` its encoder file is renewed."""
     from reidkit import evaluation as scoring_of
     from reidkit.features import with_frames
-    from reidkit.report import write_report
     from reidkit.tracking import read_metrics
 
     scoring_of.check_evaluation(dataset, **scoring.options, rerank=scoring.rerank)
@@ -58,27 +57,22 @@ def evaluate_data(
     test = test_part(source, dataset)
     camera_filter = scoring.options.get("camera_filter", scoring_of.own_camera_filter(dataset))
     if calibrate is not None:
-        _store_calibration(encoder, test, camera_filter, calibrate, dataset.name)
-    if parts.page:
-        configuration = run / "config.toml" if run else None
-        page = write_report(
-            out / "report.html",
-            title=title or f"{(run or out).name} on {dataset.name}",
-            evaluation=evaluations[0],
-            **test._asdict(),
-            galleries=dataset.galleries,
-            camera_filter=camera_filter,
-            records=read_metrics(run / "metrics.jsonl") if run else (),
-            configuration=configuration.read_text("utf-8")
-            if configuration and configuration.is_file()
-            else "",
-            provenance=_provenance(encoder, dataset),
-            encoder=encoder,
-            calibration=encoder.calibration,
-            reranked=evaluations[1] if scoring.rerank is not None else None,
-            tables=out / "tables" if parts.tables else None,
-        )
-        say(f"wrote {page}")
+        _store_calibration(encoder, dataset, test, camera_filter, calibrate)
+    configuration = run / "config.toml" if run else None
+    _write_report(
+        out,
+        parts,
+        evaluations,
+        title=title or f"{(run or out).name} on {dataset.name}",
+        **test._asdict(),
+        galleries=dataset.galleries,
+        camera_filter=camera_filter,
+        records=read_metrics(run / "metrics.jsonl") if run else (),
+        configuration=configuration.read_text("utf-8") if configuration and configuration.is_file() else "",
+        provenance=_provenance(encoder, dataset),
+        encoder=encoder,
+        calibration=encoder.calibration,
+    )
     return evaluations
 
 
@@ -86,9 +80,12 @@ def evaluate_all(
     encoder: Encoder, splits: Sequence[Dataset], scoring: Scoring, *, out: Path, frames: int | None
 ) -> tuple[str, dict[str, Any]]:
     """Score every split and their mean, as text and as values; write ``evaluation.json`` into ``out``."""
+    from reidkit.evaluation import check_evaluation
     from reidkit.features import with_frames
     from reidkit.split_average import evaluate_splits
 
+    for data in splits:
+        check_evaluation(data, **scoring.options, rerank=scoring.rerank)
     splits = [with_frames(data, frames) for data in splits]
     source = embed(encoder, splits, scoring)
     averages = [
@@ -107,7 +104,6 @@ def evaluate_file(
     from reidkit.evaluation_options import PROTOCOLS
     from reidkit.feature_files import load_features
     from reidkit.features import pool_tracklets
-    from reidkit.report import write_report
 
     query, gallery = load_features(path)
     evaluations = [
@@ -115,23 +111,20 @@ def evaluate_file(
         for rerank in _with_rerank(scoring)
     ]
     _write_json(out, {"data": str(path), **values_of(evaluations)})
-    if parts.page:
-        if protocol == "tracklets":
-            query, gallery = pool_tracklets(query), None if gallery is None else pool_tracklets(gallery)
-        page = write_report(
-            out / "report.html",
-            title=path.name,
-            evaluation=evaluations[0],
-            query=query,
-            gallery=gallery,
-            query_split=None,
-            gallery_split=None,
-            camera_filter=scoring.options.get("camera_filter", PROTOCOLS[protocol]),
-            provenance={"features": str(path), **_when()},
-            reranked=evaluations[1] if scoring.rerank is not None else None,
-            tables=out / "tables" if parts.tables else None,
-        )
-        say(f"wrote {page}")
+    if protocol == "tracklets":
+        query, gallery = pool_tracklets(query), None if gallery is None else pool_tracklets(gallery)
+    _write_report(
+        out,
+        parts,
+        evaluations,
+        title=path.name,
+        query=query,
+        gallery=gallery,
+        query_split=None,
+        gallery_split=None,
+        camera_filter=scoring.options.get("camera_filter", PROTOCOLS[protocol]),
+        provenance={"features": str(path), **_when()},
+    )
     return evaluations
 
 
@@ -187,12 +180,18 @@ def test_part(source: EmbeddedImages, dataset: Dataset) -> TestPart:
     return TestPart(query, gallery, query_split, gallery_split)
 
 
-def _store_calibration(encoder: Encoder, test: TestPart, camera_filter: str, path: Path, data: str) -> None:
+def _store_calibration(
+    encoder: Encoder, dataset: Dataset, test: TestPart, camera_filter: str, path: Path
+) -> None:
     from reidkit.encoder import weights_file
     from reidkit.same_person import fit_calibration
 
     calibration = fit_calibration(
-        test.query, test.gallery, camera_filter=camera_filter, source=f"the test images of {data}"
+        test.query,
+        test.gallery,
+        camera_filter=camera_filter,
+        galleries=dataset.galleries,
+        source=f"the test images of {dataset.name}",
     )
     encoder.calibrate(calibration)
     file = encoder.save(weights_file(path))
@@ -226,6 +225,27 @@ def _with_rerank(scoring: Scoring) -> list[dict[str, Any]]:
 def values_of(evaluations: Sequence[Any]) -> dict[str, Any]:
     first, *others = (evaluation.as_dict() for evaluation in evaluations)
     return {**first, **({"reranked": others[0]} if others else {})}
+
+
+def _write_report(out: Path, parts: ReportParts, evaluations: Sequence[Evaluation], **contents: Any) -> None:
+    if not parts.page:
+        return
+    from reidkit.errors import DataError
+    from reidkit.report import write_report
+
+    evaluation, *reranked = evaluations
+    try:
+        page = write_report(
+            out / "report.html",
+            evaluation=evaluation,
+            reranked=reranked[0] if reranked else None,
+            tables=out / "tables" if parts.tables else None,
+            **contents,
+        )
+    except DataError as error:  # scores there are even where there is no pair of two persons to draw
+        say(f"no report: {error}")
+    else:
+        say(f"wrote {page}")
 
 
 def _write_json(out: Path, values: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from reidkit.cli.data import refuse
 from reidkit.cli.images import image_paths, images_argument
 from reidkit.cli.output import json_option, print_json, print_table, say
 from reidkit.errors import ConfigError, DataError
@@ -39,9 +40,7 @@ _COLUMNS = ("score", "camera", "identity", "image")
 @click.option(
     "--prior",
     type=float,
-    default=0.5,
-    show_default=True,
-    help="How probable a hit shows the person, before looking; changes the probabilities printed.",
+    help="How probable a hit shows the person, before looking; changes the probabilities.  [default: 0.5]",
 )
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the hits, .png.")
 @json_option
@@ -52,7 +51,7 @@ def search_command(
     conditions: tuple[str, ...],
     run: Path | None,
     false_match_rate: float | None,
-    prior: float,
+    prior: float | None,
     picture: Path | None,
     as_json: bool,
 ) -> None:
@@ -62,7 +61,7 @@ def search_command(
     encoder is calibrated (training with a validation part does it, or `reid evaluate --store-calibration`),
     the probability that a hit shows the same person stands beside it.
 
-    
+    \b
     reid search query.jpg --gallery people.gallery --where camera!=3
     reid search query.jpg --gallery people.gallery --threshold 0.001
     """
@@ -83,8 +82,16 @@ def search_command(
                 f"has {encoder.fingerprint}); scores between the two mean nothing. Index again, or "
                 "give --encoder the run that filled it"
             )
-        calibration = encoder.calibration
-        lowest = None if false_match_rate is None else _threshold(calibration, false_match_rate, encoder_path)
+        calibration, lowest = encoder.calibration, None
+        if calibration is None:
+            refuse(
+                {"--threshold": false_match_rate, "--prior": prior},
+                f"{encoder_path} has no calibration, which would say what scores mean; make one with "
+                f"`reid evaluate {encoder_path} --store-calibration`",
+            )
+        elif false_match_rate is not None:
+            lowest = calibration.threshold_at(false_match_rate)
+        prior = 0.5 if prior is None else prior
         found = gallery.search(encoder.encode(paths), top=top, where=where)
     if lowest is not None:
         found = [[hit for hit in hits if hit.score >= lowest] for hits in found]
@@ -133,15 +140,6 @@ def _plain(hit: Hit, calibration: Calibration | None, prior: float) -> dict[str,
     if calibration is not None:
         values["probability"] = float(calibration.probability(hit.score, prior=prior))
     return values
-
-
-def _threshold(calibration: Calibration | None, false_match_rate: float, encoder_path: str | Path) -> float:
-    if calibration is None:
-        raise ConfigError(
-            f"--threshold {false_match_rate:g}: {encoder_path} has no calibration, which would say what "
-            f"score that is; make one with `reid evaluate {encoder_path} --store-calibration`"
-        )
-    return calibration.threshold_at(false_match_rate)
 
 
 def _row(hit: Hit) -> tuple[str, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -110,18 +112,28 @@ def _run_workers(words: Sequence[str], num_workers: int) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "reidkit", *words]
     workers = [subprocess.Popen(command, env=environment) for _ in range(num_workers)]
+    before = signal.signal(signal.SIGTERM, _exit)
     try:
         while any(worker.poll() is None for worker in workers):
             time.sleep(0.2)
-    except KeyboardInterrupt:
-        for worker in workers:  # ctrl-C reached them too; they save first
-            worker.wait()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        for worker in workers:
+            if isinstance(stop, SystemExit):  # ctrl-C reached them too
+                worker.terminate()
+        for worker in workers:
+            worker.wait()  # they save first
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
     codes = [worker.returncode for worker in workers]
     if any(codes):
         say(f"{sum(map(bool, codes))} of {num_workers} worker processes ended early (exit codes {codes})")
     if all(code == 2 for code in codes):
         raise ConfigError("no worker process could start; what they said stands above")
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # as a shell reports it
 
 
 def _print_studies(studies: dict[str, str], as_json: bool) -> None:

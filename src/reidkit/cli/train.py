@@ -25,12 +25,12 @@ def train_command(recipe: str, overrides: tuple[str, ...], out: Path, init: str 
     """
     if init is not None:
         overrides = (*overrides, f"train.init={json.dumps(init)}")
-    train(config.load(recipe, overrides), out)
-    say(f"next: reid evaluate {out}")
+    if train(config.load(recipe, overrides), out):
+        say(f"next: reid evaluate {out}")
 
 
-def train(resolved: config.Config, out: Path) -> None:
-    """Build everything that a configuration names, and train."""
+def train(resolved: config.Config, out: Path) -> bool:
+    """Build everything that a configuration names, and train; returns whether to talk to the user."""
     config.check_components(resolved)  # a misspelt option is told before torch is imported
     from reidkit import distributed
     from reidkit.cli.progress import TrainingProgress
@@ -43,3 +43,4 @@ def train(resolved: config.Config, out: Path) -> None:
     if main:
         say(f"run folder: {out} (configuration, metrics.jsonl, weights)")
     distributed.shutdown()
+    return main

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from reidkit import registry
 from reidkit.errors import ConfigError, did_you_mean
@@ -14,7 +15,7 @@ from reidkit.types import JUNK, Dataset, Sample, Split
 
 
 @register("dataset", "union")
-def union(root: Path, *, sets: Sequence[str] = (), test: str | None = None) -> Dataset:
+def union(root: Path, *, sets: Sequence[str | Mapping[str, Any]] = (), test: str | None = None) -> Dataset:
     """The training parts of several sets as one; identities and cameras of different sets are kept apart.
 
     MSML (Xiao, Luo, Zhang 2017) trains on Market-1501, MARS, CUHK03 and CUHK-SYSU in this way::
@@ -22,15 +23,16 @@ def union(root: Path, *, sets: Sequence[str] = (), test: str | None = None) -> D
         [data]
         name = "union"
         root = "data"
-        sets = ["market1501:Market-1501-v15.09.15", "mars:MARS", "cuhk03:cuhk03_release"]
+        sets = ["market1501:Market-1501-v15.09.15", "mars:MARS", { layout = "cuhk03", protocol = "classic" }]
 
     With ``test``, that set's training part is left out, and its query and gallery are the test part, under
     its own protocol: leave-one-set-out. Without it there is no test part; give one when evaluating.
 
     Args:
         root: folder that holds the sets.
-        sets: "layout:folder", or "layout" where the folder is called as the layout is. Left out, every
-            folder in ``root`` that is called as a layout is.
+        sets: "layout:folder", or "layout" where the folder is called as the layout is; or a table of
+            ``layout``, ``folder`` and options of the layout. Left out, every folder in ``root`` that is
+            called as a layout is.
         test: the layout, among the sets, to test on.
 
     Identities count from 1 over all sets; ``Sample.identity_name`` is "layout/identity", and
@@ -40,13 +42,14 @@ def union(root: Path, *, sets: Sequence[str] = (), test: str | None = None) -> D
         ConfigError: no set, a set twice, a layout that does not exist, or ``test`` that is none of them.
         DataError: a set that is not laid out as its layout says.
     """
-    folders = _folders(existing_folder(Path(root), expected="a folder that holds data sets"), sets)
-    if test is not None and test not in folders:
+    chosen = _chosen(existing_folder(Path(root), expected="a folder that holds data sets"), sets)
+    if test is not None and test not in chosen:
         raise ConfigError(
-            f"test = {test!r} is none of the sets;{did_you_mean(test, folders)} Sets: {', '.join(folders)}"
+            f"test = {test!r} is none of the sets;{did_you_mean(test, chosen)} Sets: {', '.join(chosen)}"
         )
     parts: dict[str, Dataset] = {
-        layout: registry.build("dataset", layout, {}, folder) for layout, folder in folders.items()
+        layout: registry.build("dataset", layout, part.options, part.folder)
+        for layout, part in chosen.items()
     }
     labels = _Labels()
     train = [labels.relabelled(parts[layout].train, layout) for layout in parts if layout != test]
@@ -73,8 +76,13 @@ def union(root: Path, *, sets: Sequence[str] = (), test: str | None = None) -> D
     )
 
 
-def _folders(root: Path, sets: Sequence[str]) -> dict[str, Path]:
-    """Folder of each set, by its layout."""
+class _Part(NamedTuple):
+    folder: Path
+    options: Mapping[str, Any]
+
+
+def _chosen(root: Path, sets: Sequence[str | Mapping[str, Any]]) -> dict[str, _Part]:
+    """Folder and options of each set, by its layout."""
     layouts = [name for name in registry.names("dataset") if name != "union"]
     if isinstance(sets, str):
         raise ConfigError(f'sets = {sets!r} is a text; expected a list, for example ["{sets}"]')
@@ -82,14 +90,29 @@ def _folders(root: Path, sets: Sequence[str]) -> dict[str, Path]:
         sets = [folder.name for folder in subfolders(root) if folder.name in layouts]
         if not sets:
             raise ConfigError(f"no folder in {root} is called as a layout is; list the sets as layout:folder")
-    folders: dict[str, Path] = {}
+    chosen: dict[str, _Part] = {}
     for entry in sets:
-        layout, _, folder = entry.partition(":")
-        if layout in folders:
+        layout, folder, options = _parsed(entry)
+        if layout in chosen:
             raise ConfigError(f"sets has {layout!r} twice; unite the two in folders of their own layout")
-        registry.get("dataset", layout)
-        folders[layout] = root / (folder or layout)
-    return folders
+        factory = registry.get("dataset", layout)
+        if problems := registry.option_problems(
+            factory, options, num_positional=1, where=f"sets: {layout!r}"
+        ):
+            raise ConfigError(problems)
+        chosen[layout] = _Part(root / (folder or layout), options)
+    return chosen
+
+
+def _parsed(entry: str | Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
+    """Layout, folder ("" for the layout's name) and options."""
+    if isinstance(entry, str):
+        layout, _, folder = entry.partition(":")
+        return layout, folder, {}
+    options = dict(entry)
+    if "layout" not in options:
+        raise ConfigError(f"sets has {dict(entry)}, which names no layout; add layout = ...")
+    return str(options.pop("layout")), str(options.pop("folder", "")), options
 
 
 class _Labels:
