@@ -1,6 +1,6 @@
 """Run the small studies on real images; write their tables into docs/results.md.
 
-    python benchmarks/studies.py $REIDKIT_DATA/market1501-500 [--processes 2] [--only small-losses]
+    python benchmarks/studies.py $REIDKIT_DATA [--processes 2] [--only small-losses]
 
 What is finished is not done again, so that this can be stopped and started at any time. The 0 % cells of
 `small-outliers` are those of `small-losses`.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from results import processor, write_section
 
-STUDIES = ("small-losses", "small-outliers", "small-jlml-ablations")
+STUDIES = ("small-losses", "small-outliers", "small-jlml-ablations", "small-leave-one-set-out")
 # 7,519 crops at 128 x 64 take 0.2 GB; with one thread a run, another process for images gains nothing.
 SETTINGS = ("train.num_workers=0", "train.cache=ram")
 
@@ -24,15 +24,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path, help="folder in Market-1501's layout")
+    parser.add_argument("data", type=Path, help="folder with market1501-500/ and viper/")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where studies go")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", choices=STUDIES, help="one of them")
     options = parser.parse_args()
     for name in [options.only] if options.only else STUDIES:
         out = options.out / f"study-{name}"
-        words = ["study", name, f"data.root={options.data}", *SETTINGS, "--out", out]
-        words += ["--processes", options.processes]
+        words = ["study", name, *SETTINGS, "--out", out, "--processes", options.processes]
+        if name == "small-leave-one-set-out":
+            words += [f"data.root={options.data}", 'data.sets=["market1501:market1501-500", "viper"]']
+        else:
+            words += [f"data.root={options.data / 'market1501-500'}"]
         if name == "small-outliers":
             words += ["--runs", options.out / "study-small-losses" / "runs"]
         subprocess.run([sys.executable, "-m", "reidkit", *map(str, words)], check=True)

@@ -162,7 +162,8 @@ class IdentitySampler(BatchSampler):
         if self.frames is not None:
             in_epoch = np.zeros(len(self.frames.tracklet_of), dtype=bool)
             in_epoch[self.frames.draw(rng)] = True
-            images_of = [images[in_epoch[images]] for images in images_of]
+            # A person with no tracklet of their own (wrong labels) may have no frame in it: then any will do.
+            images_of = [chosen if len(chosen := im[in_epoch[im]]) else im for im in images_of]
         decks = [_Deck(images, rng, self.spread_over) for images in images_of]
         return [
             np.concatenate([decks[identity].deal(self.images_per_identity) for identity in identities])

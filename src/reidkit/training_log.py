@@ -55,6 +55,7 @@ class TrainingLog:
         """The record of the steps since the last one, with statistics of the last batch, and advice."""
         means = interval.read()
         metric = [o for o in self.objectives if o.counts_in(epoch) and reads(o.loss) == "metric"]
+        metric.sort(key=lambda o: _margin(o) == 0)  # who violates which margin is asked of one that has one
         batch = self._batch_statistics(metric[0], features, labels) if metric else {}
         figures |= {**means, **peak_memory(), **{f"batch/{name}": value for name, value in batch.items()}}
         self.track("step", figures, step=step, epoch=epoch)

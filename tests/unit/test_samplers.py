@@ -154,6 +154,15 @@ def test_an_epoch_counts_tracklets_and_takes_a_few_frames_of_each(kind, evenly):
     assert batches(tracklet_sampler(kind, evenly=evenly), epoch=2) == batches(sampler, epoch=2)
 
 
+def test_a_person_with_no_frame_in_an_epoch_lends_any_of_their_images():
+    """Wrong labels can give a person single frames of others' tracklets."""
+    labels = np.array([0] * 9 + [1] + [2] * 10)
+    frames = TrackletFrames([list(range(10)), list(range(10, 20))], per_tracklet=1, evenly=True)
+    sampler = IdentitySampler(labels, frames=frames, identities_per_batch=3, images_per_identity=2)
+    (batch,) = batches(sampler, epoch=0)
+    assert sorted(labels[batch].tolist()) == [0, 0, 1, 1, 2, 2]
+
+
 @pytest.mark.parametrize("kind", ["identity", "random"])
 def test_an_epoch_of_frames_can_be_entered_anywhere_and_shared(kind):
     whole = list(started(tracklet_sampler(kind), 4, 0))

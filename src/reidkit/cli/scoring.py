@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -172,6 +173,9 @@ def test_part(source: EmbeddedImages, dataset: Dataset) -> TestPart:
 
     query = source.features(dataset.query)
     gallery = source.features(dataset.gallery) if dataset.gallery else None
+    if not dataset.has_cameras:  # then every camera is 0, which is nothing to show
+        query = replace(query, cameras=None)
+        gallery = None if gallery is None else replace(gallery, cameras=None)
     query_split, gallery_split = dataset.query, dataset.gallery or dataset.query
     if dataset.protocol == "tracklets":
         query, query_split = pool_tracklets(query), middle_frames(query_split)
