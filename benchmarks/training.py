@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import platform
 import queue
 import tempfile
 import threading
@@ -27,6 +26,7 @@ from reidkit.objectives import name_of
 from reidkit.runs import build_trainer
 from reidkit.tracking import peak_memory
 from reidkit.transforms import batches, normalize
+from results import processor, write_section
 
 
 class EndOfRound(Exception):
@@ -101,6 +101,7 @@ def trainer_rounds(arguments: argparse.Namespace, num_rounds: int):
         record = done.get()
         yield time.perf_counter() - began, record
     turn.release()
+    done.get()  # its end
 
 
 def main() -> None:
@@ -114,6 +115,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--steps", type=int, default=20, help="of a round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="write the table into docs/results.md")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_args()
 
@@ -129,22 +131,28 @@ def main() -> None:
             times["bare loop"].append(next(bare))
 
     images = arguments.steps * bare_trainer.sampler.batch_size
-    device = (
-        torch.cuda.get_device_name() if default_device().type == "cuda" else platform.processor() or "CPU"
+    rates = {
+        name: f"{images / min(seconds):.0f} ({images / max(seconds):.0f})" for name, seconds in times.items()
+    }
+    share = min(times["bare loop"]) / min(times["Trainer"])
+    memory = ", ".join(f"{value:.1f}" for value in peak_memory().values())
+    device = torch.cuda.get_device_name() if default_device().type == "cuda" else processor()
+    table = "\n".join(
+        [
+            "| recipe | precision | bare loop | Trainer | share | waiting for data | memory, GB |",
+            "|---|---|---|---|---|---|---|",
+            f"| {arguments.recipe}{', compiled' * arguments.compile} | {bare_trainer.precision.name} | "
+            f"{rates['bare loop']} | {rates['Trainer']} | {100 * share:.0f} % | "
+            f"{100 * min(waiting):.1f} to {100 * max(waiting):.1f} % | {memory} |",
+            "",
+            f"Images/s of the fastest of {arguments.rounds} rounds of {arguments.steps} steps (of the slowest); "
+            f"{' '.join(arguments.overrides)}; {torch.get_num_threads()} threads, {device}, "
+            f"torch {torch.__version__}.",
+        ]
     )
-    print(
-        f"{device}, {torch.get_num_threads()} threads, {bare_trainer.precision.name}, "
-        f"torch {torch.__version__}"
-    )
-    for name, seconds in times.items():
-        each = " ".join(f"{arguments.steps / s:.2f}" for s in seconds)
-        best = min(seconds)
-        print(f"{name:>10}: {arguments.steps / best:7.2f} steps/s, {images / best:7.0f} images/s   ({each})")
-    print(
-        f"Trainer / bare loop: {100 * min(times['bare loop']) / min(times['Trainer']):.1f} % (wanted: 95 %)"
-    )
-    print(f"waiting for data: {100 * min(waiting):.1f} to {100 * max(waiting):.1f} % of the Trainer's time")
-    print(", ".join(f"{name} {value:.2f}" for name, value in peak_memory().items()))
+    print(table)
+    if arguments.write:
+        write_section("training", table)
 
 
 if __name__ == "__main__":
