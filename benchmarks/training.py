@@ -145,7 +145,7 @@ def main() -> None:
             f"{rates['bare loop']} | {rates['Trainer']} | {100 * share:.0f} % | "
             f"{100 * min(waiting):.1f} to {100 * max(waiting):.1f} % | {memory} |",
             "",
-            f"Images/s of the fastest of {arguments.rounds} rounds of {arguments.steps} steps (of the slowest); "
+            f"Images/s of the fastest of {arguments.rounds} rounds of {arguments.steps} steps (the slowest); "
             f"{' '.join(arguments.overrides)}; {torch.get_num_threads()} threads, {device}, "
             f"torch {torch.__version__}.",
         ]

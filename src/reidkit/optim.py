@@ -17,16 +17,17 @@ def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module]) -> torch.
     """An optimiser over all parameters that learn.
 
     Weight decay is applied to matrices and convolutions only: shrinking a normalisation layer's scale or a
-    bias does not simplify the function that is learned. Backbones learn the more slowly the nearer a layer is
-    to the image, by ``layer_decay`` (:func:`layer_rates`).
+    bias does not simplify the function that is learned, nor does a transformer's class token or position
+    embedding, which timm's networks name in ``no_weight_decay()``. Backbones learn the more slowly the
+    nearer a layer is to the image, by ``layer_decay`` (:func:`layer_rates`).
     """
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for module in modules:
-        rates = layer_rates(module, config.layer_decay)
+        rates, kept = layer_rates(module, config.layer_decay), _without_decay(module)
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            rate, decayed = rates.get(name, 1.0), parameter.ndim > 1
+            rate, decayed = rates.get(name, 1.0), parameter.ndim > 1 and name not in kept
             weight_decay = config.weight_decay if decayed else 0.0
             group = {"params": [], "weight_decay": weight_decay, "rate": rate}
             groups.setdefault((rate, decayed), group)["params"].append(parameter)
@@ -56,6 +57,16 @@ def layer_rates(module: nn.Module, decay: float) -> dict[str, float]:
             block, layer = numbered[0], layer + 1
         layer_of[name] = layer
     return {name: decay ** (layer + 1 - number) for name, number in layer_of.items()}
+
+
+def _without_decay(module: nn.Module) -> set[str]:
+    """Names of parameters that a part of the module says are not to be decayed."""
+    return {
+        f"{path}.{name}".lstrip(".")
+        for path, part in module.named_modules()
+        if callable(names := getattr(part, "no_weight_decay", None))
+        for name in names()
+    }
 
 
 def learning_rate(config: OptimConfig, step: int, *, steps_per_epoch: int, num_epochs: int) -> float:

@@ -68,6 +68,17 @@ def test_jlml_has_a_map_of_the_whole_and_one_of_each_stripe(uniloss: bool) -> No
     assert similarity_maps(encoder, *images)[0].max() == pytest.approx(1)
 
 
+def test_the_patches_of_a_transformer_lie_as_in_the_image() -> None:
+    """The similarity comes from the patches that are alike, wherever the image has them."""
+    torch.manual_seed(0)
+    model = build_model("timm:vit_tiny_patch16_224", image_size=[64, 32], neck="plain")
+    encoder = Encoder(model, height=64, width=32, device="cpu")
+    (places,) = contributions(encoder, noise(0), noise(1))
+    assert places.shape == (2, 4, 2)
+    similarity = float(np.prod(encoder.encode([noise(0), noise(1)]), axis=0).sum())
+    assert places.sum(dim=(1, 2)).tolist() == pytest.approx([similarity] * 2, abs=1e-5)
+
+
 def test_a_branch_that_is_not_asked_for_adds_nothing() -> None:
     torch.manual_seed(0)
     encoder = Encoder(build_model("jlml", stripes=2), height=64, width=32, device="cpu", feature="local")

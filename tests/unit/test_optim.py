@@ -63,6 +63,16 @@ def test_weight_decay_spares_biases_and_norms(name):
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
 
 
+def test_weight_decay_spares_a_transformers_token_and_positions():
+    model = rk.build_model("timm:vit_tiny_patch16_224", pretrained=False, image_size=[64, 32])
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, spared = build_optimizer(OptimConfig(weight_decay=0.1), [nn.ModuleList([model])]).param_groups
+    assert {"backbone.network.pos_embed", "backbone.network.cls_token"} & {
+        names[id(p)] for p in spared["params"]
+    }
+    assert not any("pos_embed" in names[id(p)] or "cls_token" in names[id(p)] for p in decayed["params"])
+
+
 def test_layers_nearer_to_the_image_learn_more_slowly():
     model = rk.build_model("timm:vit_tiny_patch16_224", image_size=[32, 16])
     rates = layer_rates(model, 0.5)

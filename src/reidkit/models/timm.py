@@ -37,8 +37,14 @@ class TimmBackbone(nn.Module):
         features: Tensor = self.network.forward_features(images)
         if features.ndim == 3:  # tokens (B, prefix + N, C) of a transformer
             patches = features[:, getattr(self.network, "num_prefix_tokens", 0) :]
-            return patches.transpose(1, 2).unsqueeze(-1)  # (B, C, N, 1)
+            grid = self._grid(patches.shape[1])
+            return patches.transpose(1, 2).reshape(-1, self.width, *grid)  # (B, C, h, w)
         return features.permute(0, 3, 1, 2) if self._channels_last else features
+
+    def _grid(self, num_patches: int) -> tuple[int, int]:
+        """How the patches lie in the image; one below the other where the network does not say."""
+        height, width = getattr(getattr(self.network, "patch_embed", None), "grid_size", None) or (0, 0)
+        return (height, width) if height * width == num_patches else (num_patches, 1)
 
 
 @register("model", "timm")
