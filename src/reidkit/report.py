@@ -25,7 +25,7 @@ from reidkit.report_sections import (
     score_tiles,
     training_figures,
 )
-from reidkit.report_tables import write_tables
+from reidkit.report_tables import write_lists, write_tables
 from reidkit.types import Evaluation, Features, Split
 
 if TYPE_CHECKING:
@@ -168,13 +168,18 @@ def write_report(
         charts = [figure.chart for figure in (*figures, *of_cameras, *of_training)]
         charts += [] if projection is None else [projection.chart]
         write_tables(tables, evaluation, analysis, scores, query_side, charts)
+        write_lists(tables, _by_name(chosen, lists), overlays)
     return write_atomically(path, page)
 
 
 def _groups(chosen: Mapping[str, Indices], lists: Sequence[RankedList]) -> list[Group]:
-    groups, start = [], 0
-    for name, rows in chosen.items():
-        if len(rows):
-            groups.append(Group(*_GROUPS[name], tuple(lists[start : start + len(rows)])))
-        start += len(rows)
-    return groups
+    return [Group(*_GROUPS[name], tuple(shown)) for name, shown in _by_name(chosen, lists).items() if shown]
+
+
+def _by_name(chosen: Mapping[str, Indices], lists: Sequence[RankedList]) -> dict[str, Sequence[RankedList]]:
+    """The ranked lists of each group of queries."""
+    ends = np.cumsum([len(rows) for rows in chosen.values()])
+    return {
+        name: lists[end - len(rows) : end]
+        for (name, rows), end in zip(chosen.items(), ends.tolist(), strict=True)
+    }

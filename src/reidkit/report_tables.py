@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from reidkit.breakdown import RECALL_LEVELS
 from reidkit.files import write_atomically
-from reidkit.report_parts import Shown
-from reidkit.report_sections import FALSE_POSITIVE_RATES, Analysis, Score
+from reidkit.report_parts import RankedList, Shown
+from reidkit.report_sections import FALSE_POSITIVE_RATES, Analysis, Overlay, Score
 from reidkit.types import Evaluation
-from reidkit.viz import Chart
+from reidkit.viz import Chart, ranked_list_picture
 
 
 def write_tables(
@@ -93,6 +95,48 @@ def write_tables(
     write_atomically(folder / "scores.json", json.dumps(values, indent=2, allow_nan=False) + "\n")
     for chart in charts:
         write_atomically(folder / f"{chart.name}.png", chart.png())
+
+
+def write_lists(
+    folder: str | Path, groups: Mapping[str, Sequence[RankedList]], overlays: Sequence[Overlay]
+) -> None:
+    """Write the ranked lists of each group, as a table and a picture, and the activation maps as pictures.
+
+    An image that could not be read is in the table alone.
+    """
+    folder = Path(folder)
+    write_csv(
+        folder / "ranked_lists.csv",
+        ("group", "query_row", "rank", "gallery_row", "score", "is_match", "image"),
+        (
+            (name, shown.row, rank, row, hit.score, int(bool(hit.is_match)), hit.name)
+            for name, lists in groups.items()
+            for shown in lists
+            for rank, (row, hit) in enumerate(zip(shown.rows, shown.hits, strict=True), start=1)
+        ),
+    )
+    for name, lists in groups.items():
+        strips = [
+            (_image(shown.query.data_uri), [(_image(h.data_uri), h.score or 0.0, h.is_match) for h in hits])
+            for shown in lists
+            if shown.query.data_uri and (hits := [hit for hit in shown.hits if hit.data_uri])
+        ]
+        if strips:
+            write_atomically(folder / f"ranked_{name}.png", _png(ranked_list_picture(strips)))
+    for number, overlay in enumerate(overlays, start=1):
+        for side, data_uri in (("query", overlay.query_map), ("hit", overlay.hit_map)):
+            if data_uri:
+                write_atomically(folder / f"activation_{number}_{side}.png", _png(_image(data_uri)))
+
+
+def _image(data_uri: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(data_uri.partition(",")[2]))).convert("RGB")
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:

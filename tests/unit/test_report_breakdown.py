@@ -266,6 +266,15 @@ def test_tables_hold_the_numbers_of_the_page(tmp_path: Path, inputs: dict[str, A
     assert [row["path"] for row in tables["queries"]] == [str(s.path) for s in inputs["query_split"]]
     wrong = sum(int(row["num_queries"]) for row in tables["confused"])
     assert wrong == (evaluation.first_match_ranks > 1).sum()
+    lists = read_table(tmp_path / "tables" / "ranked_lists.csv")
+    assert {row["group"] for row in lists} == {"worst", "random", "best"}
+    worst = int(np.argmin(evaluation.average_precisions))
+    of_worst = [row for row in lists if int(row["query_row"]) == worst]
+    assert [int(row["rank"]) for row in of_worst] == list(range(1, len(of_worst) + 1))
+    names = [inputs["gallery_split"][int(row["gallery_row"])].path.name for row in of_worst]
+    assert [row["image"] for row in of_worst] == names
+    first_right = next((int(row["rank"]) for row in of_worst if row["is_match"] == "1"), None)
+    assert first_right in (None, evaluation.first_match_ranks[worst])
     pictures = {path.stem for path in (tmp_path / "tables").glob("*.png")}
     assert pictures == {
         "cmc",
@@ -276,10 +285,13 @@ def test_tables_hold_the_numbers_of_the_page(tmp_path: Path, inputs: dict[str, A
         "camera_map",
         "camera_rank1",
         "projection",
+        "ranked_worst",
+        "ranked_random",
+        "ranked_best",
     }
     for path in (tmp_path / "tables").glob("*.png"):
         with Image.open(path) as picture:
-            assert min(picture.size) > 300
+            assert min(picture.size) > 150
 
 
 def test_queries_that_are_not_valid_have_empty_fields(tmp_path: Path, inputs: dict[str, Any]) -> None:
