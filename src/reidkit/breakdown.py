@@ -47,6 +47,10 @@ class MatchRanks:
         """(Q,), whether a query has a match."""
         return self.count > 0
 
+    def of(self, query: int) -> NDArray[np.int64]:
+        """The ranks of one query's matches, ascending."""
+        return self.ranks[self.first[query] :][: self.count[query]]
+
     @property
     def first_match_ranks(self) -> NDArray[np.int64]:
         """(Q,), 0 where a query is not valid."""
@@ -117,8 +121,9 @@ def precision_recall(matches: MatchRanks) -> NDArray[np.float64]:
     if not matches.valid.any():
         raise DataError("no query has a match, so there is no precision to draw; look at the notes")
     precisions = np.zeros(len(RECALL_LEVELS))
-    for first, count in zip(matches.first[matches.valid], matches.count[matches.valid], strict=True):
-        at_match = np.arange(1, count + 1) / matches.ranks[first : first + count]
+    for query in np.flatnonzero(matches.valid).tolist():
+        count = matches.count[query]
+        at_match = np.arange(1, count + 1) / matches.of(query)
         best_from = np.maximum.accumulate(at_match[::-1])[::-1]
         # Matches needed for k percent, in whole numbers: 0.07 * 100 is more than 7 in floating point.
         needed = -(-np.arange(len(RECALL_LEVELS)) * count // 100)

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from reidkit.errors import ConfigError
-
 
 def default_device() -> torch.device:
     """A GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def use_bfloat16(precision: str, device: torch.device) -> bool:
-    """What "float32", "bfloat16" or "auto" comes to on a device."""
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ConfigError(f"precision = {precision!r} is not known; it is auto, float32 or bfloat16")
-    return precision == "bfloat16" or (precision == "auto" and has_native_bfloat16(device))
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

@@ -107,13 +107,7 @@ def _met(
     comparison: Comparison, query: np.intp, pool: Indices, priorities: NDArray[np.float64] | None
 ) -> Indices:
     """Places in ``pool`` of the items that a query meets; with priorities, of each identity the first."""
-    kept = comparison.meets(np.full(1, query), pool)
-    same_camera = comparison.gallery_cameras[pool] == comparison.query_cameras[query]
-    if comparison.camera_filter == "other_cameras":
-        kept &= ~same_camera
-    if comparison.camera_filter == "same_identity":
-        kept &= ~(same_camera & (comparison.gallery_identities[pool] == comparison.query_identities[query]))
-    met = np.flatnonzero(kept)
+    met = np.flatnonzero(comparison.keeps(np.full(1, query), pool))
     if priorities is None:
         return met
     return np.searchsorted(pool, first_of_each(pool[met], comparison.gallery_identities, priorities))

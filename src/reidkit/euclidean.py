@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError
-from reidkit.protocols import Indices, first_few
+from reidkit.protocols import Indices, row_lengths
 
 _GRID = 2.0**26
 _BLOCK_BYTES = 32 * 2**20
@@ -43,7 +43,9 @@ class EuclideanItems:
         self, query: NDArray[np.floating[Any]], gallery: NDArray[np.floating[Any]] | None = None
     ) -> None:
         sides = checked_sides(query, gallery)
-        longest = max(_longest(side, name) for side, name in zip(sides, ("query", "gallery"), strict=False))
+        longest = max(
+            row_lengths(side, name).max() for side, name in zip(sides, ("query", "gallery"), strict=False)
+        )
         scale = _GRID / 2.0 ** math.ceil(math.log2(longest) - 0.25) if longest else 1.0
         self.values = np.empty((sum(map(len, sides)), sides[0].shape[1]), np.float32)
         self.squared_norms = np.empty(len(self.values))
@@ -124,21 +126,3 @@ def cut(total: int, length: int) -> Iterator[tuple[int, int]]:
 def _part_length(elements_per_row: int) -> int:
     """Rows whose float64 copies stay in the processor's cache."""
     return max(1, _ELEMENTS_PER_PART // max(1, elements_per_row))
-
-
-def _longest(embeddings: NDArray[Any], name: str) -> float:
-    """Length of the longest row; raises :class:`DataError` for no rows or values that are not finite."""
-    if not len(embeddings):
-        raise DataError(f"the {name} holds no embeddings; there is nothing to compare")
-    lengths = np.empty(len(embeddings))
-    for start, stop in cut(len(embeddings), _part_length(embeddings.shape[1])):
-        rows = embeddings[start:stop].astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            lengths[start:stop] = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    not_finite = np.flatnonzero(~np.isfinite(lengths))
-    if len(not_finite):
-        raise DataError(
-            f"{name} embeddings hold NaN, infinity or overflow in {len(not_finite)} of "
-            f"{len(embeddings)} rows ({first_few(not_finite)}); look at these images or at the model"
-        )
-    return float(lengths.max())

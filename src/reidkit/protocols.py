@@ -61,20 +61,8 @@ class UnitRows:
     """Embeddings (N, D) of any float type, memory-mapped or not, read as unit rows on the exact grid."""
 
     def __init__(self, embeddings: NDArray[np.floating[Any]], name: str) -> None:
-        if not len(embeddings):
-            raise DataError(f"the {name} holds no embeddings; there is nothing to compare")
         self._embeddings = embeddings
-        self._norms = np.empty(len(embeddings))
-        for part in self._parts(np.arange(len(embeddings))):
-            rows = self._embeddings[part].astype(np.float64, order="C")
-            with np.errstate(over="ignore", invalid="ignore"):
-                self._norms[part] = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-        not_finite = np.flatnonzero(~np.isfinite(self._norms))
-        if len(not_finite):
-            raise DataError(
-                f"{name} embeddings hold NaN, infinity or overflow in {len(not_finite)} of "
-                f"{len(embeddings)} rows ({first_few(not_finite)}); look at these images or at the model"
-            )
+        self._norms = row_lengths(embeddings, name)
         self.notes = _norm_notes(self._norms, name)
         self._norms[self._norms == 0] = 1
 
@@ -120,8 +108,7 @@ class UnitRows:
         return unit
 
     def _parts(self, rows: Indices) -> Iterator[Indices]:
-        """Few rows at a time, so that the float64 copies stay in the processor's cache."""
-        return _cut(rows, max(1, _ELEMENTS_PER_PART // max(1, self.num_dimensions)))
+        return _small_parts(rows, self.num_dimensions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,6 +189,17 @@ class Comparison:
             met &= self.listed[queries, items]
         return met
 
+    def keeps(self, queries: Indices, items: Indices) -> NDArray[np.bool_]:
+        """Whether the protocol leaves an item in its query's list; rows of both, broadcast."""
+        kept = self.meets(queries, items)
+        if self.camera_filter == "none":
+            return kept
+        hidden = self.query_cameras[queries] == self.gallery_cameras[items]
+        if self.camera_filter == "same_identity":
+            hidden &= self.query_identities[queries] == self.gallery_identities[items]
+        kept &= ~hidden
+        return kept
+
     def same_identity_pairs(self) -> Pairs:
         """Every pair of one identity, positive or left out, scored exactly, an identity at a time."""
         parts = [
@@ -267,9 +265,7 @@ class Comparison:
         unit_queries, unit_items = self.query.take(queries), self.gallery.take(items)
         scores = np.empty((len(queries), len(items)))
         _score(unit_queries, unit_items, self.distance, out=scores)
-        positive = self.meets(queries[:, None], items)
-        if self.camera_filter != "none":
-            positive &= self.query_cameras[queries, None] != self.gallery_cameras[items]
+        positive = self.keeps(queries[:, None], items)
         return Pairs(
             np.repeat(queries, len(items)), np.tile(items, len(queries)), scores.ravel(), positive.ravel()
         )
@@ -346,6 +342,24 @@ def check_choice(kind: str, name: str, known: tuple[str, ...]) -> None:
         raise UnknownName(kind, name, known)
 
 
+def row_lengths(embeddings: NDArray[np.floating[Any]], name: str) -> NDArray[np.float64]:
+    """Euclidean lengths (N,); :class:`DataError` for no rows, or values that are not finite."""
+    if not len(embeddings):
+        raise DataError(f"the {name} holds no embeddings; there is nothing to compare")
+    lengths = np.empty(len(embeddings))
+    for part in _small_parts(np.arange(len(embeddings)), embeddings.shape[1]):
+        rows = embeddings[part].astype(np.float64, order="C")
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths[part] = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    not_finite = np.flatnonzero(~np.isfinite(lengths))
+    if len(not_finite):
+        raise DataError(
+            f"{name} embeddings hold NaN, infinity or overflow in {len(not_finite)} of "
+            f"{len(embeddings)} rows ({first_few(not_finite)}); look at these images or at the model"
+        )
+    return lengths
+
+
 def first_few(rows: Indices) -> str:
     """``rows 3, 8, 12, ...``: enough to find them by."""
     shown = ", ".join(str(row) for row in rows[:5])
@@ -381,6 +395,11 @@ def _score(
 
         out[...] = torch.cdist(torch.from_numpy(queries), torch.from_numpy(items), p=1.0).numpy()
         np.negative(out, out=out)
+
+
+def _small_parts(rows: Indices, num_dimensions: int) -> Iterator[Indices]:
+    """Few rows at a time, so that their float64 copies stay in the processor's cache."""
+    return _cut(rows, max(1, _ELEMENTS_PER_PART // max(1, num_dimensions)))
 
 
 def _cut(rows: Indices, length: int) -> Iterator[Indices]:

@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from reidkit.breakdown import ranks_of_matches
 from reidkit.errors import DataError
 from reidkit.evaluation import rank_features
 from reidkit.features import rows_of
@@ -147,18 +148,14 @@ def ranked_lists(
     if gallery.features is query.features:
         met = [np.delete(np.arange(len(query.features)), row).tolist() for row in rows]
     # Only these are ranked: the thousands of other queries are not on the page.
-    ranking = rank_features(
-        rows_of(query.features, rows),
-        gallery.features,
-        top=len(gallery.features),
-        camera_filter=camera_filter,
-        galleries=met,
-    )
+    asked = rows_of(query.features, rows)
+    ranking = rank_features(asked, gallery.features, top=top, camera_filter=camera_filter, galleries=met)
+    found = ranks_of_matches(asked, gallery.features, camera_filter=camera_filter, galleries=met)
     lists = []
-    for row, indices, scores, matches in zip(
-        rows, ranking.indices, ranking.scores, ranking.matches, strict=True
+    for number, (row, indices, scores, matches) in enumerate(
+        zip(rows, ranking.indices, ranking.scores, ranking.matches, strict=True)
     ):
-        shown = [place for place in range(min(top, len(indices))) if indices[place] >= 0]
+        shown = np.flatnonzero(indices >= 0).tolist()
         lists.append(
             RankedList(
                 row=int(row),
@@ -174,7 +171,7 @@ def ranked_lists(
                 rows=tuple(int(indices[place]) for place in shown),
                 average_precision=float(evaluation.average_precisions[row]),
                 first_match_rank=int(evaluation.first_match_ranks[row]),
-                match_ranks=tuple((np.flatnonzero(matches) + 1).tolist()),
+                match_ranks=tuple(found.of(number).tolist()),
             )
         )
     return lists

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -19,7 +18,6 @@ class TrainingProgress:
         self.num_epochs, self.quiet = num_epochs, quiet
         self.console = Console(stderr=True, quiet=quiet)
         self.bar: Progress | None = None
-        self.latest: dict[str, Any] = {}
         if sys.stderr.isatty() and not quiet:
             columns = (
                 TextColumn("training"),
