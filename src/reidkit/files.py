@@ -1,12 +1,24 @@
-"""Writing files so that a reader sees the old one or the new one, never a part."""
+"""Writing files so that a reader sees the old one or the new one, never a part; and one writer at a time."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from reidkit.errors import ReidError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    HAS_LOCKS = False
+else:
+    HAS_LOCKS = True
+
+_UNFINISHED = ".unfinished"
 
 
 class WriteError(ReidError):
@@ -27,7 +39,7 @@ def write_atomically(path: str | Path, data: bytes | memoryview | str) -> Path:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
@@ -44,6 +56,41 @@ def write_atomically(path: str | Path, data: bytes | memoryview | str) -> Path:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
     return path
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers left that were killed. For a folder that nobody else writes to now."""
+    for path in filter(is_unfinished, folder.iterdir()):
+        path.unlink(missing_ok=True)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a writer is at work on this file, or was killed at it."""
+    return path.name.startswith(".") and path.name.endswith(_UNFINISHED)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[bool]:
+    """Hold a file's lock while inside; false where another process holds it.
+
+    The lock is the operating system's: it ends with its process, however that ends, and processes that this
+    one starts do not share it. Always true where there are no such locks: on Windows (:data:`HAS_LOCKS`) and
+    on some network file systems.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        yield _locked(file)
+
+
+def _locked(file: TextIO) -> bool:
+    if HAS_LOCKS:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # the two answers that POSIX allows
+            return False
+        except OSError:  # the file system has no locks
+            return True
+    return True
 
 
 def _umask() -> int:

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from reidkit.errors import ConfigError
+from reidkit.files import is_unfinished
 from reidkit.types import Dataset, Split
+
+LOCK_FILE = ".lock"  # in a run folder, held by the process that trains there
 
 
 def versions() -> dict[str, str]:
@@ -41,8 +44,13 @@ def check_run_folder(folder: Path, settings: dict[str, Any]) -> None:
         if differences := _differences(there, settings):
             other = f"{folder} holds a run with other settings; choose another folder with --out"
             raise ConfigError([other, *differences])
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
         raise ConfigError(f"{folder} exists and is not a run folder; choose an empty or a new one")
+
+
+def _is_foreign(path: Path) -> bool:
+    """Not what a training leaves that was killed before it had written anything."""
+    return path.name != LOCK_FILE and not is_unfinished(path)
 
 
 def _differences(there: Any, here: Any, path: str = "") -> list[str]:

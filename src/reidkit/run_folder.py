@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from reidkit import distributed
 from reidkit.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
-from reidkit.files import write_atomically
-from reidkit.provenance import check_run_folder, versions
+from reidkit.errors import ConfigError
+from reidkit.files import exclusive, remove_unfinished, write_atomically
+from reidkit.provenance import LOCK_FILE, check_run_folder, versions
 from reidkit.tracking import MetricsFile, Tracker, tensorboard
 
 
@@ -26,16 +28,36 @@ class RunFolder:
         self.path, self.say = path, say
         self.checkpoint = path / "last.ckpt"
 
-    def stored_state(self, settings: dict[str, Any]) -> dict[str, Any] | None:
+    @contextmanager
+    def held(self, settings: dict[str, Any]) -> Iterator[None]:
+        """Keep other trainings out of the folder while inside; remove what killed ones left half-written.
+
+        Raises:
+            ConfigError: the folder holds something else, or a run with other settings, or one that is being
+                trained now.
+        """
+        with ExitStack() as locks:
+
+            def hold() -> None:
+                check_run_folder(self.path, settings)
+                if not locks.enter_context(exclusive(self.path / LOCK_FILE)):
+                    raise ConfigError(
+                        f"{self.path} is being trained by another process; wait for it, stop it, or choose "
+                        "another folder (--out)"
+                    )
+                remove_unfinished(self.path)
+
+            distributed.run_on_main(hold)
+            yield
+
+    def stored_state(self) -> dict[str, Any] | None:
         """The state to go on from, on every process; None where the run begins.
 
         Raises:
-            ConfigError: the folder holds something else, or a run with other settings.
             CheckpointError: neither the last checkpoint nor the one before it can be read.
         """
 
         def read() -> dict[str, Any] | None:
-            check_run_folder(self.path, settings)
             if not has_checkpoint(self.checkpoint):
                 return None
             state, problem = load_checkpoint(self.checkpoint)

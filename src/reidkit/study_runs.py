@@ -11,8 +11,7 @@ import io
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from reidkit.config import Table
 from reidkit.errors import ConfigError, DataError
-from reidkit.files import write_atomically
+from reidkit.files import HAS_LOCKS, exclusive, write_atomically
 from reidkit.studies import Cell, Run, Study, TestPart, fingerprint, run_fingerprint
 from reidkit.tracking import Record, read_metrics
 
@@ -75,12 +74,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """What one measurement of a run gave. ``values`` are by column; ``average_precisions`` is (Q,)."""
+    """What one measurement of a run gave. ``values`` are by column; ``average_precisions`` is (Q,).
+
+    ``seconds`` of training passed; ``processor_seconds`` are those of its process alone, whatever else the
+    machine did meanwhile.
+    """
 
     values: dict[str, float]
     average_precisions: NDArray[np.float64]
     protocol: str
-    cost_seconds: float
+    seconds: float
+    processor_seconds: float
     num_threads: int
 
 
@@ -130,11 +134,15 @@ def carry_out(tasks: Sequence[Task], folders: Folders, *, say: Callable[[str], N
     """Train and measure whatever is neither finished, nor failed, nor being done by another process.
 
     Returns when nothing is left to do anywhere. A run whose process has died is taken again.
+
+    Raises :class:`DataError` on Windows, which lacks the locks.
     """
+    if not HAS_LOCKS:
+        raise DataError("studies need the file locks of Linux or macOS; run them there, or under WSL")
     while pending := [task for task in tasks if state_of(task, folders) == "open"]:
         taken = False
         for task in pending:
-            with _lock(folders.state / f"{task.run.name}.lock") as ours:
+            with exclusive(folders.state / f"{task.run.name}.lock") as ours:
                 if ours and state_of(task, folders) == "open":
                     taken = True
                     _carry_out_one(task, folders, say=say)
@@ -178,7 +186,8 @@ def read_result(measurement: Measurement, folders: Folders) -> Result | None:
     saved = json.loads((folder / f"{measurement.file_stem}.json").read_text("utf-8"))
     with np.load(folder / f"{measurement.file_stem}.npz", allow_pickle=False) as arrays:
         average_precisions = arrays["average_precisions"]
-    cost = read_metrics(folder / COST_FILE)
+    # An epoch that was interrupted is taken up again: the last time counts.
+    cost = {record["epoch"]: record for record in read_metrics(folder / COST_FILE)}.values()
     values = {name: value for name, value in saved.items() if isinstance(value, float)}
     epochs = epochs_to_share_of_final(read_metrics(folder / "metrics.jsonl"))
     if epochs is not None:
@@ -187,8 +196,8 @@ def read_result(measurement: Measurement, folders: Folders) -> Result | None:
         values,
         average_precisions,
         saved["protocol"],
-        # An epoch that was interrupted is taken up again: the last time counts.
-        sum({record["epoch"]: record["seconds"] for record in cost}.values()),
+        sum(record["seconds"] for record in cost),
+        sum(record["processor_seconds"] for record in cost),
         max(record["threads"] for record in cost),
     )
 
@@ -233,14 +242,14 @@ def _train(run: Run, folder: Path) -> None:
 
 
 class _Stopwatch:
-    """A tracker that writes how long each epoch took, so that the cost of a run survives its process."""
+    """A tracker that writes what each epoch cost, so that the cost of a run survives its process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.start()
 
     def start(self) -> None:
-        self._mark = time.perf_counter()
+        self._mark = time.perf_counter(), time.process_time()
 
     def __call__(self, record: Record) -> None:
         if record["kind"] == "epoch":
@@ -249,8 +258,12 @@ class _Stopwatch:
     def lap(self, *, epoch: int) -> None:
         import torch
 
-        seconds = time.perf_counter() - self._mark
-        line = {"epoch": epoch, "seconds": seconds, "threads": torch.get_num_threads()}
+        line = {
+            "epoch": epoch,
+            "seconds": time.perf_counter() - self._mark[0],
+            "processor_seconds": time.process_time() - self._mark[1],
+            "threads": torch.get_num_threads(),
+        }
         lines = [*read_metrics(self._path), line]
         write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines))
         self.start()
@@ -310,25 +323,6 @@ class _EmbedsOnce:
         if split not in self._known:
             self._known[split] = self._encoder.features(split)
         return self._known[split]
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[bool]:
-    """Hold a file's lock while inside; false where another process holds it."""
-    try:
-        import fcntl
-    except ImportError:
-        raise DataError(
-            "studies need the file locks of Linux or macOS; run them there, or under WSL"
-        ) from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def _silent(text: str) -> None:

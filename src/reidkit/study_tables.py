@@ -20,6 +20,7 @@ from reidkit.significance import PairedDifference, paired_bootstrap
 from reidkit.studies import OTHER_COLUMNS, SCORES, Cell, Published, Study, TestPart
 from reidkit.study_runs import Folders, Result, failure_text, measurement_of, read_result
 
+COST = ("seconds", "CPU seconds")
 TEST_USED = (
     "Difference in mAP points to the baseline on the same queries and seeds, with the 95 % interval and the "
     "two-sided p of a paired bootstrap (10,000 resamples of seeds and of queries); not corrected for the "
@@ -31,7 +32,8 @@ TEST_USED = (
 class Row:
     """A cell of the grid over its seeds, on one test part.
 
-    ``values`` holds by column one value a finished seed, shares as shares; ``seconds`` their cost.
+    ``values`` holds by column one value a finished seed, shares as shares; ``seconds`` and
+    ``processor_seconds`` what training cost.
     ``versus`` is the comparison with the baseline row, None for the baseline itself and where one of them is
     not done.
     """
@@ -41,6 +43,7 @@ class Row:
     num_seeds: int
     values: dict[str, list[float]]
     seconds: list[float]
+    processor_seconds: list[float]
     num_threads: int
     is_baseline: bool = False
     versus: PairedDifference | None = None
@@ -62,7 +65,7 @@ class StudyTable:
     def header(self) -> list[str]:
         """Names of the columns of :meth:`lines`."""
         versus = ["vs baseline", "p"] if self.has_baseline else []
-        return [*self.axes, "seeds", *self.columns, "seconds", *versus, *map(_paper, self._published)]
+        return [*self.axes, "seeds", *self.columns, *COST, *versus, *map(_paper, self._published)]
 
     def lines(self) -> list[list[str]]:
         """The rows as text, scores in percent."""
@@ -80,7 +83,7 @@ class StudyTable:
     def _line(self, row: Row) -> list[str]:
         line = [*row.labels, f"{len(row.seeds)}/{row.num_seeds}" + (" failed" if row.failures else "")]
         line += [_spread(_scaled(column, row.values.get(column, []))) for column in self.columns]
-        line.append(_spread(row.seconds, digits=1))
+        line += [_spread(cost, digits=0) for cost in (row.seconds, row.processor_seconds)]
         if self.has_baseline:
             line += ["baseline", ""] if row.is_baseline else _versus_text(row.versus)
         return line + [_published_text(row.published, score) for score in self._published]
@@ -92,7 +95,8 @@ class StudyTable:
             values = _scaled(column, row.values.get(column, []))
             record[column] = mean(values) if values else None
             record[f"{column} sd"] = stdev(values) if len(values) > 1 else None
-        record["seconds"] = mean(row.seconds) if row.seconds else None
+        for name, cost in zip(COST, (row.seconds, row.processor_seconds), strict=True):
+            record[name] = mean(cost) if cost else None
         versus = (None,) * 3 if row.versus is None else (row.versus.difference, *row.versus.interval)
         for name, value in zip(("difference", "low", "high"), versus, strict=True):
             record[name] = None if value is None else 100 * value
@@ -196,7 +200,8 @@ def _row(
         tuple(grid[labels]),
         len(study.seeds),
         values={column: of_seeds for column, of_seeds in values.items() if of_seeds},
-        seconds=[result.cost_seconds for result in results],
+        seconds=[result.seconds for result in results],
+        processor_seconds=[result.processor_seconds for result in results],
         num_threads=max((result.num_threads for result in results), default=0),
         is_baseline=is_baseline,
         versus=None if is_baseline or not study.baseline else _compare(grid[baseline], grid[labels]),
@@ -224,7 +229,8 @@ def _notes(study: Study, rows: Sequence[Row], protocols: Sequence[str]) -> list[
     if threads:
         notes.append(
             "Scores in percent, mean ± sample standard deviation over seeds; seconds of training a run, with "
-            f"{' or '.join(map(str, threads))} thread(s). Protocol: {'; '.join(protocols)}."
+            f"{' or '.join(map(str, threads))} thread(s), and its process's seconds of processor time. "
+            f"Protocol: {'; '.join(protocols)}."
         )
     if any(row.versus for row in rows):
         notes.append(TEST_USED)

@@ -228,11 +228,12 @@ class Trainer:
                 "train.unreadable": "stop" if self.unreadable is None else "skip",
             }
         )
-        wrapped = self._open_run()
-        with self.stop:
-            while self.epoch < self.epochs:
-                self._train_epoch(wrapped)
-                self._finish_epoch()
+        with self.folder.held(self.settings):
+            wrapped = self._open_run()
+            with self.stop:
+                while self.epoch < self.epochs:
+                    self._train_epoch(wrapped)
+                    self._finish_epoch()
         if self.unreadable is not None and self.unreadable.num_replaced:
             self.say(self.unreadable.summary())
         return self
@@ -370,7 +371,7 @@ class Trainer:
 
     def _open_run(self) -> nn.Module:
         """Go on with what the folder holds, or begin there; returns the module that takes the steps."""
-        state = self.folder.stored_state(self.settings)
+        state = self.folder.stored_state()
         if state is not None:
             self._restore(state)
         elif self.init:

@@ -1,8 +1,12 @@
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from reidkit.files import WriteError, write_atomically
+from reidkit.files import WriteError, exclusive, is_unfinished, remove_unfinished, write_atomically
 
 
 def test_a_file_is_replaced_whole_and_readable_by_others(tmp_path):
@@ -22,6 +26,35 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
     with pytest.raises(WriteError, match="nothing was changed"):
         write_atomically(tmp_path / "folder", "never")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "plain"]
+
+
+def test_what_a_killed_writer_leaves_can_be_told_and_removed(tmp_path):
+    program = "import os, signal; from reidkit import files; "
+    program += "files.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL); "
+    program += f"files.write_atomically({str(tmp_path / 'big.ckpt')!r}, b'half')"
+    killed = subprocess.run([sys.executable, "-c", program])
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert is_unfinished(left)
+    (tmp_path / ".mine").write_text("kept")
+    remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".mine"]
+
+
+def test_a_lock_keeps_other_processes_out_until_it_is_let_go(tmp_path):
+    program = "import sys; from pathlib import Path; from reidkit.files import exclusive\n"
+    program += "with exclusive(Path(sys.argv[1])) as ours: sys.exit(not ours)"
+    ask = [sys.executable, "-c", program, str(tmp_path / "deep" / "lock")]
+    with exclusive(tmp_path / "deep" / "lock") as ours:
+        assert ours
+        child = os.fork()  # as a loader's worker: it does not share the lock, and outlives it
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        assert subprocess.run(ask).returncode == 1
+    assert subprocess.run(ask).returncode == 0
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def current_umask():

@@ -14,10 +14,10 @@ import torch
 import reidkit as rk
 from reidkit import config
 from reidkit.errors import ConfigError
+from reidkit.files import exclusive
 from reidkit.studies import cells_of, load_study, run_fingerprint, shipped_studies
 from reidkit.study_runs import (
     Folders,
-    _lock,
     carry_out,
     epochs_to_share_of_final,
     forget_failures,
@@ -212,10 +212,11 @@ def test_a_study_trains_measures_compares_and_records_what_fails(study_file, tin
     assert rows["msml"].versus.difference == pytest.approx(difference)
     assert rows["diverges"].versus is None
     assert all(seconds > 0 for seconds in rows["msml"].seconds)
+    assert all(seconds > 0 for seconds in rows["msml"].processor_seconds)
 
     paths = write_tables(study, [table], tmp_path / "out")
     text = paths[0].read_text()
-    assert "| loss | seeds | mAP | rank-1 | seconds | vs baseline | p | paper mAP |" in text
+    assert "| loss | seeds | mAP | rank-1 | seconds | CPU seconds | vs baseline | p | paper mAP |" in text
     assert "| 70.0 |" in text
     assert "Published: Nobody 2020. Other people." in text
     assert "paired bootstrap" in text
@@ -288,11 +289,11 @@ def test_a_run_held_by_another_process_is_waited_for_and_taken_when_that_dies(
     _, _, tasks, folders = lay_out(study_file(), tiny_market, tmp_path / "out")
     lock = folders.state / f"{tasks[0].run.name}.lock"
     lock.parent.mkdir(parents=True)
-    program = "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); "
+    program = "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); "
     program += "print(1, flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", program, str(lock)], stdout=subprocess.PIPE)
     holder.stdout.readline()
-    with _lock(lock) as ours:
+    with exclusive(lock) as ours:
         assert not ours
     waits = []
 

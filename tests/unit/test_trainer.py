@@ -2,6 +2,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import torch
 from torch import nn
 
 import reidkit as rk
+from reidkit.checkpoint import load_checkpoint
 from reidkit.config import OptimConfig, TransformConfig
 from reidkit.errors import CheckpointError, ConfigError, DataError, TrainingError
+from reidkit.files import is_unfinished
 from reidkit.losses import BatchHardTripletLoss, IdentityLoss, MarginSampleMiningLoss
 from reidkit.tracking import read_metrics
 from reidkit.types import Dataset
@@ -311,13 +314,17 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_recipe, tiny_market, tmp_
 def test_fifty_kills_at_random_moments_change_nothing(tiny_recipe, tiny_market, tmp_path, num_processes):
     rng = random.Random(num_processes)
     delays = [rng.uniform(0, 1.2) for _ in range(50)]
-    kill_and_compare(
+    torn = kill_and_compare(
         tiny_recipe, tiny_market, tmp_path, delays=delays, epochs=300, num_processes=num_processes
     )
+    assert 0 < torn < 50, "some kills must hit a file that is being written, and some not"
 
 
 def kill_and_compare(recipe, root, tmp_path, *, delays, epochs=3, num_processes=1):
-    """Kill the run once for each delay (seconds after its first new sign of life), then let it finish."""
+    """Kill the run once for each delay (seconds after its first new sign of life), then let it finish.
+
+    Returns how many kills hit a file that was being written.
+    """
 
     def command(recipe, root, out, *, epochs):
         words = plain_command(recipe, root, out, epochs=epochs)
@@ -329,7 +336,7 @@ def kill_and_compare(recipe, root, tmp_path, *, delays, epochs=3, num_processes=
     whole = command(recipe, root, tmp_path / "whole", epochs=epochs)
     subprocess.run(whole, env=ENVIRONMENT, check=True, capture_output=True, timeout=600)
     out = tmp_path / "killed"
-    killed_at = []
+    killed_at, torn = [], 0
     for delay in delays:
         seen = len(read_metrics(out / "metrics.jsonl"))
         process = subprocess.Popen(
@@ -342,6 +349,8 @@ def kill_and_compare(recipe, root, tmp_path, *, delays, epochs=3, num_processes=
         time.sleep(delay)
         kill_all(process)
         killed_at.append(process.returncode)
+        torn += any(map(is_unfinished, out.iterdir()))
+        check_checkpoints(out, tmp_path / "copies")
     assert set(killed_at) == {-signal.SIGKILL}, "every kill must hit a run that is still going"
     subprocess.run(
         command(recipe, root, out, epochs=epochs),
@@ -355,6 +364,20 @@ def kill_and_compare(recipe, root, tmp_path, *, delays, epochs=3, num_processes=
     assert (tmp_path / "whole" / "last.safetensors").read_bytes() == (out / "last.safetensors").read_bytes()
     steps = [r["step"] for r in read_metrics(out / "metrics.jsonl") if r["kind"] == "step"]
     assert steps == list(range(1, len(steps) + 1))
+    assert not any(map(is_unfinished, out.iterdir()))
+    return torn
+
+
+def check_checkpoints(run, copies):
+    """The last checkpoint and the one before it can both be read, each alone, as far as they are there."""
+    for name in ("last.ckpt", "previous.ckpt"):
+        if (run / name).is_file():
+            shutil.rmtree(copies, ignore_errors=True)
+            copies.mkdir()
+            shutil.copy(run / name, copies / "last.ckpt")
+            state, problem = load_checkpoint(copies / "last.ckpt")
+            assert problem is None
+            assert state["weights"]
 
 
 def kill_all(process):
@@ -375,6 +398,24 @@ def wait_for(condition, process, seconds=150):
         assert process.poll() is None, "the run ended before it could be stopped"
         assert time.monotonic() < deadline, "the run did not get going"
         time.sleep(0.01)
+
+
+def test_two_trainings_in_one_folder_are_refused(tiny_market, tmp_path):
+    out = tmp_path / "run"
+    program = "import sys; from pathlib import Path; from reidkit.files import exclusive; "
+    program += "lock = exclusive(Path(sys.argv[1])); lock.__enter__(); print(1, flush=True); input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(out / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    holder.stdout.readline()
+    with pytest.raises(ConfigError, match="is being trained by another process"):
+        make_trainer(tiny_market, out, epochs=1).fit()
+    assert [path.name for path in out.iterdir()] == [".lock"]
+    holder.kill()
+    holder.communicate()
+    (out / ".run.json.x1.unfinished").write_bytes(b"half")  # of one that was killed at its first file
+    make_trainer(tiny_market, out, epochs=1).fit()
+    assert not (out / ".run.json.x1.unfinished").exists()
 
 
 def test_run_json_says_what_the_run_was_made_from(tiny_market, tmp_path):
