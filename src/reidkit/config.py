@@ -158,6 +158,7 @@ class TrainConfig:
     validate_every: PositiveInt = _key(5, "epochs between validations (if val_identities > 0)")
     checkpoint_minutes: PositiveFloat = _key(10.0, "save at least this often, besides after every epoch")
     log_every: PositiveInt = _key(20, "steps between lines of metrics.jsonl")
+    trackers: list[str] = _key([], "module:function of more places where numbers go; see docs/training.md")
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
@@ -226,6 +227,7 @@ def check_components(config: Config) -> None:
         ("dataset", "data", config.data.name, config.data.options, 1),  # 1: the root folder
         ("model", "model", config.model.name, config.model.options, 0),
         *(("loss", f"loss.{name}", loss.kind, loss.options, 0) for name, loss in config.loss.items()),
+        *(("tracker", "train", name, {}, 1) for name in config.train.trackers),  # 1: the run folder
     ]
     problems: list[str] = []
     for kind, table, name, options, num_positional in tables:

@@ -45,7 +45,12 @@ class UnknownName(ConfigError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
-        super().__init__(f"unknown {kind} {name!r};{did_you_mean(name, known)} Known: {', '.join(known)}")
+        listed = (
+            f"{did_you_mean(name, known)} Known: {', '.join(known)}"
+            if known
+            else " none is registered: give your own, module:name"
+        )
+        super().__init__(f"unknown {kind} {name!r};{listed}")
 
 
 class MissingExtra(ReidError):

@@ -1,4 +1,4 @@
-"""Names to components: losses, data sets, models, gallery engines.
+"""Names to components: losses, data sets, models, gallery engines, trackers.
 
 A component registers itself with a decorator in a file of its folder. The folder is imported when a
 name of that kind is first asked for; installed packages add theirs through the entry-point group
@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from reidkit.errors import ConfigError, UnknownName, did_you_mean
 
-Kind = Literal["loss", "dataset", "model", "gallery"]
+Kind = Literal["loss", "dataset", "model", "gallery", "tracker"]
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 FOLDERS: dict[str, str] = {
@@ -27,7 +27,8 @@ FOLDERS: dict[str, str] = {
     "gallery": "reidkit.galleries",
 }
 
-_components: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in FOLDERS}
+# Trackers have no folder: those that there are belong to others.
+_components: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in (*FOLDERS, "tracker")}
 _scanned: set[str] = set()
 
 
@@ -137,11 +138,12 @@ def _of_kind(kind: str) -> dict[str, Callable[..., Any]]:
 
 
 def _scan(kind: str) -> None:
-    if kind in _scanned or kind not in FOLDERS:
+    if kind in _scanned:
         return
-    folder = importlib.import_module(FOLDERS[kind])
-    for module in pkgutil.iter_modules(folder.__path__, prefix=f"{folder.__name__}."):
-        importlib.import_module(module.name)
+    if kind in FOLDERS:
+        folder = importlib.import_module(FOLDERS[kind])
+        for module in pkgutil.iter_modules(folder.__path__, prefix=f"{folder.__name__}."):
+            importlib.import_module(module.name)
     _load_entry_points()
     _scanned.add(kind)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from reidkit import config, registry
 from reidkit.errors import CheckpointError, ConfigError
-from reidkit.tracking import Tracker, read_metrics
+from reidkit.tracking import Tracker, named_tracker, read_metrics
 
 if TYPE_CHECKING:
     from reidkit.trainer import Trainer
@@ -72,7 +72,8 @@ def build_trainer(
         )
         for name, loss in resolved.loss.items()
     ]
-    sampler = dataclasses.asdict(resolved.sampler)
+    sampler, train = dataclasses.asdict(resolved.sampler), dataclasses.asdict(resolved.train)
+    named = [named_tracker(name, Path(out)) for name in train.pop("trackers")]
     return Trainer(
         model,
         data,
@@ -83,8 +84,8 @@ def build_trainer(
         **sampler,
         transform=resolved.transform,
         optim=resolved.optim,
-        **dataclasses.asdict(resolved.train),
-        trackers=trackers,
+        **train,
+        trackers=[*named, *trackers],
         say=say,
         configuration=config.dump(resolved),
     )

@@ -29,7 +29,15 @@ _CLOSED = ConfigDict(extra="forbid")
 SCORES = ("mAP", "rank-1", "rank-5", "rank-10", "rank-20", "mINP")
 """Columns that are shares, written in percent; the ones that papers publish."""
 
-_WITHOUT_EFFECT = ("num_workers", "checkpoint_minutes", "log_every", "cache", "cache_gb", "cache_folder")
+_WITHOUT_EFFECT = (
+    "num_workers",
+    "checkpoint_minutes",
+    "log_every",
+    "cache",
+    "cache_gb",
+    "cache_folder",
+    "trackers",
+)
 """Keys of [train] that do not change what comes out."""
 
 OTHER_COLUMNS = {

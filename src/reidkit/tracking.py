@@ -1,7 +1,7 @@
 """Where a run's numbers go: ``metrics.jsonl`` always, TensorBoard where it is installed, the terminal.
 
-A tracker is anything that can be called with a record (a flat dict with "kind", "step" and "epoch"); that is
-the whole contract for adapters to other systems.
+A tracker is anything that can be called with a record (a flat dict with "kind", "step" and "epoch"). An
+adapter to another system is a function of the run folder that returns one; ``train.trackers`` names it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from reidkit import registry
 from reidkit.files import write_atomically
 
 if TYPE_CHECKING:
@@ -67,6 +68,24 @@ def tensorboard(folder: Path) -> Tracker | None:
             if isinstance(value, float) and name != "step":
                 writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
         writer.flush()
+
+    return track
+
+
+def named_tracker(name: str, folder: Path) -> Tracker:
+    """The tracker that ``name`` (``module:function``, or registered) makes of a run folder.
+
+    It is made when the first record comes: by then the folder holds ``run.json`` and ``config.toml``, and the
+    loader has forked its processes. Only the main process has records.
+    """
+    tracker: Tracker | None = None
+
+    def track(record: Record) -> None:
+        nonlocal tracker
+        if tracker is None:
+            made: Tracker = registry.build("tracker", name, {}, folder)
+            tracker = made
+        tracker(record)
 
     return track
 

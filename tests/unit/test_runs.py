@@ -63,3 +63,29 @@ def test_a_folder_or_column_that_is_not_there_is_told(tmp_path):
     with pytest.raises(ConfigError, match="cannot sort by 'map'"):
         list_runs(tmp_path, sort="map")
     assert list_runs(tmp_path) == ([], [])
+
+
+OWN_TRACKER = """
+def follow(folder):
+    file = folder / "mine.txt"
+    file.write_text(f"{(folder / 'run.json').is_file()}")
+
+    def track(record):
+        with file.open("a") as lines:
+            lines.write(f" {record['kind']}")
+
+    return track
+"""
+
+
+def test_a_tracker_of_ones_own_is_made_of_the_run_folder(tiny_recipe, tiny_market, tmp_path, monkeypatch):
+    (tmp_path / "own_tracker.py").write_text(OWN_TRACKER)
+    monkeypatch.syspath_prepend(tmp_path)
+    changes = [f"data.root={tiny_market}", "train.epochs=2", "train.trackers=['own_tracker:follow']"]
+    trainer = build_trainer(config.load(tiny_recipe, changes), tmp_path / "run", say=lambda text: None)
+    assert not (tmp_path / "run").exists()
+    trainer.fit()
+    assert (tmp_path / "run" / "mine.txt").read_text() == "True epoch epoch"
+    changes[-1] = "train.trackers=['mlflo']"
+    with pytest.raises(ConfigError, match="unknown tracker 'mlflo'; none is registered"):
+        build_trainer(config.load(tiny_recipe, changes), tmp_path / "no")
