@@ -32,7 +32,7 @@ def data_fingerprint(data: Dataset) -> dict[str, Any]:
         "train_images": len(data.train),
         "train_identities": data.num_identities,
         "val_images": len(data.val),
-        "hash": _hash(data.train, data.val),
+        "hash": images_hash(data.train, data.val),
     }
 
 
@@ -64,7 +64,8 @@ def _differences(there: Any, here: Any, path: str = "") -> list[str]:
     return [] if there == here else [f"{path}: {there!r} there, {here!r} now"]
 
 
-def _hash(*splits: Split) -> str:
+def images_hash(*splits: Split) -> str:
+    """Stands for the samples of splits: file names, sizes and labels, in their order."""
     digest = hashlib.sha256()
     for split in splits:
         for sample in split:

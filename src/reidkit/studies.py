@@ -69,7 +69,7 @@ class Axis:
 class TestPart:
     """Images to test every cell on: those of the training data's own set where ``data`` is left out.
 
-    ``folder`` lies in the configuration's data.root; ``options`` are the layout's.
+    ``folder`` lies in the configuration's data.root; ``options`` are those of the layout ``data``.
     """
 
     name: str
@@ -97,9 +97,9 @@ class Study:
     """A study's file.
 
     ``base`` is a recipe's name, a file (seen from the study's folder), or a configuration written in place.
-    ``measure`` holds options of :func:`reidkit.evaluate`. ``baseline`` names a cell on some of the axes: each
-    row is compared with the row that differs from it on these axes alone. ``source`` and ``caveat`` are those
-    of published numbers that name none.
+    ``measure`` holds options of :func:`reidkit.evaluate`, and ``feature``, the network's feature to measure.
+    ``baseline`` names a cell on some of the axes: each row is compared with the row that differs from it on
+    these axes alone. ``source`` and ``caveat`` are those of published numbers that name none.
     """
 
     title: str
@@ -218,8 +218,13 @@ def fingerprint(value: Any) -> str:
 
 
 def run_fingerprint(configuration: config.Config) -> str:
-    """Eight characters that stand for what a configuration gives; what changes only its speed is left out."""
+    """Eight characters that stand for what a configuration gives.
+
+    What changes only its speed is left out, and where the data lie; whether they are still the same images is
+    another question (:func:`reidkit.study_runs.check_data`).
+    """
     tree = config.as_tree(configuration)
+    del tree["data"]["root"]
     tree["train"] = {key: value for key, value in tree["train"].items() if key not in _WITHOUT_EFFECT}
     return fingerprint(tree)
 
@@ -265,19 +270,22 @@ def _check_measurable(study: Study, configuration: config.Config, measure: Table
 
     problems = []
     for test in study.test:
-        options = {**measure, **test.measure}
+        options = {key: value for key, value in {**measure, **test.measure}.items() if key != "feature"}
         problems += registry.option_problems(evaluate, options, num_positional=2, where="measure")
         if test.data is not None:
             factory = registry.get("dataset", test.data)
             problems += registry.option_problems(
                 factory, test.options, num_positional=1, where=f"test {test.name!r}"
             )
-    needs_validation = "epochs to 90 %" in study.columns or study.weights == "best"
-    if needs_validation and not configuration.data.val_identities:
-        problems.append(
-            "the column 'epochs to 90 %' and weights = 'best' are chosen by held-out identities; set "
-            "data.val_identities above 0"
-        )
+    needs_validation = {
+        "the column 'epochs to 90 %'": "epochs to 90 %" in study.columns,
+        "weights = 'best'": study.weights == "best",
+    }
+    problems += [
+        f"{name} needs held-out identities: set data.val_identities above 0, or leave it out"
+        for name, wanted in needs_validation.items()
+        if wanted and not configuration.data.val_identities
+    ]
     if problems:
         raise ConfigError(problems)
 
@@ -309,6 +317,11 @@ def _name_problems(study: Study) -> list[str]:
         for kind, names in groups.items()
         for name in dict.fromkeys(names)
         if names.count(name) > 1
+    ]
+    problems += [
+        f"test {test.name!r}: folder and options belong to a layout; say which, data = 'market1501'"
+        for test in study.test
+        if test.data is None and (test.folder != "." or test.options)
     ]
     problems += _unknown("columns", study.columns, (*SCORES, *OTHER_COLUMNS))
     problems += _cell_problems("baseline", study.baseline, labels)

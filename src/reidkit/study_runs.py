@@ -1,8 +1,9 @@
 """Carrying out a study: each run is trained and measured once, by whichever process takes it first.
 
-A study's folder holds ``runs/`` (the run folders, with ``cost.jsonl`` and one ``evaluation*.json`` and
-``.npz`` a measurement beside what training writes) and ``runs-state/`` (a lock and perhaps the error of each
-run). A lock is the operating system's: it ends with the process that holds it, however that ends.
+A study's folder holds ``runs/`` (the run folders, with ``cost.jsonl`` and one ``evaluation-*.json`` and
+``.npz`` a measurement beside what training writes) and ``runs-state/`` (of each run a lock, how often it was
+begun, and perhaps its error). A lock is the operating system's: it ends with the process that holds it,
+however that ends.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit import config
 from reidkit.config import Table
 from reidkit.errors import ConfigError, DataError
 from reidkit.files import HAS_LOCKS, exclusive, write_atomically
+from reidkit.provenance import data_fingerprint, images_hash
+from reidkit.runs import RUN_FILE, load_data
 from reidkit.studies import Cell, Run, Study, TestPart, fingerprint, run_fingerprint
 from reidkit.tracking import Record, read_metrics
 
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
 COST_FILE = "cost.jsonl"
 SHARE_OF_FINAL = 0.9
+MOST_ATTEMPTS = 2  # at a run whose process dies
 _WAIT_SECONDS = 0.5
 
 
@@ -46,7 +51,7 @@ class Measurement:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the result, the training data and settings included."""
+        """What decides the result, the configuration of the training included."""
         test = {"data": self.test.data, "folder": self.test.folder, "options": self.test.options}
         settings: dict[str, Any] = {
             "run": run_fingerprint(self.run.configuration),
@@ -58,9 +63,22 @@ class Measurement:
 
     @property
     def file_stem(self) -> str:
-        """``evaluation`` where the run is measured as `reid evaluate` does it."""
-        plain = self.test.data is None and not self.options
-        return "evaluation" if plain else f"evaluation-{fingerprint(self.settings)}"
+        return f"evaluation-{fingerprint(self.settings)}"
+
+    @property
+    def feature(self) -> str | None:
+        """The network's feature to measure; its usual one where None."""
+        return self.options.get("feature")
+
+    @property
+    def evaluate_options(self) -> Table:
+        """Options of :func:`reidkit.evaluate`."""
+        return {key: value for key, value in self.options.items() if key != "feature"}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is how `reid evaluate` measures the run."""
+        return self.test.data is None and not self.options
 
 
 @dataclass(frozen=True)
@@ -97,13 +115,17 @@ class Folders:
 
     @property
     def state(self) -> Path:
-        return self.runs.with_name(f"{self.runs.name}-state")
+        runs = self.runs.resolve()
+        return runs.with_name(f"{runs.name}-state")
 
     def run(self, run: Run) -> Path:
         return self.runs / run.name
 
     def failure(self, run: Run) -> Path:
         return self.state / f"{run.name}.error.json"
+
+    def attempts(self, run: Run) -> Path:
+        return self.state / f"{run.name}.attempts"
 
 
 def measurement_of(study: Study, cell: Cell, test: TestPart) -> Measurement:
@@ -112,13 +134,13 @@ def measurement_of(study: Study, cell: Cell, test: TestPart) -> Measurement:
 
 
 def tasks_of(study: Study, cells: Sequence[Cell], *, only: str | None = None) -> list[Task]:
-    """Each run once. ``only`` chooses cells by a pattern on their names, ``*msml*/seed-0``.
+    """Each run once. ``only`` chooses cells by a pattern on their names, ``*msml*/seed-0``, in any case.
 
     Raises :class:`ConfigError` where the pattern fits no cell.
     """
     tasks: dict[str, Task] = {}
     for cell in cells:
-        if only is not None and not fnmatchcase(cell.name, only):
+        if only is not None and not fnmatchcase(cell.name.lower(), only.lower()):
             continue
         task = tasks.setdefault(cell.run.name, Task(cell.run))
         task.cells.append(cell.name)
@@ -128,6 +150,66 @@ def tasks_of(study: Study, cells: Sequence[Cell], *, only: str | None = None) ->
     if not tasks:
         raise ConfigError(f"no cell's name fits {only!r}; the first of {len(cells)} is {cells[0].name!r}")
     return list(tasks.values())
+
+
+def check_data(tasks: Sequence[Task], folders: Folders) -> None:
+    """Look whether all images are there, and whether they are those that earlier runs saw.
+
+    Raises:
+        DataError: the training images of a run, or images to test on, are not there.
+        ConfigError: a run was trained, or measured, on other images.
+    """
+    loaded = _Loaded()
+    for task in tasks:
+        folder = folders.run(task.run)
+        begun = (folder / RUN_FILE).is_file()
+        data = loaded.training(task.run, as_drawn=begun)
+        if begun:
+            there = json.loads((folder / RUN_FILE).read_text("utf-8"))["settings"]["data"]
+            if there != data_fingerprint(data):
+                raise _other_images(folder, f"trained on other images ({there['train_images']:,})", data)
+        for measurement in task.measurements:
+            tested = data if measurement.test.data is None else loaded.testing(measurement)
+            saved = _saved(measurement, folders)
+            if saved and saved["images"] != images_hash(tested.query, tested.gallery):
+                raise _other_images(folder, "measured on other images", tested)
+
+
+def _other_images(folder: Path, what: str, data: Dataset) -> ConfigError:
+    return ConfigError(
+        f"{folder} was {what} than {data.root} holds now; bring them back, choose another folder (--out, "
+        "--runs), or delete that run"
+    )
+
+
+class _Loaded:
+    """Data sets; each is loaded when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Dataset] = {}
+
+    def training(self, run: Run, *, as_drawn: bool = True) -> Dataset:
+        """A run's own data set; only looked for, and perhaps that of another seed, unless ``as_drawn``."""
+        data = config.as_tree(run.configuration)["data"]
+        key: Any = [data, run.configuration.seed] if as_drawn else [data["name"], data["root"]]
+        return self._once(key, lambda: load_data(run.configuration))
+
+    def testing(self, measurement: Measurement) -> Dataset:
+        """What a measurement is made on."""
+        from reidkit.datasets import load_dataset
+
+        test = measurement.test
+        if test.data is None:
+            return self.training(measurement.run)
+        layout, root = test.data, Path(measurement.run.configuration.data.root) / test.folder
+        key = [layout, str(root), test.options]
+        return self._once(key, lambda: load_dataset(layout, root, **test.options))
+
+    def _once(self, key: Any, load: Callable[[], Dataset]) -> Dataset:
+        name = fingerprint(key)
+        if name not in self._known:
+            self._known[name] = load()
+        return self._known[name]
 
 
 def carry_out(tasks: Sequence[Task], folders: Folders, *, say: Callable[[str], None]) -> None:
@@ -145,7 +227,7 @@ def carry_out(tasks: Sequence[Task], folders: Folders, *, say: Callable[[str], N
             with exclusive(folders.state / f"{task.run.name}.lock") as ours:
                 if ours and state_of(task, folders) == "open":
                     taken = True
-                    _carry_out_one(task, folders, say=say)
+                    _attempt(task, folders, say=say)
         if not taken:
             time.sleep(_WAIT_SECONDS)
 
@@ -161,6 +243,7 @@ def forget_failures(tasks: Sequence[Task], folders: Folders) -> None:
     """Let runs that failed be tried again."""
     for task in tasks:
         folders.failure(task.run).unlink(missing_ok=True)
+        folders.attempts(task.run).unlink(missing_ok=True)
 
 
 def failure_text(run: Run, folders: Folders) -> str | None:
@@ -170,20 +253,25 @@ def failure_text(run: Run, folders: Folders) -> str | None:
 
 
 def is_measured(measurement: Measurement, folders: Folders) -> bool:
-    """Whether its result is there, with the same settings."""
+    """Whether its result is there."""
+    return _saved(measurement, folders) is not None
+
+
+def _saved(measurement: Measurement, folders: Folders) -> dict[str, Any] | None:
+    """What was written down of a measurement, or None where it is not done yet."""
     file = folders.run(measurement.run) / f"{measurement.file_stem}.json"
     if not (file.is_file() and file.with_suffix(".npz").is_file()):
-        return False
-    settings = json.loads(file.read_text("utf-8")).get("settings")
-    return bool(settings == json.loads(json.dumps(measurement.settings)))
+        return None
+    saved: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return saved
 
 
 def read_result(measurement: Measurement, folders: Folders) -> Result | None:
     """The result of a measurement, or None where it is not done yet."""
-    if not is_measured(measurement, folders):
+    saved = _saved(measurement, folders)
+    if saved is None:
         return None
     folder = folders.run(measurement.run)
-    saved = json.loads((folder / f"{measurement.file_stem}.json").read_text("utf-8"))
     with np.load(folder / f"{measurement.file_stem}.npz", allow_pickle=False) as arrays:
         average_precisions = arrays["average_precisions"]
     # An epoch that was interrupted is taken up again: the last time counts.
@@ -195,7 +283,7 @@ def read_result(measurement: Measurement, folders: Folders) -> Result | None:
     return Result(
         values,
         average_precisions,
-        saved["protocol"],
+        f"{saved['protocol']}, {saved['average_precision']} AP",
         sum(record["seconds"] for record in cost),
         sum(record["processor_seconds"] for record in cost),
         max(record["threads"] for record in cost),
@@ -211,21 +299,53 @@ def epochs_to_share_of_final(records: Sequence[Record], share: float = SHARE_OF_
     return float(next(record["epoch"] for record in validations if record["mAP"] >= enough))
 
 
-def _carry_out_one(task: Task, folders: Folders, *, say: Callable[[str], None]) -> None:
-    """Train and measure one run; an error is recorded and said, and the next run is not touched by it."""
-    say(
-        f"started {task.cells[0]}" + (f" (the same run: {', '.join(task.cells[1:])})" * (len(task.cells) > 1))
-    )
+def _attempt(task: Task, folders: Folders, *, say: Callable[[str], None]) -> None:
+    """Carry out one run, unless processes have died at it before; an error does not touch the next run."""
+    cell, others = task.cells[0], task.cells[1:]
+    attempts = folders.attempts(task.run)
+    number = 1 + int(attempts.read_text("utf-8") if attempts.is_file() else 0)
+    if number > MOST_ATTEMPTS:
+        error = f"the process that trained it was killed {MOST_ATTEMPTS} times; is its memory enough?"
+        _record_failure(task, folders, error, "")
+        say(f"failed {cell}: {error}")
+        return
+    write_atomically(attempts, str(number))
+    say(f"started {cell}" + (f" (the same run: {', '.join(others)})" if others else ""))
     try:
-        _train(task.run, folders.run(task.run))
-        scores = _measure(task, folders)
+        scores = _carry_out_one(task, folders)
     except Exception as error:
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        record = {"error": text, "cells": task.cells, "traceback": traceback.format_exc()}
-        write_atomically(folders.failure(task.run), json.dumps(record, indent=2))
-        say(f"failed {task.cells[0]}: {text}")
+        _record_failure(task, folders, text, traceback.format_exc())
+        say(f"failed {cell}: {text}")
     else:
-        say(f"finished {task.cells[0]}: {', '.join(scores)}")
+        say(f"finished {cell}: {', '.join(scores)}")
+    attempts.unlink()
+
+
+def _record_failure(task: Task, folders: Folders, error: str, details: str) -> None:
+    record = {"error": error, "cells": task.cells, "traceback": details}
+    write_atomically(folders.failure(task.run), json.dumps(record, indent=2))
+
+
+def _carry_out_one(task: Task, folders: Folders) -> list[str]:
+    """Train and measure one run; returns the mAP of each measurement as text."""
+    from reidkit.encoder import load_encoder
+
+    folder = folders.run(task.run)
+    todo = [measurement for measurement in task.measurements if not is_measured(measurement, folders)]
+    loaded = _Loaded()
+    data = [loaded.testing(measurement) for measurement in todo]  # before hours of training: it may be absent
+    _train(task.run, folder)
+    sources: dict[str, _EmbedsOnce] = {}
+    scores = []
+    for measurement, tested in zip(todo, data, strict=True):
+        # Tests that measure the same images otherwise share their embeddings.
+        images = fingerprint([measurement.settings["test"], measurement.feature])
+        if images not in sources:
+            weights = folder / f"{measurement.weights}.safetensors"
+            sources[images] = _EmbedsOnce(load_encoder(weights, feature=measurement.feature))
+        scores.append(_measure(measurement, sources[images], tested, folder))
+    return scores
 
 
 def _train(run: Run, folder: Path) -> None:
@@ -269,47 +389,27 @@ class _Stopwatch:
         self.start()
 
 
-def _measure(task: Task, folders: Folders) -> list[str]:
-    """Do what is not yet measured; returns the mAP of each measurement as text."""
-    from reidkit.encoder import load_encoder
+def _measure(measurement: Measurement, source: _EmbedsOnce, tested: Dataset, folder: Path) -> str:
+    """Measure a run and write down the result; returns its mAP as text."""
     from reidkit.evaluation import evaluate
     from reidkit.variances import identity_variances
 
-    folder = folders.run(task.run)
-    scores = []
-    sources: dict[str, _EmbedsOnce] = {}
-    data: dict[str, Dataset] = {}
-    for measurement in task.measurements:
-        if is_measured(measurement, folders):
-            continue
-        images = fingerprint(measurement.settings["test"])  # tests that measure the same images otherwise
-        if images not in sources:
-            sources[images] = _EmbedsOnce(load_encoder(folder / f"{measurement.weights}.safetensors"))
-            data[images] = _test_data(task.run, measurement.test)
-        source, tested = sources[images], data[images]
-        evaluation = evaluate(source, tested, **measurement.options)
-        parts = [source.features(part) for part in (tested.query, tested.gallery) if part]
-        saved = {
-            "settings": measurement.settings,
-            "data": tested.name,
-            **evaluation.as_dict(),
-            **identity_variances(*parts)._asdict(),
-        }
-        arrays = io.BytesIO()
-        np.savez(arrays, average_precisions=evaluation.average_precisions)
-        write_atomically(folder / f"{measurement.file_stem}.npz", arrays.getvalue())
-        write_atomically(folder / f"{measurement.file_stem}.json", json.dumps(saved, indent=2))
-        scores.append(f"mAP {100 * evaluation.mean_average_precision:.1f}")
-    return scores
-
-
-def _test_data(run: Run, test: TestPart) -> Dataset:
-    from reidkit.datasets import load_dataset
-    from reidkit.runs import load_data
-
-    if test.data is None:
-        return load_data(run.configuration)
-    return load_dataset(test.data, Path(run.configuration.data.root) / test.folder, **test.options)
+    evaluation = evaluate(source, tested, **measurement.evaluate_options)
+    parts = [source.features(part) for part in (tested.query, tested.gallery) if part]
+    saved = {
+        "settings": measurement.settings,
+        "images": images_hash(tested.query, tested.gallery),
+        "data": tested.name,
+        **evaluation.as_dict(),
+        **identity_variances(*parts)._asdict(),
+    }
+    arrays = io.BytesIO()
+    np.savez(arrays, average_precisions=evaluation.average_precisions)
+    write_atomically(folder / f"{measurement.file_stem}.npz", arrays.getvalue())
+    write_atomically(folder / f"{measurement.file_stem}.json", json.dumps(saved, indent=2))
+    if measurement.is_plain:  # where `reid runs` looks
+        write_atomically(folder / "evaluation.json", json.dumps(saved, indent=2))
+    return f"mAP {100 * evaluation.mean_average_precision:.1f}"
 
 
 class _EmbedsOnce:

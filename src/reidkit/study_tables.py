@@ -234,10 +234,20 @@ def _notes(study: Study, rows: Sequence[Row], protocols: Sequence[str]) -> list[
         )
     if any(row.versus for row in rows):
         notes.append(TEST_USED)
+    if study.weights == "best":
+        notes.append(
+            "Weights of the epoch that validation chose, for which training identities are held out "
+            "(data.val_identities)."
+        )
     notes += [f"{name}: {text}." for name, text in OTHER_COLUMNS.items() if name in study.columns]
     published = [row.published for row in rows if row.published]
     for source, caveat in dict.fromkeys((p.source or "", p.caveat or "") for p in published):
         notes.append(f"Published: {source}." + (f" {caveat}" if caveat else ""))
+    if published:
+        notes.append(
+            "Papers do not always say which average precision they computed; the trapezoid one of older code "
+            "differs from the step one by up to 3 points."
+        )
     return notes + [failure for row in rows for failure in row.failures]
 
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from reidkit.cli import cli
-from reidkit.errors import ConfigError
+from reidkit.errors import ConfigError, DataError
 
 STUDY = """
 title = "Tiny study"
@@ -53,7 +53,7 @@ def test_several_processes_share_the_cells_and_the_exit_code_tells_of_failures(r
     assert [len(row["seeds"]) for row in rows] == [1, 1, 0]
     assert (tmp_path / "out" / "study.toml").read_text() == (tmp_path / "tiny.toml").read_text()
 
-    again = reid(*command, "--only", "[ul]*", "--json")
+    again = reid(*command, "--only", "[UL]*", "--json")
     assert again.exit_code == 0
     assert "2 runs to look at, 2 of them finished" in again.stderr
     assert json.loads(again.stdout)[0]["rows"] == rows
@@ -83,10 +83,37 @@ def test_mistakes_are_told(reid, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_studys_file_is_shown_to_be_copied(reid):
+    shown = reid("study", "small-losses", "--show", data=False).stdout
+    assert shown.startswith("# The losses of all four papers")
+    assert "[[axis]]" in shown
+
+
+def test_images_that_are_not_there_end_a_study_before_it_begins(reid, tmp_path):
+    result = reid("study", tmp_path / "tiny.toml", "--out", tmp_path / "out", "data.root=nowhere", data=False)
+    assert isinstance(result.exception, DataError)
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_runs_are_told(reid, tmp_path):
     result = reid("runs", tmp_path, data=False)
     assert result.exit_code == 0
     assert "no runs below" in result.stderr
+
+
+def test_a_worker_that_is_killed_is_replaced(tmp_path):
+    """The first three starts are killed; each is followed by another, as often as allowed."""
+    worker = tmp_path / "worker"
+    worker.write_text("#!/bin/sh\necho x >> $0.starts\n[ $(wc -l < $0.starts) -gt 3 ] || kill -9 $$\n")
+    worker.chmod(0o755)
+    code = f"import sys; from reidkit.cli.study import _run_workers; sys.executable = {str(worker)!r}; "
+    code += "_run_workers(['x'], 2, most_restarts=int(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, "10"], check=True)
+    assert (tmp_path / "worker.starts").read_text().count("x") in (5, 4)
+    (tmp_path / "worker.starts").unlink()
+    ended = subprocess.run([sys.executable, "-c", code, "1"], check=True, capture_output=True, text=True)
+    assert (tmp_path / "worker.starts").read_text().count("x") == 3
+    assert "2 of 2 worker processes ended early" in ended.stderr
 
 
 def test_sigterm_reaches_the_workers_which_are_waited_for(tmp_path):

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,13 @@ import torch
 
 import reidkit as rk
 from reidkit import config
-from reidkit.errors import ConfigError
+from reidkit.errors import ConfigError, DataError
 from reidkit.files import exclusive
 from reidkit.studies import cells_of, load_study, run_fingerprint, shipped_studies
 from reidkit.study_runs import (
     Folders,
     carry_out,
+    check_data,
     epochs_to_share_of_final,
     forget_failures,
     measurement_of,
@@ -96,7 +98,7 @@ def test_cells_that_come_to_one_configuration_are_one_run():
     cells = cells_of(load_study("small-jlml-ablations"))
     runs = {cell.labels[0]: cell.run.name for cell in cells if cell.seed == 0}
     assert runs["joint"] == runs["L1 matching"] == runs["XQDA on top"]
-    assert len(set(runs.values())) == len(runs) - 3
+        assert len(set(runs.values())) == len(runs) - 5  # three of joint's, two of the joint loss's
     small = {cell.run.name for cell in cells_of(load_study("small-losses"))}
     clean = [c.run.name for c in cells_of(load_study("small-outliers")) if c.labels[0] == "0 %"]
     assert set(clean) <= small, "--runs can take them from there"
@@ -169,7 +171,7 @@ def test_every_fault_of_the_cells_is_reported_once_with_the_first_cell_that_has_
     assert "cell 'b': [loss.trihard] has no option 'margn'; did you mean 'margin'?" in text
     assert "cell 'c': measure has no option 'distanc'; did you mean 'distance'?" in text
     assert "cell 'd': configuration: train.epochs: input should be greater than or equal to 1, not 0" in text
-    assert text.count("are chosen by held-out identities") == 1
+    assert text.count("needs held-out identities") == 1
     assert "seed is one of the study's own seeds" in text
 
 
@@ -307,6 +309,78 @@ def test_a_run_held_by_another_process_is_waited_for_and_taken_when_that_dies(
     holder.stdout.close()
     assert waits == ["open"]
     assert state_of(tasks[0], folders) == "finished"
+
+
+def test_images_that_changed_or_are_not_there_are_told_before_anything_is_trained(
+    study_file, tiny_market, tmp_path
+):
+    root = shutil.copytree(tiny_market, tmp_path / "market")
+    _, _, tasks, folders = lay_out(study_file(), root, tmp_path / "out")
+    check_data(tasks, folders)
+    carry_out(tasks[:1], folders, say=lambda text: None)
+    check_data(tasks, folders)
+    query = next((root / "query").iterdir())
+    query.rename(tmp_path / "aside.jpg")
+    with pytest.raises(ConfigError, match=r"was measured on other images than .*market holds now"):
+        check_data(tasks, folders)
+    (tmp_path / "aside.jpg").rename(query)
+    next((root / "bounding_box_train").iterdir()).unlink()
+    with pytest.raises(ConfigError, match=r"was trained on other images \(96\)"):
+        check_data(tasks, folders)
+    shutil.rmtree(root)
+    with pytest.raises(DataError, match="market"):
+        check_data(tasks[2:], folders)
+
+
+def test_data_that_moved_are_the_same_runs(study_file, tiny_market):
+    names = [
+        [cell.run.name for cell in cells_of(load_study(study_file()), [f"data.root={root}"])]
+        for root in (tiny_market, f"{tiny_market}/", "elsewhere")
+    ]
+    assert names[0] == names[1] == names[2]
+
+
+def test_evaluating_a_run_otherwise_leaves_its_cell_finished(study_file, tiny_market, tmp_path):
+    study, cells, tasks, folders = lay_out(study_file(), tiny_market, tmp_path / "out")
+    carry_out(tasks[:1], folders, say=lambda text: None)
+    shown = folders.run(cells[0].run) / "evaluation.json"  # where `reid runs` looks
+    result = read_result(measurement_of(study, cells[0], study.test[0]), folders)
+    assert json.loads(shown.read_text())["mAP"] == result.values["mAP"]
+    shown.write_text("{}")  # what another `reid evaluate` may do to it
+    assert state_of(tasks[0], folders) == "finished"
+
+
+def test_a_feature_of_the_network_can_be_measured(study_file, tiny_market, tmp_path):
+    path = study_file(more='{ label = "pooled", measure = { feature = "pooled" } },')
+    study, cells, tasks, folders = lay_out(path, tiny_market, tmp_path / "out")
+    carry_out(tasks[:1], folders, say=lambda text: None)
+    pooled = next(cell for cell in cells if cell.labels == ("pooled",) and cell.seed == 0)
+    assert pooled.run.name == cells[0].run.name
+    encoder = rk.load_encoder(folders.run(pooled.run), feature="pooled")
+    expected = rk.evaluate(encoder, rk.load_dataset("market1501", tiny_market)).mean_average_precision
+    usual, got = (
+        read_result(measurement_of(study, cell, study.test[0]), folders).values["mAP"]
+        for cell in (cells[0], pooled)
+    )
+    assert got == pytest.approx(expected, abs=1e-6)
+    assert got != usual
+
+
+def test_a_run_at_which_processes_die_is_given_up(study_file, tiny_market, tmp_path):
+    path = study_file(
+        more='{ label = "deadly", drop = ["loss"], set = ["loss.x={kind = \'deadly:Loss\'}"] },'
+    )
+    (tmp_path / "deadly.py").write_text(
+        "import os, signal\nfrom torch import nn\nclass Loss(nn.Module):\n    reads = 'metric'\n"
+        "    def forward(self, embeddings, labels):\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    words = ["study", path, f"data.root={tiny_market}", "--out", tmp_path / "out", "--processes", 1]
+    words += ["--only", "DEADLY/seed-0"]
+    command = [sys.executable, "-m", "reidkit", *map(str, words), "--worker"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    ended = [subprocess.run(command, env=environment, capture_output=True, text=True) for _ in range(3)]
+    assert [worker.returncode for worker in ended] == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    assert "failed deadly/seed-0: the process that trained it was killed 2 times" in ended[2].stderr
 
 
 def test_epochs_to_a_share_of_the_final_map():

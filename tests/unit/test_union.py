@@ -59,6 +59,12 @@ def test_one_set_is_left_out_to_be_tested_on_under_its_own_protocol(root):
     assert trained.isdisjoint(sample.identity for sample in union.query + union.gallery)
 
 
+def test_further_sets_can_be_kept_out_of_training(root):
+    union = load_dataset("union", root, test="market1501", without=["mars"])
+    assert {sample.dataset for sample in union.train} == {"viper"}
+    assert {sample.dataset for sample in union.query} == {"market1501"}
+
+
 def test_junk_stays_junk(root):
     gallery = load_dataset("union", root, test="market1501").gallery
     truth = load_dataset("market1501", root / "market1501").gallery
@@ -72,6 +78,8 @@ def test_junk_stays_junk(root):
         ({"sets": ["market1501", "viperr"]}, r"unknown data ?set 'viperr'; did you mean 'viper'"),
         ({"sets": ["viper", "viper:other"]}, "sets has 'viper' twice"),
         ({"sets": "viper"}, r"sets = 'viper' is a text; expected a list, for example \[\"viper\"\]"),
+        ({"without": ["viper", "mras"]}, "without = 'mras' is none of the sets; did you mean 'mars'"),
+        ({"test": "mars", "without": ["viper", "market1501"]}, "none is left to train on"),
         ({"test": "vipre"}, "test = 'vipre' is none of the sets; did you mean 'viper'"),
     ],
 )

@@ -36,7 +36,8 @@ from reidkit.errors import ConfigError
     show_default=True,
     help="One thread each, if several.",
 )
-@click.option("--only", metavar="PATTERN", help="Cells to run, by name: '*msml*/seed-0'.")
+@click.option("--only", metavar="PATTERN", help="Cells to run, by name: '*msml*/seed-0'; in any case.")
+@click.option("--show", is_flag=True, help="Print the study's file, to make one of your own of it.")
 @click.option("--worker", is_flag=True, hidden=True)
 @json_option
 @click.pass_context
@@ -49,6 +50,7 @@ def study_command(
     runs: Path | None,
     processes: int,
     only: str | None,
+    show: bool,
     worker: bool,
     as_json: bool,
 ) -> None:
@@ -56,6 +58,7 @@ def study_command(
 
     \b
     reid study small-losses data.root=data/Market-1501 --processes 2
+    reid study small-losses --show > mine.toml
     reid study mine.toml --out runs/mine --only '*msml*'
 
     KEY=VALUE change the configuration of every cell. Run the same command again to go on: finished cells are
@@ -69,10 +72,21 @@ def study_command(
         return
     if study is None:
         raise click.UsageError("name a study, or use --list")
+    if show:
+        click.echo(study_text(study), nl=False)
+        return
     loaded = load_study(study)
     cells = cells_of(loaded, overrides)
     from reidkit.files import write_atomically
-    from reidkit.study_runs import Folders, carry_out, forget_failures, state_of, tasks_of
+    from reidkit.study_runs import (
+        MOST_ATTEMPTS,
+        Folders,
+        carry_out,
+        check_data,
+        forget_failures,
+        state_of,
+        tasks_of,
+    )
     from reidkit.study_tables import tables_of, write_tables
 
     out = out or Path("runs") / f"study-{Path(study).stem}"
@@ -81,13 +95,15 @@ def study_command(
     if worker:
         carry_out(tasks, folders, say=say)
         return
+    check_data(tasks, folders)
     write_atomically(out / "study.toml", study_text(study))
     forget_failures(tasks, folders)
     todo = sum(state_of(task, folders) == "open" for task in tasks)
     say(f"{len(cells)} cells, {len(tasks)} runs to look at, {len(tasks) - todo} of them finished")
-    if min(processes, todo) > 1:
+    if processes > 1 and todo:
         words = ["study", study, *overrides, "--out", out, "--runs", folders.runs, "--worker"]
-        _run_workers([*map(str, words), *(["--only", only] if only else [])], min(processes, todo))
+        words += ["--only", only] if only else []
+        _run_workers([*map(str, words)], min(processes, todo), most_restarts=MOST_ATTEMPTS * todo)
     else:
         carry_out(tasks, folders, say=say)
     tables = tables_of(loaded, cells, folders)
@@ -107,8 +123,8 @@ def study_command(
         context.exit(1)
 
 
-def _run_workers(words: Sequence[str], num_workers: int) -> None:
-    """Processes that each take the next run; a worker that dies leaves its run to the others."""
+def _run_workers(words: Sequence[str], num_workers: int, *, most_restarts: int = 0) -> None:
+    """Processes that each take the next run. One that is killed leaves its run to others, and is replaced."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "reidkit", *words]
     workers = [subprocess.Popen(command, env=environment) for _ in range(num_workers)]
@@ -116,6 +132,10 @@ def _run_workers(words: Sequence[str], num_workers: int) -> None:
     try:
         while any(worker.poll() is None for worker in workers):
             time.sleep(0.2)
+            for place, worker in enumerate(workers):
+                if (worker.poll() or 0) < 0 and most_restarts:  # by a signal: perhaps its memory ran out
+                    workers[place] = subprocess.Popen(command, env=environment)
+                    most_restarts -= 1
     except (KeyboardInterrupt, SystemExit) as stop:
         for worker in workers:
             if isinstance(stop, SystemExit):  # ctrl-C reached them too

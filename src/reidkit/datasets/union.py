@@ -15,7 +15,13 @@ from reidkit.types import JUNK, Dataset, Sample, Split
 
 
 @register("dataset", "union")
-def union(root: Path, *, sets: Sequence[str | Mapping[str, Any]] = (), test: str | None = None) -> Dataset:
+def union(
+    root: Path,
+    *,
+    sets: Sequence[str | Mapping[str, Any]] = (),
+    test: str | None = None,
+    without: Sequence[str] = (),
+) -> Dataset:
     """The training parts of several sets as one; identities and cameras of different sets are kept apart.
 
     MSML (Xiao, Luo, Zhang 2017) trains on Market-1501, MARS, CUHK03 and CUHK-SYSU in this way::
@@ -34,31 +40,43 @@ def union(root: Path, *, sets: Sequence[str | Mapping[str, Any]] = (), test: str
             ``layout``, ``folder`` and options of the layout. Left out, every folder in ``root`` that is
             called as a layout is.
         test: the layout, among the sets, to test on.
+        without: layouts among the sets that are not trained on either: MARS films Market-1501's people.
 
     Identities count from 1 over all sets; ``Sample.identity_name`` is "layout/identity", and
     ``Sample.dataset`` the layout, by which batches can be balanced.
 
     Raises:
-        ConfigError: no set, a set twice, a layout that does not exist, or ``test`` that is none of them.
+        ConfigError: no set, a set twice, a layout that does not exist, ``test`` or ``without`` that is none of
+            them, or no set left to train on.
         DataError: a set that is not laid out as its layout says.
     """
     chosen = _chosen(existing_folder(Path(root), expected="a folder that holds data sets"), sets)
-    if test is not None and test not in chosen:
+    left_out = [*without, *([] if test is None else [test])]
+    for layout in left_out:
+        if layout not in chosen:
+            option = "test" if layout == test else "without"
+            raise ConfigError(
+                f"{option} = {layout!r} is none of the sets;{did_you_mean(layout, chosen)} "
+                f"Sets: {', '.join(chosen)}"
+            )
+    trained = [layout for layout in chosen if layout not in left_out]
+    if not trained:
         raise ConfigError(
-            f"test = {test!r} is none of the sets;{did_you_mean(test, chosen)} Sets: {', '.join(chosen)}"
+            f"test and without leave out all sets ({', '.join(chosen)}); none is left to train on"
         )
     parts: dict[str, Dataset] = {
         layout: registry.build("dataset", layout, part.options, part.folder)
         for layout, part in chosen.items()
+        if layout in trained or layout == test
     }
     labels = _Labels()
-    train = [labels.relabelled(parts[layout].train, layout) for layout in parts if layout != test]
+    train = [labels.relabelled(parts[layout].train, layout) for layout in trained]
     united = Dataset(
         name="union",
         root=Path(root),
         train=numbered(sample for split in train for sample in split),
         has_cameras=any(part.has_cameras for part in parts.values()),
-        licence="; ".join(f"{layout}: {parts[layout].licence}" for layout in parts if layout != test),
+        licence="; ".join(f"{layout}: {parts[layout].licence}" for layout in trained),
         skipped=tuple(path for part in parts.values() for path in part.skipped),
     )
     if test is None:
