@@ -117,14 +117,16 @@ class OptimConfig:
     lr: PositiveFloat = _key(3.5e-4, "highest learning rate")
     weight_decay: NonNegativeFloat = _key(5e-4, "not applied to biases and normalisation layers")
     momentum: Probability = _key(0.9, "sgd's momentum, or Adam's first beta")
-    schedule: Literal["constant", "multistep", "cosine", "onecycle"] = _key(
+    schedule: Literal["constant", "multistep", "exponential", "cosine", "onecycle"] = _key(
         "multistep", "how the rate falls; onecycle rises for 30 % of all steps first"
     )
     warmup_epochs: NonNegativeFloat = _key(
         10.0, "epochs of linear rise from a tenth of the rate (not onecycle)"
     )
-    milestones: list[PositiveInt] = _key([40, 70], "multistep: epochs at which gamma multiplies the rate")
-    gamma: PositiveFloat = _key(0.1, "multistep: the factor")
+    milestones: list[PositiveInt] = _key(
+        [40, 70], "multistep: epochs at which gamma multiplies the rate; exponential: the one it falls from"
+    )
+    gamma: PositiveFloat = _key(0.1, "multistep: the factor; exponential: share of the rate left at the end")
     clip_norm: PositiveFloat | None = _key(None, "gradients of a longer norm are scaled down to it")
     freeze_epochs: NonNegativeInt = _key(0, "first epochs in which only neck and losses learn")
     layer_decay: LayerDecay = _key(1.0, "factor of the rate a backbone layer down; 0.65 to 0.9 for ViTs")
@@ -199,11 +201,21 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse(tree: Mapping[str, Any], *, source: str = "configuration") -> Config:
-    """Validate a tree of plain values. ``source`` is named in errors."""
+    """Validate a tree of plain values. ``source`` is named in errors.
+
+    Raises:
+        ConfigError: with every fault found; where there is one, those that :func:`check_components` finds in
+            the other keys are told as well.
+    """
+    adapter, gathered = TypeAdapter(Config), _gather_options(tree)
     try:
-        return TypeAdapter(Config).validate_python(_gather_options(tree))
+        return adapter.validate_python(gathered)
     except ValidationError as error:
-        raise ConfigError([f"{source}: {explain(fault, _known_keys)}" for fault in error.errors()]) from None
+        faults = error.errors()
+    for fault in faults:
+        gathered = _without(gathered, fault["loc"])
+    problems = [f"{source}: {explain(fault, _known_keys)}" for fault in faults]
+    raise ConfigError(problems + _component_problems(adapter.validate_python(gathered)))
 
 
 def parse_options(overrides: Sequence[str]) -> Table:
@@ -218,11 +230,33 @@ def parse_options(overrides: Sequence[str]) -> Table:
 
 
 def check_components(config: Config) -> None:
-    """Hold the component tables against the constructors they will be given to.
+    """Hold the component tables against the constructors they will be given to, keys against each other.
 
     Raises:
-        ConfigError: with every unknown component and every unknown or missing option.
+        ConfigError: with every unknown component, every unknown or missing option, and a schedule that does
+            not go with the number of epochs.
     """
+    if problems := _component_problems(config) + schedule_problems(config.optim, config.train.epochs):
+        raise ConfigError(problems)
+
+
+def schedule_problems(optim: OptimConfig, num_epochs: int) -> list[str]:
+    """What keeps the learning rate's schedule from so many epochs, as sentences; most often nothing."""
+    milestones = optim.milestones
+    if optim.schedule != "exponential" or (len(milestones) == 1 and milestones[0] < num_epochs):
+        return []
+    remedy = (
+        f"optim.milestones=[{num_epochs // 2}], for example, and optim.gamma to the share left at the end"
+        if num_epochs > 1
+        else "optim.schedule=constant for a single epoch"
+    )
+    return [
+        f"optim.milestones = {milestones}, but optim.schedule = 'exponential' takes one epoch, from which "
+        f"the rate falls, below train.epochs = {num_epochs}; set {remedy}"
+    ]
+
+
+def _component_problems(config: Config) -> list[str]:
     tables: list[tuple[registry.Kind, str, str, Table, int]] = [
         ("dataset", "data", config.data.name, config.data.options, 1),  # 1: the root folder
         ("model", "model", config.model.name, config.model.options, 0),
@@ -240,8 +274,7 @@ def check_components(config: Config) -> None:
         problems += registry.option_problems(
             factory, options, num_positional=num_positional, where=f"[{table}]", also_known=own
         )
-    if problems:
-        raise ConfigError(problems)
+    return problems
 
 
 def recipes() -> dict[str, str]:
@@ -349,6 +382,14 @@ def _gather_options(tree: Mapping[str, Any]) -> Table:
         elif name in gathered:
             gathered[name] = gather(gathered[name], own)
     return gathered
+
+
+def _without(tree: Table, path: Sequence[Any]) -> Table:
+    """The tree less the key at a path; less the whole table where the key says which options it has."""
+    key, *below = path
+    if not below or below[0] in ("name", "kind") or not isinstance(tree.get(key), dict):
+        return {name: value for name, value in tree.items() if name != key}
+    return {**tree, key: _without(tree[key], below)}
 
 
 def _with_kind(name: str, table: Any) -> Any:

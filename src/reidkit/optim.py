@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from reidkit.config import OptimConfig
+from reidkit.config import OptimConfig, schedule_problems
+from reidkit.errors import ConfigError
 
 
 def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module]) -> torch.optim.Optimizer:
@@ -70,7 +71,13 @@ def _without_decay(module: nn.Module) -> set[str]:
 
 
 def learning_rate(config: OptimConfig, step: int, *, steps_per_epoch: int, num_epochs: int) -> float:
-    """Learning rate of a step (from 0)."""
+    """Learning rate of a step (from 0).
+
+    Raises:
+        ConfigError: the schedule does not go with the number of epochs.
+    """
+    if problems := schedule_problems(config, num_epochs):
+        raise ConfigError(problems)
     num_steps = steps_per_epoch * num_epochs
     if config.schedule == "onecycle":
         return config.lr * _one_cycle(step / num_steps)
@@ -96,6 +103,9 @@ def _decay(config: OptimConfig, step: int, steps_per_epoch: int, num_steps: int,
     if config.schedule == "multistep":
         passed = sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
         return config.gamma**passed
+    if config.schedule == "exponential":  # Hermans et al. 2017, with gamma 0.001
+        start = config.milestones[0] * steps_per_epoch
+        return math.pow(config.gamma, max(0.0, (step - start) / (num_steps - start)))
     if config.schedule == "cosine":
         return _cosine(1.0, 0.0, max(0, step - num_warmup) / max(1, num_steps - num_warmup))
     return 1.0

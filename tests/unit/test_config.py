@@ -1,8 +1,10 @@
 import tomllib
 
 import pytest
+from click.testing import CliRunner
 
 from reidkit import config
+from reidkit.cli import cli
 from reidkit.errors import ConfigError
 
 
@@ -52,6 +54,52 @@ def test_component_options_are_checked_against_constructors_all_at_once():
     assert "[loss.x] unknown loss 'msl'; did you mean 'msml'?" in text
 
 
+def test_faults_of_keys_and_of_components_are_told_together():
+    with pytest.raises(ConfigError) as error:
+        config.load("small-cpu", ["train.epoch=2", "loss.metric.weight=-1", "loss.metric.marginn=3"])
+    text = str(error.value)
+    assert "unknown key 'train.epoch'; did you mean 'epochs'?" in text
+    assert "loss.metric.weight: input should be greater than or equal to 0, not -1" in text
+    assert "[loss.metric] has no option 'marginn'; did you mean 'margin'?" in text
+    assert len(error.value.problems) == 3
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.name=3", "data.split=1"],
+        ["model.name=3"],
+        ["loss.metric.kind=3"],
+        ["loss.metric=3"],
+        ["loss=3"],
+        ["data=3"],
+        ["optim.milestones=[1, 'x']"],
+        ["train.trackers=[3]"],
+    ],
+)
+def test_options_of_a_component_that_is_not_named_are_not_faults(overrides):
+    with pytest.raises(ConfigError) as error:
+        config.load("small-cpu", overrides)
+    assert len(error.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "advice"),
+    [
+        (["optim.milestones=[40, 70]"], "milestones=[60]"),
+        (["optim.milestones=[]"], "milestones=[60]"),
+        (["optim.milestones=[20]", "train.epochs=20"], "milestones=[10]"),
+        (["optim.milestones=[1]", "train.epochs=1"], "schedule=constant"),
+    ],
+)
+def test_an_exponential_schedule_needs_one_epoch_to_start_from(overrides, advice):
+    recipe = config.load("strong-resnet50-market1501", ["optim.schedule=exponential", *overrides])
+    with pytest.raises(ConfigError, match=r"optim\.milestones = .* takes one epoch") as error:
+        config.check_components(recipe)
+    assert advice in str(error.value)
+    config.check_components(config.load("strong-resnet50-market1501", overrides))  # other schedules may
+
+
 def test_overrides_are_toml_values_and_bare_text_is_text():
     got = config.load(
         "small-cpu",
@@ -97,3 +145,10 @@ def test_a_file_is_read_and_a_broken_one_named(tmp_path):
         config.load(tmp_path / "nowhere.toml")
     with pytest.raises(ConfigError, match="unknown recipe 'smal-cpu'; did you mean 'small-cpu'"):
         config.load("smal-cpu")
+
+
+def test_a_recipe_is_not_copied_into_a_folder_that_is_not_there(tmp_path):
+    result = CliRunner().invoke(cli, ["recipes", "copy", "demo", str(tmp_path / "missing" / "mine.toml")])
+    assert isinstance(result.exception, ConfigError)
+    assert f"{tmp_path / 'missing'}: no such folder" in str(result.exception)
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from torch import nn
 
 import reidkit as rk
 from reidkit.config import OptimConfig
+from reidkit.errors import ConfigError
 from reidkit.optim import build_optimizer, layer_rates, learning_rate, set_learning_rate
 
 EPOCHS, STEPS = 10, 20
@@ -19,6 +20,52 @@ def test_multistep_falls_at_the_first_step_of_each_milestone():
     assert got[4 * STEPS - 1] == 1.0
     assert got[4 * STEPS] == pytest.approx(0.1)
     assert got[7 * STEPS] == pytest.approx(0.01)
+
+
+def test_exponential_falls_from_its_milestone_by_one_factor_a_step_to_gamma():
+    got = rates(schedule="exponential", milestones=[6], gamma=0.001, warmup_epochs=0)
+    start, num_steps = 6 * STEPS, EPOCHS * STEPS
+    factor = 0.001 ** (1 / (num_steps - start))
+    expected = [1.0] * start
+    for _ in range(start, num_steps):
+        expected.append(expected[-1] * factor if len(expected) > start else 1.0)
+    assert got == pytest.approx(expected, rel=1e-9)
+    assert got[-1] * factor == pytest.approx(0.001)
+
+
+def test_exponential_is_that_of_torch():
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    start, num_steps = 6 * STEPS, EPOCHS * STEPS
+    theirs = torch.optim.lr_scheduler.SequentialLR(
+        optimizer,
+        [
+            torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=start),
+            torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.001 ** (1 / (num_steps - start))),
+        ],
+        milestones=[start],
+    )
+    for rate in rates(schedule="exponential", milestones=[6], gamma=0.001, warmup_epochs=0):
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        theirs.step()
+
+
+def test_warm_up_multiplies_the_exponential_rate():
+    options = {"schedule": "exponential", "milestones": [1], "gamma": 0.01}
+    warm, cold = rates(warmup_epochs=2, **options), rates(warmup_epochs=0, **options)
+    assert warm[0] == pytest.approx(0.1)
+    assert warm[2 * STEPS - 1] == pytest.approx(
+        cold[2 * STEPS - 1] * (0.1 + 0.9 * (2 * STEPS - 1) / (2 * STEPS))
+    )
+    assert warm[2 * STEPS :] == cold[2 * STEPS :]
+
+
+@pytest.mark.parametrize("milestones", [[], [40, 70], [EPOCHS]])
+def test_exponential_takes_one_milestone_below_the_number_of_epochs(milestones):
+    with pytest.raises(
+        ConfigError, match=r"milestones = \[.*takes one epoch.*below train.epochs = 10; set .*\[5\]"
+    ):
+        rates(schedule="exponential", milestones=milestones)
 
 
 def test_warm_up_rises_from_a_tenth_to_the_whole():

@@ -98,7 +98,7 @@ def test_cells_that_come_to_one_configuration_are_one_run():
     cells = cells_of(load_study("small-jlml-ablations"))
     runs = {cell.labels[0]: cell.run.name for cell in cells if cell.seed == 0}
     assert runs["joint"] == runs["L1 matching"] == runs["XQDA on top"]
-        assert len(set(runs.values())) == len(runs) - 5  # three of joint's, two of the joint loss's
+    assert len(set(runs.values())) == len(runs) - 5  # three of joint's, two of the joint loss's
     small = {cell.run.name for cell in cells_of(load_study("small-losses"))}
     clean = [c.run.name for c in cells_of(load_study("small-outliers")) if c.labels[0] == "0 %"]
     assert set(clean) <= small, "--runs can take them from there"

@@ -42,5 +42,9 @@ def copy(name: str, path: Path) -> None:
     text = config.recipe_text(name)
     if path.exists():
         raise ConfigError(f"{path} exists already; choose another name or delete it first")
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"{path.parent}: no such folder; make it first or choose another place for {path.name}"
+        )
     write_atomically(path, text)
     click.echo(f"{path}: edit it, then `reid train {path} --out runs/{path.stem}`")
