@@ -48,21 +48,23 @@ def has_checkpoint(path: Path) -> bool:
 def load_checkpoint(path: Path) -> tuple[dict[str, Any], str | None]:
     """Read a checkpoint, or the one before it where the last is missing or damaged.
 
-    A damaged one is renamed to ``damaged.ckpt``, so that it never takes the place of the one before it.
+    A damaged one (its end or its checksum is wrong) is renamed to ``damaged.ckpt``, so that it never takes
+    the place of the one before it. Whatever else keeps a file from being read changes nothing.
 
     Returns:
         The state, and a sentence to show where the previous checkpoint had to be used.
 
     Raises:
-        CheckpointError: neither can be read.
+        CheckpointError: neither can be used, or the system cannot read one: a disk's or a network's fault,
+            too little memory.
     """
     try:
         return _load(path), None
-    except Exception as error:  # damaged bytes surface as almost any error
-        problem = f"{path} cannot be read ({str(error).splitlines()[0]})"
+    except _Damaged as error:
+        problem = f"{path} cannot be read ({error})"
         try:
             state = _load(_previous(path))
-        except Exception:
+        except _Damaged:
             raise CheckpointError(
                 f"{problem}, and there is no earlier one; start again in another folder or delete this one"
             ) from error
@@ -119,12 +121,31 @@ def _seal(content: memoryview) -> bytes:
     return _MARK + hashlib.sha256(content).digest()
 
 
+class _Damaged(Exception):
+    """A checkpoint that is not there, or not as it was written."""
+
+
 def _load(path: Path) -> dict[str, Any]:
-    content = memoryview(path.read_bytes())
+    try:
+        content = _unsealed(memoryview(path.read_bytes()))
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise _Damaged("no such file") from error
+    except _Damaged:
+        raise
+    except Exception as error:  # bytes with the right checksum are not at fault
+        said = (str(error) or "out of memory").splitlines()[0]
+        raise CheckpointError(
+            f"{path} cannot be read now: {said}. Nothing was changed; mend that, then run the same command "
+            "again"
+        ) from error
+    return state
+
+
+def _unsealed(content: memoryview) -> memoryview:
     length = len(content) - len(_MARK) - hashlib.sha256().digest_size
     if bytes(content[length:][: len(_MARK)]) != _MARK:
-        raise CheckpointError("it breaks off before its end")
+        raise _Damaged("it breaks off before its end")
     if content[length:] != _seal(content[:length]):
-        raise CheckpointError("its checksum is wrong: bytes were changed")
-    state: dict[str, Any] = torch.load(io.BytesIO(content[:length]), map_location="cpu", weights_only=True)
-    return state
+        raise _Damaged("its checksum is wrong: bytes were changed")
+    return content[:length]

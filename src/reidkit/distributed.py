@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -124,12 +125,41 @@ def barrier(*, minutes: float = 30.0) -> None:
         ) from error
 
 
+@contextmanager
+def failures_explained() -> Iterator[None]:
+    """Inside it, an error of the process group is told as what it means.
+
+    Raises:
+        TrainingError: in place of such an error; the model's own errors stay what they are.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # NCCL and the store have classes of their own; gloo's errors are known by their place in its source.
+        if not dist.is_initialized() or not (isinstance(error, dist.DistError) or "/gloo/" in str(error)):
+            raise
+        what, *_ = str(error).partition(". This is typically")  # gloo's guess, in place of which is ours
+        raise TrainingError(
+            f"rank {rank()} lost the other processes: {what.splitlines()[0]}. Usually one of them ended or "
+            "hangs: look at what the other ranks said last. The same command goes on from the last checkpoint"
+        ) from error
+
+
 def gather_objects(item: Any) -> list[Any]:
     """What each process brings, in the order of their ranks, on every process."""
     if not dist.is_initialized():
         return [item]
     items = [None] * world_size()
     dist.all_gather_object(items, item, _cpu_group)
+    return items
+
+
+def gather_on_main(item: Any) -> list[Any] | None:
+    """What each process brings, in the order of their ranks, on the main one; None on the others."""
+    if not dist.is_initialized():
+        return [item]
+    items = [None] * world_size() if is_main() else None
+    dist.gather_object(item, items, 0, _cpu_group)
     return items
 
 

@@ -22,7 +22,7 @@ _UNFINISHED = ".unfinished"
 
 
 class WriteError(ReidError):
-    """A file could not be written; what was there before is untouched."""
+    """A file could not be written; what it held before is still there."""
 
 
 def write_atomically(path: str | Path, data: bytes | memoryview | str) -> Path:
@@ -48,14 +48,24 @@ def write_atomically(path: str | Path, data: bytes | memoryview | str) -> Path:
         Path(temporary).replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise WriteError(
-            f"cannot write {path}: {error.strerror}; nothing was changed there. "
-            "Free some space or choose another place, then run the same command again"
-        ) from error
+        raise _cannot_write(path, error, left="nothing was changed there") from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
     return path
+
+
+def append(path: Path, text: str) -> None:
+    """Write text behind what a file holds; one that breaks off in the middle leaves a part of it.
+
+    Raises:
+        WriteError: the disk is full, the file is not writable, ...
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise _cannot_write(path, error, left="what it held is still there") from error
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -76,9 +86,16 @@ def exclusive(path: Path) -> Iterator[bool]:
     The lock is the operating system's: it ends with its process, however that ends, and processes that this
     one starts do not share it. Always true where there are no such locks: on Windows (:data:`HAS_LOCKS`) and
     on some network file systems.
+
+    Raises:
+        WriteError: the file cannot be made or written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise _cannot_write(path, error, left="nothing was changed there") from error
+    with file:
         yield _locked(file)
 
 
@@ -91,6 +108,13 @@ def _locked(file: TextIO) -> bool:
         except OSError:  # the file system has no locks
             return True
     return True
+
+
+def _cannot_write(path: Path, error: OSError, *, left: str) -> WriteError:
+    return WriteError(
+        f"cannot write {path}: {error.strerror}; {left}. "
+        "Free some space or choose another place, then run the same command again"
+    )
 
 
 def _umask() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,23 +74,55 @@ class RunFolder:
 
         return distributed.run_on_main(read)
 
-    def describe(self, settings: dict[str, Any], *, data_root: Path, configuration: str | None) -> None:
-        """Write down what the run is made from."""
-        if distributed.is_main():
-            provenance = {"settings": settings, "versions": versions(), "data_root": str(data_root)}
-            write_atomically(self.path / "run.json", json.dumps(provenance, indent=2))
-            if configuration is not None:
-                write_atomically(self.path / "config.toml", configuration)
+    def describe(
+        self,
+        settings: dict[str, Any],
+        *,
+        data_root: Path,
+        validate_every: int,
+        configuration: str | None,
+        epoch: int,
+    ) -> None:
+        """Write down what the run is made from; of one that goes on in ``epoch``, what has changed."""
+        if not distributed.is_main():
+            return
+        now = {"versions": versions(), "data_root": str(data_root), "validate_every": validate_every}
+        path = self.path / "run.json"
+        if not path.is_file():
+            write_atomically(path, json.dumps({"settings": settings, **now}, indent=2))
+        else:
+            self._note_changes(path, now, epoch=epoch)
+        # It follows the last start: other commands look there for where the data lies.
+        if configuration is not None and _text(self.path / "config.toml") != configuration:
+            write_atomically(self.path / "config.toml", configuration)
 
-    def trackers(self, *, last_step: int) -> list[Tracker]:
-        """Those of the run's own files, which keep what they hold up to a step."""
+    def _note_changes(self, path: Path, now: dict[str, Any], *, epoch: int) -> None:
+        run = json.loads(path.read_text("utf-8"))
+        resumed = run.get("resumed_with", [])
+        before: dict[str, Any] = {key: value for part in (run, *resumed) for key, value in part.items()}
+        changed = {key: value for key, value in now.items() if before.get(key, value) != value}
+        if "validate_every" in changed:
+            self.say(
+                f"{self.path} was validated every {before['validate_every']} epochs so far and is every "
+                f"{now['validate_every']} from now on; the best weights are chosen among the validated ones"
+            )
+        if changed:
+            run["resumed_with"] = [*resumed, {"epoch": epoch, **changed}]
+            write_atomically(path, json.dumps(run, indent=2))
+
+    def trackers(self, *, last_step: int, due: Collection[str]) -> list[Tracker]:
+        """Those of the run's own files, which keep what they hold up to a step but for kinds still due."""
         if not distributed.is_main():
             return []
-        writer = tensorboard(self.path / "tensorboard")
-        metrics = MetricsFile(self.path / "metrics.jsonl", last_step=last_step)
+        writer = tensorboard(self.path / "tensorboard", last_step=last_step)
+        metrics = MetricsFile(self.path / "metrics.jsonl", last_step=last_step, due=due)
         return [metrics, writer] if writer else [metrics]
 
     def save(self, state: dict[str, Any]) -> None:
         # No barrier: processes come here by their own clocks, and only the main one has something to do.
         if distributed.is_main():
             save_checkpoint(self.checkpoint, state)
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text("utf-8") if path.is_file() else None

@@ -18,7 +18,10 @@ _ONE_REQUEST = 1.0  # seconds; a launcher passes on the signal that its cluster 
 
 
 class GracefulStop:
-    """Inside it, the first SIGINT or SIGTERM is only remembered; one a second later stops at once."""
+    """Inside it, the first SIGINT or SIGTERM is only remembered; one a second later stops at once.
+
+    One that nobody raised takes effect at the end.
+    """
 
     def __init__(self) -> None:
         self._signal, self._since = 0, 0.0
@@ -40,6 +43,8 @@ class GracefulStop:
         self._over.value = True
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if kind is None and (exception := _exception(self._signal)) is not None:
+            raise exception
 
     def requested(self) -> BaseException | None:
         """What to raise if any process was asked to stop; every process gets the same answer."""

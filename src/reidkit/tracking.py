@@ -1,7 +1,8 @@
 """Where a run's numbers go: ``metrics.jsonl`` always, TensorBoard where it is installed, the terminal.
 
-A tracker is anything that can be called with a record (a flat dict with "kind", "step" and "epoch"). An
-adapter to another system is a function of the run folder that returns one; ``train.trackers`` names it.
+A tracker is anything that can be called with a record (a flat dict with "kind", "step" and "epoch"). If it
+has a ``close()``, that is called when training ends, for whatever reason. An adapter to another system is a
+function of the run folder that returns a tracker; ``train.trackers`` names it.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from reidkit import registry
-from reidkit.files import write_atomically
+from reidkit.files import append, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.utils.tensorboard import SummaryWriter
 
 Record: TypeAlias = Mapping[str, Any]
 Tracker: TypeAlias = Callable[[Record], None]
@@ -32,16 +34,20 @@ class MetricsFile:
     Args:
         path: the file.
         last_step: records beyond this step are removed first: a resumed run writes them again.
+        due: kinds of records of that very step that it writes again, too.
     """
 
-    def __init__(self, path: Path, *, last_step: int) -> None:
+    def __init__(self, path: Path, *, last_step: int, due: Collection[str] = ()) -> None:
         self.path = path
-        kept = [record for record in read_metrics(path) if record["step"] <= last_step]
+        kept = [
+            record
+            for record in read_metrics(path)
+            if record["step"] < last_step or (record["step"] == last_step and record["kind"] not in due)
+        ]
         write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def __call__(self, record: Record) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append(self.path, json.dumps(record) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -52,24 +58,40 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1] if line]
 
 
-def tensorboard(folder: Path) -> Tracker | None:
-    """A tracker that writes TensorBoard events below ``folder``; None where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    writer: SummaryWriter | None = None
+class TensorBoard:
+    """Writes TensorBoard events below a folder.
 
-    def track(record: Record) -> None:
-        nonlocal writer
-        if writer is None:  # it starts a thread, which must not be there when the loader forks its processes
-            writer = SummaryWriter(str(folder))
+    Args:
+        folder: where they go.
+        last_step: events beyond this step are hidden: a resumed run writes them again.
+    """
+
+    def __init__(self, folder: Path, *, last_step: int) -> None:
+        self.folder, self.last_step = folder, last_step
+        self._writer: SummaryWriter | None = None
+
+    def __call__(self, record: Record) -> None:
+        if self._writer is None:  # it starts a thread, which must not be there when the loader forks
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder), purge_step=self.last_step + 1)
         for name, value in record.items():
             if isinstance(value, float) and name != "step":
-                writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
-        writer.flush()
+                self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+        self._writer.flush()
 
-    return track
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def tensorboard(folder: Path, *, last_step: int) -> Tracker | None:
+    """A :class:`TensorBoard`, or None where TensorBoard is not installed."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        return None
+    return TensorBoard(folder, last_step=last_step)
 
 
 def named_tracker(name: str, folder: Path) -> Tracker:
@@ -78,16 +100,30 @@ def named_tracker(name: str, folder: Path) -> Tracker:
     It is made when the first record comes: by then the folder holds ``run.json`` and ``config.toml``, and the
     loader has forked its processes. Only the main process has records.
     """
-    tracker: Tracker | None = None
+    return _MadeLate(lambda: registry.build("tracker", name, {}, folder))
 
-    def track(record: Record) -> None:
-        nonlocal tracker
-        if tracker is None:
-            made: Tracker = registry.build("tracker", name, {}, folder)
-            tracker = made
-        tracker(record)
 
-    return track
+class _MadeLate:
+    def __init__(self, make: Callable[[], Tracker]) -> None:
+        self._make = make
+        self._tracker: Tracker | None = None
+
+    def __call__(self, record: Record) -> None:
+        if self._tracker is None:
+            self._tracker = self._make()
+        self._tracker(record)
+
+    def close(self) -> None:
+        if self._tracker is not None:
+            close_tracker(self._tracker)
+            self._tracker = None
+
+
+def close_tracker(tracker: Tracker) -> None:
+    """Call its ``close()``, if it has one."""
+    close = getattr(tracker, "close", None)
+    if close is not None:
+        close()
 
 
 class Meter:
@@ -99,6 +135,10 @@ class Meter:
         self._num_images = 0
         self._terms: dict[str, list[Tensor]] = {}
 
+    def data_wanted(self) -> None:
+        """From now on this waits; so it does from when it was made."""
+        self._mark = time.perf_counter()
+
     def data_ready(self) -> None:
         self._waited += time.perf_counter() - self._mark
 
@@ -106,7 +146,6 @@ class Meter:
         for name, value in terms.items():
             self._terms.setdefault(name, []).append(value.detach())
         self._num_images += num_images
-        self._mark = time.perf_counter()
 
     def read(self) -> dict[str, float]:
         """The figures by name. Only here, not at each step, are losses fetched from a GPU."""

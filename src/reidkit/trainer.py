@@ -10,7 +10,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from reidkit import distributed
 from reidkit.accumulation import check_pieces
 from reidkit.batching import build_loader, build_sampler, remarks
-from reidkit.config import OptimConfig, TransformConfig
+from reidkit.config import OptimConfig, TransformConfig, schedule_problems
 from reidkit.devices import default_device
 from reidkit.ema import WeightAverage
 from reidkit.encoder import Encoder
-from reidkit.errors import CheckpointError, DataError, TrainingError, UnknownName
+from reidkit.errors import CheckpointError, ConfigError, DataError, TrainingError, UnknownName
 from reidkit.evaluation import evaluate_features
 from reidkit.frozen import TrainingMode
 from reidkit.initial import start_from
@@ -84,7 +84,7 @@ class Trainer:
         checkpoint_minutes: save at least this often, besides after every epoch.
         log_every: steps between records.
         device: a GPU where there is one.
-        trackers: called with every record, besides the run's own.
+        trackers: called with every record, besides the run's own; closed at the end where they can be.
         say: called with sentences for the user.
         configuration: text kept as ``config.toml`` in the run folder.
 
@@ -137,6 +137,8 @@ class Trainer:
         self.model, self.data, self.out = model, data, Path(out)
         self.epochs, self.seed = epochs, seed
         self.transform, self.optim = transform or TransformConfig(), optim or OptimConfig()
+        if problems := schedule_problems(self.optim, epochs):
+            raise ConfigError(problems)
         self.precision = Precision(precision, self.device)
         self.init, self.accumulate = str(init), accumulate
         self.batch_norm, self.ema_decay = batch_norm, ema_decay
@@ -181,6 +183,7 @@ class Trainer:
         self._prepare_network(compile=compile)
         self.folder = RunFolder(self.out, say=say)
         self.epoch = self.batch = 0  # the next batch to train on
+        self.validation_due = False  # of the epoch before
         self.best: dict[str, float] = {}
         self.average: WeightAverage | None = None
         self.log = TrainingLog(model, self.objectives, say=say)
@@ -189,6 +192,11 @@ class Trainer:
     def step(self) -> int:
         """Number of steps done."""
         return self.epoch * self.sampler.num_batches + self.batch
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.epoch >= self.epochs and not self.validation_due
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -216,7 +224,8 @@ class Trainer:
 
         Raises:
             ConfigError: the folder holds a run with other settings.
-            TrainingError: a loss is not finite; the last good checkpoint stays.
+            TrainingError: a loss is not finite, or another process of the run was lost; the last good
+                checkpoint stays.
             KeyboardInterrupt: after ctrl-C, when the step under way is done and saved.
             SystemExit: the same after SIGTERM, with code 143.
         """
@@ -228,9 +237,11 @@ class Trainer:
                 "train.unreadable": "stop" if self.unreadable is None else "skip",
             }
         )
-        with self.folder.held(self.settings):
+        with distributed.failures_explained(), self.folder.held(self.settings), closing(self.log):
             wrapped = self._open_run()
             with self.stop:
+                if self.validation_due:
+                    self._keep_epoch()
                 while self.epoch < self.epochs:
                     self._train_epoch(wrapped)
                     self._finish_epoch()
@@ -264,13 +275,14 @@ class Trainer:
                     interval, features, labels, step=self.step, epoch=self.epoch, progress=progress, lr=rate
                 )
                 interval = Meter()
-            if (reason := self.stop.requested()) is not None:
-                self._save()
-                self.say(f"asked to stop: saved after step {self.step}; the same command goes on from there")
-                raise reason
-            if time.monotonic() - last_saved > 60 * self.checkpoint_minutes:
-                self._save()
-                last_saved = time.monotonic()
+            if self.batch < self.sampler.num_batches:  # the end of an epoch has its own
+                reason = self.stop.requested()
+                if reason is not None or time.monotonic() - last_saved > 60 * self.checkpoint_minutes:
+                    self._save()
+                    last_saved = time.monotonic()
+                self._stop_if(reason)
+            for meter in (interval, whole_epoch):
+                meter.data_wanted()
         replaced = {}
         if self.unreadable is not None:
             replaced["images_replaced"] = self.unreadable.finish_epoch(self.device)
@@ -280,7 +292,7 @@ class Trainer:
         self, wrapped: nn.Module, images: Tensor, indices: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         # Dropout's draws depend on the step alone, so there is no generator state to save.
-        torch.manual_seed(self.seed * 1_000_003 + self.step)
+        torch.manual_seed((self.seed * 1_000_003 + self.step) % 2**64)
         inputs = normalize(images.to(self.device, non_blocking=True), self.model.mean, self.model.std)
         inputs = inputs.to(self.dtype, memory_format=self.memory_format)
         labels = distributed.gather_labels(self.labels[indices].to(self.device))
@@ -321,12 +333,27 @@ class Trainer:
         self._check_weights()
         self.epoch, self.batch = self.epoch + 1, 0
         last = self.epoch == self.epochs
+        self.validation_due = bool(self.data.val) and (last or self.epoch % self.validate_every == 0)
+        if self.validation_due:
+            self._save()  # it takes long, and who takes the machine back may not wait
+            self._stop_if(self.stop.requested())
+        self._keep_epoch()
+
+    def _keep_epoch(self) -> None:
+        """Validate the epoch just trained where it is time to, and write its network."""
         with self.average.applied() if self.average else nullcontext():
-            if self.data.val and (last or self.epoch % self.validate_every == 0):
+            if self.validation_due:
                 self._validate()
             if distributed.is_main():
                 self.encoder().save(self.out / "last.safetensors")
-        self._save()  # last: until the checkpoint says the epoch is done, it is done again
+        self.validation_due = False
+        self._save()  # last: until the checkpoint says that this is done, it is done again
+        self._stop_if(self.stop.requested())
+
+    def _stop_if(self, reason: BaseException | None) -> None:
+        if reason is not None:
+            self.say(f"asked to stop: saved after step {self.step}; the same command goes on from there")
+            raise reason
 
     def _validate(self) -> None:
         """Score the held-out identities; keep the weights if they are the best so far."""
@@ -381,8 +408,18 @@ class Trainer:
             self.average = WeightAverage(self.model, decay=self.ema_decay)
             if state is not None:
                 self.average.load_state_dict(state["average"])
-        self.folder.describe(self.settings, data_root=self.data.root, configuration=self.configuration)
-        self.log.trackers = [*self.folder.trackers(last_step=self.step), *self.trackers]
+        self.log.trackers = self.trackers
+        if self.complete:
+            return wrapped
+        self.folder.describe(
+            self.settings,
+            data_root=self.data.root,
+            validate_every=self.validate_every,
+            configuration=self.configuration,
+            epoch=self.epoch,
+        )
+        due = ("validation",) if self.validation_due else ()
+        self.log.trackers = [*self.folder.trackers(last_step=self.step, due=due), *self.trackers]
         if state is None:
             for remark in remarks(self.sampler, len(self.data.train)):
                 self.say(remark)
@@ -401,8 +438,11 @@ class Trainer:
             self.log.health.load_state_dict(state["health"])
         if self.unreadable is not None and state.get("unreadable"):
             self.unreadable.load_state_dict(state["unreadable"])
-        if self.epoch >= self.epochs:
+        self.validation_due = state.get("validation_due", False)
+        if self.complete:
             self.say(f"{self.out}: training is complete ({self.epochs} epochs)")
+        elif self.validation_due:
+            self.say(f"going on with {self.out} at the validation after {self.epoch} epochs")
         else:
             self.say(f"going on with {self.out} at epoch {self.epoch}, batch {self.batch}")
 
@@ -412,6 +452,7 @@ class Trainer:
             {
                 "epoch": self.epoch,
                 "batch": self.batch,
+                "validation_due": self.validation_due,
                 "best": self.best,
                 "num_processes": distributed.world_size(),
                 "weights": self.step_module.state_dict(),

@@ -11,7 +11,7 @@ from reidkit import distributed, ops
 from reidkit.health import LossHealth
 from reidkit.models import Embedder
 from reidkit.objectives import Objective, feature_of, name_of, reads
-from reidkit.tracking import Meter, Tracker, peak_memory
+from reidkit.tracking import Meter, Tracker, close_tracker, peak_memory
 
 
 class TrainingLog:
@@ -41,6 +41,12 @@ class TrainingLog:
         if distributed.is_main():
             for tracker in self.trackers:
                 tracker({"kind": kind, **figures, "step": step, "epoch": epoch})
+
+    def close(self) -> None:
+        """No more records come."""
+        if distributed.is_main():
+            for tracker in self.trackers:
+                close_tracker(tracker)
 
     def log_step(
         self,

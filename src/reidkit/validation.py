@@ -1,13 +1,15 @@
-"""Held-out identities: every process embeds its share, the main one evaluates."""
+"""Embedding by all processes together: each embeds its share, the main one has the whole and evaluates."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reidkit import distributed
-from reidkit.encoder import Encoder
+from reidkit.encoder import BATCH_SIZE, Encoder
 from reidkit.evaluation import validation_features
 from reidkit.features import label_features
+from reidkit.tracking import ProgressCallback
 from reidkit.types import Features, Split
 
 
@@ -18,11 +20,65 @@ def embed_validation(encoder: Encoder, part: Split) -> tuple[Features, Features]
     in training, are made those of the main one.
     """
     distributed.copy_from_main(encoder.model.buffers())
-    num_processes, rank = distributed.world_size(), distributed.rank()
-    shares = distributed.gather_objects(encoder.features(part[rank::num_processes]).embeddings)
-    if not distributed.is_main():
+    embeddings = embed_together(encoder, part)
+    return None if embeddings is None else validation_features(label_features(embeddings, part))
+
+
+class SharedEncoder(Encoder):
+    """The encoder of the main process where all embed what it is asked for.
+
+    Meanwhile all other processes are in :func:`help_main`, until :meth:`release`.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__(
+            encoder.model,
+            height=encoder.height,
+            width=encoder.width,
+            card=encoder.card,
+            device=encoder.device,
+            bfloat16=encoder.bfloat16,
+            feature=encoder.feature,
+        )
+        self._own = encoder
+
+    def features(
+        self, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None
+    ) -> Features:
+        """As :meth:`Encoder.features`, bit for bit; ``progress`` is that of this process."""
+        distributed.from_main(split)
+        embeddings = embed_together(self._own, split, batch_size=batch_size, progress=progress)
+        assert embeddings is not None
+        return label_features(embeddings, split)
+
+    def release(self) -> None:
+        """Nothing more will be asked for: the other processes go on."""
+        distributed.from_main(None)
+
+
+def help_main(encoder: Encoder) -> None:
+    """Embed a share of whatever the main process asks of its :class:`SharedEncoder`, until it has all."""
+    while (split := distributed.from_main(None)) is not None:
+        embed_together(encoder, split)
+
+
+def embed_together(
+    encoder: Encoder, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None
+) -> NDArray[np.float32] | None:
+    """Embeddings (N, D) of samples; None on all processes but the main one. Every process must come here.
+
+    Processes take whole batches in turn: the same image in another batch may round differently.
+    """
+    num_processes = distributed.world_size()
+    batch_of = np.arange(len(split)) // batch_size
+    of_rank = [np.flatnonzero(batch_of % num_processes == rank) for rank in range(num_processes)]
+    own = tuple(split[index] for index in of_rank[distributed.rank()])
+    share = encoder.features(own, batch_size=batch_size, progress=progress).embeddings
+    distributed.barrier()  # it names who does not come
+    shares = distributed.gather_on_main(share)
+    if shares is None:
         return None
-    embeddings = np.empty((len(part), encoder.dim), dtype=np.float32)
-    for rank, share in enumerate(shares):
-        embeddings[rank::num_processes] = share
-    return validation_features(label_features(embeddings, part))
+    embeddings = np.empty((len(split), encoder.dim), dtype=np.float32)
+    for indices, share in zip(of_rank, shares, strict=True):
+        embeddings[indices] = share
+    return embeddings

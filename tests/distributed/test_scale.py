@@ -12,10 +12,13 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 import reidkit as rk
@@ -30,7 +33,9 @@ from reidkit.losses import (
     SupportNeighborLoss,
 )
 from reidkit.models import Embedder
+from reidkit.samplers import IdentitySampler
 from reidkit.tracking import read_metrics
+from reidkit.validation import embed_together
 
 BATCH_NORMS = ("frozen", "synchronised")
 RECIPES = ("msml", "hap2s", "sn", "jlml")
@@ -199,6 +204,26 @@ def test_pieces_on_two_processes_follow_the_curve_of_one(together, tiny_market, 
     assert largest_difference(curve(tmp_path / "alone"), curve(together / "pieces")) < 1e-9
 
 
+class Interleaved(IdentitySampler):
+    """One process's batches of 12 in the order in which two processes have their three pieces of two."""
+
+    def __iter__(self):
+        for draws in super().__iter__():
+            yield [draws[i] for i in (0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11)]
+
+
+def test_pieces_with_synchronised_statistics_see_those_of_both_processes(together, tiny_market, tmp_path):
+    """Another function than one process's pieces, which hold other images; with the same ones, the same."""
+    options = {"batch_norm": "synchronised", "accumulate": 3}
+    shared = curve(together / "synchronised pieces")
+    make_trainer(tiny_market, tmp_path / "alone", **options).fit()
+    assert largest_difference(curve(tmp_path / "alone"), shared) > 1e-4
+    trainer = make_trainer(tiny_market, tmp_path / "interleaved", **options)
+    trainer.sampler.__class__ = Interleaved
+    trainer.fit()
+    assert largest_difference(curve(tmp_path / "interleaved"), shared) < 1e-9
+
+
 def test_shared_validation_scores_as_one_process_does(together, tiny_market, tmp_path):
     make_trainer(tiny_market, tmp_path / "alone", val_identities=3, validate_every=1, **VALIDATED).fit()
     alone, shared = (
@@ -207,6 +232,12 @@ def test_shared_validation_scores_as_one_process_does(together, tiny_market, tmp
     )
     assert len(alone) == 3
     assert shared == alone
+
+
+def test_shared_embeddings_are_those_of_one_process_bit_for_bit(together, tiny_market, tmp_path):
+    trainer = make_trainer(tiny_market, tmp_path / "alone", dtype=torch.float32)
+    alone = trainer.encoder().features(trainer.data.train, batch_size=7).embeddings
+    assert np.array_equal(np.load(together / "embeddings.npy"), alone)
 
 
 def test_all_processes_stop_at_one_step_and_any_number_goes_on(together, tiny_market, tmp_path):
@@ -234,7 +265,7 @@ def test_different_settings_or_data_are_refused_on_every_process(together):
         assert "data.train_images: 96 on rank 0, 60 on rank 1" in report["other data"]
 
 
-def test_a_barrier_names_who_is_missing(together):
+def test_validation_names_who_does_not_come(together):
     report = json.loads((together / "0.json").read_text())
     assert "rank 0 waited for the other processes in vain" in report["barrier"]
     assert "Ranks 1 failed to pass" in report["barrier"].replace("Rank 1", "Ranks 1")
@@ -242,12 +273,15 @@ def test_a_barrier_names_who_is_missing(together):
 
 
 def test_a_restarted_run_goes_on_from_its_last_checkpoint(tiny_market, tmp_path):
-    """One process is killed once; torchrun starts both again."""
+    """One process is killed once; torchrun starts both again, on the curve of an undisturbed run."""
     output = start("restarted", tiny_market, tmp_path, "--max-restarts=1")
     assert (tmp_path / "killed").exists()
     assert "going on with" in output
     steps = [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "step"]
     assert steps == list(range(1, 25))
+    losses = killed_at(0, signal.SIGKILL, tmp_path)
+    make_trainer(tiny_market, tmp_path / "whole", losses=losses, batch_norm="frozen").fit()
+    assert largest_difference(curve(tmp_path / "whole"), curve(tmp_path / "run")) < 1e-9
 
 
 def test_no_process_hangs_when_another_dies(tiny_market, tmp_path):
@@ -266,12 +300,23 @@ def test_no_process_hangs_when_another_dies(tiny_market, tmp_path):
         for rank in (0, 1)
     ]
     try:
-        codes = [process.wait(timeout=120) for process in processes]
+        said = [process.communicate(timeout=120)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert codes[1] == -signal.SIGKILL
-    assert codes[0] not in (0, None)
+    assert processes[1].returncode == -signal.SIGKILL
+    assert processes[0].returncode == 1
+    assert "TrainingError: rank 0 lost the other processes: " in said[0]
+    assert "Usually one of them ended or hangs: look at what the other ranks said last" in said[0]
+
+
+def test_an_error_of_the_model_stays_what_it_is():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with pytest.raises(RuntimeError, match="mat1 and mat2"), distributed.failures_explained():
+            torch.ones(2, 3) @ torch.ones(2, 3)
+    finally:
+        distributed.shutdown()
 
 
 # --- in each of the two processes ----------------------------------------------------------------------
@@ -294,6 +339,8 @@ def together_main(root: Path, folder: Path) -> None:
             make_trainer(root, folder / f"{recipe}-{batch_norm}", recipe, batch_norm=batch_norm).fit()
     make_trainer(root, folder / "msml-local").fit()
     make_trainer(root, folder / "pieces", batch_norm="frozen", accumulate=3).fit()
+    options = {"batch_norm": "synchronised", "accumulate": 3}
+    make_trainer(root, folder / "synchronised pieces", **options).fit()
     make_trainer(root, folder / "validated", val_identities=3, validate_every=1, **VALIDATED).fit()
 
     losses = killed_at(11, signal.SIGTERM, folder)
@@ -309,18 +356,26 @@ def together_main(root: Path, folder: Path) -> None:
     other = make_trainer(root, folder / "refused", val_identities=[0, 3][rank])
     report["other data"] = message_of(other.fit, ConfigError)
 
+    trainer = make_trainer(root, folder / "never", dtype=torch.float32)
+    encoder, part = trainer.encoder(), trainer.data.train
+    embeddings = embed_together(encoder, part, batch_size=7)
+    if embeddings is not None:
+        np.save(folder / "embeddings.npy", embeddings)
+
     began = time.monotonic()
     if rank == 0:
-        report["barrier"] = message_of(lambda: distributed.barrier(minutes=1 / 60), TrainingError)
+        distributed.barrier = partial(distributed.barrier, minutes=1 / 60)
+        report["barrier"] = message_of(lambda: embed_together(encoder, part), TrainingError)
     else:
-        time.sleep(3)
+        time.sleep(3)  # in its share of the images
     report["waited"] = time.monotonic() - began
     (folder / f"{rank}.json").write_text(json.dumps(report))
 
 
 def restarted_main(root: Path, folder: Path) -> None:
     losses = killed_at(10, signal.SIGKILL, folder)
-    make_trainer(root, folder / "run", losses=losses, checkpoint_minutes=1e-9, say=print).fit()
+    options = {"batch_norm": "frozen", "checkpoint_minutes": 1e-9}
+    make_trainer(root, folder / "run", losses=losses, say=print, **options).fit()
 
 
 if __name__ == "__main__":

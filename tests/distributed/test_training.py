@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import subprocess
 import sys
 
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
 import reidkit as rk
+from reidkit.cli import cli
+from reidkit.encoder import Encoder
 from reidkit.tracking import read_metrics
 
 
@@ -32,3 +42,53 @@ def test_two_processes_train_one_run_and_say_everything_once(tiny_market, tiny_r
     refused = torchrun(*words, "optim.lr=0.5")
     assert refused.returncode != 0
     assert "optim.lr: 0.001 there, 0.5 now" in refused.stderr
+
+
+@pytest.fixture
+def one_thread():
+    """As each of the two processes has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """A set in Market-1501's tree without any likeness: each image weighs in the scores. 108 to embed."""
+    root = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(0)
+    for identity, camera, frame in itertools.product(range(12), (1, 2, 3), range(4)):
+        folder = ("bounding_box_train", "query", "bounding_box_test", "bounding_box_test")[frame]
+        path = root / folder / f"{identity:04}_c{camera}s1_{frame:06}_01.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (48, 24, 3), dtype=np.uint8)).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    torch.manual_seed(0)
+    model = rk.build_model("timm:test_resnet")
+    return Encoder(model, height=48, width=24).save(tmp_path_factory.mktemp("encoder") / "net.safetensors")
+
+
+def test_two_processes_evaluate_as_one_and_write_once(encoder, noise, tmp_path, one_thread):
+    words = ["evaluate", encoder, "--data", "market1501", "--root", noise, "--json", "--rerank"]
+    words += ["--no-report", "--out"]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    one, two = CliRunner().invoke(cli, [*map(str, words), str(alone)]), torchrun(*words, together)
+    assert (one.exit_code, two.returncode) == (0, 0), two.stderr
+    assert two.stdout == one.stdout
+    assert 0 < json.loads(one.stdout)["mAP"] < 0.5
+    assert (together / "evaluation.json").read_bytes() == (alone / "evaluation.json").read_bytes()
+    assert two.stderr.count("wrote ") == one.stderr.count("wrote ") == 1
+
+
+@pytest.mark.slow
+def test_an_error_of_the_main_process_ends_an_evaluation(encoder, noise, tmp_path):
+    (tmp_path / "plain").write_text("a file, not a folder")
+    words = ("evaluate", encoder, "--data", "market1501", "--root", noise)
+    done = torchrun(*words, "--out", tmp_path / "plain" / "results")
+    assert done.returncode != 0
+    assert "error: cannot write" in done.stderr

@@ -1,4 +1,6 @@
 import pickle
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -72,6 +74,38 @@ def test_two_broken_checkpoints_are_an_error_and_code_is_never_run(tmp_path):
     with pytest.raises(CheckpointError, match="there is no earlier one"):
         load_checkpoint(path)
     assert not marker.exists()
+
+
+def test_a_disk_that_cannot_be_read_changes_nothing(tmp_path):
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"epoch": 1})
+    save_checkpoint(path, {"epoch": 2})
+    path.unlink()
+    path.symlink_to(path)  # as a network disk that went away, it can be seen and not be read
+    with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be read now: .*Too many levels"):
+        load_checkpoint(path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "previous.ckpt"]
+    assert path.is_symlink()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory as Linux can")
+def test_too_little_memory_changes_nothing(tmp_path):
+    import resource
+
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"epoch": 1})
+    save_checkpoint(path, {"epoch": 2})
+    with path.open("r+b") as file:
+        file.truncate(8 << 30)  # without taking room on the disk
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), before[1]))
+    try:
+        with pytest.raises(CheckpointError, match="cannot be read now: out of memory"):
+            load_checkpoint(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "previous.ckpt"]
 
 
 def test_weights_travel_with_their_description(tmp_path):

@@ -3,10 +3,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from reidkit.files import WriteError, exclusive, is_unfinished, remove_unfinished, write_atomically
+from reidkit.files import WriteError, append, exclusive, is_unfinished, remove_unfinished, write_atomically
 
 
 def test_a_file_is_replaced_whole_and_readable_by_others(tmp_path):
@@ -26,6 +27,22 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
     with pytest.raises(WriteError, match="nothing was changed"):
         write_atomically(tmp_path / "folder", "never")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "plain"]
+
+
+def test_a_lock_or_a_line_that_cannot_be_written_is_said_as_such(tmp_path):
+    (tmp_path / "plain").write_text("a file, not a folder")
+    with pytest.raises(WriteError, match=r"cannot write .*lock: File exists; nothing was changed"):
+        exclusive(tmp_path / "plain" / "lock").__enter__()
+    with pytest.raises(WriteError, match=r"cannot write .*: Is a directory"):
+        exclusive(tmp_path).__enter__()
+    append(tmp_path / "plain", "\nmore")
+    assert (tmp_path / "plain").read_text() == "a file, not a folder\nmore"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, a disk that is always full")
+def test_a_full_disk_is_said_when_a_line_is_added():
+    with pytest.raises(WriteError, match="cannot write /dev/full: No space left on device; what it held"):
+        append(Path("/dev/full"), "line")
 
 
 def test_what_a_killed_writer_leaves_can_be_told_and_removed(tmp_path):

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import reidkit as rk
+from reidkit import run_folder
 from reidkit.checkpoint import load_checkpoint
 from reidkit.config import OptimConfig, TransformConfig
 from reidkit.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -96,16 +97,16 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop_at", [1, 5, 8, 11])
-def test_a_stopped_run_goes_on_to_the_same_weights(tiny_market, tmp_path, stop_at):
+@pytest.mark.parametrize(("stop_at", "accumulate"), [(1, 1), (5, 1), (8, 1), (11, 1), (5, 2)])
+def test_a_stopped_run_goes_on_to_the_same_weights(tiny_market, tmp_path, stop_at, accumulate):
     """Stopped at any step, within or between epochs, with a checkpoint after every step."""
-    make_trainer(tiny_market, tmp_path / "whole").fit()
+    make_trainer(tiny_market, tmp_path / "whole", accumulate=accumulate).fit()
 
     def stopper(record):
         if record["step"] >= stop_at:
             raise Stop
 
-    always = {"checkpoint_minutes": 1e-9, "log_every": 1}
+    always = {"checkpoint_minutes": 1e-9, "log_every": 1, "accumulate": accumulate}
     with pytest.raises(Stop):
         make_trainer(tiny_market, tmp_path / "stopped", trackers=[stopper], **always).fit()
     # Other random draws in between must not matter; nor must the weights the model was built with.
@@ -137,6 +138,61 @@ def test_a_stopped_run_chooses_the_same_best_weights(tiny_market, tmp_path):
     assert whole == stopped
 
 
+@pytest.mark.parametrize(("kind", "validated"), [("epoch", 1), ("validation", 2)])
+def test_a_request_to_stop_after_the_last_step_is_heard_and_loses_nothing(
+    tiny_market, tmp_path, kind, validated
+):
+    """Before the validation it is left for later, in it the validation is finished first."""
+    options = {"val_identities": 3, "ema_decay": 0.9}
+    make_trainer(tiny_market, tmp_path / "whole", **options).fit()
+
+    def preempt(record):
+        if record["kind"] == kind and record["epoch"] == {"epoch": 1, "validation": 2}[kind]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit, match="143"):
+        make_trainer(tiny_market, tmp_path / "stopped", trackers=[preempt], **options).fit()
+    validations = [
+        r for r in read_metrics(tmp_path / "stopped" / "metrics.jsonl") if r["kind"] == "validation"
+    ]
+    assert len(validations) == validated
+    said = []
+    make_trainer(tiny_market, tmp_path / "stopped", say=said.append, model_seed=9, **options).fit()
+    expected = {"epoch": "at the validation after 2 epochs", "validation": "training is complete"}[kind]
+    assert expected in said[0]
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_run_killed_in_a_validation_repeats_the_validation_alone(tiny_market, tmp_path):
+    options = {"val_identities": 3, "log_every": 1}
+    make_trainer(tiny_market, tmp_path / "whole", **options).fit()
+
+    def killer(record):
+        if record["kind"] == "validation" and record["epoch"] == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        make_trainer(tiny_market, tmp_path / "killed", trackers=[killer], **options).fit()
+    seen = []
+    make_trainer(tiny_market, tmp_path / "killed", trackers=[seen.append], **options).fit()
+    assert [(r["kind"], r["step"]) for r in seen][:2] == [("validation", 5), ("step", 6)]
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def assert_same_run(a, b):
+    """Equal weights, training and kept, and equal records but for what was measured of time and memory."""
+    assert all(torch.equal(weight, weights(b)[name]) for name, weight in weights(a).items())
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (a / name).read_bytes() == (b / name).read_bytes()
+
+    def lasting(out):
+        measured = ("images_per_second", "waiting_for_data", "memory_gb", "gpu_memory_gb")
+        records = read_metrics(out / "metrics.jsonl")
+        return [{key: value for key, value in r.items() if key not in measured} for r in records]
+
+    assert lasting(a) == lasting(b)
+
+
 def test_another_shape_of_batch_is_another_run(tiny_market, tmp_path):
     make_trainer(tiny_market, tmp_path / "run", epochs=1).fit()
     same_size = make_trainer(
@@ -151,13 +207,38 @@ def test_an_unknown_sampler_is_refused(tiny_market, tmp_path):
         make_trainer(tiny_market, tmp_path / "run", sampler="identiy")
 
 
-def test_a_finished_run_is_left_alone(tiny_market, tmp_path):
-    make_trainer(tiny_market, tmp_path / "run").fit()
-    before = (tmp_path / "run" / "last.ckpt").read_bytes()
+def test_a_finished_run_is_left_alone(tiny_market, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    make_trainer(tiny_market, run, configuration="first = 1").fit()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert {path.name for path in before} >= {"run.json", "config.toml", "metrics.jsonl", "last.ckpt"}
     said = []
-    make_trainer(tiny_market, tmp_path / "run", say=said.append).fit()
-    assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
+    monkeypatch.setattr(run_folder, "versions", lambda: {"reidkit": "of another day"})
+    make_trainer(tiny_market, run, say=said.append, configuration="second = 2", validate_every=9).fit()
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     assert any("complete" in text for text in said)
+
+
+def test_a_run_that_goes_on_notes_what_has_changed_since(tiny_market, tmp_path, monkeypatch):
+    def stopper(record):
+        if record["step"] >= 8:
+            raise Stop
+
+    run, said = tmp_path / "run", []
+    options = {"epochs": 3, "trackers": [stopper], "say": said.append, "validate_every": 2}
+    with pytest.raises(Stop):
+        make_trainer(tiny_market, run, **options).fit()
+    first = json.loads((run / "run.json").read_text())
+    with pytest.raises(Stop):
+        make_trainer(tiny_market, run, **options).fit()
+    assert json.loads((run / "run.json").read_text()) == first, "nothing has changed"
+    monkeypatch.setattr(run_folder, "versions", lambda: {"reidkit": "of another day"})
+    for _ in range(2):
+        with pytest.raises(Stop):
+            make_trainer(tiny_market, run, **{**options, "validate_every": 3}).fit()
+    changed = {"epoch": 0, "versions": {"reidkit": "of another day"}, "validate_every": 3}
+    assert json.loads((run / "run.json").read_text()) == {**first, "resumed_with": [changed]}
+    assert sum("was validated every 2 epochs so far and is every 3 from now on" in text for text in said) == 1
 
 
 def test_a_run_of_other_settings_is_refused_and_untouched(tiny_market, tmp_path):
@@ -241,6 +322,7 @@ def test_settings_that_cannot_work_are_refused_at_once(tiny_market, tmp_path):
         ({"losses": [rk.Objective(MarginSampleMiningLoss(), from_epoch=1)]}, "no loss counts in epoch 0"),
         ({"identities_per_batch": 9}, "identities_per_batch = 9, but the training set has only 8"),
         ({"precision": "float8"}, "precision = 'float8' is not known"),
+        ({"optim": OptimConfig(schedule="exponential")}, r"optim.milestones = \[40, 70\], but"),
     ]
     for options, message in refuse:
         with pytest.raises(ConfigError, match=message):
@@ -564,3 +646,39 @@ def test_weights_that_are_not_finite_are_never_kept(tiny_market, tmp_path):
         trainer.fit()
     assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run").values())
     assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_time_in_trackers_is_no_waiting_for_data(tiny_market, tmp_path):
+    records = []
+
+    def slow(record):
+        records.append(record)
+        time.sleep(0.1 * (record["kind"] == "step"))
+
+    make_trainer(tiny_market, tmp_path / "run", epochs=1, log_every=1, trackers=[slow]).fit()
+    whole_epoch = next(record for record in records if record["kind"] == "epoch")
+    assert 0 < whole_epoch["waiting_for_data"] < 0.5
+
+
+class Closable:
+    def __init__(self):
+        self.closed = 0
+
+    def __call__(self, record):
+        if record["step"] == 4:
+            raise Stop
+
+    def close(self):
+        self.closed += 1
+
+
+def test_trackers_are_closed_however_training_ends(tiny_market, tmp_path):
+    tracker = Closable()
+    with pytest.raises(Stop):
+        make_trainer(tiny_market, tmp_path / "run", trackers=[print, tracker]).fit()
+    assert tracker.closed == 1
+
+
+def test_any_seed_that_torch_takes_can_be_used(tiny_market, tmp_path):
+    make_trainer(tiny_market, tmp_path / "run", epochs=1, seed=2**64 - 1).fit()
+    assert (tmp_path / "run" / "last.safetensors").is_file()

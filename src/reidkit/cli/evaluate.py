@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ from reidkit.cli.scoring import (
 if TYPE_CHECKING:
     from reidkit.encoder import Encoder
     from reidkit.types import Dataset, Evaluation
+
+_LONGEST_EVALUATION = 24 * 60.0  # minutes that other processes wait for the scores
 
 
 @click.command("evaluate")
@@ -124,6 +127,8 @@ def evaluate_command(
             "KEY=VALUE": options,
         }
         refuse(needs_images, f"{run} holds features, not a network; leave it out")
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        refuse({"torchrun": several}, f"{run} holds features, which one process scores; leave it out")
         out = out or results_folder(run, "features")
         evaluations = evaluate_file(run, protocol or "market1501", scoring, out=out, parts=report_parts)
         _print(evaluations, {"data": str(run)}, as_json)
@@ -131,9 +136,21 @@ def evaluate_command(
     refuse(
         {"--protocol": protocol}, f"the protocol of {run} is that of the data it is tested on; leave it out"
     )
+    from reidkit import distributed
     from reidkit.encoder import load_encoder
+    from reidkit.validation import SharedEncoder, help_main
 
+    shared: SharedEncoder | None = None
+    distributed.initialise()
     encoder = load_encoder(run, feature=feature)
+    if distributed.world_size() > 1:
+        refuse({"--branches": branches}, "is for one process; leave torchrun out")
+        if not distributed.is_main():
+            with distributed.failures_explained():
+                help_main(encoder)
+                _leave_together()
+            return
+        encoder = shared = SharedEncoder(encoder)
     if store_calibration:
         _check_can_be_stored(run, encoder)
         refuse({"--branches": branches}, "does not go with --store-calibration; run them one by one")
@@ -164,6 +181,9 @@ def evaluate_command(
     if chosen.trained_split is not None and splits[0].num_splits > 1:
         own_split = f"split {chosen.trained_split} of {chosen.name}"
         say(f"{run} was trained on {own_split}; it has seen the test persons of all other splits")
+    if shared is not None:
+        shared.release()
+        _leave_together()
 
 
 def evaluate(
@@ -189,6 +209,14 @@ def _check_can_be_stored(run: Path, encoder: Encoder) -> None:
     refuse({"--store-calibration": foreign}, f"{run} was made elsewhere and cannot keep a calibration")
     # The file would embed by it from now on.
     refuse({"--feature": encoder.feature}, "a calibration is stored for the network's own embedding only")
+
+
+def _leave_together() -> None:
+    """A launcher ends all processes when one fails, and none should have gone before."""
+    from reidkit import distributed
+
+    distributed.barrier(minutes=_LONGEST_EVALUATION)
+    distributed.shutdown()
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -46,8 +46,8 @@ def union(
     ``Sample.dataset`` the layout, by which batches can be balanced.
 
     Raises:
-        ConfigError: no set, a set twice, a layout that does not exist, ``test`` or ``without`` that is none of
-            them, or no set left to train on.
+        ConfigError: no set, a set twice, a layout that does not exist, ``test`` or ``without`` that is none
+            of them, or no set left to train on.
         DataError: a set that is not laid out as its layout says.
     """
     chosen = _chosen(existing_folder(Path(root), expected="a folder that holds data sets"), sets)
