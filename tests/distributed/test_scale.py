@@ -37,6 +37,7 @@ from reidkit.samplers import IdentitySampler
 from reidkit.tracking import read_metrics
 from reidkit.validation import embed_together
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # as each of the two processes has
 BATCH_NORMS = ("frozen", "synchronised")
 RECIPES = ("msml", "hap2s", "sn", "jlml")
 ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -166,15 +167,6 @@ def start(mode, root, folder, *torchrun_options):
         torchrun.terminate()  # it stops its processes; killed, it would leave them behind
     assert torchrun.returncode == 0, output
     return output
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As each of the two processes has."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -44,15 +44,6 @@ def test_two_processes_train_one_run_and_say_everything_once(tiny_market, tiny_r
     assert "optim.lr: 0.001 there, 0.5 now" in refused.stderr
 
 
-@pytest.fixture
-def one_thread():
-    """As each of the two processes has."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory):
     """A set in Market-1501's tree without any likeness: each image weighs in the scores. 108 to embed."""
@@ -73,7 +64,8 @@ def encoder(tmp_path_factory):
     return Encoder(model, height=48, width=24).save(tmp_path_factory.mktemp("encoder") / "net.safetensors")
 
 
-def test_two_processes_evaluate_as_one_and_write_once(encoder, noise, tmp_path, one_thread):
+@pytest.mark.usefixtures("one_thread")
+def test_two_processes_evaluate_as_one_and_write_once(encoder, noise, tmp_path):
     words = ["evaluate", encoder, "--data", "market1501", "--root", noise, "--json", "--rerank"]
     words += ["--no-report", "--out"]
     alone, together = tmp_path / "alone", tmp_path / "together"

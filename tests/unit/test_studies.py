@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 import reidkit as rk
 from reidkit import config
@@ -242,15 +241,6 @@ def test_a_cell_measured_otherwise_is_measured_again_but_not_trained(study_file,
     carry_out([task], folders, say=lambda text: None)
     assert state_of(task, folders) == state_of(tasks[0], folders) == "finished"
     assert checkpoint.stat().st_mtime_ns == before
-
-
-@pytest.fixture
-def one_thread():
-    """Several threads add in another order than one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("one_thread")
