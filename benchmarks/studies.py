@@ -1,6 +1,6 @@
 """Run the small studies on real images; write their tables into docs/results.md.
 
-    python benchmarks/studies.py $REIDKIT_DATA [--processes 2] [--only small-losses]
+    python benchmarks/studies.py $REIDKIT_DATA [--processes 2] [--only small-losses] [--cells '*/seed-0']
 
 What is finished is not done again, so that this can be stopped and started at any time. The 0 % cells of
 `small-outliers` are those of `small-losses`.
@@ -28,6 +28,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where studies go")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", choices=STUDIES, help="one of them")
+    parser.add_argument(
+        "--cells", metavar="PATTERN", help="some of its cells; all that are done are in the table"
+    )
     options = parser.parse_args()
     for name in [options.only] if options.only else STUDIES:
         out = options.out / f"study-{name}"
@@ -36,6 +39,8 @@ def main() -> None:
             words += [f"data.root={options.data}", 'data.sets=["market1501:market1501-500", "viper"]']
         else:
             words += [f"data.root={options.data / 'market1501-500'}"]
+        if options.cells:
+            words += ["--only", options.cells]
         if name == "small-outliers":
             words += ["--runs", options.out / "study-small-losses" / "runs"]
         subprocess.run([sys.executable, "-m", "reidkit", *map(str, words)], check=True)
