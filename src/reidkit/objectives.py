@@ -104,7 +104,7 @@ def prepare_objectives(
     objectives = [item if isinstance(item, Objective) else Objective(item) for item in losses]
     for objective in objectives:
         if objective.feature in model.left_out:
-            say(f"loss {name_of(objective)!r} left out: the network has no {objective.feature}")
+            say(f"loss {name_of(objective)!r} left out: the network has no {objective.feature} for it")
     kept = [o for o in objectives if o.feature not in model.left_out]
     check_objectives(kept, model, num_epochs=num_epochs)
     _size_classifiers(kept, model, num_identities=num_identities, seed=seed)

@@ -120,3 +120,13 @@ def test_external_networks_have_one_output(tmp_path: Path) -> None:
         rk.Encoder(network, height=8, width=4, feature="local")
     with pytest.raises(ConfigError, match="has one output"):
         rk.Encoder(network, height=8, width=4).features_by_name(())
+
+
+def test_branches_of_a_joint_loss_can_be_measured_alone(tmp_path: Path, split: tuple[Sample, ...]) -> None:
+    torch.manual_seed(0)
+    encoder = rk.Encoder(rk.build_model("jlml", uniloss=True), height=48, width=24, card={"epoch": 3})
+    file = encoder.save(tmp_path / "uniloss.safetensors")
+    paths = [sample.path for sample in split]
+    whole = rk.load_encoder(file).encode(paths)
+    branches = [rk.load_encoder(file, feature=name).encode(paths) for name in ("global", "local")]
+    np.testing.assert_allclose(np.hstack(branches) / np.sqrt(2), whole, atol=1e-6)

@@ -79,8 +79,8 @@ class Embedder(nn.Module):
         embedding_feature: the one that, L2-normalised, is the embedding.
         smallest_side: pixels; images less high or wide are refused.
         image_size: (height, width) of the only images that it takes, or None.
-        left_out: features, and weights by their names, that other options of this network have and these
-            have not: a loss that reads one is left out too, so that an ablation is one change.
+        left_out: features, and weights by their names, that losses read with other options of this network
+            and not with these: a loss that names one is left out, so that an ablation is one change.
         mean, std: per-channel normalisation that the images must have had, in units of 0..1.
 
     Attributes:

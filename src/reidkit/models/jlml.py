@@ -31,9 +31,9 @@ class JLML(Embedder):
     Features: ``global`` (B, 512) and ``local`` (B, 512), and ``embedding`` (B, 1024), the two L2-normalised
     and joined. The paper's losses are an identity loss on ``global``, one on ``local``, and structured
     sparsity of ``global_feature.weight`` and ``local_feature.weight``. Its UniLoss is one identity loss on
-    ``joined`` (B, 1024), the two as they are: the feature that takes the place of both with ``uniloss``.
-    With one branch there is only that branch's feature. A recipe may name losses for all of these: those
-    whose feature the options leave out are left out with it.
+    ``joined`` (B, 1024), the two as they are: with ``uniloss`` losses read it in place of both, which can
+    still be measured. With one branch there is only that branch's feature. A recipe may name losses for all
+    of these: those that the options leave nothing to read are left out.
 
     The paper leaves open, and chosen here: batch norm after each convolution, projection shortcuts where the
     shape changes, the stride on the first 3x3 convolution of a stage. ImageNet weights exist nowhere.
@@ -61,15 +61,15 @@ class JLML(Embedder):
         if uniloss and not both:
             raise ConfigError(f"uniloss joins two branches, but branches = {branches!r} leaves only one")
         names = ("global", "local") if both else (branches,)
-        read_by_losses = {"joined": 2 * _FEATURE_WIDTH} if uniloss else dict.fromkeys(names, _FEATURE_WIDTH)
-        embedding = {"embedding": 2 * _FEATURE_WIDTH} if both else {}
+        read_by_losses = {"joined"} if uniloss else set(names)
+        further = [*(["joined"] if uniloss else []), *(["embedding"] if both else [])]
         absent = {"global", "local"} - set(names)
         super().__init__(
-            {**read_by_losses, **embedding},
+            {**dict.fromkeys(names, _FEATURE_WIDTH), **dict.fromkeys(further, 2 * _FEATURE_WIDTH)},
             metric_feature="embedding" if both else branches,
             classification_feature="joined" if uniloss else "embedding" if both else branches,
             embedding_feature="embedding" if both else branches,
-            left_out={"global", "local", "joined"} - set(read_by_losses)
+            left_out={"global", "local", "joined"} - read_by_losses
             | {f"{name}_feature.weight" for name in absent},
             # Five halvings, none of a single row or column; and a row of the first map for every stripe.
             smallest_side=17 if branches == "global" else max(17, 2 * stripes - 1),
@@ -102,8 +102,6 @@ class JLML(Embedder):
     def embedding_parts(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         if self.embedding_feature != "embedding":
             return super().embedding_parts(features)
-        if self.uniloss:
-            return list(features["joined"].chunk(2, dim=1))
         return [features["global"], features["local"]]
 
     def named_features(self, images: Tensor) -> dict[str, Tensor]:
@@ -117,7 +115,7 @@ class JLML(Embedder):
         if len(self.branches) == 2:
             both = list(features.values())
             if self.uniloss:
-                features = {"joined": torch.cat(both, dim=1)}
+                features["joined"] = torch.cat(both, dim=1)
             features["embedding"] = torch.cat([F.normalize(feature, dim=1) for feature in both], dim=1)
         return features
 
