@@ -122,12 +122,7 @@ def test_a_stopped_run_chooses_the_same_best_weights(tiny_market, tmp_path):
     options = {"val_identities": 3, "epochs": 4, "log_every": 1}
     make_trainer(tiny_market, tmp_path / "whole", **options).fit()
 
-    def stopper(record):
-        if record["kind"] == "validation" and record["epoch"] == 2:
-            raise Stop
-
-    with pytest.raises(Stop):
-        make_trainer(tiny_market, tmp_path / "stopped", trackers=[stopper], **options).fit()
+    stop_in_validation(tiny_market, tmp_path / "stopped", epoch=2, **options)
     make_trainer(tiny_market, tmp_path / "stopped", **options).fit()
     for name in ("best.safetensors", "last.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
@@ -167,16 +162,22 @@ def test_a_run_killed_in_a_validation_repeats_the_validation_alone(tiny_market, 
     options = {"val_identities": 3, "log_every": 1}
     make_trainer(tiny_market, tmp_path / "whole", **options).fit()
 
-    def killer(record):
-        if record["kind"] == "validation" and record["epoch"] == 1:
-            raise Stop
-
-    with pytest.raises(Stop):
-        make_trainer(tiny_market, tmp_path / "killed", trackers=[killer], **options).fit()
+    stop_in_validation(tiny_market, tmp_path / "killed", epoch=1, **options)
     seen = []
     make_trainer(tiny_market, tmp_path / "killed", trackers=[seen.append], **options).fit()
     assert [(r["kind"], r["step"]) for r in seen][:2] == [("validation", 5), ("step", 6)]
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def stop_in_validation(root, out, *, epoch, **options):
+    """Train until this validation is recorded, and not yet in a checkpoint."""
+
+    def stopper(record):
+        if record["kind"] == "validation" and record["epoch"] == epoch:
+            raise Stop
+
+    with pytest.raises(Stop):
+        make_trainer(root, out, trackers=[stopper], **options).fit()
 
 
 def assert_same_run(a, b):
