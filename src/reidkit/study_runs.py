@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ from reidkit.tracking import Record, read_metrics
 if TYPE_CHECKING:
     from reidkit.encoder import Encoder
     from reidkit.types import Dataset, Features, Split
+
+Found = TypeVar("Found")
 
 COST_FILE = "cost.jsonl"
 SHARE_OF_FINAL = 0.9
@@ -166,12 +168,12 @@ def check_data(tasks: Sequence[Task], folders: Folders) -> None:
         data = loaded.training(task.run, as_drawn=begun)
         if begun:
             there = json.loads((folder / RUN_FILE).read_text("utf-8"))["settings"]["data"]
-            if there != data_fingerprint(data):
+            if there != loaded.trained(data):
                 raise _other_images(folder, f"trained on other images ({there['train_images']:,})", data)
         for measurement in task.measurements:
             tested = data if measurement.test.data is None else loaded.testing(measurement)
             saved = _saved(measurement, folders)
-            if saved and saved["images"] != images_hash(tested.query, tested.gallery):
+            if saved and saved["images"] != loaded.tested(tested):
                 raise _other_images(folder, "measured on other images", tested)
 
 
@@ -183,10 +185,10 @@ def _other_images(folder: Path, what: str, data: Dataset) -> ConfigError:
 
 
 class _Loaded:
-    """Data sets; each is loaded when it is first asked for."""
+    """Data sets, and what stands for their images; each is found out when it is first asked for."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Dataset] = {}
+        self._known: dict[str, Any] = {}
 
     def training(self, run: Run, *, as_drawn: bool = True) -> Dataset:
         """A run's own data set; only looked for, and perhaps that of another seed, unless ``as_drawn``."""
@@ -205,11 +207,20 @@ class _Loaded:
         key = [layout, str(root), test.options]
         return self._once(key, lambda: load_dataset(layout, root, **test.options))
 
-    def _once(self, key: Any, load: Callable[[], Dataset]) -> Dataset:
+    def trained(self, data: Dataset) -> dict[str, Any]:
+        """What stands for the training images of a set that was loaded here."""
+        return self._once(["trained", id(data)], lambda: data_fingerprint(data))
+
+    def tested(self, data: Dataset) -> str:
+        """What stands for the images to test on."""
+        return self._once(["tested", id(data)], lambda: images_hash(data.query, data.gallery))
+
+    def _once(self, key: Any, load: Callable[[], Found]) -> Found:
         name = fingerprint(key)
         if name not in self._known:
             self._known[name] = load()
-        return self._known[name]
+        found: Found = self._known[name]
+        return found
 
 
 def carry_out(tasks: Sequence[Task], folders: Folders, *, say: Callable[[str], None]) -> None:
@@ -319,7 +330,7 @@ def _attempt(task: Task, folders: Folders, *, say: Callable[[str], None]) -> Non
         say(f"failed {cell}: {text}")
     else:
         say(f"finished {cell}: {', '.join(scores)}")
-    attempts.unlink()
+    attempts.unlink(missing_ok=True)  # another study that shares these runs may have begun meanwhile
 
 
 def _record_failure(task: Task, folders: Folders, error: str, details: str) -> None:

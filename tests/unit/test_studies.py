@@ -375,6 +375,18 @@ def test_a_run_at_which_processes_die_is_given_up(study_file, tiny_market, tmp_p
     assert "failed deadly/seed-0: the process that trained it was killed 2 times" in ended[2].stderr
 
 
+def test_a_study_that_shares_its_runs_does_not_disturb_another(study_file, tiny_market, tmp_path):
+    """It forgets failures when it begins, while the other is training."""
+    _, _, tasks, folders = lay_out(study_file(), tiny_market, tmp_path / "out")
+
+    def say(text):
+        if text.startswith("started"):
+            forget_failures(tasks, folders)
+
+    carry_out(tasks[:1], folders, say=say)
+    assert state_of(tasks[0], folders) == "finished"
+
+
 def test_epochs_to_a_share_of_the_final_map():
     def record(epoch, value):
         return {"kind": "validation", "epoch": epoch, "mAP": value}
