@@ -255,9 +255,8 @@ def check_components(config: Config, *, skip: Collection[str] = ()) -> None:
         skip: names of components not to look at.
 
     Raises:
-        ConfigError: with every unknown component, every unknown or missing option, and a schedule that does
-            not go with the number of epochs.
-        CodeRefused: code that :mod:`reidkit.trust` does not let through.
+        ConfigError: with every unknown component, all code that :mod:`reidkit.trust` does not let through,
+            every unknown or missing option, and a schedule that does not go with the number of epochs.
     """
     if problems := _component_problems(config, skip) + schedule_problems(config.optim, config.train.epochs):
         raise ConfigError(problems)
