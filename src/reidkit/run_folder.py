@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from reidkit import distributed
 from reidkit.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from reidkit.errors import CheckpointError, ConfigError
@@ -142,8 +144,20 @@ def _check_state(state: object, path: Path) -> None:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, and no state of a training")
     wrong = [key for key, kind in _STATE.items() if not isinstance(state.get(key), kind)]
+    wrong += [key for key in ("epoch", "batch") if key not in wrong and state[key] < 0]
+    if "optimizer" not in wrong and not _is_optimizer_state(state["optimizer"].get("state")):
+        wrong.append("optimizer.state")
     if wrong:
         raise CheckpointError(
             f"{path} holds no state of a training that we can go on from: {', '.join(wrong)} missing "
             "or of another type; start again in another folder"
         )
+
+
+def _is_optimizer_state(values: object) -> bool:
+    """Whether it holds tensors and numbers by name for each parameter: what does not fails in mid-training."""
+    return isinstance(values, dict) and all(
+        isinstance(of_parameter, dict)
+        and all(isinstance(value, Tensor | float | int | None) for value in of_parameter.values())
+        for of_parameter in values.values()
+    )
