@@ -82,6 +82,15 @@ _SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
 _COMPILED = tuple((re.compile(signature, re.DOTALL), kind) for signature, kind in _SIGNATURES)
 
 
+_RAW_SUFFIXES = (".3fr .arw .cr2 .cr3 .dng .erf .kdc .mef .mrw .nef .nrw .orf .pef .raf .rw2 .sr2 .srw".split())
+_BY_SUFFIX = {".tga": Kind("TGA"), ".pcx": Kind("PCX")} | dict.fromkeys(_RAW_SUFFIXES, _RAW)
+
+
+def kind_by_suffix(suffix: str) -> Kind | None:
+    """The kind of pictures that begin like nothing in particular, or (cameras' raw files) like a TIFF."""
+    return _BY_SUFFIX.get(suffix.lower())
+
+
 def kind_of(start: bytes) -> Kind | None:
     """The kind of the file that begins so; ``None`` where it is none that is known.
 
