@@ -209,7 +209,7 @@ def _file_findings(dataset: Dataset, progress: Callable[[int, int], None] | None
     tiny: list[str] = []
     wide: list[str] = []
     # A file may be listed twice with the same labels (a query that is also in the gallery); that is no copy.
-    copies: dict[tuple[bytes, object], dict[tuple[Path, int, int], Sample]] = defaultdict(dict)
+    copies: dict[tuple[bytes, object], dict[tuple[Path, int, int | None], Sample]] = defaultdict(dict)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         for done, (sample, file) in enumerate(zip(samples, pool.map(_open, samples), strict=True), start=1):
             width, height = file.size
