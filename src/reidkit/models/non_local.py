@@ -24,8 +24,9 @@ class NonLocal(nn.Module):
         self.g = nn.Conv2d(num_channels, 1, 1)
         self.theta = nn.Conv2d(num_channels, 1, 1)
         self.phi = nn.Conv2d(num_channels, 1, 1)
-        self.W = nn.Sequential(nn.Conv2d(1, num_channels, 1), nn.BatchNorm2d(num_channels))
-        nn.init.zeros_(self.W[1].weight)
+        norm = nn.BatchNorm2d(num_channels)
+        nn.init.zeros_(norm.weight)
+        self.W = nn.Sequential(nn.Conv2d(1, num_channels, 1), norm)
 
     def forward(self, x: Tensor) -> Tensor:
         # The sum over j does not depend on i, so no N x N matrix is needed.
@@ -38,7 +39,7 @@ class NonLocal(nn.Module):
 class _Stage(nn.Sequential):
     """A stage of a ResNet, its last blocks each followed by a non-local one; names of its blocks stay."""
 
-    def __init__(self, stage: nn.Sequential, num_non_local: int) -> None:
+    def __init__(self, stage: Any, num_non_local: int) -> None:
         super().__init__(*stage)
         self.num_blocks = len(stage)
         width = stage[-1].conv3.out_channels

@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from reidkit.errors import ConfigError, UnknownName
@@ -68,7 +68,8 @@ class TimmBackbone(nn.Module):
         patches = given.shape[1] - prefix
         if prefix < 0 or patches < 1 or isqrt(patches) ** 2 != patches:
             return None
-        return resample_abs_pos_embed(given.float(), list(grid), num_prefix_tokens=prefix)
+        resampled: Tensor = resample_abs_pos_embed(given.float(), list(grid), num_prefix_tokens=prefix)
+        return resampled
 
     def _grid(self, num_patches: int) -> tuple[int, int]:
         """How the patches lie in the image; one below the other where the network does not say."""
@@ -106,7 +107,9 @@ def timm_model(
     token = pooling == "token"
     body = TimmBackbone(network, image_size=image_size, token=token)
     if token and not body.has_class_token:
-        raise ConfigError(f"pooling = 'token': timm:{backbone} has no class token; choose average, max or gem")
+        raise ConfigError(
+            f"pooling = 'token': timm:{backbone} has no class token; choose average, max or gem"
+        )
     data = network.pretrained_cfg
     model = SingleBranch(
         body,
@@ -119,7 +122,8 @@ def timm_model(
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
     )
-    # Networks of equal weights may differ in activations, heads or padding; the tag behind the dot is of weights.
+    # Networks of equal weights may differ in activations, heads or padding; the tag behind the dot is of
+    # weights.
     model.beyond_weights = beyond_weights(
         pooling, backbone=backbone.partition(".")[0], patch_stride=patch_stride
     )
@@ -154,7 +158,9 @@ def _create_for_size(name: str, pretrained: bool, image_size: Sequence[int]) -> 
             raise
         raise ConfigError(f"timm:{name} takes images of any size; leave image_size out") from None
     except AssertionError as error:
-        raise ConfigError(f"timm:{name} cannot be built for image_size = {list(image_size)}: {error}") from None
+        raise ConfigError(
+            f"timm:{name} cannot be built for image_size = {list(image_size)}: {error}"
+        ) from None
 
 
 def _create_overlapping(name: str, pretrained: bool, image_size: tuple[int, int], stride: int) -> Any:
