@@ -30,13 +30,13 @@ def check_pieces(num_pieces: int, num_images: int, *, smallest: int = 2) -> None
     """
     if num_images < smallest:
         raise ConfigError(
-            f"a process has {num_images} image of each batch, and batch norm needs {smallest}; choose a larger "
-            "sampler.identities_per_batch or images_per_identity, or fewer processes"
+            f"a process has {num_images} image of each batch, and batch norm needs {smallest}; choose a "
+            "larger sampler.identities_per_batch or images_per_identity, or fewer processes"
         )
     if num_images < smallest * num_pieces:
         raise ConfigError(
-            f"accumulate = {num_pieces} leaves pieces of less than {smallest} of the {num_images} images that "
-            f"a process has of a batch; choose {num_images // smallest} or less"
+            f"accumulate = {num_pieces} leaves pieces of less than {smallest} of the {num_images} images "
+            f"that a process has of a batch; choose {num_images // smallest} or less"
         )
 
 

@@ -39,8 +39,8 @@ def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module]) -> torch.
             groups.setdefault((rate, decayed), group)["params"].append(parameter)
     if config.layer_decay != 1 and not has_backbone:
         raise ConfigError(
-            f"optim.layer_decay = {config.layer_decay:g} goes with networks of backbone and neck, and this one "
-            "has no backbone; set it to 1"
+            f"optim.layer_decay = {config.layer_decay:g} goes with networks of backbone and neck, and this "
+            "one has no backbone; set it to 1"
         )
     # The order of groups is that of saved states: from the image up, matrices before the rest.
     ordered = [groups[key] for key in sorted(groups, key=lambda key: (key[0], not key[1]))]

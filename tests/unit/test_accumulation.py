@@ -81,9 +81,9 @@ def test_pieces_of_one_image_are_refused_where_batch_norm_learns():
         ConfigError, match="has 1 image of each batch, and batch norm needs 2; choose a larger"
     ):
         check_pieces(1, 1)
-    with pytest.raises(ConfigError, match="leaves pieces of less than 2 of the 5 images.*choose 2 or less"):
+    with pytest.raises(ConfigError, match=r"leaves pieces of less than 2 of the 5 images.*choose 2 or less"):
         check_pieces(3, 5)
-    with pytest.raises(ConfigError, match="leaves pieces of less than 1 of the 5 images.*choose 5 or less"):
+    with pytest.raises(ConfigError, match=r"leaves pieces of less than 1 of the 5 images.*choose 5 or less"):
         check_pieces(6, 5, smallest=1)
     check_pieces(1, 1, smallest=1)
     check_pieces(5, 5, smallest=1)
