@@ -154,9 +154,11 @@ def _load(path: Path) -> dict[str, Any]:
         raise _Damaged("no such file") from error
     except _Damaged:
         raise
-    except pickle.UnpicklingError as error:  # its checksum is right, so this is what was written
-        said = shortened(str(error).partition("\n")[0], 200)
-        raise CheckpointError(f"{path} was written by something else than a training: {said}") from error
+    except (pickle.UnpicklingError, EOFError) as error:  # its checksum is right: this is what was written
+        raise CheckpointError(
+            f"{path} was not written by a training: it holds nothing, or more than numbers, texts and tensors; it "
+            "is not read, as that might run code"
+        ) from error
     except Exception as error:  # bytes with the right checksum are not at fault
         said = shortened((str(error) or "out of memory").splitlines()[0], 200)
         raise CheckpointError(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reidkit import distributed
 from reidkit.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
-from reidkit.errors import CheckpointError, ConfigError
+from reidkit.errors import CheckpointError, ConfigError, shortened
 from reidkit.files import exclusive, remove_unfinished, write_atomically
 from reidkit.provenance import LOCK_FILE, check_run_folder, read_run_file, versions
 from reidkit.tracking import MetricsFile, Tracker, tensorboard
@@ -89,6 +89,21 @@ class RunFolder:
 
         return distributed.run_on_main(read)
 
+    @contextmanager
+    def taking_up(self) -> Iterator[None]:
+        """While inside, parts of a state are given to what they are the state of.
+
+        Raises :class:`CheckpointError` where one does not take its part.
+        """
+        try:
+            yield
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            what = shortened(" ".join(str(error).split()), 300)
+            raise CheckpointError(
+                f"{self.checkpoint} does not fit this run ({type(error).__name__}: {what}); start again in "
+                "another folder"
+            ) from error
+
     def describe(
         self,
         settings: dict[str, Any],
@@ -142,7 +157,9 @@ class RunFolder:
 
 def _check_state(state: object, path: Path) -> None:
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}, and no state of a training")
+        raise CheckpointError(
+            f"{path} holds no state of a training, but a value of type {type(state).__name__}"
+        )
     wrong = [key for key, kind in _STATE.items() if not isinstance(state.get(key), kind)]
     wrong += [key for key in ("epoch", "batch") if key not in wrong and state[key] < 0]
     if "optimizer" not in wrong and not _is_optimizer_state(state["optimizer"].get("state")):
@@ -155,7 +172,7 @@ def _check_state(state: object, path: Path) -> None:
 
 
 def _is_optimizer_state(values: object) -> bool:
-    """Whether it holds tensors and numbers by name for each parameter: what does not fails in mid-training."""
+    """Whether it holds tensors and numbers by name for each parameter; others would fail in mid-training."""
     return isinstance(values, dict) and all(
         isinstance(of_parameter, dict)
         and all(isinstance(value, Tensor | float | int | None) for value in of_parameter.values())
