@@ -194,6 +194,11 @@ def _loaded(image: Image.Image) -> Image.Image:
                 return Image.fromarray(
                     pixels
                 )  # in CMYK it was for the check: files differ in what they invert
+        elif image.format == "TIFF" and image.tell() == 0:
+            # Opened by its path, Pillow maps the file to memory and takes the sides of a turned one for each
+            # other. From the open file it does not.
+            file.seek(0)
+            image = Image.open(file, formats=("TIFF",))
         else:
             check_file(file, image.format)
     image.load()
