@@ -187,7 +187,7 @@ def _rgb(image: Image.Image, name: str, kind: Kind, file: IO[bytes] | None) -> I
 def _loaded(image: Image.Image) -> Image.Image:
     """The image with its pixels decoded; strictly where it comes from a file and was not decoded before."""
     file = image.fp if isinstance(image, ImageFile.ImageFile) and _is_fresh(image) else None
-    if file is not None and image.format is not None and not file.closed and file.seekable():
+    if file is not None and not file.closed and file.seekable():
         if image.format in ("JPEG", "MPO") and image.tell() == 0:
             pixels = _jpeg_pixels(file, image)
             if pixels is not None and pixels.shape[:2] == image.size[::-1] and image.mode != "CMYK":
@@ -199,7 +199,7 @@ def _loaded(image: Image.Image) -> Image.Image:
             # other. From the open file it does not.
             file.seek(0)
             image = Image.open(file, formats=("TIFF",))
-        else:
+        elif image.format is not None:
             check_file(file, image.format)
     image.load()
     return image
