@@ -107,7 +107,10 @@ class Encoder:
         # Scores of other weights, or of another feature, mean something else.
         if stored is None or stored.get("fingerprint") != self.fingerprint:
             return None
-        return Calibration.from_dict(stored)
+        try:
+            return Calibration.from_dict(stored)
+        except DataError as error:
+            raise DataError(f"the calibration kept with this encoder cannot be used: {error}") from error
 
     def calibrate(self, calibration: Calibration) -> None:
         """Keep a calibration of this encoder's scores in its card, so that :meth:`save` writes it."""
