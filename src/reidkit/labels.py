@@ -89,7 +89,7 @@ def label_value(value: Any) -> int | str | None:
     [12, 12, '0001', 'anna', None]
     """
     text = label_text(value)
-    return int(text) if text is not None and _is_number(text) else text
+    return int(text) if text is not None and is_number(text) else text
 
 
 def read_labels(values: Iterable[Any], *, what: str, junk: bool = False) -> LabelColumn:
@@ -105,7 +105,7 @@ def read_labels(values: Iterable[Any], *, what: str, junk: bool = False) -> Labe
     """
     names = _texts(values, what)
     distinct = {name for name in names if name is not None}
-    odd = min((name for name in distinct if not _is_number(name, as_float=True)), default=None)
+    odd = min((name for name in distinct if not is_number(name, as_float=True)), default=None)
     if odd is None:
         plain = {name: re.split("[.,]", name)[0] for name in distinct}
         codes = {name: int(number) for name, number in plain.items()}
@@ -142,6 +142,12 @@ def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
 
 
+def is_number(text: str, *, as_float: bool = False) -> bool:
+    """Whether a text is a plain whole number of 64 bits; or, ``as_float``, one written as "3.0" or "3,0"."""
+    match = (_NUMBER_AS_FLOAT if as_float else _NUMBER).fullmatch(text)
+    return match is not None and int(match[1]) <= _LARGEST
+
+
 def _texts(values: Iterable[Any], what: str) -> list[str | None]:
     if isinstance(values, str | bytes):
         raise DataError(f"{what} is the text {_cut(values)}; expected a list with one label a row")
@@ -167,11 +173,6 @@ def _codes(names: set[str], *, junk: bool) -> tuple[dict[str, int], str]:
             return values | special, "numbered by their value"
     numbers = {name: number for number, name in enumerate(ordered, start=1)}
     return numbers | special, "numbered from 1 in sorted order"
-
-
-def _is_number(text: str, *, as_float: bool = False) -> bool:
-    match = (_NUMBER_AS_FLOAT if as_float else _NUMBER).fullmatch(text)
-    return match is not None and int(match[1]) <= _LARGEST
 
 
 def _is_junk(text: str) -> bool:

@@ -14,6 +14,7 @@ from reidkit.errors import DataError
 from reidkit.folder_trees import check_option, find_tree, unlisted_files
 from reidkit.matlab import load_variable
 from reidkit.registry import register
+from reidkit.text_files import read_text
 from reidkit.types import JUNK, Dataset, Sample
 
 Tracks = NDArray[np.int64]
@@ -150,7 +151,7 @@ def _tracks(table: Any) -> Tracks:
 
 
 def _read_names(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").split()
+    return read_text(path).split()
 
 
 def _below(name: str) -> str:

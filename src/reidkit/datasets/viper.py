@@ -18,6 +18,7 @@ from reidkit.folder_trees import (
     seeded_name,
 )
 from reidkit.registry import register
+from reidkit.text_files import read_text
 from reidkit.types import Dataset, Sample
 
 CAMERAS = {"cam_a": 1, "cam_b": 2}
@@ -110,7 +111,7 @@ def _test_persons(tree: Path, persons: set[int], split: int) -> tuple[set[int], 
     path = find_file(SPLIT_FILE, (tree, tree.parent))
     if path is None:
         return draw_identities(persons, len(persons) // 2, seed=split), seeded_name(split, NUM_SPLITS)
-    test = test_persons_by_split(path.read_text(encoding="utf-8"), source=str(path))[split]
+    test = test_persons_by_split(read_text(path), source=str(path))[split]
     if not test <= persons:
         raise DataError(f"{path}, split {split} names person {min(test - persons):03}, who has no image")
     return test, published_name(split, NUM_SPLITS, SPLIT_FILE)
