@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from reidkit.errors import ConfigError, did_you_mean
+from reidkit.errors import ConfigError, did_you_mean, shown
 
 MAX_LENGTH = 300  # characters of a pattern
 MAX_STEPS = 20_000  # of a match where a field is repeated, so that failures cannot be remembered
@@ -141,7 +141,7 @@ class _Match:
         self.num_steps += 1
         if not self.remembers and self.num_steps > MAX_STEPS:
             raise ConfigError(
-                f"{self.name[:60]!r} could fit the pattern in more ways than can be tried, since a field "
+                f"{shown(self.name)} could fit the pattern in more ways than can be tried, since a field "
                 "comes twice in it; use * for the second"
             )
 
@@ -184,7 +184,7 @@ def _ambiguities(pattern: str, pieces: list[_Piece]) -> list[str]:
         problems.append(f"pattern {pattern!r} has no {{identity}}; write for example {_EXAMPLE}")
     for left, right in itertools.pairwise(pieces):
         if right.field is not None and not right.repeats and (left.field is not None or left.longest is _ANY):
-            both = f"{_shown(left)}{_shown(right)}"
+            both = f"{_as_written(left)}{_as_written(right)}"
             problems.append(
                 f"pattern {pattern!r} has {both} side by side: nothing says where one ends and the other "
                 "begins; write the text that stands between them"
@@ -192,7 +192,7 @@ def _ambiguities(pattern: str, pieces: list[_Piece]) -> list[str]:
     return problems
 
 
-def _shown(piece: _Piece) -> str:
+def _as_written(piece: _Piece) -> str:
     return "*" if piece.field is None else f"{{{piece.field}}}"
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from reidkit.errors import DataError, MissingExtra
+from reidkit.foreign_text import PARQUET_MARK, decoded, read_text
 from reidkit.labels import label_text
-from reidkit.text_files import PARQUET_MARK, decoded, read_text
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 SEPARATORS = ",;\t|"

@@ -82,7 +82,7 @@ def test_no_name_keeps_a_pattern_busy(pattern: str, name: str) -> None:
 
 def test_a_repeated_field_is_tried_in_a_bounded_number_of_ways() -> None:
     pattern = NamePattern("{identity}_{camera}_{identity}_{camera}_{identity}x")
-    with pytest.raises(ConfigError, match=r"'_{60}' could fit the pattern in more ways than can be tried"):
+    with pytest.raises(ConfigError, match=r"'_{79}.* could fit the pattern in more ways than can be tried"):
         pattern.match("_" * 255)
 
 

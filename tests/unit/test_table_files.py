@@ -97,7 +97,7 @@ def test_cells_may_hold_separators_and_line_ends(images: Path) -> None:
         (b"path,identity,time\na.jpg,1,1e400\n", "time '1e400' is not a number of seconds"),
         (b'path,identity,time\na.jpg,1,"1,5"\n', "time '1,5' is not a number of seconds"),
         (b"path,identity,frame\na.jpg,1,2.5\n", "frame '2.5' is not an integer from 0 on"),
-        (b"path,identity,frame\na.jpg,1," + b"9" * 5000 + b"\n", "... is not an integer"),
+        (b"path,identity,frame\na.jpg,1," + b"9" * 5000 + b"\n", " characters) is not an integer"),
         (b"path,identity,camera\na.jpg,1,2\nb.jpg,1,\n", "row 3: camera is empty"),
     ],
 )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from reidkit.errors import DataError
 from reidkit.folder_trees import find_tree, numbered, unlisted_files
+from reidkit.foreign_text import read_text
 from reidkit.registry import register
-from reidkit.text_files import read_text
 from reidkit.types import Dataset, Sample
 
 NUM_TRAIN_CLASSES = 100

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from reidkit.errors import DataError
 from reidkit.folder_trees import check_option, find_tree, unlisted_files
+from reidkit.foreign_text import read_text
 from reidkit.matlab import load_variable, understood
 from reidkit.registry import register
-from reidkit.text_files import read_text
 from reidkit.types import JUNK, Dataset, Sample
 
 Tracks = NDArray[np.int64]

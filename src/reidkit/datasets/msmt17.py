@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from reidkit.errors import DataError
 from reidkit.folder_trees import find_tree, numbered, unlisted_files
+from reidkit.foreign_text import read_text
 from reidkit.registry import register
-from reidkit.text_files import read_text
 from reidkit.types import Dataset, Sample
 
 VERSIONS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from reidkit.errors import ConfigError, DataError, did_you_mean
+from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
 from reidkit.folder_trees import first_few, labelled_dataset
 from reidkit.labels import is_number, label_text
 from reidkit.part_names import PARTS, part_of
@@ -20,7 +20,6 @@ from reidkit.types import Dataset
 REQUIRED = ("path", "identity")
 COLUMNS = (*REQUIRED, "camera", "split", "tracklet", "time", "frame")
 NUM_SHOWN = 5
-NUM_CHARACTERS_SHOWN = 80
 LAST_SECOND = 253402300800  # the year 10000, where datetime ends
 
 # An optional column under another name would be ignored, and the set would look as if it had none.
@@ -105,7 +104,9 @@ def _column_names(path: Path, header: list[str], column: Mapping[str, str] | Non
 
 def _given_names(path: Path, header: list[str], column: Any) -> dict[str, str]:
     if not isinstance(column, Mapping) or not all(isinstance(name, str) for name in column.values()):
-        raise ConfigError(f"column = {_cut(column)} is no table of names; write for example column.path=file")
+        raise ConfigError(
+            f"column = {shown(column)} is no table of names; write for example column.path=file"
+        )
     given = {key: name.strip().casefold() for key, name in column.items()}
     problems = [
         f"column has no key {key!r};{did_you_mean(str(key), COLUMNS)} Keys: {', '.join(COLUMNS)}"
@@ -152,7 +153,7 @@ def _row_problems(row: Row, folder: Path, found: Table) -> Iterable[str]:
     if not row["path"]:
         yield "path is empty"
     elif not _is_file(folder / row["path"]):
-        yield f"there is no file {_cut(str(folder / row['path']))}"
+        yield f"there is no file {shown(str(folder / row['path']))}"
     if not row["identity"]:
         yield "identity is empty"
     for name in ("identity", "camera"):
@@ -162,12 +163,12 @@ def _row_problems(row: Row, folder: Path, found: Table) -> Iterable[str]:
             yield f"{name} {error}"
     if _part(row) is None:
         split = row["split"].casefold()
-        yield (f"unknown split {_cut(split)};{did_you_mean(split, PARTS)} Splits: {', '.join(PARTS)}, test")
+        yield (f"unknown split {shown(split)};{did_you_mean(split, PARTS)} Splits: {', '.join(PARTS)}, test")
     for name in ("tracklet", "frame"):
         if row.get(name) and _integer(row[name]) is None:
-            yield f"{name} {_cut(row[name])} is not an integer from 0 on"
+            yield f"{name} {shown(row[name])} is not an integer from 0 on"
     if row.get("time") and _seconds(row["time"], found.decimal_comma) is None:
-        yield f"time {_cut(row['time'])} is not a number of seconds, nor a time such as 2024-05-01T10:00"
+        yield f"time {shown(row['time'])} is not a number of seconds, nor a time such as 2024-05-01T10:00"
 
 
 def _is_file(path: Path) -> bool:
@@ -186,7 +187,7 @@ def _camera_problems(rows: dict[int, Row]) -> list[tuple[int, str]]:
         if not camera and any(cameras.values()):
             problems.append((number, "camera is empty"))
         elif camera and not is_number(camera, as_float=True) and 2 * num_numbers > len(cameras):
-            problems.append((number, f"camera {_cut(camera)} is not an integer, as the others are"))
+            problems.append((number, f"camera {shown(camera)} is not an integer, as the others are"))
     return problems
 
 
@@ -231,9 +232,4 @@ def _bad_rows(path: Path, problems: list[tuple[int, str]]) -> str:
 
 
 def _listed(header: list[str]) -> str:
-    return _cut(", ".join(header), quoted=False) or "none"
-
-
-def _cut(value: Any, *, quoted: bool = True) -> str:
-    text = repr(value) if quoted else str(value)
-    return text if len(text) <= NUM_CHARACTERS_SHOWN else f"{text[:NUM_CHARACTERS_SHOWN]}..."
+    return shortened(", ".join(header), 200) or "none"

@@ -17,8 +17,8 @@ from reidkit.folder_trees import (
     published_name,
     seeded_name,
 )
+from reidkit.foreign_text import read_text
 from reidkit.registry import register
-from reidkit.text_files import read_text
 from reidkit.types import Dataset, Sample
 
 CAMERAS = {"cam_a": 1, "cam_b": 2}
