@@ -22,4 +22,11 @@ def build_model(name: str, **options: Any) -> Embedder:
     """
     model: Embedder = registry.build("model", name, options)
     model.description = {"name": name, **options}
+    if model.beyond_weights is None:
+        usual = registry.defaults(registry.get("model", name))
+        given = {key: value for key, value in options.items() if key != "pretrained"}
+        model.beyond_weights = {
+            "name": name,
+            **{key: value for key, value in given.items() if key not in usual or usual[key] != value},
+        }
     return model
