@@ -93,15 +93,15 @@ class Encoder:
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
-        """:attr:`fingerprint`, and behind it what earlier versions called the same; galleries may hold
-        either.
+        """:attr:`fingerprint`, and what earlier versions called the same encoder; galleries hold either.
 
         Computed again where weights were changed, but not where that was done through ``tensor.data``.
         """
-        state = self.model.state_dict().values()
-        versions = [(t.data_ptr(), None if t.is_inference() else t._version) for t in state]
-        made_of = (self.height, self.width, self.feature, *versions)
-        if self._fingerprints is None or self._fingerprints[0] != made_of:
+        state = list(self.model.state_dict().values())
+        counted = not any(tensor.is_inference() for tensor in state)  # those do not count their changes
+        changes = [(tensor.data_ptr(), tensor._version) for tensor in state] if counted else []
+        made_of = (self.height, self.width, self.feature, *changes)
+        if self._fingerprints is None or not counted or self._fingerprints[0] != made_of:
             found = fingerprints(self.model, height=self.height, width=self.width, feature=self.feature)
             self._fingerprints = made_of, found
         return self._fingerprints[1]
@@ -370,7 +370,7 @@ def weights_file(path: Path) -> Path:
         )
     if not path.exists():
         raise CheckpointError(f"{path}: no such run folder or weights file")
-    if path.suffix in (".pth", ".pt", ".tar", ".pkl"):
+    if path.suffix.lower() in (".pth", ".pt", ".tar", ".pkl"):
         raise CheckpointError(
             f"{path} does not say which network its weights are for; make an encoder of it with "
             f"`reid import-weights {path} --model NAME`"

@@ -111,7 +111,7 @@ def read_weights_file(path: str | Path, *, key: str | None = None) -> WeightsFil
         )
     # Loose tensors beside the networks (a queue, centres of a loss) are no choice.
     most = max(map(len, sets.values()))
-    comparable = [name for name, tensors in sets.items() if 2 * len(tensors) >= most]
+    comparable = [name for name, tensors in sets.items() if 2 * len(tensors) > most]
     chosen = _choose(path, sets, comparable, key)
     _check_size(path, sets[chosen])
     for name, tensor in sets[chosen].items():
