@@ -203,9 +203,9 @@ def evaluate(
 
 def _check_can_be_stored(run: Path, encoder: Encoder) -> None:
     """Before the images are embedded, which takes minutes."""
-    from reidkit.external import SUFFIXES
+    from reidkit.external import is_network_file
 
-    foreign = run.suffix in SUFFIXES
+    foreign = is_network_file(run)
     refuse({"--store-calibration": foreign}, f"{run} was made elsewhere and cannot keep a calibration")
     # The file would embed by it from now on.
     refuse({"--feature": encoder.feature}, "a calibration is stored for the network's own embedding only")
