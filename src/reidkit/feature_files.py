@@ -9,13 +9,15 @@ A file holds one set or two, ``query`` and ``gallery``. Arrays of an ``.npz`` fi
 ``tracklets``   (N,), integers
 ``indices``     (N,), integers: places in the split
 ``times``       (N,), seconds
-``paths``       (N,), text; not needed to evaluate
+``paths``       (N,), text
+``sources``     (N,), text, equal where two rows show the same picture; without them ``paths`` say so, unless
+                one comes twice on a side, since it then holds several people
 =============== ======================================================================================
 
 With two sets each name has the set in front: ``query_embeddings``, ``gallery_embeddings``, ... A folder holds
 the same arrays as ``query_embeddings.npy`` and so on; its embeddings are memory-mapped. A Parquet file has a
 row for each image and the columns ``part`` ("query" or "gallery"; absent with one set), ``embedding`` (a list
-of numbers), ``identity``, ``camera``, ``tracklet``, ``index``, ``time``, ``path``.
+of numbers), ``identity``, ``camera``, ``tracklet``, ``index``, ``time``, ``path``, ``source``.
 """
 
 from __future__ import annotations
@@ -46,10 +48,11 @@ COLUMNS = {
     "indices": "index",
     "times": "time",
     "paths": "path",
+    "sources": "source",
 }
 """Columns of a Parquet file by the names of the arrays."""
 
-_OPTIONAL = ("cameras", "tracklets", "indices", "times")
+_OPTIONAL = ("cameras", "tracklets", "indices", "times", "sources")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".tar")
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
@@ -315,6 +318,9 @@ def _unknown(path: Path, kind: str, name: str, known: Sequence[str]) -> str:
 
 def _features(path: Path, arrays: Arrays, prefix: str) -> Features:
     optional = {name: arrays[prefix + name] for name in _OPTIONAL if prefix + name in arrays}
+    paths = arrays.get(f"{prefix}paths")
+    if "sources" not in optional and paths is not None and len(set(paths.tolist())) == len(paths):
+        optional["sources"] = paths
     try:
         return Features(arrays[f"{prefix}embeddings"], arrays[f"{prefix}identities"], **optional)
     except DataError as error:
