@@ -18,6 +18,7 @@ from reidkit.breakdown import ranks_of_matches
 from reidkit.errors import DataError
 from reidkit.evaluation import rank_features
 from reidkit.images import load_image
+from reidkit.printable import printable
 from reidkit.protocols import Indices
 from reidkit.row_labels import camera_names, label_name
 from reidkit.types import Evaluation, Features, Split
@@ -209,11 +210,17 @@ def as_data_uri(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def _fit_to_print(value: Any) -> Any:
+    """Of any value in a page, what shows itself and does nothing else; HTML of our own stays."""
+    return printable(value, keep="\n\t") if type(value) is str else value
+
+
 def render(template: str, **values: Any) -> str:
     """The page of a template; what it is given is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=_fit_to_print,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
