@@ -10,14 +10,14 @@ A file holds one set or two, ``query`` and ``gallery``. Arrays of an ``.npz`` fi
 ``indices``     (N,), integers: places in the split
 ``times``       (N,), seconds
 ``paths``       (N,), text: the image files
-``sources``     (N,), text, equal where two rows show the same picture; paths do without it
+``sources``     (N,), text, equal where two rows show the same picture; without them ``paths`` say so, unless
+                one comes twice on a side, since it then holds several people
 =============== ======================================================================================
 
 With two sets each name has the set in front: ``query_embeddings``, ``gallery_embeddings``, ... A folder holds
 the same arrays as ``query_embeddings.npy`` and so on; its embeddings are memory-mapped. A Parquet file has a
 row for each image and the columns ``part`` ("query" or "gallery"; absent with one set), ``embedding`` (a list
-of numbers), ``identity``, ``camera``, ``tracklet``, ``index``, ``time``, ``path``,
-``source``.
+of numbers), ``identity``, ``camera``, ``tracklet``, ``index``, ``time``, ``path``, ``source``.
 """
 
 from __future__ import annotations
