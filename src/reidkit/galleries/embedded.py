@@ -312,7 +312,7 @@ class EmbeddedGallery:
         self._tidy = False
         with self._writing() as state:
             snapshot = self._map(state)
-            self._check_vectors(snapshot)
+            self._refuse(self._damaged(state, snapshot.words, snapshot.rows), state)
             rows = self._table.select(state, ())
             file = vector_file.new_name()
             self._write(file, snapshot.vectors, snapshot.rows, first=0)
