@@ -19,6 +19,7 @@ from reidkit.errors import DataError
 from reidkit.evaluation import rank_features
 from reidkit.features import rows_of
 from reidkit.images import load_image
+from reidkit.printable import printable
 from reidkit.protocols import Indices
 from reidkit.types import Evaluation, Features, Sample, Split
 from reidkit.viz import Chart
@@ -205,11 +206,17 @@ def as_data_uri(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def _fit_to_print(value: Any) -> Any:
+    """Of any value in a page, what shows itself and does nothing else; HTML of our own stays."""
+    return printable(value, keep="\n\t") if type(value) is str else value
+
+
 def render(template: str, **values: Any) -> str:
     """The page of a template; what it is given is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=_fit_to_print,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

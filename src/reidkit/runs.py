@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reidkit import config, registry
+from reidkit import config, registry, trust
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.tracking import Tracker, named_tracker, read_metrics
 
@@ -27,15 +27,16 @@ def load_data(resolved: config.Config) -> Dataset:
     from reidkit.datasets import load_dataset
 
     data = resolved.data
-    return load_dataset(
-        data.name,
-        data.root,
-        val_identities=data.val_identities,
-        train_identities=data.train_identities,
-        corrupt_labels=data.corrupt_labels,
-        seed=resolved.seed,
-        **data.options,
-    )
+    with trust.from_file():
+        return load_dataset(
+            data.name,
+            data.root,
+            val_identities=data.val_identities,
+            train_identities=data.train_identities,
+            corrupt_labels=data.corrupt_labels,
+            seed=resolved.seed,
+            **data.options,
+        )
 
 
 def build_trainer(
@@ -48,7 +49,8 @@ def build_trainer(
     """Everything that a configuration names, put together; ``fit()`` trains it into the folder ``out``.
 
     Raises:
-        ConfigError: unknown components or options, or settings that do not go together.
+        ConfigError: unknown components or options, code that :mod:`reidkit.trust` does not let through, or
+            settings that do not go together.
         DataError: the data set is not there, or not laid out as its name says.
     """
     config.check_components(resolved)
@@ -60,7 +62,8 @@ def build_trainer(
 
     data = load_data(resolved)
     torch.manual_seed(resolved.seed)
-    model = build_model(resolved.model.name, **resolved.model.options)
+    with trust.from_file():
+        model = build_model(resolved.model.name, **resolved.model.options)
     objectives = [
         Objective(
             registry.build("loss", loss.kind, loss.options),

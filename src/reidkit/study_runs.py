@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit import config
+from reidkit import config, trust
 from reidkit.config import Table
 from reidkit.errors import ConfigError, DataError
 from reidkit.files import HAS_LOCKS, exclusive, write_atomically
@@ -205,7 +205,12 @@ class _Loaded:
             return self.training(measurement.run)
         layout, root = test.data, Path(measurement.run.configuration.data.root) / test.folder
         key = [layout, str(root), test.options]
-        return self._once(key, lambda: load_dataset(layout, root, **test.options))
+
+        def load() -> Dataset:
+            with trust.from_file():
+                return load_dataset(layout, root, **test.options)
+
+        return self._once(key, load)
 
     def trained(self, data: Dataset) -> dict[str, Any]:
         """What stands for the training images of a set that was loaded here."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from reidkit import registry
 from reidkit.files import append, write_atomically
+from reidkit.printable import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -182,12 +183,13 @@ def progress(description: str) -> Iterator[ProgressCallback]:
     if not sys.stderr.isatty():
         state = {"done": 0}
         yield lambda done, total: state.update(done=done)
-        print(f"{description}: {state['done']:,}", file=sys.stderr)
+        print(f"{printable(description)}: {state['done']:,}", file=sys.stderr)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    description_column = TextColumn("{task.description}", markup=False)
+    columns = (description_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=None)
+        task = bar.add_task(printable(description), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

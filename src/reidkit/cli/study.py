@@ -13,6 +13,7 @@ from types import FrameType
 
 import click
 
+from reidkit import config, trust
 from reidkit.cli.output import json_option, print_json, print_table, say
 from reidkit.errors import ConfigError
 
@@ -75,6 +76,7 @@ def study_command(
     if show:
         click.echo(study_text(study), nl=False)
         return
+    trust.allow_typed(*config.texts_of(overrides))
     loaded = load_study(study)
     cells = cells_of(loaded, overrides)
     from reidkit.files import write_atomically
