@@ -8,8 +8,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,14 +24,13 @@ from reidkit.devices import default_device
 from reidkit.errors import CheckpointError, ConfigError, DataError, UnknownName
 from reidkit.external import SUFFIXES, ExternalNetwork, load_network
 from reidkit.features import label_features
-from reidkit.images import load_image
+from reidkit.images import Box, ImageSource, load_image
 from reidkit.models import Embedder, build_model
 from reidkit.same_person import Calibration
 from reidkit.tracking import ProgressCallback
 from reidkit.transforms import normalize, to_input
 from reidkit.types import Features, Sample, Split
 
-ImageLike: TypeAlias = str | Path | Image.Image | NDArray[Any]
 BATCH_SIZE = 64
 
 
@@ -113,7 +113,7 @@ class Encoder:
 
     def encode(
         self,
-        images: ImageLike | Sequence[ImageLike],
+        images: ImageSource | Sequence[ImageSource],
         *,
         batch_size: int = BATCH_SIZE,
         progress: ProgressCallback | None = None,
@@ -121,7 +121,8 @@ class Encoder:
         """Embed images.
 
         Args:
-            images: one or many of: path, PIL image, array (H, W, 3) uint8 in RGB order.
+            images: one or many of: path, bytes of a file, open file, PIL image, array (H, W, 3) uint8 in RGB
+                order; see :func:`reidkit.images.load_image` for other arrays, and how each is read.
             batch_size: images at a time.
             progress: called with (done, total) after each batch.
 
@@ -131,9 +132,8 @@ class Encoder:
         Raises:
             DataError: an image cannot be read, an array is of another shape or type.
         """
-        if isinstance(images, (str, Path, Image.Image, np.ndarray)):
-            images = [images]
-        return self._embed_all(images, self._prepare, batch_size, progress)
+        many = cast(Sequence[ImageSource], [images] if _is_one(images) else images)
+        return self._embed_all(many, self._prepare, batch_size, progress)
 
     def features(
         self, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None
@@ -185,23 +185,15 @@ class Encoder:
         save_weights(path, self.model.state_dict(), description)
         return path
 
-    def _prepare(self, image: ImageLike) -> Tensor:
+    def _prepare(self, image: ImageSource, *, box: Box | None = None) -> Tensor:
         """uint8 (3, height, width)."""
-        if isinstance(image, np.ndarray):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise DataError(
-                    f"an image array is {image.shape} {image.dtype}; expected RGB, (H, W, 3) uint8"
-                )
-            image = Image.fromarray(image)
-        elif not isinstance(image, Image.Image):
-            image = load_image(image)
-        image = image.convert("RGB")
+        rgb = load_image(image, box=box)
         if isinstance(self.model, ExternalNetwork):
-            image = image.resize((self.width, self.height), self.model.resampling)
-        return to_input(image, height=self.height, width=self.width)
+            rgb = rgb.resize((self.width, self.height), self.model.resampling)
+        return to_input(rgb, height=self.height, width=self.width)
 
     def _prepare_sample(self, sample: Sample) -> Tensor:
-        return self._prepare(load_image(sample.path, box=sample.box))
+        return self._prepare(sample.path, box=sample.box)
 
     def _embed_all(
         self,
@@ -342,6 +334,12 @@ def _load_external(
     except CheckpointError as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
     return encoder
+
+
+def _is_one(images: ImageSource | Sequence[ImageSource]) -> bool:
+    return hasattr(images, "read") or isinstance(
+        images, (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
+    )
 
 
 def _shape(tensor: Tensor | None) -> torch.Size | None:

@@ -41,12 +41,16 @@ def distinct_images(splits: Iterable[Split]) -> Split:
 
 
 def label_features(embeddings: NDArray[np.floating[Any]], split: Split) -> Features:
-    """Embeddings (N, D) with the labels of the N samples; tracklets only where every sample has one."""
+    """Embeddings (N, D) with the labels of the N samples; cameras where any sample
+    has one, tracklets where every one does."""
     tracklets = [sample.tracklet for sample in split]
+    cameras = None
+    if any(sample.camera is not None for sample in split):  # -1: not known, among cameras that are
+        cameras = np.array([-1 if s.camera is None else s.camera for s in split], dtype=np.int64)
     return Features(
         embeddings,
         np.array([sample.identity for sample in split], dtype=np.int64),
-        np.array([sample.camera for sample in split], dtype=np.int64),
+        cameras,
         indices=np.array([sample.index for sample in split], dtype=np.int64),
         tracklets=None if None in tracklets else np.array(tracklets, dtype=np.int64),
     )

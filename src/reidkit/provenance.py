@@ -69,7 +69,9 @@ def images_hash(*splits: Split) -> str:
     digest = hashlib.sha256()
     for split in splits:
         for sample in split:
-            parts = (sample.path.name, sample.path.stat().st_size, sample.identity, sample.camera, sample.box)
+            # No camera was written 0 once, and runs of that time go on.
+            camera = sample.camera or 0
+            parts = (sample.path.name, sample.path.stat().st_size, sample.identity, camera, sample.box)
             digest.update(repr(parts).encode())
         digest.update(b"end of split")
     return digest.hexdigest()[:16]

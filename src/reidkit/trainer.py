@@ -467,9 +467,13 @@ class Trainer:
     # Putting the parts together
 
     def _prepare_network(self, *, compile: bool) -> None:
-        check_pieces(self.accumulate, self.sampler.batch_size // distributed.world_size())
         if self.batch_norm not in BATCH_NORMS:
             raise UnknownName("choice of batch_norm", self.batch_norm, BATCH_NORMS)
+        check_pieces(
+            self.accumulate,
+            self.sampler.batch_size // distributed.world_size(),
+            smallest=1 if self.batch_norm == "frozen" else 2,
+        )
         if self.batch_norm == "synchronised":
             distributed.synchronise_batch_norm(self.model, self.device)
         self.dtype = next(self.model.parameters()).dtype

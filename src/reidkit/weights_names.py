@@ -6,6 +6,7 @@ an OSNet's those of Torchreid; toolkits differ in what stands before them, and i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -16,13 +17,19 @@ class Toolkit:
 
     ``mark`` is the beginning of a name that tells its files from others. Of ``renames`` (beginning there,
     beginning here) the first that fits holds. ``classifiers`` are beginnings of weights that belong to the
-    identities or classes trained on.
+    identities or classes trained on, ``left_out`` those of parts that no network here has and that can be
+    left out, because ``left_out_reason``. ``side_information`` are endings of weights that embed something
+    besides the image. With ``by_token`` the embedding is the class token.
     """
 
     name: str
     mark: str
     renames: tuple[tuple[str, str], ...]
     classifiers: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    left_out_reason: str = ""
+    side_information: tuple[str, ...] = ()
+    by_token: bool = False
 
     def our_name(self, name: str) -> str:
         for there, here in self.renames:
@@ -33,6 +40,9 @@ class Toolkit:
     def is_classifier(self, name: str) -> bool:
         return name.startswith(self.classifiers)
 
+    def is_left_out(self, name: str) -> bool:
+        return name.startswith(self.left_out)
+
 
 FASTREID = Toolkit(
     "FastReID",
@@ -41,6 +51,8 @@ FASTREID = Toolkit(
         ("heads.bottleneck.0.", "neck."),
         ("heads.bnneck.", "neck."),  # until version 0.2
         ("heads.pool_layer.", "pooling."),
+        ("backbone.NL_2.", "backbone.layer2.non_local."),
+        ("backbone.NL_3.", "backbone.layer3.non_local."),
     ),
     classifiers=("heads.weight", "heads.classifier.", "heads.cls_layer."),
 )
@@ -62,7 +74,37 @@ PLAIN = Toolkit(
 _TOOLKITS = (FASTREID, STRONG_BASELINE, REIDKIT, PLAIN)
 
 
+def transreid(names: Iterable[str]) -> Toolkit:
+    """TransReID's names, of a transformer with a batch norm behind its class token.
+
+    With its jigsaw branch (JPM) the last block and norm are there three times: ``base`` has them as they were
+    at the start and does not use them, ``b1`` embeds the whole image, ``b2`` its parts, for ``bottleneck_1``
+    to ``_4``.
+    """
+    names = tuple(names)
+    renames: tuple[tuple[str, str], ...] = (("base.", "backbone."), ("bottleneck.", "neck."))
+    left_out: tuple[str, ...] = ()
+    if any(name.startswith("b1.0.") for name in names):
+        blocks = [int(found[1]) for name in names if (found := re.match(r"base\.blocks\.(\d+)\.", name))]
+        last = max(blocks, default=0)
+        renames = (("b1.0.", f"backbone.blocks.{last}."), ("b1.1.", "backbone.norm."), *renames)
+        left_out = (f"base.blocks.{last}.", "base.norm.", "b2.", *(f"bottleneck_{i}." for i in range(1, 5)))
+    return Toolkit(
+        "TransReID",
+        mark="base.cls_token",
+        renames=renames,
+        classifiers=("classifier.", *(f"classifier_{i}." for i in range(1, 5)), "base.fc.", "base.head."),
+        left_out=left_out,
+        left_out_reason="the local branches of TransReID's JPM; the embedding is the global feature alone, "
+        "where the authors join the two",
+        side_information=("sie_embed",),
+        by_token=True,
+    )
+
+
 def toolkit_of(names: Iterable[str]) -> Toolkit:
     """The toolkit whose mark is seen among the names of a file."""
     names = tuple(names)
+    if "base.cls_token" in names:
+        return transreid(names)
     return next(t for t in _TOOLKITS if any(name.startswith(t.mark) for name in names))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,7 @@ def test_a_layout_with_its_own_validation_part_needs_no_other(tmp_path: Path) ->
 def test_identity_folders(tmp_path: Path) -> None:
     write(tmp_path, "ben/1.jpg", "anna/2.PNG", "anna/deep/1.jpg", "stray.jpg", "anna/notes.txt")
     data = folder(tmp_path)
-    assert labels(data) == [("anna/2.PNG", 1, 0), ("anna/deep/1.jpg", 1, 0), ("ben/1.jpg", 2, 0)]
+    assert labels(data) == [("anna/2.PNG", 1, None), ("anna/deep/1.jpg", 1, None), ("ben/1.jpg", 2, None)]
     assert [sample.identity_name for sample in data.train] == ["anna", "anna", "ben"]
     assert not data.has_cameras
     assert [path.name for path in data.skipped] == ["notes.txt", "stray.jpg"]
@@ -149,10 +150,10 @@ def test_split_folders_share_their_labels(tmp_path: Path) -> None:
         tmp_path, "train/ben/1.jpg", "val/cleo/1.jpg", "query/anna/1.jpg", "test/anna/2.jpg", "other/x/1.jpg"
     )
     data = folder(tmp_path)
-    assert labels(data) == [("train/ben/1.jpg", 2, 0)]
-    assert labels(data, "val") == [("val/cleo/1.jpg", 3, 0)]
-    assert labels(data, "query") == [("query/anna/1.jpg", 1, 0)]
-    assert labels(data, "gallery") == [("test/anna/2.jpg", 1, 0)]
+    assert labels(data) == [("train/ben/1.jpg", 2, None)]
+    assert labels(data, "val") == [("val/cleo/1.jpg", 3, None)]
+    assert labels(data, "query") == [("query/anna/1.jpg", 1, None)]
+    assert labels(data, "gallery") == [("test/anna/2.jpg", 1, None)]
     assert data.skipped == (tmp_path / "other/x/1.jpg",)
     write(tmp_path, "gallery/anna/3.jpg")
     with pytest.raises(DataError, match="folders gallery and test, which mean the same"):
@@ -165,10 +166,10 @@ def test_split_folders_share_their_labels(tmp_path: Path) -> None:
         ("{identity}_c{camera}_{frame}.jpg", "0007_c3_000451.jpg", (7, 3, 451, None, None)),
         ("{identity}_c{camera}_{frame}.jpg", "john_carter_c2_5.jpg", (1, 2, 5, None, None)),
         ("{identity}/cam{camera}/{frame}.jpg", "12/cam4/9.jpg", (12, 4, 9, None, None)),
-        ("{identity}-{tracklet}-{time}.*", "12-3-4.5.jpeg", (12, 0, None, 3, 4.5)),
-        ("{identity}/{identity}_{frame}.*", "5/5_1.PNG", (5, 0, 1, None, None)),
+        ("{identity}-{tracklet}-{time}.*", "12-3-4.5.jpeg", (12, None, None, 3, 4.5)),
+        ("{identity}/{identity}_{frame}.*", "5/5_1.PNG", (5, None, 1, None, None)),
         ("{identity}_c{camera}s{tracklet}_{frame}_*.jpg", "0002_c1s1_000451_03.jpg", (2, 1, 451, 1, None)),
-        ("a+(b) {identity}.jpg", "a+(b) -1.jpg", (-1, 0, None, None, None)),
+        ("a+(b) {identity}.jpg", "a+(b) -1.jpg", (-1, None, None, None, None)),
     ],
 )
 def test_patterns_read_fields(tmp_path: Path, pattern: str, name: str, expected: tuple[object, ...]) -> None:
@@ -248,7 +249,7 @@ def test_folders_without_a_labelled_image_say_why(tmp_path: Path) -> None:
 
 FULL = """path,identity,camera,split,tracklet,time,frame
 b.jpg,7,2,train,3,1.5,10
-a.jpg,0007,1,train,,,
+a.jpg,7.0,1,train,,,
 sub/c.jpg,8,1,test,,,
 """
 
@@ -283,7 +284,11 @@ def test_a_parquet_table_reads_like_csv(tmp_path: Path) -> None:
         "frame": [10, None, None],
     }
     parquet.write_table(pyarrow.table(columns), tmp_path / "samples.parquet")
-    assert table(tmp_path / "samples.parquet") == table(tmp_path / "samples.csv")
+    as_csv = table(tmp_path / "samples.csv")
+    assert as_csv.reading == ("identities: numbers, written as floats", "cameras: numbers")
+    assert table(tmp_path / "samples.parquet") == replace(
+        as_csv, reading=("identities: numbers", "cameras: numbers")
+    )
     (tmp_path / "samples.parquet").write_bytes((tmp_path / "samples.parquet").read_bytes()[:-50])
     with pytest.raises(DataError, match=r"samples\.parquet cannot be read as Parquet"):
         table(tmp_path / "samples.parquet")
@@ -298,7 +303,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: py
 
 def test_the_smallest_table_is_all_training_without_cameras(tmp_path: Path) -> None:
     data = table(write_table(tmp_path, 'Path,Identity,remark\na.jpg,"Smith, Anna",x\n\nb.jpg,ben,\n').parent)
-    assert labels(data) == [("a.jpg", 1, 0), ("b.jpg", 2, 0)]
+    assert labels(data) == [("a.jpg", 1, None), ("b.jpg", 2, None)]
     assert [sample.identity_name for sample in data.train] == ["Smith, Anna", "ben"]
     assert not data.has_cameras
 

@@ -206,7 +206,7 @@ def test_every_weight_of_a_documented_osnet_finds_its_place(name, tmp_path):
 @pytest.mark.parametrize("file", [name for name in OSNETS if name not in ("osnet_x1_0", "osnet_ibn_x1_0")])
 def test_an_osnet_is_not_taken_for_another(file, tmp_path):
     torch.save(made_up(OSNETS[file]), tmp_path / "f.pth")
-    with pytest.raises(CheckpointError, match=r"f.pth is for another network than .*osnet_x1_0"):
+    with pytest.raises(CheckpointError, match=r"f.pth does not fit .*osnet_x1_0"):
         import_weights(rk.build_model("osnet_x1_0"), tmp_path / "f.pth")
 
 
@@ -267,9 +267,7 @@ def test_a_checkpoint_for_another_architecture_is_refused_and_changes_nothing(sm
     torch.save(small, tmp_path / "resnet18.pth")
     model = rk.build_model(architecture)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(
-        CheckpointError, match=r"resnet18.pth is for another network than .*must be 90% or more"
-    ):
+    with pytest.raises(CheckpointError, match=r"resnet18.pth does not fit .*must be 90% or more"):
         import_weights(model, tmp_path / "resnet18.pth")
     assert not changed(before, model)
 

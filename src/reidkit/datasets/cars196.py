@@ -52,7 +52,7 @@ def cars196(root: Path) -> Dataset:
     for folder in folders:
         names = [name.partition("/")[2] for name in labels if name.startswith(f"{folder}/")]
         skipped += unlisted_files(tree / folder, names, source="the annotation")
-    samples = [Sample(tree / name, label, 0, 0, dataset="cars196") for name, label in labels.items()]
+    samples = [Sample(tree / name, label, None, 0, dataset="cars196") for name, label in labels.items()]
     return Dataset(
         name="cars196",
         root=tree,

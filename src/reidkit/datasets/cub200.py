@@ -64,7 +64,7 @@ def cub200(root: Path) -> Dataset:
 def _sample(path: Path, label: str) -> Sample:
     if not label.isdecimal():
         raise DataError(f"image_class_labels.txt gives {path.name} the class {label!r}; expected a number")
-    return Sample(path, int(label), 0, 0, dataset="cub200", identity_name=path.parent.name)
+    return Sample(path, int(label), None, 0, dataset="cub200", identity_name=path.parent.name)
 
 
 def _read_table(path: Path) -> Mapping[str, str]:

@@ -158,7 +158,7 @@ def _gallery(
 
 
 def _sample(scenes: Path, scene: str, box: Box, identity: int, name: str | None) -> Sample:
-    return Sample(scenes / scene, identity, 0, 0, box=box, dataset="cuhksysu", identity_name=name)
+    return Sample(scenes / scene, identity, None, 0, box=box, dataset="cuhksysu", identity_name=name)
 
 
 def _in_order(samples: list[Sample]) -> Split:

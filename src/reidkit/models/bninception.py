@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.models.embedder import SingleBranch
+from reidkit.models.embedder import SingleBranch, beyond_weights
 from reidkit.registry import register
 
 # Widths of each block: 1x1; reduction and 3x3; reduction and double 3x3; projection of the pool.
@@ -38,7 +38,9 @@ def bninception(*, pooling: str = "average", neck: str = "bnneck", dim: int | No
         pooling, neck, dim: see :class:`reidkit.models.SingleBranch`.
     """
     # 17 pixels are the least of which no stage has to halve a single row or column.
-    return SingleBranch(BNInception(), 1024, smallest_side=17, pooling=pooling, neck=neck, dim=dim)
+    model = SingleBranch(BNInception(), 1024, smallest_side=17, pooling=pooling, neck=neck, dim=dim)
+    model.beyond_weights = beyond_weights(pooling)
+    return model
 
 
 class BNInception(nn.Module):

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.errors import ConfigError, UnknownName
+from reidkit.errors import ConfigError
+from reidkit.models.options import MAX_DIM, check_choice, check_whole
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -87,9 +88,14 @@ class Embedder(nn.Module):
         description: name and options that :func:`reidkit.models.build_model` built it from.
         weight_groups: into how many parts the inputs of a layer fall, by the name of its weights; such a
             layer joins features of as many stripes.
+        usual_feature: the embedding feature that it was built with.
+        beyond_weights: the options that change what it computes and show neither in names nor in shapes of
+            its weights, left out where they are as usual. None where a network does not say: then all its
+            options count when encoders are told apart.
     """
 
     description: Mapping[str, Any]
+    beyond_weights: Mapping[str, Any] | None
 
     def __init__(
         self,
@@ -108,11 +114,11 @@ class Embedder(nn.Module):
         self.features = dict(features)
         self.metric_feature = metric_feature
         self.classification_feature = classification_feature
-        self.embedding_feature = embedding_feature
+        self.embedding_feature = self.usual_feature = embedding_feature
         self.smallest_side, self.image_size = smallest_side, image_size
         self.left_out = frozenset(left_out)
         self.mean, self.std = mean, std
-        self.description = {}
+        self.description, self.beyond_weights = {}, None
         self.weight_groups: dict[str, int] = {}
 
     @property
@@ -179,7 +185,8 @@ class SingleBranch(Embedder):
     ======= =============================================================== ===== ===================
 
     Args:
-        backbone: (B, 3, H, W) -> (B, width, h, w).
+        backbone: (B, 3, H, W) -> (B, width, h, w). Where what it gives is no map of the image but one token
+            (B, width, 1, 1), it says so by an attribute ``gives_map = False``.
         width: channels of the backbone's map.
         smallest_side, image_size: see :class:`Embedder`.
         pooling: "average", "max" or "gem".
@@ -189,7 +196,7 @@ class SingleBranch(Embedder):
 
     Raises:
         UnknownName: pooling or neck that does not exist.
-        ConfigError: ``dim`` with a neck that has no such choice, or not positive.
+        ConfigError: ``dim`` with a neck that has no such choice, or not from 1 to 65,536.
     """
 
     def __init__(
@@ -205,9 +212,8 @@ class SingleBranch(Embedder):
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
     ) -> None:
+        check_choice("pooling", pooling, _POOLINGS)
         dim = _neck_dim(neck, width, dim)
-        if pooling not in _POOLINGS:
-            raise UnknownName("pooling", pooling, _POOLINGS)
         super().__init__(
             {"pooled": width, "neck": dim},
             metric_feature="pooled" if neck == "bnneck" else "neck",
@@ -224,16 +230,22 @@ class SingleBranch(Embedder):
 
     @property
     def last_maps(self) -> Sequence[LastMap]:
-        return [LastMap(self.backbone)]
+        return [LastMap(self.backbone)] if getattr(self.backbone, "gives_map", True) else []
 
     def named_features(self, images: Tensor) -> dict[str, Tensor]:
         pooled = self.pooling(self.backbone(images))  # (B, width)
         return {"pooled": pooled, "neck": self.neck(pooled)}
 
 
+def beyond_weights(pooling: str, **unusual: Any) -> dict[str, Any]:
+    """:attr:`Embedder.beyond_weights` of a network of this package: what is None or False is as usual."""
+    # A generalised mean shows by the weight that is its power.
+    options = {"pooling": pooling if pooling in ("max", "token") else None, **unusual}
+    return {name: value for name, value in options.items() if value not in (None, False)}
+
+
 def _neck_dim(neck: str, width: int, dim: int | None) -> int:
-    if neck not in _NECKS:
-        raise UnknownName("neck", neck, _NECKS)
+    check_choice("neck", neck, _NECKS)
     if dim is None:
         return _DIMS.get(neck, width)
     if neck not in _DIMS:
@@ -241,8 +253,7 @@ def _neck_dim(neck: str, width: int, dim: int | None) -> int:
             f"dim = {dim} goes with neck = 'fc', 'osnet' or 'trinet'; neck {neck!r} keeps the backbone's "
             f"width {width}"
         )
-    if dim < 1:
-        raise ConfigError(f"dim = {dim} is not possible; it is the width of the embedding, 1 or more")
+    check_whole("dim", dim, least=1, most=MAX_DIM, what="the width of the embedding")
     return dim
 
 

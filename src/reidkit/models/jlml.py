@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.errors import ConfigError, UnknownName
+from reidkit.errors import ConfigError
 from reidkit.models.embedder import Embedder, LastMap
+from reidkit.models.options import check_choice, check_whole
 from reidkit.registry import register
 
 _BRANCHES = ("both", "global", "local")
+_MAX_STRIPES = 64
 _SHARED_WIDTH = 32
 _FEATURE_WIDTH = 512
 _GLOBAL_WIDTHS = (32, 64, 128, 256)  # inner widths of conv2_x to conv5_x; a block gives twice that
@@ -47,16 +49,14 @@ class JLML(Embedder):
 
     Raises:
         UnknownName: branches that do not exist.
-        ConfigError: less than one stripe.
+        ConfigError: less than one stripe, or more than 64.
     """
 
     def __init__(
         self, *, stripes: int = 4, branches: str = "both", shared: bool = True, uniloss: bool = False
     ) -> None:
-        if branches not in _BRANCHES:
-            raise UnknownName("choice of branches", branches, _BRANCHES)
-        if stripes < 1:
-            raise ConfigError(f"stripes = {stripes} is not possible; the image is cut into 1 or more")
+        check_choice("choice of branches", branches, _BRANCHES)
+        check_whole("stripes", stripes, least=1, most=_MAX_STRIPES, what="parts that the image is cut into")
         both = branches == "both"
         if uniloss and not both:
             raise ConfigError(f"uniloss joins two branches, but branches = {branches!r} leaves only one")
@@ -75,6 +75,7 @@ class JLML(Embedder):
             smallest_side=17 if branches == "global" else max(17, 2 * stripes - 1),
         )
         self.branches, self.uniloss = names, uniloss
+        self.beyond_weights = {}
         self.conv1 = _first_convolution()
         if both and not shared:
             self.local_conv1 = _first_convolution()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.models.embedder import SingleBranch
+from reidkit.models.embedder import SingleBranch, beyond_weights
 from reidkit.registry import register
 
 # Names of parameters are those of Torchreid's weights files.
@@ -37,7 +37,9 @@ def osnet(
     widths = _WIDTHS[architecture]
     backbone = OSNet(widths, instance_norm="ibn" in architecture)
     # Less than 13 pixels leave an empty map after two convolutions that round up and two that round down.
-    return SingleBranch(backbone, widths[-1], smallest_side=13, pooling=pooling, neck=neck, dim=dim)
+    model = SingleBranch(backbone, widths[-1], smallest_side=13, pooling=pooling, neck=neck, dim=dim)
+    model.beyond_weights = beyond_weights(pooling)
+    return model
 
 
 for _architecture in _WIDTHS:

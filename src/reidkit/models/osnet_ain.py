@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.models.embedder import SingleBranch
+from reidkit.models.embedder import SingleBranch, beyond_weights
 from reidkit.models.osnet import (
     ChannelGate,
     ConvLayer,
@@ -30,7 +30,9 @@ def osnet_ain_x1_0(*, pooling: str = "average", neck: str = "osnet", dim: int | 
         pooling, neck, dim: see :class:`reidkit.models.SingleBranch`; neck "osnet" is the paper's.
     """
     # The last block normalises within its map of 1/16, which must be more than 1 x 1.
-    return SingleBranch(OSNetAIN(), 512, smallest_side=29, pooling=pooling, neck=neck, dim=dim)
+    model = SingleBranch(OSNetAIN(), 512, smallest_side=29, pooling=pooling, neck=neck, dim=dim)
+    model.beyond_weights = beyond_weights(pooling)
+    return model
 
 
 class OSNetAIN(nn.Module):

@@ -9,7 +9,9 @@ import timm
 from torch import nn
 
 from reidkit.errors import ConfigError
-from reidkit.models.embedder import SingleBranch
+from reidkit.models.embedder import SingleBranch, beyond_weights
+from reidkit.models.non_local import ARCHITECTURES, add_non_local
+from reidkit.models.options import check_whole
 from reidkit.registry import register
 
 
@@ -18,6 +20,8 @@ def resnet(
     *,
     pretrained: bool = False,
     last_stride: int = 1,
+    non_local: bool = False,
+    ceil_pool: bool = False,
     pooling: str = "average",
     neck: str = "bnneck",
     dim: int | None = None,
@@ -29,10 +33,19 @@ def resnet(
         pretrained: start from ImageNet weights, downloaded by timm.
         last_stride: 1 keeps the last stage's map at 1/16 of the image (16 x 8 for 256 x 128), which helps
             re-identification; 2 is the original 1/32 and costs less.
+        non_local: five blocks (eleven in a ResNet-101) that look at the whole map, in stages 2 and 3, as in
+            FastReID's SBS and AGW; ``resnet50`` and ``resnet101`` only.
+        ceil_pool: the first pooling without padding, as in FastReID's networks.
         pooling, neck, dim: see :class:`reidkit.models.SingleBranch`.
     """
     backbone = resnet_backbone(architecture, pretrained=pretrained, last_stride=last_stride)
-    return SingleBranch(
+    if non_local:
+        if architecture not in ARCHITECTURES:
+            raise ConfigError(f"non_local goes with {' and '.join(ARCHITECTURES)}, not with {architecture}")
+        add_non_local(backbone, architecture)
+    if ceil_pool:
+        unpad_pool(backbone)
+    model = SingleBranch(
         backbone,
         backbone.num_features,
         smallest_side=8 * last_stride + 1,  # or the last halving would see a map of one row or column
@@ -40,16 +53,24 @@ def resnet(
         neck=neck,
         dim=dim,
     )
+    model.beyond_weights = beyond_weights(
+        pooling, last_stride=last_stride if last_stride == 2 else None, ceil_pool=ceil_pool
+    )
+    return model
 
 
 def resnet_backbone(architecture: str, *, pretrained: bool, last_stride: int) -> Any:
     """timm's ResNet without its head, with the last stage at that stride."""
-    if last_stride not in (1, 2):
-        raise ConfigError(f"last_stride = {last_stride} is not possible; it is 1 or 2")
+    check_whole("last_stride", last_stride, least=1, most=2, what="the stride of the last stage")
     backbone: Any = timm.create_model(architecture, pretrained=pretrained, num_classes=0, global_pool="")
     if last_stride == 1:
         _unstride(backbone.layer4)
     return backbone
+
+
+def unpad_pool(backbone: Any) -> None:
+    """Let the first pooling's windows start at the map's edge, not one pixel before; sizes stay."""
+    backbone.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
 
 def _unstride(stage: nn.Module) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from reidkit.models.embedder import SingleBranch
-from reidkit.models.resnet import resnet_backbone
+from reidkit.models.embedder import SingleBranch, beyond_weights
+from reidkit.models.non_local import add_non_local
+from reidkit.models.resnet import resnet_backbone, unpad_pool
 from reidkit.registry import register
 
 
@@ -30,6 +31,8 @@ class InstanceBatchNorm(nn.Module):
 def resnet50_ibn_a(
     *,
     last_stride: int = 1,
+    non_local: bool = False,
+    ceil_pool: bool = False,
     pooling: str = "average",
     neck: str = "bnneck",
     dim: int | None = None,
@@ -41,13 +44,18 @@ def resnet50_ibn_a(
 
     Args:
         last_stride: 1 keeps the last stage's map at 1/16 of the image; 2 is the original 1/32.
+        non_local, ceil_pool: as in FastReID's networks, see ``resnet50``.
         pooling, neck, dim: see :class:`reidkit.models.SingleBranch`.
     """
     backbone = resnet_backbone("resnet50", pretrained=False, last_stride=last_stride)
     for stage in (backbone.layer1, backbone.layer2, backbone.layer3):
         for block in stage:
             block.bn1 = InstanceBatchNorm(block.bn1.num_features)
-    return SingleBranch(
+    if non_local:
+        add_non_local(backbone, "resnet50")
+    if ceil_pool:
+        unpad_pool(backbone)
+    model = SingleBranch(
         backbone,
         backbone.num_features,
         smallest_side=17,  # the third stage cannot instance-normalise a map of 1 x 1
@@ -55,3 +63,7 @@ def resnet50_ibn_a(
         neck=neck,
         dim=dim,
     )
+    model.beyond_weights = beyond_weights(
+        pooling, last_stride=last_stride if last_stride == 2 else None, ceil_pool=ceil_pool
+    )
+    return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from reidkit.models.embedder import SingleBranch
+from reidkit.models.embedder import SingleBranch, beyond_weights
 from reidkit.models.resnet import resnet_backbone
 from reidkit.registry import register
 
@@ -30,7 +30,7 @@ def resnet50x(
     for stage in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):
         for block in stage:
             block.conv2 = _xception_cell(block.conv2)
-    return SingleBranch(
+    model = SingleBranch(
         backbone,
         backbone.num_features,
         smallest_side=8 * last_stride + 1,
@@ -38,6 +38,8 @@ def resnet50x(
         neck=neck,
         dim=dim,
     )
+    model.beyond_weights = beyond_weights(pooling, last_stride=last_stride if last_stride == 1 else None)
+    return model
 
 
 def _xception_cell(convolution: nn.Conv2d) -> nn.Sequential:
