@@ -9,6 +9,7 @@ import dataclasses
 import faulthandler
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -113,7 +114,8 @@ class Worker:
             again = dataclasses.replace(case, run=("--debug", *case.run))
             self._make(kind, number)
             debugged = self._judged_run(again, False)
-            outcome.error, outcome.traceback = debugged.error, debugged.traceback
+            outcome.traceback = debugged.stderr[-6000:]
+            outcome.error = _signature_of_text(debugged.stderr)
         command = case.run if isinstance(case.run, tuple) else ("a call in Python",)
         return {
             "faults": judge.faults(case, outcome),
@@ -254,6 +256,14 @@ def _signature(error: BaseException) -> str:
         if f"{os.sep}reidkit{os.sep}" in frame.filename and f"cli{os.sep}__init__" not in frame.filename:
             place = f"{frame.filename.rpartition(os.sep + 'reidkit' + os.sep)[2]}:{frame.name}"
     return f"{type(error).__name__} in {place}"
+
+
+def _signature_of_text(text: str) -> str:
+    """The same of a traceback that was printed."""
+    places = re.findall(r'reidkit/([\w/]+\.py)", line \d+, in (\S+)', text)
+    kinds = re.findall(r"^([\w.]+(?:Error|Exception|Interrupt|Exit|Warning)\b)", text, re.MULTILINE)
+    place = [f"{file}:{name}" for file, name in places if "cli/__init__" not in file]
+    return f"{kinds[-1] if kinds else '?'} in {place[-1] if place else '?'}"
 
 
 def _text(content: bytes) -> str:

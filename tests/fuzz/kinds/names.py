@@ -29,6 +29,7 @@ def names(maker: Maker) -> Case:
         folder = os.path.join(root, b"photos", _name(maker) if maker.random.random() < 0.7 else b"%d" % number)
         os.makedirs(folder, exist_ok=True)
         file = os.path.join(folder, _name(maker) + maker.random.choice((b".jpg", b".jpg", b".JPG", b".jpeg", b".txt", b"")))
+        os.makedirs(os.path.dirname(file), exist_ok=True)
         if not os.path.exists(file):
             shutil.copyfile(photo, file)
     encoder = str(maker.world.encoder())
