@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import re
-import selectors
+import select
 import shlex
 import shutil
 import signal
@@ -22,7 +22,8 @@ from typing import Any, Self
 
 TESTS = Path(__file__).parents[1]
 PATIENCE = 10.0  # seconds, after which a worker is ended and the case tried once more by a fresh one
-FIRST_PATIENCE = 90.0  # of a worker's first case, which imports torch
+PROCESS_PATIENCE = 120.0
+START = 240.0  # importing torch and all the rest on a busy machine
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class Tally:
     codes: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
 
+    def add(self, other: Tally) -> None:
+        """Count another's cases with these."""
+        self.cases += other.cases
+        self.codes += other.codes
+        self.failures += other.failures
+
     def table(self) -> str:
         """Markdown: a row for each kind."""
         failed = Counter(failure.kind for failure in self.failures)
@@ -75,8 +82,9 @@ class Harness:
     def __init__(self, folder: Path | None = None) -> None:
         self._own = folder is None
         self.folder = Path(tempfile.mkdtemp(prefix="reidkit-fuzz-")) if folder is None else folder
-        self._worker: subprocess.Popen[bytes] | None = None
-        self._patience = FIRST_PATIENCE
+        self._process: subprocess.Popen[bytes] | None = None  # imports once, and forks workers
+        self._worker = 0  # process number of the present one
+        self._gathered = b""
 
     def __enter__(self) -> Self:
         return self
@@ -101,33 +109,62 @@ class Harness:
         """What came of one case, with its ``faults``."""
         request = {"kind": kind, "number": number, "process": process}
         report = self._ask(request)
-        if report.get("slow") or report.get("seconds", 0) > PATIENCE:  # perhaps the machine was busy
-            self._stop()
+        if report.get("hangs") or report.get("seconds", 0) > PATIENCE:  # perhaps the machine was busy
             report = self._ask(request)
         return report
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        worker = self._worker or self._start()
-        assert worker.stdin is not None and worker.stdout is not None
-        patience = 120.0 if request["process"] else self._patience
-        with contextlib.suppress(BrokenPipeError):
-            worker.stdin.write(json.dumps(request).encode() + b"\n")
-            worker.stdin.flush()
-        line = _line(worker, patience)
-        if line is None or not line.endswith(b"\n"):
-            slow = line is None
-            if slow:
-                worker.send_signal(signal.SIGABRT)  # its fault handler notes where it is
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.wait(3)  # its death is its own
-            self._stop()
-            died = f"hangs, {self._last_place()}" if slow else f"the process died ({_death(worker)}), {self._last_place()}"
-            return {"faults": [died], "slow": slow, "command": [], "code": None}
-        self._patience = PATIENCE + 5
+        if self._process is None:
+            self._start()
+        self._send(request)
+        answer = self._receive(PROCESS_PATIENCE if request["process"] else PATIENCE + 2)
+        hangs = answer is None
+        if answer is None:
+            answer = self._end_worker()
+        if "died" in answer:
+            place = self._last_place()
+            self._worker = self._expect(START)["pid"]
+            fault = f"hangs, {place}" if hangs else f"the process died ({answer['died']}), {place}"
+            return {"faults": [fault], "hangs": hangs, "command": [], "code": None}
+        return answer
+
+    def _end_worker(self) -> dict[str, Any]:
+        for number in (signal.SIGABRT, signal.SIGKILL):  # to the first its fault handler notes where it is
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._worker, number)
+            answer = self._receive(5.0)
+            if answer is not None and "died" in answer:
+                return answer
+        return self._expect(START)
+
+    def _send(self, request: dict[str, Any]) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _expect(self, patience: float) -> dict[str, Any]:
+        answer = self._receive(patience)
+        if answer is None:
+            raise TimeoutError(f"the worker has said nothing for {patience} seconds")
+        return answer
+
+    def _receive(self, patience: float) -> dict[str, Any] | None:
+        """The next line of JSON, or None where none comes."""
+        assert self._process is not None and self._process.stdout is not None
+        end = time.monotonic() + patience
+        while b"\n" not in self._gathered:
+            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, end - time.monotonic()))
+            if not ready:
+                return None
+            piece = os.read(self._process.stdout.fileno(), 1 << 16)
+            if not piece:
+                raise ChildProcessError("the worker is gone, and with it all that starts others")
+            self._gathered += piece
+        line, _, self._gathered = self._gathered.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> None:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
@@ -143,22 +180,22 @@ class Harness:
         for name in ("home", "tmp"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "fuzz.worker", str(self.folder)]
-        self._worker = subprocess.Popen(
+        self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
-        self._patience = FIRST_PATIENCE
-        return self._worker
+        self._worker = self._expect(START)["pid"]
 
     def _stop(self) -> None:
-        if self._worker is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._worker.pid, signal.SIGKILL)
-            self._worker.wait()
-            for stream in (self._worker.stdin, self._worker.stdout):
-                if stream is not None:
-                    with contextlib.suppress(BrokenPipeError):
-                        stream.close()
-            self._worker = None
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        self._process = None
 
     def _last_place(self) -> str:
         """The innermost line of reidkit in what the worker's fault handler wrote."""
@@ -167,27 +204,6 @@ class Harness:
         _, _, current = text.rpartition("Current thread")  # others may wait elsewhere
         places = re.findall(r'reidkit/([\w/]+\.py)", line \d+ in (\w+)', current or text)
         return f"{places[0][0]}:{places[0][1]}" if places else "in no line of reidkit"
-
-
-def _line(worker: subprocess.Popen[bytes], patience: float) -> bytes | None:
-    """A line of the worker's answer; cut short where it died, None where it took too long."""
-    assert worker.stdout is not None
-    gathered, end = b"", time.monotonic() + patience
-    with selectors.DefaultSelector() as selector:
-        selector.register(worker.stdout, selectors.EVENT_READ)
-        while not gathered.endswith(b"\n"):
-            if not selector.select(max(0.0, end - time.monotonic())):
-                return None
-            piece = os.read(worker.stdout.fileno(), 1 << 16)
-            if not piece:
-                break
-            gathered += piece
-    return gathered
-
-
-def _death(worker: subprocess.Popen[bytes]) -> str:
-    code = worker.wait()
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def in_order(counts: dict[str, int], *, first: int = 0) -> Iterator[tuple[str, int]]:

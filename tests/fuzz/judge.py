@@ -82,7 +82,7 @@ def _told_badly(stderr: str) -> list[str]:
         return ["exit code 2 without an error"]
     problems = lines[starts[-1] :]
     if any(len(line) > LONGEST_LINE for line in problems):
-        return [f"an error line of {max(map(len, problems)):,} characters"]
+        return [f"an error line of more than {LONGEST_LINE:,} characters"]
     if len(lines) > MOST_LINES:
         return [f"{len(lines)} lines of errors"]
     return []

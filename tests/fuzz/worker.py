@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
@@ -222,26 +223,32 @@ def _run_command(args: tuple[str, ...]) -> int:
     from reidkit.cli import main
 
     sys.argv = ["reid", *args]
+    return _exit_code(main)
+
+
+def _exit_code(call: Callable[[], object]) -> int:
     try:
-        main()
+        call()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     return 0
 
 
-def _run_call(call: Any) -> int:
+def _run_call(call: Callable[[], object]) -> int:
     """A call's ReidError is judged as the command line would print it."""
     from reidkit.errors import ReidError
 
-    try:
+    def printed() -> None:
         answer = call()
+        if isinstance(answer, str):
+            print(answer)
+
+    try:
+        return _exit_code(printed)
     except ReidError as error:
         lines = f"error: {error}".splitlines()
         print("\n".join(_printable(line) for line in lines), file=sys.stderr)
         return 2
-    if isinstance(answer, str):
-        print(answer)
-    return 0
 
 
 def _printable(text: str) -> str:
@@ -300,20 +307,40 @@ def _peak() -> int:
 
 
 def main() -> None:
+    """Import once, then fork a worker, and another whenever one has died.
+
+    Answers are lines of JSON: {"pid": ...} of a new worker, {"died": ...} of one that is gone, else what came of
+    a case.
+    """
     base = Path(sys.argv[1]).resolve()
-    requests: TextIO = os.fdopen(os.dup(0))
-    answers: TextIO = os.fdopen(os.dup(1), "w")
+    requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    crash = open(base / "crash", "w")  # noqa: SIM115
-    faulthandler.enable(crash)  # a process that dies or is ended leaves its last place here
     import fuzz.kinds  # noqa: F401  # registers them
 
     _import_everything()
+    while True:
+        worker = os.fork()
+        if worker == 0:
+            _serve(base, requests, answers)
+            os._exit(0)
+        _tell(answers, {"pid": worker})
+        _, status = os.waitpid(worker, 0)
+        if status == 0:  # nothing more is asked
+            return
+        code = os.waitstatus_to_exitcode(status)
+        _tell(answers, {"died": signal.Signals(-code).name if code < 0 else f"exit code {code}"})
+
+
+def _serve(base: Path, requests: TextIO, answers: TextIO) -> None:
+    faulthandler.enable(open(base / "crash", "w"))  # noqa: SIM115  # one that dies leaves its last place here
     worker = Worker(base)
     for line in requests:
-        answer = worker.answer(**json.loads(line))
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        _tell(answers, worker.answer(**json.loads(line)))
+
+
+def _tell(answers: TextIO, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from fuzz.kinds import (  # noqa: F401
     names,
     networks,
     pictures,
+    planted,
     runs,
     tables,
 )
