@@ -78,3 +78,15 @@ def test_settings_that_differ_are_shown_briefly(tmp_path):
     with pytest.raises(ConfigError, match="seed: 'xxx") as error:
         check_run_folder(tmp_path, {"seed": 1})
     assert len(str(error.value)) < 500
+
+
+def test_a_training_that_is_refused_leaves_no_folder(tmp_path):
+    path = tmp_path / "runs" / "new"
+    with pytest.raises(ConfigError, match="refused"), RunFolder(path, say=print).held({}):
+        assert path.is_dir()
+        raise ConfigError("refused")
+    assert not path.exists()
+    path.mkdir()  # by the user
+    with RunFolder(path, say=print).held({}):
+        pass
+    assert path.is_dir()

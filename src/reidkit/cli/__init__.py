@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import islice
@@ -99,6 +100,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:]
     anywhere, others = allowed_anywhere(words)
+    if "--debug" not in anywhere and not sys.warnoptions:
+        warnings.simplefilter("ignore")  # those of libraries, meant for who calls them, which is us
     try:
         code = cli.main([*anywhere, *others], standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
