@@ -23,12 +23,20 @@ from torch.utils.checkpoint import checkpoint
 from reidkit.errors import ConfigError
 
 
-def check_pieces(num_pieces: int, num_images: int) -> None:
-    """Raise :class:`ConfigError` where pieces would have less than the 2 images that a batch norm needs."""
-    if num_pieces > 1 and num_images < 2 * num_pieces:
+def check_pieces(num_pieces: int, num_images: int, *, smallest: int = 2) -> None:
+    """Raise :class:`ConfigError` where pieces would have less images than ``smallest``.
+
+    Batch norms that learn need 2, frozen ones 1. Without accumulation the batch of a process is the piece.
+    """
+    if num_images < smallest:
         raise ConfigError(
-            f"accumulate = {num_pieces} leaves pieces of less than 2 of the {num_images} images that a "
-            f"process has of a batch; choose {max(1, num_images // 2)} or less"
+            f"a process has {num_images} image of each batch, and batch norm needs {smallest}; choose a "
+            "larger sampler.identities_per_batch or images_per_identity, or fewer processes"
+        )
+    if num_images < smallest * num_pieces:
+        raise ConfigError(
+            f"accumulate = {num_pieces} leaves pieces of less than {smallest} of the {num_images} images "
+            f"that a process has of a batch; choose {num_images // smallest} or less"
         )
 
 
@@ -50,8 +58,10 @@ def _running_statistics_kept(model: nn.Module) -> Iterator[None]:
     """Batch norms normalise as in training, but learn nothing from what they see."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+    for norm, _, num_batches in before:
+        norm.momentum = 0.0
+        if num_batches is not None:  # counted in vain, as synchronised batch norms insist on counting
+            norm.num_batches_tracked = torch.zeros_like(num_batches)
     try:
         yield
     finally:

@@ -52,7 +52,7 @@ def build_sampler(
         labels,
         identities_per_batch=identities_per_batch,
         images_per_identity=images_per_identity,
-        cameras=[sample.camera for sample in data.train] if spread_cameras else None,
+        cameras=[-1 if s.camera is None else s.camera for s in data.train] if spread_cameras else None,
         sets=[sample.dataset or data.name for sample in data.train] if balance_sets else None,
         frames=chosen,
         **place,

@@ -209,7 +209,7 @@ def _file_findings(dataset: Dataset, progress: Callable[[int, int], None] | None
     tiny: list[str] = []
     wide: list[str] = []
     # A file may be listed twice with the same labels (a query that is also in the gallery); that is no copy.
-    copies: dict[tuple[bytes, object], dict[tuple[Path, int, int], Sample]] = defaultdict(dict)
+    copies: dict[tuple[bytes, object], dict[tuple[Path, int, int | None], Sample]] = defaultdict(dict)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         for done, (sample, file) in enumerate(zip(samples, pool.map(_open, samples), strict=True), start=1):
             width, height = file.size
@@ -224,7 +224,12 @@ def _file_findings(dataset: Dataset, progress: Callable[[int, int], None] | None
                     wide.append(f"{name} is {width} x {height}")
             if progress is not None:
                 progress(done, len(samples))
-    yield from _finding("error", "images that cannot be read", unreadable, "Replace or delete them.")
+    yield from _finding(
+        "error",
+        "images that cannot be read",
+        unreadable,
+        "Copy again what is damaged, convert what is not read.",
+    )
     yield from _finding("error", "empty images (0 bytes)", empty, "Copy them again or delete them.")
     yield from _duplicate_findings(dataset, [list(group.values()) for group in copies.values()])
     yield from _finding(

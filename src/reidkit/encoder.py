@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,21 +17,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from reidkit.checkpoint import load_weights, save_weights
+from reidkit import trust
+from reidkit.checkpoint import save_weights
 from reidkit.devices import default_device
-from reidkit.errors import CheckpointError, ConfigError, DataError, UnknownName
+from reidkit.encoder_file import load_encoder_file
+from reidkit.errors import CheckpointError, ConfigError, DataError, UnknownName, working_on
 from reidkit.external import ExternalNetwork, is_network_file, load_network
 from reidkit.features import label_features
 from reidkit.fingerprint import fingerprints
-from reidkit.images import load_image
-from reidkit.models import Embedder, build_model
+from reidkit.images import Box, ImageSource, load_image
+from reidkit.models import Embedder
 from reidkit.network_files import SUFFIXES
 from reidkit.same_person import Calibration
 from reidkit.tracking import ProgressCallback
 from reidkit.transforms import normalize, to_input
 from reidkit.types import Features, Sample, Split
 
-ImageLike: TypeAlias = str | Path | Image.Image | NDArray[Any]
 BATCH_SIZE = 64
 
 
@@ -116,7 +118,10 @@ class Encoder:
         # Scores of other weights, or of another feature, mean something else.
         if stored is None or stored.get("fingerprint") not in self.fingerprints:
             return None
-        return Calibration.from_dict(stored)
+        try:
+            return Calibration.from_dict(stored)
+        except DataError as error:
+            raise DataError(f"the calibration kept with this encoder cannot be used: {error}") from error
 
     def calibrate(self, calibration: Calibration) -> None:
         """Keep a calibration of this encoder's scores in its card, so that :meth:`save` writes it."""
@@ -124,7 +129,7 @@ class Encoder:
 
     def encode(
         self,
-        images: ImageLike | Sequence[ImageLike],
+        images: ImageSource | Sequence[ImageSource],
         *,
         batch_size: int = BATCH_SIZE,
         progress: ProgressCallback | None = None,
@@ -132,7 +137,8 @@ class Encoder:
         """Embed images.
 
         Args:
-            images: one or many of: path, PIL image, array (H, W, 3) uint8 in RGB order.
+            images: one or many of: path, bytes of a file, open file, PIL image, array (H, W, 3) uint8 in RGB
+                order; see :func:`reidkit.images.load_image` for other arrays, and how each is read.
             batch_size: images at a time.
             progress: called with (done, total) after each batch.
 
@@ -142,9 +148,8 @@ class Encoder:
         Raises:
             DataError: an image cannot be read, an array is of another shape or type.
         """
-        if isinstance(images, (str, Path, Image.Image, np.ndarray)):
-            images = [images]
-        return self._embed_all(images, self._prepare, batch_size, progress)
+        many = cast(Sequence[ImageSource], [images] if _is_one(images) else images)
+        return self._embed_all(many, self._prepare, batch_size, progress)
 
     def features(
         self, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None
@@ -196,23 +201,15 @@ class Encoder:
         save_weights(path, self.model.state_dict(), description)
         return path
 
-    def _prepare(self, image: ImageLike) -> Tensor:
+    def _prepare(self, image: ImageSource, *, box: Box | None = None) -> Tensor:
         """uint8 (3, height, width)."""
-        if isinstance(image, np.ndarray):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise DataError(
-                    f"an image array is {image.shape} {image.dtype}; expected RGB, (H, W, 3) uint8"
-                )
-            image = Image.fromarray(image)
-        elif not isinstance(image, Image.Image):
-            image = load_image(image)
-        image = image.convert("RGB")
+        rgb = load_image(image, box=box)
         if isinstance(self.model, ExternalNetwork):
-            image = image.resize((self.width, self.height), self.model.resampling)
-        return to_input(image, height=self.height, width=self.width)
+            rgb = rgb.resize((self.width, self.height), self.model.resampling)
+        return to_input(rgb, height=self.height, width=self.width)
 
     def _prepare_sample(self, sample: Sample) -> Tensor:
-        return self._prepare(load_image(sample.path, box=sample.box))
+        return self._prepare(sample.path, box=sample.box)
 
     def _embed_all(
         self,
@@ -259,6 +256,7 @@ def load_encoder(
     device: str | torch.device | None = None,
     preprocessing: str | Path | Mapping[str, Any] | None = None,
     feature: str | None = None,
+    allow_code: Sequence[str] = (),
 ) -> Encoder:
     """Load an encoder.
 
@@ -270,10 +268,13 @@ def load_encoder(
             or its keys and values; left out, the ``.toml`` beside it, else its metadata.
         feature: which of the network's features to embed by, such as "global" or "local" of JLML; its
             embedding where left out.
+        allow_code: modules of your own from which the file may take its network, ``["my_package.models"]``;
+            they are imported, which runs them. See :mod:`reidkit.trust`.
 
     Raises:
         CheckpointError: nothing there, or the file is damaged, or was made for another network; or a network
             made elsewhere gives embeddings that are not finite, always the same or of another width.
+        CodeRefused: the file names a network of your own that is not allowed.
         ConfigError: a device, preprocessing or feature that the network does not go with.
         UnknownName: the network has no such feature.
         MissingExtra: the runtime of a network made elsewhere is not installed.
@@ -284,27 +285,14 @@ def load_encoder(
     if preprocessing is not None:
         raise ConfigError(f"preprocessing goes with {' and '.join(SUFFIXES)} files; {path} has its own")
     file = weights_file(path)
-    tensors, description = load_weights(file)
-    options = dict(description["model"])
-    # The file holds all weights; asking for pretrained ones would download what is then overwritten.
-    model = build_model(
-        options.pop("name"), **{**options, **({"pretrained": False} if "pretrained" in options else {})}
-    )
-    model.description = description["model"]
-    expected = model.state_dict()
-    wrong = [n for n in sorted({*expected, *tensors}) if _shape(expected.get(n)) != _shape(tensors.get(n))]
-    if wrong:
-        raise CheckpointError(
-            f"{file} does not fit the network it names, {description['model']}: {len(wrong)} weights are "
-            f"missing, left over or of another shape (first: {wrong[0]})"
-        )
-    model.load_state_dict(tensors)
-    model = model.to(memory_format=torch.channels_last)
-    feature = feature or description.get("feature")
+    with working_on(file), trust.allow_code(*allow_code):
+        model, description = load_encoder_file(file)
+    feature = feature or description.feature
     return Encoder(
-        model,
-        **description["transform"],
-        card=description["card"],
+        model.to(memory_format=torch.channels_last),
+        height=description.transform.height,
+        width=description.transform.width,
+        card=description.card,
         device=device,
         feature=None if feature == model.embedding_feature else feature,
     )
@@ -355,8 +343,10 @@ def _load_external(
     return encoder
 
 
-def _shape(tensor: Tensor | None) -> torch.Size | None:
-    return None if tensor is None else tensor.shape
+def _is_one(images: ImageSource | Sequence[ImageSource]) -> bool:
+    return hasattr(images, "read") or isinstance(
+        images, (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
+    )
 
 
 def weights_file(path: Path) -> Path:

@@ -1,15 +1,17 @@
-"""Writing files so that a reader sees the old one or the new one, never a part; and one writer at a time."""
+"""Files: read only what is one; written so that a reader sees the old or the new; one writer at a time."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
-from reidkit.errors import ReidError
+from reidkit.errors import DataError, ReidError
 
 try:
     import fcntl
@@ -21,8 +23,55 @@ else:
 _UNFINISHED = ".unfinished"
 
 
+_NOT_FILES = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
 class WriteError(ReidError):
     """A file could not be written; what it held before is still there."""
+
+
+def require_regular(path: str | Path, *, error: type[ReidError] = DataError) -> os.stat_result:
+    """Refuse what is no regular file, without opening it: reading a named pipe waits for ever.
+
+    Links are followed. To be called before any file is handed to a reader that opens it by its path.
+
+    Args:
+        path: what is to be read.
+        error: what is raised, by the kind of file that was expected.
+
+    Raises:
+        ReidError: ``error``, in one line: nothing there, a link to nothing or in a circle, a folder, a named
+            pipe, a socket, a device, or in a folder that may not be entered.
+    """
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError) as problem:
+        raise error(_why_absent(Path(path), problem)) from None
+    for is_of_kind, kind in _NOT_FILES:
+        if is_of_kind(status.st_mode):
+            raise error(f"{path} is {kind}, not a file; give a regular file")
+    return status
+
+
+def open_regular(path: str | Path, *, error: type[ReidError] = DataError) -> BinaryIO:
+    """Open a regular file for reading, without ever waiting for it.
+
+    Raises:
+        ReidError: ``error``, where :func:`require_regular` does, or where the file may not be read.
+    """
+    require_regular(path, error=error)
+    try:
+        # Should a pipe have taken the file's place meanwhile, opening it does not wait for a writer.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as problem:
+        raise error(f"{path} cannot be opened: {problem.strerror}") from None
+    return os.fdopen(handle, "rb")
 
 
 def write_atomically(path: str | Path, data: bytes | memoryview | str) -> Path:
@@ -97,6 +146,20 @@ def exclusive(path: Path) -> Iterator[bool]:
         raise _cannot_write(path, error, left="nothing was changed there") from error
     with file:
         yield _locked(file)
+
+
+def _why_absent(path: Path, problem: OSError | ValueError) -> str:
+    if isinstance(problem, ValueError):
+        return f"{str(path)[:80]!r} is no path: {problem}"
+    if problem.errno == errno.ENAMETOOLONG:
+        return f"{str(path)[:80]}... is too long for a path ({len(str(path))} characters)"
+    if problem.errno == errno.ELOOP:
+        return f"{path} is a link that leads in a circle"
+    if problem.errno not in (errno.ENOENT, errno.ENOTDIR):
+        return f"{path} cannot be opened: {problem.strerror}"
+    if path.is_symlink():
+        return f"{path} is a link to {path.readlink()}, which is missing"
+    return f"{path} is missing: there is no such file"
 
 
 def _locked(file: TextIO) -> bool:

@@ -8,10 +8,13 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from reidkit.errors import ConfigError, DataError, did_you_mean
 from reidkit.images import is_image
-from reidkit.types import JUNK, Dataset, Sample, Split
+from reidkit.labels import read_labels
+from reidkit.part_names import PARTS
+from reidkit.types import Dataset, Sample, Split
 
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
@@ -46,11 +49,8 @@ DUKE = TreeNames(
     MARKET_FOLDERS,
 )
 
-SPLIT_NAMES = {"train": "train", "val": "val", "query": "query", "gallery": "gallery", "test": "gallery"}
-"""What people call the parts of a data set, and what they are called here."""
-
-Fields = dict[str, str]
-"""What is known of one image, as written: identity, and perhaps camera, tracklet, frame, time."""
+Fields = Mapping[str, Any]
+"""What is known of one image: identity, and perhaps camera, tracklet, frame, time; texts or numbers."""
 
 
 DUKE_LICENCE = "withdrawn by its authors in 2019: not for new work"
@@ -168,7 +168,7 @@ def unlisted_files(folder: Path, listed: Collection[str], *, source: str) -> lis
     if missing:
         raise DataError(
             f"{folder} lacks {len(missing)} of the {len(listed)} files that {source} lists: "
-            f"{_first_few(missing)}; unpack the release again"
+            f"{first_few(missing)}; unpack the release again"
         )
     return [folder / name for name in sorted(found - listed)]
 
@@ -243,28 +243,40 @@ def numbered(samples: Iterable[Sample]) -> Split:
 
 
 def labelled_dataset(
-    images: Sequence[tuple[str, Path, Fields]], *, name: str, root: Path, skipped: Iterable[Path] = ()
+    images: Sequence[tuple[str, Path, Fields]],
+    *,
+    name: str,
+    root: Path,
+    skipped: Iterable[Path] = (),
+    reading: Iterable[str] = (),
 ) -> Dataset:
     """A data set from (split, path, fields) of each image, with labels made integers over all splits.
 
-    Without a camera in any fields every camera is 0, ``has_cameras`` false and the camera filter "none".
+    Labels are read as :mod:`reidkit.labels` says, those of all splits together. Without a camera in any
+    fields ``has_cameras`` is false and the camera filter "none".
+
+    Raises :class:`DataError` for an image without an identity.
     """
-    identities = label_numbers((fields["identity"] for _, _, fields in images), junk=True)
-    cameras = label_numbers(fields["camera"] for _, _, fields in images if "camera" in fields)
-    samples: dict[str, list[Sample]] = {split: [] for split in SPLIT_NAMES.values()}
-    for split, path, fields in images:
-        identity = identities[fields["identity"]]
+    identities = read_labels((fields["identity"] for _, _, fields in images), what="identities", junk=True)
+    cameras = read_labels((fields.get("camera") for _, _, fields in images), what="cameras")
+    has_cameras = any(name is not None for name in cameras.names)
+    samples: dict[str, list[Sample]] = {split: [] for split in PARTS}
+    for row, (split, path, fields) in enumerate(images):
+        identity = identities.codes[row]
+        if identity is None:
+            raise DataError(f"{path} has no identity; name one, or leave the image out")
         samples[split].append(
             Sample(
                 path,
                 identity,
-                cameras[fields["camera"]] if cameras else 0,
+                cameras.codes[row],
                 0,
                 tracklet=int(fields["tracklet"]) if "tracklet" in fields else None,
                 frame=int(fields["frame"]) if "frame" in fields else None,
                 time=float(fields["time"]) if "time" in fields else None,
                 dataset=name,
-                identity_name=_name_of(fields["identity"], identity),
+                identity_name=identities.written(row),
+                camera_name=cameras.written(row),
             )
         )
     return Dataset(
@@ -274,32 +286,11 @@ def labelled_dataset(
         val=numbered(samples["val"]),
         query=numbered(samples["query"]),
         gallery=numbered(samples["gallery"]),
-        has_cameras=bool(cameras),
-        camera_filter="same_identity" if cameras else "none",
+        has_cameras=has_cameras,
+        camera_filter="same_identity" if has_cameras else "none",
         skipped=tuple(skipped),
+        reading=(*reading, identities.reading, *([cameras.reading] if has_cameras else [])),
     )
-
-
-def label_numbers(labels: Iterable[str], *, junk: bool = False) -> dict[str, int]:
-    """Integers for labels as they are written.
-
-    Where all are integers, each keeps its own value ("0002" is 2). Otherwise they count from 1 in sorted
-    order. With ``junk``, "-1" is :data:`reidkit.types.JUNK` in either case.
-
-    >>> label_numbers(["ben", "anna"])
-    {'anna': 1, 'ben': 2}
-    """
-    texts = sorted(set(labels))
-    special = {"-1": JUNK} if junk and "-1" in texts else {}
-    texts = [text for text in texts if text not in special]
-    if all(is_integer(text) for text in texts):
-        return {text: int(text) for text in texts} | special
-    return {text: number for number, text in enumerate(texts, start=1)} | special
-
-
-def is_integer(text: str) -> bool:
-    """Whether the label is a plain number from 0 on."""
-    return text.isascii() and text.isdigit()
 
 
 def existing_folder(root: Path, *, expected: str) -> Path:
@@ -316,11 +307,6 @@ def subfolders(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except PermissionError:
         return []
-
-
-def _name_of(text: str, number: int) -> str | None:
-    """The label as written, unless ``number`` is its own value."""
-    return None if number == JUNK or (is_integer(text) and int(text) == number) else text
 
 
 def _read_folder(folder: Path, names: TreeNames, name: str) -> tuple[list[Sample], list[Path]]:
@@ -366,9 +352,10 @@ def _down_to(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _listed(paths: list[Path]) -> str:
-    return _first_few([path.name for path in paths])
+    return first_few([path.name for path in paths])
 
 
-def _first_few(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str]) -> str:
+    """Names for a message: the first five, and how many more there are."""
     more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
     return ", ".join(names[:NUM_SHOWN]) + more

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
-import struct
 from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
+from typing import IO, Any, TypeAlias
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
 
+from reidkit import jpeg
 from reidkit.errors import ConfigError, DataError
+from reidkit.files import open_regular
+from reidkit.image_damage import DECODING_ERRORS, Damaged, check_file, why_undecoded
+from reidkit.image_kinds import LOOK, Kind, kind_of
+from reidkit.pixels import ORIENTATION_TAG, UnreadPixels, as_rgb, from_array
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
-)
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
+_JPEG_2000 = (".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc")
+_PLAIN = (".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm")
+IMAGE_SUFFIXES = frozenset((*_JPEG, *_PLAIN, *_JPEG_2000, ".webp", ".avif"))
 """Suffixes, in lower case, that make a file an image."""
+
+HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+"""Suffixes that do where pillow-heif is installed."""
 
 MAX_PIXELS = 64_000_000
 """Limit on width x height where none is set: a small file can claim to be huge and eat all memory."""
@@ -24,29 +36,23 @@ MAX_PIXELS = 64_000_000
 MAX_PIXELS_VARIABLE = "REIDKIT_MAX_PIXELS"
 """Environment variable that sets the limit: it reaches every process that is started from here."""
 
-# Only what IMAGE_SUFFIXES promises: Pillow would otherwise hand PostScript to an outside program.
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"GIF8", b"P5", b"P6")
+ImageSource: TypeAlias = "str | PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any]"
+Box: TypeAlias = tuple[int, int, int, int]
 
-# What Pillow's decoders raise on damaged bytes.
-_DAMAGE = (OSError, SyntaxError, ValueError, IndexError, TypeError, KeyError, EOFError, struct.error)
-_UNKNOWN_RANGE = "{path} has 32-bit pixels, whose range is not known; save it with 8 or 16 bits a channel"
-
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# No JPEG needs more: 16 bytes a pixel, and a preview, colour profile and notes in front.
+_JPEG_BYTES = 1 << 26
+_DNG_VERSION, _SUBFILE_TYPE, _REDUCED = 50706, 254, 1
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name has an image suffix and is not hidden (``._photo.jpg`` of macOS is no photo)."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    """Whether the name has an image suffix and is not hidden (``._photo.jpg`` of macOS is no photo).
+
+    What is named HEIC is one if it can be read here: by pillow-heif, or because it is a JPEG in truth.
+    """
+    if path.name.startswith("."):
+        return False
+    suffix = path.suffix.lower()
+    return suffix in IMAGE_SUFFIXES or (suffix in HEIC_SUFFIXES and _is_readable(path))
 
 
 def list_files(folder: str | Path) -> list[Path]:
@@ -77,46 +83,184 @@ def pixel_limit() -> int:
     return int(text)
 
 
-def load_image(
-    path: str | Path, *, box: tuple[int, int, int, int] | None = None, max_pixels: int | None = None
-) -> Image.Image:
+def load_image(source: ImageSource, *, box: Box | None = None, max_pixels: int | None = None) -> Image.Image:
     """Read one image as 8-bit RGB, upright, whole or not at all.
 
-    The EXIF orientation is applied. Transparent pixels are laid on white; 16-bit grey keeps its upper
-    eight bits; of an animation the first picture is taken.
+    The same picture comes out the same from its path, its bytes, an open file and from Pillow: the EXIF
+    orientation is applied; transparent pixels are laid on white; 16-bit grey keeps its upper eight bits; of
+    an animation the first picture is taken. An array has neither orientation nor format, and counts as it is:
+    see :func:`reidkit.pixels.from_array` for shapes and types. The kind of a file is told by its content.
 
     Args:
-        path: the file.
+        source: a path, the bytes of a file, an open file, a PIL image, or an array.
         box: (left, top, right, bottom) in pixels of the upright image; what lies outside is cut off.
         max_pixels: largest width x height accepted, :func:`pixel_limit` where it is not given. Where it is
             above Pillow's own limit, that one is raised with it.
 
     Raises:
-        DataError: the file is missing, empty, no image, truncated or damaged, or too large; or the box
-            holds no pixel. A truncated image is refused as long as the program leaves Pillow's switch
-            ``ImageFile.LOAD_TRUNCATED_IMAGES`` off.
+        DataError: nothing there, no regular file, empty, no image, of a kind that is not read, truncated or
+            damaged as far as that can be told (see :mod:`reidkit.image_damage`), or too large; an array of
+            another shape or type; the box holds no pixel. A PIL image that was loaded before is taken to be
+            whole: Pillow does not say.
     """
     limit = pixel_limit() if max_pixels is None else max_pixels
+    if isinstance(source, (str, PathLike)):
+        name = str(source)
+        with open_regular(name) as file:
+            rgb = _read(file, name, limit)
+    elif isinstance(source, Image.Image):
+        rgb, name = to_rgb(source), _name(source)
+    elif isinstance(source, np.ndarray):
+        rgb, name = _of_array(source), "the image array"
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        name = "the image given as bytes"
+        rgb = _read(io.BytesIO(source), name, limit)
+    elif hasattr(source, "read"):
+        name = str(getattr(source, "name", "the image given as a file"))
+        rgb = _read(source if source.seekable() else io.BytesIO(source.read()), name, limit)
+    else:
+        raise DataError(
+            f"a {type(source).__name__} is no image; give a path, bytes, a file, a PIL image or an array"
+        )
+    return rgb if box is None else _cut(rgb, box, name)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A PIL image as :func:`load_image` gives that of its file; the one given stays as it is.
+
+    A JPEG that Pillow has opened and not loaded is decoded here, strictly.
+
+    Raises:
+        DataError: it holds no pixels, or such as cannot be made RGB; or its file turns out to be damaged.
+    """
+    return _rgb(image, _name(image), Kind(f"a {image.format or 'PIL'} image", image.format or ""), None)
+
+
+def _read(file: IO[bytes], name: str, limit: int) -> Image.Image:
+    file.seek(0)
+    start = file.read(LOOK)
+    kind = kind_of(start)
+    if not start:
+        raise DataError(f"{name} is empty (0 bytes); copy it again or delete it")
+    if kind is None:
+        raise DataError(f"{name} is not an image: it begins with {start[:16]!r}; leave it out, or convert it")
+    if not kind.is_read:
+        raise DataError(f"{name} is {kind.name}, which is not read here; {kind.hint}")
+    if kind.format == "HEIF":
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit
+    file.seek(0)
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height > limit:
-                raise DataError(_too_large(path, f"{width} x {height} = {width * height:,}", limit))
-            image.load()
-            rgb = _to_rgb(_upright(image), path)
+        image = Image.open(file, formats=(kind.format,))
     except Image.DecompressionBombError as error:
         number = re.search(r"\d+", str(error))  # Pillow refuses before it tells width and height
-        raise DataError(_too_large(path, f"{int(number[0]):,}" if number else "too many", limit)) from None
-    except _DAMAGE as error:
-        raise DataError(_why_unreadable(Path(path), error)) from None
-    return rgb if box is None else _cut(rgb, box, path)
+        raise DataError(_too_large(name, f"{int(number[0]):,}" if number else "too many", limit)) from None
+    except DECODING_ERRORS as error:
+        raise DataError(why_undecoded(name, kind, file, error)) from None
+    width, height = image.size
+    if width * height > limit:
+        raise DataError(_too_large(name, f"{width} x {height} = {width * height:,}", limit))
+    if kind.format == "TIFF" and _is_preview(image):
+        raise DataError(
+            f"{name} is a camera's raw file, of which only a preview could be read; develop it to JPEG"
+        )
+    return _rgb(image, name, kind, file)
 
 
-def _too_large(path: str | Path, pixels: str, limit: int) -> str:
+def _rgb(image: Image.Image, name: str, kind: Kind, file: IO[bytes] | None) -> Image.Image:
+    try:
+        loaded = _loaded(image)
+        return as_rgb(loaded, file_format=image.format, orientation=_orientation(image))
+    except UnreadPixels as error:
+        raise DataError(f"{name} has {error}") from None
+    except jpeg.UnreadJpeg as error:
+        raise DataError(
+            f"{name} is a JPEG of a kind that is not read ({error}); save it as a usual one"
+        ) from None
+    except (Damaged, *DECODING_ERRORS) as error:
+        raise DataError(why_undecoded(name, kind, file, error)) from None
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    """The image with its pixels decoded; strictly where it comes from a file and was not decoded before."""
+    file = image.fp if isinstance(image, ImageFile.ImageFile) and _is_fresh(image) else None
+    if file is not None and not file.closed and file.seekable():
+        if image.format in ("JPEG", "MPO") and image.tell() == 0:
+            pixels = _jpeg_pixels(file, image)
+            if pixels is not None and pixels.shape[:2] == image.size[::-1] and image.mode != "CMYK":
+                return Image.fromarray(
+                    pixels
+                )  # in CMYK it was for the check: files differ in what they invert
+        elif image.format == "TIFF" and image.tell() == 0:
+            # Opened by its path, Pillow maps the file to memory and takes the sides of a turned one for each
+            # other. From the open file it does not.
+            file.seek(0)
+            image = Image.open(file, formats=("TIFF",))
+        elif image.format is not None:
+            check_file(file, image.format)
+    image.load()
+    return image
+
+
+def _is_fresh(image: ImageFile.ImageFile) -> bool:
+    return bool(image.tile) or image.format in (
+        "WEBP",
+        "AVIF",
+    )  # those two keep no list of what is to be decoded
+
+
+def _jpeg_pixels(file: IO[bytes], image: Image.Image) -> NDArray[np.uint8] | None:
+    place = file.tell()
+    file.seek(0)
+    data = file.read(16 * image.width * image.height + _JPEG_BYTES)
+    file.seek(place)
+    try:
+        return jpeg.decode(data, image.mode)
+    except ValueError as error:
+        raise Damaged(str(error)) from None
+
+
+def _orientation(image: Image.Image) -> int:
+    if "exif" not in image.info:  # getexif() is slow beside a small crop, and Pillow turns TIFF by itself
+        return 1
+    try:
+        return int(image.getexif().get(ORIENTATION_TAG, 1))
+    except DECODING_ERRORS:
+        return 1  # broken metadata; the pixels are whole
+
+
+def _is_preview(image: Image.Image) -> bool:
+    """Whether a TIFF is the raw file of a camera: its first picture is a small one, to be shown in lists."""
+    tags = getattr(image, "tag_v2", {})
+    return _DNG_VERSION in tags or tags.get(_SUBFILE_TYPE) == _REDUCED
+
+
+def _of_array(array: NDArray[Any]) -> Image.Image:
+    try:
+        return as_rgb(from_array(array), file_format=None)
+    except UnreadPixels as error:
+        raise DataError(f"the image array has {error}") from None
+
+
+def _name(image: Image.Image) -> str:
+    return str(getattr(image, "filename", "") or "the image")
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        with open_regular(path) as file:
+            kind = kind_of(file.read(LOOK))
+    except (DataError, OSError):
+        return True  # so that reading it says what is wrong
+    return kind is not None and kind.is_read
+
+
+def _too_large(name: str, pixels: str, limit: int) -> str:
     return (
-        f"{path} has {pixels} pixels, over the limit of {limit:,}; if the file can be trusted, raise the "
+        f"{name} has {pixels} pixels, over the limit of {limit:,}; if the file can be trusted, raise the "
         f"limit with `reid --max-pixels NUMBER COMMAND` or the environment variable {MAX_PIXELS_VARIABLE}"
     )
 
@@ -137,59 +281,16 @@ def _is_loop(parent: str, name: str) -> bool:
     return folder.is_symlink() and Path(parent).resolve().is_relative_to(folder.resolve())
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    if "exif" not in image.info:  # getexif() is slow beside a small crop, and Pillow turns TIFF by itself
-        return image
+def _cut(image: Image.Image, box: Box, name: str) -> Image.Image:
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except _DAMAGE:
-        return image  # broken metadata; the pixels are whole
-    method = _UPRIGHT.get(orientation)
-    return image if method is None else image.transpose(method)
-
-
-def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
-    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow gives 16-bit PGM as 32-bit "I"
-        grey = np.asarray(image)
-        if grey.min() < 0 or grey.max() > 0xFFFF:
-            raise DataError(_UNKNOWN_RANGE.format(path=path))
-        image = Image.fromarray((grey >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        raise DataError(_UNKNOWN_RANGE.format(path=path))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _cut(image: Image.Image, box: tuple[int, int, int, int], path: str | Path) -> Image.Image:
-    left, top = max(box[0], 0), max(box[1], 0)
-    right, bottom = min(box[2], image.width), min(box[3], image.height)
+        left, top, right, bottom = map(round, box)  # refuses what is not finite
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{name}: {box!r} is no box; give (left, top, right, bottom) in pixels") from None
+    left, top = max(left, 0), max(top, 0)
+    right, bottom = min(right, image.width), min(bottom, image.height)
     if left >= right or top >= bottom:
         raise DataError(
-            f"{path}: box {tuple(box)} holds no pixel of the {image.width} x {image.height} image; "
+            f"{name}: box {tuple(box)} holds no pixel of the {image.width} x {image.height} image; "
             "a box is (left, top, right, bottom) in pixels"
         )
     return image.crop((left, top, right, bottom))
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    """One sentence on a file that Pillow could not read."""
-    if path.is_dir():
-        return f"{path} is a folder, not an image"
-    try:
-        with path.open("rb") as file:
-            start = file.read(32)
-    except FileNotFoundError:
-        return f"{path} is missing: there is no such file"
-    except OSError as unreadable:
-        return f"{path} cannot be opened: {unreadable.strerror}"
-    if not start:
-        return f"{path} is empty (0 bytes); copy it again or delete it"
-    if start.startswith(_SIGNATURES):
-        reason = "incomplete header" if isinstance(error, UnidentifiedImageError) else error
-        return f"{path} is truncated or damaged ({reason}); copy it again or delete it"
-    return (
-        f"{path} is not an image: it begins with {start[:16]!r}; "
-        f"expected one of {', '.join(_FORMATS)}; delete it, or convert it"
-    )

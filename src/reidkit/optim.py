@@ -21,10 +21,15 @@ def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module]) -> torch.
     bias does not simplify the function that is learned, nor does a transformer's class token or position
     embedding, which timm's networks name in ``no_weight_decay()``. Backbones learn the more slowly the
     nearer a layer is to the image, by ``layer_decay`` (:func:`layer_rates`).
+
+    Raises:
+        ConfigError: a layer decay for networks without a part named backbone.
     """
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    has_backbone = False
     for module in modules:
         rates, kept = layer_rates(module, config.layer_decay), _without_decay(module)
+        has_backbone = has_backbone or bool(rates)
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
@@ -32,12 +37,38 @@ def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module]) -> torch.
             weight_decay = config.weight_decay if decayed else 0.0
             group = {"params": [], "weight_decay": weight_decay, "rate": rate}
             groups.setdefault((rate, decayed), group)["params"].append(parameter)
+    if config.layer_decay != 1 and not has_backbone:
+        raise ConfigError(
+            f"optim.layer_decay = {config.layer_decay:g} goes with networks of backbone and neck, and this "
+            "one has no backbone; set it to 1"
+        )
     # The order of groups is that of saved states: from the image up, matrices before the rest.
     ordered = [groups[key] for key in sorted(groups, key=lambda key: (key[0], not key[1]))]
     if config.name == "sgd":
-        return torch.optim.SGD(ordered, lr=config.lr, momentum=config.momentum, fused=True)
+        return _sgd(ordered, config)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(ordered, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
+
+
+def _sgd(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.SGD:
+    """Fused SGD whose momentum is there, as zeros, from the start, which gives the same steps.
+
+    Left to itself the fused kernel makes the buffers at the first step, for all parameters or none: it cannot
+    take in one that begins to learn later (a frozen backbone, a late loss), and where a first step in float16
+    overflows it goes on with memory that nobody has filled.
+    """
+    optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+    if config.momentum:
+        _fill_momentum(optimizer)
+        optimizer.register_load_state_dict_post_hook(_fill_momentum)
+    return optimizer
+
+
+def _fill_momentum(optimizer: torch.optim.Optimizer) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def layer_rates(module: nn.Module, decay: float) -> dict[str, float]:

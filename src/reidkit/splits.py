@@ -131,9 +131,9 @@ def _queries(images: Sequence[Sample], data: Dataset, generator: random.Random) 
     images = sorted(images, key=lambda sample: sample.path.as_posix())
     if not data.has_cameras:
         return [generator.choice(images)]
-    first = {sample.camera: sample for sample in reversed(images)}
-    num_left = Counter(sample.camera for sample in images)
-    asking: list[int] = []
+    first = {_camera_order(sample): sample for sample in reversed(images)}
+    num_left = Counter(_camera_order(sample) for sample in images)
+    asking: list[tuple[bool, int]] = []
     for camera in generator.sample(sorted(first), len(first)):
         num_left[camera] -= 1
         if all(any(num_left[other] for other in num_left if other != own) for own in (*asking, camera)):
@@ -141,6 +141,11 @@ def _queries(images: Sequence[Sample], data: Dataset, generator: random.Random) 
         else:
             num_left[camera] += 1
     return [first[camera] for camera in asking]
+
+
+def _camera_order(sample: Sample) -> tuple[bool, int]:
+    """The camera as something to sort by; images of unknown ones go together."""
+    return (True, 0) if sample.camera is None else (False, sample.camera)
 
 
 def _distinct(samples: Iterable[Sample]) -> list[Sample]:
@@ -161,14 +166,14 @@ def _row(sample: Sample, split: str, folder: Path, data: Dataset) -> dict[str, s
     values = {
         "path": _relative(sample.path, folder),
         "identity": sample.identity_name or sample.identity,
-        "camera": sample.camera if data.has_cameras else None,
+        "camera": (sample.camera_name or sample.camera) if data.has_cameras else None,
         "split": split,
         "tracklet": sample.tracklet,
         "frame": sample.frame,
         "time": sample.time,
     }
     texts = {name: "" if value is None else str(value) for name, value in values.items()}
-    for name in ("path", "identity"):
+    for name in ("path", "identity", "camera"):
         if texts[name] != texts[name].strip():
             raise DataError(f"the {name} {texts[name]!r} begins or ends with a space; rename it")
     return texts

@@ -400,14 +400,16 @@ class Trainer:
         """Go on with what the folder holds, or begin there; returns the module that takes the steps."""
         state = self.folder.stored_state()
         if state is not None:
-            self._restore(state)
+            with self.folder.taking_up():
+                self._restore(state)
         elif self.init:
             start_from(self.model, self.init, say=self.say)
         wrapped = distributed.data_parallel(self.step_module)
         if self.ema_decay:
             self.average = WeightAverage(self.model, decay=self.ema_decay)
             if state is not None:
-                self.average.load_state_dict(state["average"])
+                with self.folder.taking_up():
+                    self.average.load_state_dict(state["average"])
         self.log.trackers = self.trackers
         if self.complete:
             return wrapped
@@ -467,9 +469,13 @@ class Trainer:
     # Putting the parts together
 
     def _prepare_network(self, *, compile: bool) -> None:
-        check_pieces(self.accumulate, self.sampler.batch_size // distributed.world_size())
         if self.batch_norm not in BATCH_NORMS:
             raise UnknownName("choice of batch_norm", self.batch_norm, BATCH_NORMS)
+        check_pieces(
+            self.accumulate,
+            self.sampler.batch_size // distributed.world_size(),
+            smallest=1 if self.batch_norm == "frozen" else 2,
+        )
         if self.batch_norm == "synchronised":
             distributed.synchronise_batch_norm(self.model, self.device)
         self.dtype = next(self.model.parameters()).dtype

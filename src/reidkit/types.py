@@ -28,12 +28,13 @@ class Sample:
     ``identity`` is an integer; :data:`JUNK` marks an image to ignore. ``index`` is the sample's place in
     its split: it travels with the image through workers and ranks, so that order never matters.
     ``box`` is (left, top, right, bottom) in pixels where the person is cut out of a larger image.
-    ``identity_name`` keeps the label as it was written, where that was not an integer.
+    ``camera`` is ``None`` where it is not known. ``identity_name`` and ``camera_name`` are the labels as
+    they were written (:mod:`reidkit.labels`), where the integer does not say the same: "anna", "0001".
     """
 
     path: Path
     identity: int
-    camera: int
+    camera: int | None
     index: int
     tracklet: int | None = field(default=None, kw_only=True)
     frame: int | None = field(default=None, kw_only=True)
@@ -41,6 +42,7 @@ class Sample:
     box: tuple[int, int, int, int] | None = field(default=None, kw_only=True)
     dataset: str | None = field(default=None, kw_only=True)
     identity_name: str | None = field(default=None, kw_only=True)
+    camera_name: str | None = field(default=None, kw_only=True)
 
 
 Split = tuple[Sample, ...]
@@ -52,9 +54,10 @@ class Dataset:
     """Samples in their parts: to learn from, to choose a model by, to ask with, to search in.
 
     ``val`` is cut from the training identities by :func:`reidkit.load_dataset`; no identity of it is in
-    ``train``. ``has_cameras`` is false where camera labels are absent: every camera is then 0 and
-    evaluation cannot leave out same-camera matches. ``skipped`` names files that are not part of the set
-    (``Thumbs.db``, names off the pattern).
+    ``train``. ``has_cameras`` is false where camera labels are absent, and always where no sample has one:
+    evaluation then cannot leave out same-camera matches. ``skipped`` names files that are not part of the
+    set (``Thumbs.db``, names off the pattern). ``reading`` says how parts and labels were read, a sentence
+    each, as far as that was not given by the layout.
 
     How the set is measured: ``protocol`` is "market1501", "single_gallery_shot", "recall" (every query
     item queries all others; there is no gallery) or "tracklets"; ``camera_filter`` is "same_identity",
@@ -78,6 +81,7 @@ class Dataset:
     protocol: str = "market1501"
     has_cameras: bool = True
     skipped: tuple[Path, ...] = ()
+    reading: tuple[str, ...] = ()
     camera_filter: str = "same_identity"
     num_splits: int = 1
     split_name: str = ""
@@ -85,6 +89,11 @@ class Dataset:
     multi_query: Split = ()
     published: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     licence: str = "not stated: ask those who made the images"
+
+    def __post_init__(self) -> None:
+        samples = [sample for split in self.splits.values() for sample in split]
+        if samples and all(sample.camera is None for sample in samples):
+            object.__setattr__(self, "has_cameras", False)
 
     @property
     def num_identities(self) -> int:
@@ -104,7 +113,8 @@ class Features:
 
     Shapes: ``embeddings`` (N, D), any float type, may be memory-mapped; ``identities`` (N,) integers or
     strings; ``cameras`` (N,) integers or strings, or ``None`` where camera labels are absent; the
-    optional arrays (N,). Raises :class:`DataError` where lengths differ.
+    optional arrays (N,). ``sources`` are texts that are equal where two rows show the same picture (see
+    :mod:`reidkit.same_picture`). Raises :class:`DataError` where lengths differ.
     """
 
     embeddings: NDArray[np.floating[Any]]
@@ -113,6 +123,7 @@ class Features:
     indices: NDArray[np.int64] | None = field(default=None, kw_only=True)
     tracklets: NDArray[np.int64] | None = field(default=None, kw_only=True)
     times: NDArray[np.float64] | None = field(default=None, kw_only=True)
+    sources: NDArray[Any] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         embeddings = np.asanyarray(self.embeddings)
@@ -122,7 +133,7 @@ class Features:
                 "expected floating-point (N, D)"
             )
         object.__setattr__(self, "embeddings", embeddings)
-        for name in ("identities", "cameras", "indices", "tracklets", "times"):
+        for name in ("identities", "cameras", "indices", "tracklets", "times", "sources"):
             values = getattr(self, name)
             if values is None:
                 continue

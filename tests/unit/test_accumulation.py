@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import reidkit as rk
-from reidkit.accumulation import embed_in_pieces
+from reidkit.accumulation import check_pieces, embed_in_pieces
+from reidkit.errors import ConfigError
 from reidkit.losses import IdentityLoss, MarginSampleMiningLoss, SupportNeighborLoss
 from reidkit.objectives import Objective, Step
 
@@ -42,17 +43,20 @@ def test_pieces_give_the_step_of_the_whole_batch(num_pieces, loss):
 
 
 class Dropping(nn.Module):
-    def __init__(self):
+    def __init__(self, norm=nn.BatchNorm1d):
         super().__init__()
-        self.norm, self.drop = nn.BatchNorm1d(5), nn.Dropout(0.5)
+        self.norm, self.drop = norm(5), nn.Dropout(0.5)
 
     def forward(self, images):
         return {"feature": self.drop(self.norm(images))}
 
 
-def test_both_passes_see_one_dropout_and_statistics_move_once_a_piece():
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm1d, nn.SyncBatchNorm]
+)  # without a process group, one and the same
+def test_both_passes_see_one_dropout_and_statistics_move_once_a_piece(norm):
     torch.manual_seed(0)
-    model, images = Dropping().double(), torch.randn(6, 5, dtype=torch.float64)
+    model, images = Dropping(norm).double(), torch.randn(6, 5, dtype=torch.float64)
     feature = embed_in_pieces(model, images, 3)["feature"]
     feature.sum().backward()
     # Of weights that are 1 the gradient is the sum of what was let through: in the second pass the same.
@@ -70,3 +74,16 @@ def test_no_piece_is_left_with_a_single_image():
     model = Dropping()
     assert embed_in_pieces(model, torch.randn(10, 5), 4)["feature"].shape == (10, 5)
     assert model.norm.num_batches_tracked == 4
+
+
+def test_pieces_of_one_image_are_refused_where_batch_norm_learns():
+    with pytest.raises(
+        ConfigError, match="has 1 image of each batch, and batch norm needs 2; choose a larger"
+    ):
+        check_pieces(1, 1)
+    with pytest.raises(ConfigError, match=r"leaves pieces of less than 2 of the 5 images.*choose 2 or less"):
+        check_pieces(3, 5)
+    with pytest.raises(ConfigError, match=r"leaves pieces of less than 1 of the 5 images.*choose 5 or less"):
+        check_pieces(6, 5, smallest=1)
+    check_pieces(1, 1, smallest=1)
+    check_pieces(5, 5, smallest=1)

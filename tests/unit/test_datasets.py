@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,7 @@ def test_a_layout_with_its_own_validation_part_needs_no_other(tmp_path: Path) ->
 def test_identity_folders(tmp_path: Path) -> None:
     write(tmp_path, "ben/1.jpg", "anna/2.PNG", "anna/deep/1.jpg", "stray.jpg", "anna/notes.txt")
     data = folder(tmp_path)
-    assert labels(data) == [("anna/2.PNG", 1, 0), ("anna/deep/1.jpg", 1, 0), ("ben/1.jpg", 2, 0)]
+    assert labels(data) == [("anna/2.PNG", 1, None), ("anna/deep/1.jpg", 1, None), ("ben/1.jpg", 2, None)]
     assert [sample.identity_name for sample in data.train] == ["anna", "anna", "ben"]
     assert not data.has_cameras
     assert [path.name for path in data.skipped] == ["notes.txt", "stray.jpg"]
@@ -148,15 +149,88 @@ def test_split_folders_share_their_labels(tmp_path: Path) -> None:
     write(
         tmp_path, "train/ben/1.jpg", "val/cleo/1.jpg", "query/anna/1.jpg", "test/anna/2.jpg", "other/x/1.jpg"
     )
-    data = folder(tmp_path)
-    assert labels(data) == [("train/ben/1.jpg", 2, 0)]
-    assert labels(data, "val") == [("val/cleo/1.jpg", 3, 0)]
-    assert labels(data, "query") == [("query/anna/1.jpg", 1, 0)]
-    assert labels(data, "gallery") == [("test/anna/2.jpg", 1, 0)]
+    data = folder(tmp_path, parts="named")
+    assert labels(data) == [("train/ben/1.jpg", 2, None)]
+    assert labels(data, "val") == [("val/cleo/1.jpg", 3, None)]
+    assert labels(data, "query") == [("query/anna/1.jpg", 1, None)]
+    assert labels(data, "gallery") == [("test/anna/2.jpg", 1, None)]
     assert data.skipped == (tmp_path / "other/x/1.jpg",)
     write(tmp_path, "gallery/anna/3.jpg")
     with pytest.raises(DataError, match="folders gallery and test, which mean the same"):
         folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "query", "gallery"),
+    [
+        ("Train", "Query", "Test"),
+        ("TRAIN", "QUERIES", "GALLERY"),
+        ("training", "probe", "testing"),
+        ("train_set", "query_set", "gallery_set"),
+        ("TrainImages", "image_query", "Test-Data"),
+        ("bounding_box_train", "query", "bounding_box_test"),
+    ],
+)
+def test_parts_by_other_names(tmp_path: Path, train: str, query: str, gallery: str) -> None:
+    write(tmp_path, f"{train}/ben/1.jpg", f"{query}/anna/1.jpg", f"{gallery}/anna/2.jpg", "readme/a.txt")
+    data = folder(tmp_path)
+    assert {part: len(split) for part, split in data.splits.items()} == {"train": 1, "query": 1, "gallery": 1}
+    assert data.reading[0] == (
+        f"parts: folder {train} is train, folder {query} is query, folder {gallery} is gallery"
+    )
+
+
+def test_names_that_only_resemble_parts_are_identities(tmp_path: Path) -> None:
+    write(tmp_path, "Valerie/1.jpg", "Tess/1.jpg", "trainer/1.jpg", "query1/1.jpg")
+    data = folder(tmp_path)
+    assert len(data.train) == data.num_identities == 4
+    assert data.reading[0] == "parts: none, all images are train"
+
+
+def test_parts_beside_identities_are_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, "anna/1.jpg", "ben/1.jpg", "Val/1.jpg")
+    with pytest.raises(
+        DataError, match=r'has Val, called .* beside anna, ben; give parts="none" if .*"named"'
+    ):
+        folder(tmp_path)
+    assert folder(tmp_path, parts="none").num_identities == 3
+    with pytest.raises(ConfigError, match=r"parts = 'no' is unknown; .*'auto', 'named', 'none'"):
+        folder(tmp_path, parts="no")
+
+
+def test_images_beside_parts_are_asked_for_where_a_pattern_could_read_them(tmp_path: Path) -> None:
+    write(tmp_path, "train/anna_1.jpg", "ben_1.jpg")
+    with pytest.raises(DataError, match=r"has train, called .* beside ben_1\.jpg; give"):
+        folder(tmp_path, pattern="{identity}_*.jpg")
+    assert [s.identity_name for s in folder(tmp_path, pattern="{identity}_*.jpg", parts="named").train] == [
+        "anna"
+    ]
+    assert [path.name for path in folder(tmp_path, parts="none").skipped] == ["ben_1.jpg"]
+
+
+def test_two_folders_for_one_part_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "Train/anna/1.jpg", "training/ben/1.jpg")
+    with pytest.raises(
+        DataError, match=r'folders Train and training, which mean the same, train; .*parts="none"'
+    ):
+        folder(tmp_path)
+
+
+def test_a_folder_without_a_name_is_no_identity(tmp_path: Path) -> None:
+    write(tmp_path, " /1.jpg", "anna/1.jpg")
+    data = folder(tmp_path)
+    assert (len(data.train), len(data.skipped)) == (1, 1)
+
+
+def test_numbers_of_more_than_64_bits_are_refused_where_they_must_be_numbers(tmp_path: Path) -> None:
+    write(tmp_path, f"anna_{'9' * 30}.jpg")
+    with pytest.raises(DataError, match=r"frame 9{30}... has 30 digits; numbers have up to 18"):
+        load_dataset("folder", tmp_path, pattern="{identity}_{frame}.jpg")
+    data = load_dataset("folder", tmp_path, pattern="anna_{identity}.jpg")
+    assert (data.train[0].identity, data.train[0].identity_name) == (1, "9" * 30)
+    write(market(tmp_path / "m"), f"bounding_box_train/{'9' * 30}_c1s1_000001_00.jpg")
+    with pytest.raises(DataError, match=r"identity 9{30}... has 30 digits"):
+        load_dataset("market1501", tmp_path / "m")
 
 
 @pytest.mark.parametrize(
@@ -165,10 +239,10 @@ def test_split_folders_share_their_labels(tmp_path: Path) -> None:
         ("{identity}_c{camera}_{frame}.jpg", "0007_c3_000451.jpg", (7, 3, 451, None, None)),
         ("{identity}_c{camera}_{frame}.jpg", "john_carter_c2_5.jpg", (1, 2, 5, None, None)),
         ("{identity}/cam{camera}/{frame}.jpg", "12/cam4/9.jpg", (12, 4, 9, None, None)),
-        ("{identity}-{tracklet}-{time}.*", "12-3-4.5.jpeg", (12, 0, None, 3, 4.5)),
-        ("{identity}/{identity}_{frame}.*", "5/5_1.PNG", (5, 0, 1, None, None)),
+        ("{identity}-{tracklet}-{time}.*", "12-3-4.5.jpeg", (12, None, None, 3, 4.5)),
+        ("{identity}/{identity}_{frame}.*", "5/5_1.PNG", (5, None, 1, None, None)),
         ("{identity}_c{camera}s{tracklet}_{frame}_*.jpg", "0002_c1s1_000451_03.jpg", (2, 1, 451, 1, None)),
-        ("a+(b) {identity}.jpg", "a+(b) -1.jpg", (-1, 0, None, None, None)),
+        ("a+(b) {identity}.jpg", "a+(b) -1.jpg", (-1, None, None, None, None)),
     ],
 )
 def test_patterns_read_fields(tmp_path: Path, pattern: str, name: str, expected: tuple[object, ...]) -> None:
@@ -248,7 +322,7 @@ def test_folders_without_a_labelled_image_say_why(tmp_path: Path) -> None:
 
 FULL = """path,identity,camera,split,tracklet,time,frame
 b.jpg,7,2,train,3,1.5,10
-a.jpg,0007,1,train,,,
+a.jpg,7.0,1,train,,,
 sub/c.jpg,8,1,test,,,
 """
 
@@ -283,7 +357,11 @@ def test_a_parquet_table_reads_like_csv(tmp_path: Path) -> None:
         "frame": [10, None, None],
     }
     parquet.write_table(pyarrow.table(columns), tmp_path / "samples.parquet")
-    assert table(tmp_path / "samples.parquet") == table(tmp_path / "samples.csv")
+    as_csv = table(tmp_path / "samples.csv")
+    assert as_csv.reading == ("identities: numbers, written as floats", "cameras: numbers")
+    assert table(tmp_path / "samples.parquet") == replace(
+        as_csv, reading=("identities: numbers", "cameras: numbers")
+    )
     (tmp_path / "samples.parquet").write_bytes((tmp_path / "samples.parquet").read_bytes()[:-50])
     with pytest.raises(DataError, match=r"samples\.parquet cannot be read as Parquet"):
         table(tmp_path / "samples.parquet")
@@ -298,7 +376,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: py
 
 def test_the_smallest_table_is_all_training_without_cameras(tmp_path: Path) -> None:
     data = table(write_table(tmp_path, 'Path,Identity,remark\na.jpg,"Smith, Anna",x\n\nb.jpg,ben,\n').parent)
-    assert labels(data) == [("a.jpg", 1, 0), ("b.jpg", 2, 0)]
+    assert labels(data) == [("a.jpg", 1, None), ("b.jpg", 2, None)]
     assert [sample.identity_name for sample in data.train] == ["Smith, Anna", "ben"]
     assert not data.has_cameras
 
@@ -312,7 +390,7 @@ def test_an_empty_camera_column_means_no_cameras(tmp_path: Path) -> None:
     ("header", "message"),
     [
         ("path,identty", "has no column 'identity'; did you mean 'identty'? Columns found: path, identty"),
-        ("path,pid", "has no column 'identity'; rename 'pid'? Columns found: path, pid"),
+        ("path,pid", "has no column 'identity'; rename 'pid', or give column.identity=pid? Columns found"),
         ("identity", "has no column 'path'; Columns found: identity"),
         ("path,identity,camid", "has a column 'camid' and none called 'camera'; rename it 'camera'"),
         ("path,identity,camera,Camera", "has the column 'camera' twice"),
@@ -380,7 +458,10 @@ def test_tables_that_cannot_be_found_or_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"found a\.csv, b\.tsv; give the file as root"):
         table(tmp_path)
     (tmp_path / "b.tsv").write_text("path,identity\nMüller.jpg,1\n", encoding="latin-1")
-    with pytest.raises(DataError, match=r"b\.tsv is not UTF-8 text .* at byte 15\); save it as UTF-8"):
+    with pytest.raises(
+        DataError,
+        match=r"b\.tsv is not UTF-8 text: byte 0xfc in line 2; in Windows-1252 it would read 'Mül",
+    ):
         table(tmp_path / "b.tsv")
 
 

@@ -7,11 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from reidkit.errors import DataError
-from reidkit.folder_trees import label_numbers, labelled_dataset, market_tree, numbered
+from reidkit.folder_trees import labelled_dataset, market_tree, numbered
 from reidkit.types import Sample
 
 DATA = Path(os.environ.get("REIDKIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -141,26 +139,11 @@ def test_samples_are_numbered_in_plain_string_order() -> None:
     assert [sample.index for sample in ordered] == [0, 1, 2, 3]
 
 
-@given(st.lists(st.integers(0, 10**9)))
-def test_labels_that_are_numbers_keep_their_values(values: list[int]) -> None:
-    assert label_numbers(f"{value:04}" for value in values) == {f"{value:04}": value for value in values}
-
-
-@given(st.sets(st.text(min_size=1)))
-def test_other_labels_count_from_one_in_sorted_order(labels: set[str]) -> None:
-    labels = labels - {"-1"} | {"a name"}
-    assert label_numbers(labels, junk=True) == {label: n for n, label in enumerate(sorted(labels), start=1)}
-
-
-def test_junk_stays_junk_among_names() -> None:
-    assert label_numbers(["ben", "-1", "anna"], junk=True) == {"-1": -1, "anna": 1, "ben": 2}
-    assert label_numbers(["ben", "-1"]) == {"-1": 1, "ben": 2}
-
-
 def test_names_are_kept_where_the_number_does_not_say_them() -> None:
     def names(*labels: str) -> list[str | None]:
         images = [("train", Path(f"{n}.jpg"), {"identity": label}) for n, label in enumerate(labels)]
         return [sample.identity_name for sample in labelled_dataset(images, name="x", root=Path()).train]
 
-    assert names("0007", "12", "-1") == [None, None, None]
+    assert names("7", "12", "-1") == [None, None, None]
+    assert names("0007", "12", "-1") == ["0007", None, None]
     assert names("7", "anna", "-1") == ["7", "anna", None]

@@ -6,6 +6,7 @@ import reidkit as rk
 from reidkit.config import OptimConfig
 from reidkit.errors import ConfigError
 from reidkit.optim import build_optimizer, layer_rates, learning_rate, set_learning_rate
+from reidkit.precision import Precision
 
 EPOCHS, STEPS = 10, 20
 
@@ -141,3 +142,89 @@ def test_the_blocks_of_a_resnet_are_its_layers():
     rates = layer_rates(rk.build_model("resnet18"), 0.5)
     assert rates["backbone.layer4.1.conv1.weight"] == 0.5
     assert rates["backbone.conv1.weight"] == rates["backbone.bn1.weight"] == 0.5**9
+
+
+def test_layer_decay_without_a_backbone_is_refused():
+    with pytest.raises(ConfigError, match=r"optim.layer_decay = 0.7 goes with networks of backbone and neck"):
+        build_optimizer(OptimConfig(layer_decay=0.7), [rk.build_model("jlml")])
+
+
+# --- SGD, whose fused kernel must not make its momentum by itself ---------------------------------------
+
+
+def two_layers():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+
+
+def plain_sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=False)
+
+
+def sgd(model):
+    config = OptimConfig(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.0)
+    return build_optimizer(config, [model])
+
+
+def train(model, optimizer, *, steps, freeze_until=0):
+    """Least squares; the first layer learns from ``freeze_until`` on."""
+    for step in steps:
+        for parameter in model[0].parameters():
+            parameter.requires_grad_(step >= freeze_until)
+        optimizer.zero_grad(set_to_none=True)
+        inputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
+        model(inputs).square().mean().backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("freeze_until", [0, 7])
+def test_fused_sgd_steps_as_plain_sgd_does_though_layers_join_late(freeze_until):
+    plain, fused = two_layers(), two_layers()
+    train(plain, plain_sgd(plain), steps=range(20), freeze_until=freeze_until)
+    train(fused, sgd(fused), steps=range(20), freeze_until=freeze_until)
+    for expected, found in zip(plain.parameters(), fused.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_sgd_goes_on_from_a_checkpoint_whose_frozen_layers_have_no_momentum():
+    expected = two_layers()
+    train(expected, plain_sgd(expected), steps=range(20), freeze_until=7)
+    before = two_layers()
+    kept = sgd(before)
+    train(before, kept, steps=range(7), freeze_until=7)
+    state = kept.state_dict()
+    shapes = [tuple(p.shape) for group in kept.param_groups for p in group["params"]]
+    frozen_shapes = {tuple(p.shape) for p in before[0].parameters()}
+    for number, shape in enumerate(shapes):
+        if shape in frozen_shapes:
+            del state["state"][number]  # as torch leaves it
+    after = two_layers()
+    after.load_state_dict(before.state_dict())
+    resumed = sgd(after)
+    resumed.load_state_dict(state)
+    train(after, resumed, steps=range(7, 20), freeze_until=7)
+    for wanted, found in zip(expected.parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_a_first_step_that_overflows_leaves_no_momentum(monkeypatch):
+    """The scale starts high, and the first steps in float16 usually overflow."""
+    # Memory that nobody has filled, made visible.
+    empty_like = torch.empty_like
+    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: empty_like(*a, **k).fill_(1e6))
+    model, plain = two_layers(), two_layers()
+    optimizer, precision = sgd(model), Precision("float16", torch.device("cpu"))
+    inputs = torch.randn(5, 3)
+    for overflows in (True, False):
+        optimizer.zero_grad(set_to_none=True)
+        total = model(inputs).square().mean()
+        precision.backward(total * float("inf") if overflows else total)
+        precision.step(optimizer, clip_norm=None)
+        if overflows:
+            assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+    reference = plain_sgd(plain)
+    plain(inputs).square().mean().backward()
+    reference.step()
+    for expected, found in zip(plain.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

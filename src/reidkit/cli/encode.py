@@ -54,13 +54,13 @@ def encode_command(
     `reid evaluate` and `reid compare` read them. A .parquet file has columns of these.
     """
     from reidkit.encoder import load_encoder
-    from reidkit.feature_files import SUFFIXES
+    from reidkit.feature_files import check_target
 
-    if out.suffix not in SUFFIXES:
-        raise ConfigError(f"--out {out}: the file must end in {' or '.join(SUFFIXES)}")
+    check_target(out)
     if images:
         refuse({"--data": data, "--root": root, "--option": options}, "give either images or a data set")
-        _encode_images(load_encoder(run, feature=feature), images, out)
+        paths = image_paths(images)  # first: what is wrong there is said before the network is loaded
+        _encode_images(load_encoder(run, feature=feature), paths, out)
     elif data is None and root is None and not (run / "config.toml").is_file():
         raise ConfigError("nothing to embed; give images, or a data set by --data NAME --root FOLDER")
     else:
@@ -68,11 +68,10 @@ def encode_command(
         _encode_data(load_encoder(run, feature=feature), dataset, out)
 
 
-def _encode_images(encoder: Encoder, images: tuple[Path, ...], out: Path) -> None:
+def _encode_images(encoder: Encoder, paths: list[Path], out: Path) -> None:
     from reidkit.feature_files import save_embeddings
     from reidkit.tracking import progress
 
-    paths = image_paths(images)
     with progress("images embedded") as shown:
         embeddings = encoder.encode(paths, progress=shown)
     save_embeddings(out, embeddings, paths=paths)

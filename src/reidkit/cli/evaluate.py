@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from reidkit.encoder import Encoder
     from reidkit.types import Dataset, Evaluation
 
-_LONGEST_EVALUATION = 24 * 60.0  # minutes that other processes wait for the scores
-
 
 @click.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -215,7 +213,7 @@ def _leave_together() -> None:
     """A launcher ends all processes when one fails, and none should have gone before."""
     from reidkit import distributed
 
-    distributed.barrier(minutes=_LONGEST_EVALUATION)
+    distributed.barrier()
     distributed.shutdown()
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from reidkit.cli.output import say
 from reidkit.errors import DataError
+from reidkit.files import require_regular
 from reidkit.types import Sample
+
+if TYPE_CHECKING:
+    from reidkit.survey import LeftOut
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,18 +41,35 @@ def labelled_samples(paths: Sequence[Path], pattern: str | None) -> list[Sample]
 
 
 def image_paths(paths: Sequence[Path]) -> list[Path]:
-    """Images named one by one, and all those below folders."""
-    from reidkit.images import list_images
+    """Images named one by one, and all those below folders; what is left out there is said.
+
+    Raises:
+        DataError: a folder holds no images, or something that is to be read is no regular file.
+    """
+    from reidkit.survey import summarize, survey
 
     found: list[Path] = []
+    others: list[LeftOut] = []
     for path in paths:
-        if path.is_dir():
-            inside = list_images(path)
-            if not inside:
-                raise DataError(f"{path} holds no images")
-            found += inside
-        elif path.exists():
+        if not is_folder(path):
             found.append(path)
-        else:
-            raise DataError(f"{path}: no such file or folder")
+            continue
+        inside = survey(path)
+        if not inside.images:
+            rest = inside.summary()
+            raise DataError(f"{path} holds no images that are read" + (f"; it holds {rest}" if rest else ""))
+        found += inside.images
+        others += inside.left_out
+    for path in found:
+        require_regular(path)  # now, and not after hours of work
+    if others:
+        say(f"left out: {summarize(others)}")
     return found
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder; false for what cannot be looked at, which reading it then says."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -38,7 +38,7 @@ def index_command(
     if labelled:
         samples = labelled_samples(images, pattern)
     else:
-        samples = [Sample(path, 0, 0, index) for index, path in enumerate(image_paths(images))]
+        samples = [Sample(path, 0, None, index) for index, path in enumerate(image_paths(images))]
     fill(location, load_encoder(run), run, samples, labelled=labelled, camera=camera)
 
 

@@ -93,4 +93,4 @@ def _with_distractors(data: Dataset) -> Dataset:
 
 def _distractor(path: Path) -> Sample:
     fields = MARKET_NAME.fullmatch(path.name)
-    return Sample(path, 0, int(fields["camera"]) if fields else 0, 0, dataset="market1501")
+    return Sample(path, 0, int(fields["camera"]) if fields else None, 0, dataset="market1501")

@@ -150,13 +150,17 @@ class _Labels:
             identity = _number(self.identities, layout, sample.identity)
         if tracklet is not None:
             tracklet = _number(self.tracklets, layout, tracklet)
+        camera = sample.camera
+        if camera is not None:
+            camera = _number(self.cameras, layout, camera)
         return replace(
             sample,
             identity=identity,
-            camera=_number(self.cameras, layout, sample.camera),
+            camera=camera,
             tracklet=tracklet,
             dataset=layout,
             identity_name=f"{layout}/{sample.identity_name or sample.identity}",
+            camera_name=None if camera is None else f"{layout}/{sample.camera_name or sample.camera}",
         )
 
 

@@ -1,0 +1,196 @@
+"""Identities and cameras as their owner wrote them: one reading for folders, tables, features and galleries.
+
+A label is text. It stays as written, but for the white space around it and for the form of its accents
+(Unicode NFC: the same name typed on two systems is one name). Whether labels are numbers is decided once
+for a whole *column*, all labels of one kind in a data set, and does not depend on their order:
+
+- Where every label is a plain whole number (``1``, ``751``, ``-1``), or one written as a float by a
+  program that left a gap in the column (``1.0``), they are numbers: ``1`` and ``1.0`` are one label.
+- Otherwise all are text: one ``0001`` or ``anna`` makes ``1`` and ``1.0`` two labels.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
+from typing import Any, Literal
+
+from reidkit.errors import DataError, shown
+
+JUNK_LABEL = "-1"
+"""How an identity that counts neither as right nor as wrong is written."""
+
+_NUMBER = re.compile(r"(0|-1|[1-9][0-9]{0,18})", re.ASCII)
+# A program that met an empty cell writes floats; with a decimal comma where that is the custom.
+_NUMBER_AS_FLOAT = re.compile(rf"{_NUMBER.pattern}(?:\.0+|,0)?", re.ASCII)
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class LabelColumn:
+    """Labels of one column, row by row; ``None`` where a label is missing.
+
+    ``names`` are the labels as text, ``codes`` integers that are equal where the names are: of numbers
+    their value; of text made of digits (``0001``) its value too, where no two would then be one; of other
+    text the place in sorted order, from 1. With ``junk``, -1 has the code -1 in any column.
+    ``reading`` says in a sentence how the column was read.
+    """
+
+    names: tuple[str | None, ...]
+    codes: tuple[int | None, ...]
+    kind: Literal["numbers", "text"]
+    reading: str
+
+    def written(self, row: int) -> str | None:
+        """The name in a row, or ``None`` where its code says the same."""
+        name, code = self.names[row], self.codes[row]
+        return None if name == str(code) else name
+
+
+def label_text(value: Any) -> str | None:
+    """One label as text; ``None`` where it is missing (None, NaN, NaT, or only white space).
+
+    Integers and whole floats are written plainly (12 and 12.0 give "12", the text "12.0" stays), bytes
+    are UTF-8. Bytes of a file name that are not UTF-8 become visible escapes (``caf\\xe9``).
+
+    Raises:
+        DataError: a truth value, a fraction, a date, a list, bytes that are not UTF-8, ...
+    """
+    if value is None:
+        return None
+    if isinstance(value, bytes | bytearray):
+        try:
+            value = bytes(value).decode()
+        except UnicodeDecodeError:
+            raise DataError(f"{shown(value)} is not UTF-8 text; write the label as UTF-8") from None
+    if isinstance(value, str):
+        return _normal(value) or None
+    if _is_missing(value):
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+        kind = type(value).__name__
+        raise DataError(f"{shown(value)} is of type {kind}; a label is a text or a whole number")
+    number: Any = value
+    if abs(number) > 10**38 or number != int(number):
+        raise DataError(f"{shown(value)} is not a whole number of at most 38 digits; write it as text")
+    return str(int(number))
+
+
+def label_value(value: Any) -> int | str | None:
+    """:func:`label_text`, with a plain whole number of 64 bits as ``int``; "0001", "1.0" and "-5" stay text.
+
+    >>> [label_value(v) for v in ("12", 12.0, "0001", "anna", "")]
+    [12, 12, '0001', 'anna', None]
+    """
+    text = label_text(value)
+    return int(text) if text is not None and is_number(text) else text
+
+
+def read_labels(values: Iterable[Any], *, what: str, junk: bool = False) -> LabelColumn:
+    """All labels of one kind in a data set, read together; see the module.
+
+    Args:
+        values: one a row, each as :func:`label_text` takes them; arrays of NumPy too.
+        what: the kind, for messages and :attr:`LabelColumn.reading`: "identities".
+        junk: whether -1 means "ignore" and never is a name.
+
+    Raises:
+        DataError: a value that is no label; the message gives its row, counted from 0.
+    """
+    names = _texts(values, what)
+    distinct = {name for name in names if name is not None}
+    odd = min((name for name in distinct if not is_number(name, as_float=True)), default=None)
+    if odd is None:
+        plain = {name: re.split("[.,]", name)[0] for name in distinct}
+        codes = {name: int(number) for name, number in plain.items()}
+        reading = f"{what}: numbers" + (
+            ", written as floats" if any("." in name for name in distinct) else ""
+        )
+    else:
+        plain = {name: JUNK_LABEL if junk and _is_junk(name) else name for name in distinct}
+        codes, how = _codes(set(plain.values()), junk=junk)
+        reading = f"{what}: text, as written, since {shown(odd)} is not a plain whole number; {how}"
+        codes = {name: codes[text] for name, text in plain.items()}
+    return LabelColumn(
+        names=tuple(None if name is None else plain[name] for name in names),
+        codes=tuple(None if name is None else codes[name] for name in names),
+        kind="numbers" if odd is None else "text",
+        reading=reading if distinct else f"{what}: none",
+    )
+
+
+def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of different names that a person may have meant as one, sorted.
+
+    They differ by leading zeros or a ``.0``, by capitals, or by characters that look alike (full-width
+    digits, ligatures, accents typed in another way).
+
+    >>> lookalikes(["1", "0001", "Anna", "anna", "ben"])
+    [('0001', '1'), ('Anna', 'anna')]
+    """
+    groups: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        key = unicodedata.normalize("NFKC", name).casefold()
+        number = re.fullmatch(r"0*([0-9]+)(?:\.0+|,0)?", key, re.ASCII)
+        groups[number[1] if number else " ".join(key.split())].add(name)
+    return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
+
+
+def is_number(text: str, *, as_float: bool = False) -> bool:
+    """Whether a text is a plain whole number of 64 bits; or, ``as_float``, one written as "3.0" or "3,0"."""
+    match = (_NUMBER_AS_FLOAT if as_float else _NUMBER).fullmatch(text)
+    return match is not None and int(match[1]) <= _LARGEST
+
+
+def _texts(values: Iterable[Any], what: str) -> list[str | None]:
+    if isinstance(values, str | bytes):
+        raise DataError(f"{what} is the text {shown(values)}; expected a list with one label a row")
+    if getattr(getattr(values, "dtype", None), "kind", "") in ("m", "M"):  # tolist would make them integers
+        raise DataError(f"{what} are dates or times; a label is a text or a whole number")
+    listed = values.tolist() if hasattr(values, "tolist") else values
+    texts = []
+    for row, value in enumerate(listed):
+        try:
+            texts.append(label_text(value))
+        except DataError as error:
+            raise DataError(f"{what}, row {row}: {error}") from None
+    return texts
+
+
+def _codes(names: set[str], *, junk: bool) -> tuple[dict[str, int], str]:
+    """Codes of text, and how they were chosen."""
+    special = {JUNK_LABEL: int(JUNK_LABEL)} if junk and JUNK_LABEL in names else {}
+    ordered = sorted(names - special.keys())
+    if all(len(name) < 19 and name.isascii() and name.isdigit() for name in ordered):
+        values = {name: int(name) for name in ordered}
+        if len(set(values.values())) == len(values):
+            return values | special, "numbered by their value"
+    numbers = {name: number for number, name in enumerate(ordered, start=1)}
+    return numbers | special, "numbered from 1 in sorted order"
+
+
+def _is_junk(text: str) -> bool:
+    match = _NUMBER_AS_FLOAT.fullmatch(text)
+    return match is not None and match[1] == JUNK_LABEL
+
+
+def _normal(text: str) -> str:
+    if not text.isascii():
+        try:
+            text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        except UnicodeEncodeError:
+            raise DataError(f"{shown(text)} is not valid Unicode; write the label anew") from None
+        text = unicodedata.normalize("NFC", text)
+    return text.strip()
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return bool(value != value)  # NaN and NaT are the values that differ from themselves
+    except (TypeError, ValueError):  # pandas.NA has no truth value; neither have arrays
+        return type(value).__name__ == "NAType"
