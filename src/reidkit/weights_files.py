@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from reidkit.errors import CheckpointError, did_you_mean
+from reidkit.errors import CheckpointError, did_you_mean, shortened, shown
 
 WHOLE = "(whole file)"
 """The name of a set that lies in no nest."""
@@ -120,10 +120,10 @@ def read_weights_file(path: str | Path, *, key: str | None = None) -> WeightsFil
 
 
 def short(value: object, limit: int = 80) -> str:
-    """A value for a message: its first line that says something, cut where it is long."""
-    text = str(value) if not isinstance(value, int) or value.bit_length() < 100 else "a very large number"
+    """What a library or a file says, for a message: its first line with words, cut where it is long."""
+    text = str(value) if isinstance(value, str | Exception) else shown(value, limit)
     line = next((line.strip() for line in text.splitlines() if line.strip()), type(value).__name__)
-    return line if len(line) <= limit else f"{line[:limit]}..."
+    return shortened(line, limit)
 
 
 def _load(path: Path) -> Any:

@@ -109,6 +109,20 @@ def test_weights_are_hashed_once_and_again_when_they_change(monkeypatch):
     assert made.fingerprint != before
 
 
+def test_a_gallery_of_version_0_1_0_takes_its_encoder_and_a_new_one_no_other(tmp_path):
+    one, other = encoder("resnet18"), encoder("resnet18", last_stride=2)
+    rows = np.eye(512, dtype=np.float32)[:2]
+    with rk.open_gallery(tmp_path / "old", encoder={"fingerprint": of_version_0_1_0(other)}) as gallery:
+        gallery.add(rows)
+    with rk.open_gallery(tmp_path / "old", encoder=other.origin) as gallery:
+        assert len(gallery) == 2
+    with rk.open_gallery(tmp_path / "new", encoder=one.origin) as gallery:
+        gallery.add(rows)
+    assert one.fingerprint in other.fingerprints
+    with pytest.raises(rk.errors.DataError, match="was filled by"):
+        rk.open_gallery(tmp_path / "new", encoder=other.origin)
+
+
 # Network files.
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")

@@ -68,5 +68,3 @@ def hang(maker: Maker) -> Case:
     if maker.number == 0:
         return Case(_wait_for_ever(maker))
     return Case(lambda: time.sleep(1))
-
-
