@@ -325,10 +325,7 @@ def test_another_dimension_is_refused_with_both_numbers(gallery):
         ({"sources": "abc"}, "sources is the text 'abc'"),
         ({"cameras": [1, 2, 2.5]}, r"cameras\[2\]: 2.5 is not a whole number"),
         ({"cameras": [1, True, 2]}, r"cameras\[1\]: True is of type bool; a label is a text or a whole"),
-        (
-            {"cameras": ["a", "b", "x" * 20_000]},
-            r"cameras\[2\]: 'xxx.* has 20,000 characters; at most 10,000",
-        ),
+        ({"cameras": ["a", "b", "x" * 20_000]}, r"cameras\[2\]: 'xxx.* has 20,000 characters; at most 10,000"),
         ({"cameras": {1, 2, 3}}, "cameras is of type set; expected a list"),
         ({"cameras": 3}, "cameras is of type int; expected a list"),
         ({"cameras": np.array(3)}, "cameras: iteration over a 0-d array"),

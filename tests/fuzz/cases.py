@@ -64,9 +64,7 @@ class Maker:
     def write(self, name: str, content: bytes | str) -> Path:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(
-            content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape")
-        )
+        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
         return path
 
 

@@ -34,25 +34,7 @@ HOSTILE_TEXTS = (
     "9" * 5000, "[" * 3000, "a" * 100_000,
 )  # fmt: skip
 
-_NUMBERS = (
-    0,
-    1,
-    -1,
-    2,
-    3,
-    7,
-    255,
-    65536,
-    10**6,
-    10**9,
-    2**31 - 1,
-    2**31,
-    2**32,
-    2**63 - 1,
-    2**63,
-    -(2**63),
-    10**30,
-)
+_NUMBERS = (0, 1, -1, 2, 3, 7, 255, 65536, 10**6, 10**9, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, -(2**63), 10**30)
 _FLOATS = (0.0, -0.0, 0.5, 1e-300, 1e300, -1.0, float("nan"), float("inf"), float("-inf"), 1e9)
 
 
@@ -63,12 +45,7 @@ def texts() -> SearchStrategy[str]:
 def scalars() -> SearchStrategy[Any]:
     """What JSON and TOML can hold."""
     return st.one_of(
-        st.none(),
-        st.booleans(),
-        st.sampled_from(_NUMBERS),
-        st.sampled_from(_FLOATS),
-        st.integers(-5, 300),
-        texts(),
+        st.none(), st.booleans(), st.sampled_from(_NUMBERS), st.sampled_from(_FLOATS), st.integers(-5, 300), texts()
     )
 
 
@@ -89,14 +66,10 @@ def deep(levels: int, leaf: Any = 1) -> Any:
     return value
 
 
-def changed(
-    tree: dict[str, Any], keys: list[tuple[str, ...]] | None = None
-) -> SearchStrategy[dict[str, Any]]:
+def changed(tree: dict[str, Any], keys: list[tuple[str, ...]] | None = None) -> SearchStrategy[dict[str, Any]]:
     """A tree of plain values with one to three places changed, taken away or added."""
     places = keys or _places(tree)
-    change = st.tuples(
-        st.sampled_from(places), st.sampled_from(("set", "set", "set", "drop", "add")), values(), texts()
-    )
+    change = st.tuples(st.sampled_from(places), st.sampled_from(("set", "set", "set", "drop", "add")), values(), texts())
     return st.lists(change, min_size=1, max_size=3).map(lambda changes: _apply(tree, changes))
 
 

@@ -33,27 +33,9 @@ PROCESS_MEMORY = 16 * 2**30  # the same of a whole process, whose libraries alon
 PROCESS_SECONDS = 60.0  # with the seconds that importing torch takes on a slow machine
 
 _NEVER_IMPORTED = frozenset({CANARY, "antigravity", "this", "turtledemo", "idlelib"})
-_STARTS = (
-    "subprocess.Popen",
-    "os.system",
-    "os.exec",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.fork",
-    "os.forkpty",
-    "pty.spawn",
-)
+_STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn")
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request")
-_MOVES = (
-    "os.rename",
-    "os.remove",
-    "os.rmdir",
-    "os.mkdir",
-    "os.link",
-    "os.symlink",
-    "os.truncate",
-    "shutil.rmtree",
-)
+_MOVES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -114,9 +96,7 @@ class Worker:
         for name in ("world", "sentinel", "home", "tmp"):
             (base / name).mkdir(parents=True, exist_ok=True)
         (base / "sentinel" / "victim").write_bytes(b"untouched")
-        (base / "sentinel" / f"{CANARY}.py").write_text(
-            "def call(*args, **kwargs):\n    return 'ran'\n\nNet = call\n"
-        )
+        (base / "sentinel" / f"{CANARY}.py").write_text("def call(*args, **kwargs):\n    return 'ran'\n\nNet = call\n")
         sys.path.append(str(base / "sentinel"))
         self.guard = Guard(base)
         self.out = open(base / "stdout", "w+b", buffering=0)  # noqa: SIM115
@@ -211,10 +191,7 @@ class Worker:
             outcome.code = 0  # it stands among the events
         except BaseException as error:
             outcome.code = None
-            outcome.error, outcome.traceback = (
-                _signature(error),
-                "".join(traceback.format_exception(error))[-6000:],
-            )
+            outcome.error, outcome.traceback = _signature(error), "".join(traceback.format_exception(error))[-6000:]
         finally:
             self.guard.case = None
             _limit_memory(resource.RLIM_INFINITY)
@@ -235,15 +212,7 @@ def _import_everything() -> None:
 
     import reidkit
 
-    for name in (
-        "torch",
-        "torch._dynamo",
-        "torchvision",
-        "timm",
-        "matplotlib.pyplot",
-        "scipy.io",
-        "rich.progress",
-    ):
+    for name in ("torch", "torch._dynamo", "torchvision", "timm", "matplotlib.pyplot", "scipy.io", "rich.progress"):
         import_module(name)
     for module in pkgutil.walk_packages(reidkit.__path__, "reidkit."):
         if not module.name.endswith("__main__"):

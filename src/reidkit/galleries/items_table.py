@@ -68,8 +68,8 @@ COLUMNS = "id, row, source, identity, camera, time, content, more, checksum"
 
 REASONS = {
     "SQLITE_BUSY": "another process is writing to it; try again when that has finished",
-    "SQLITE_READONLY": "it cannot be written to; check the permissions of the folder and its files; where "
-    f"they allow it, {FILE} is damaged",
+    "SQLITE_READONLY": "it cannot be written to; check the permissions of the folder and its files; where they "
+    f"allow it, {FILE} is damaged",
     "SQLITE_PERM": "it cannot be opened; check the permissions of the folder and its files",
     "SQLITE_FULL": "the disk is full; nothing was changed",
     "SQLITE_IOERR": "reading or writing failed; check the disk, and its quota; nothing was changed",

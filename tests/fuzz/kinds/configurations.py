@@ -22,25 +22,10 @@ _PATHS = (
 _VALUES = st.one_of(
     values().map(as_toml),
     texts(),
-    st.sampled_from(
-        (
-            "1979-05-27",
-            "07:32:00",
-            "1979-05-27T07:32:00Z",
-            "nan",
-            "1_000",
-            "0xff",
-            "'''",
-            "[1,",
-            "{a=1}",
-            "x\ny = 1",
-        )
-    ),
+    st.sampled_from(("1979-05-27", "07:32:00", "1979-05-27T07:32:00Z", "nan", "1_000", "0xff", "'''", "[1,", "{a=1}", "x\ny = 1")),
     st.sampled_from(NAMES_OF_CODE).map(lambda name: f'"{name}"'),
 )
-_OVERRIDES = st.lists(
-    st.builds(lambda key, value: f"{key}={value}", st.sampled_from(_PATHS), _VALUES), min_size=1, max_size=3
-)
+_OVERRIDES = st.lists(st.builds(lambda key, value: f"{key}={value}", st.sampled_from(_PATHS), _VALUES), min_size=1, max_size=3)
 
 
 @kind("recipe text", weight=40)
@@ -57,14 +42,8 @@ def recipe_tree(maker: Maker) -> Case:
 
 @kind("overrides", weight=50)
 def overrides(maker: Maker) -> Case:
-    given = [
-        text.replace("\0", "")[:60_000] for text in maker.draw(_OVERRIDES | texts().map(lambda text: [text]))
-    ]
+    given = [text.replace("\0", "")[:60_000] for text in maker.draw(_OVERRIDES | texts().map(lambda text: [text]))]
     # What is typed at the keyboard may name code; a name of our own canary must then still be refused in one line.
     safe = [text for text in given if not any(name in text for name in NAMES_OF_CODE if len(name) > 5)]
     maker.write("r.toml", RECIPE)
-    return Case(
-        ("config", "r.toml", "--", *safe)
-        if maker.random.random() < 0.5
-        else ("config", "small-cpu", "--", *safe)
-    )
+    return Case(("config", "r.toml", "--", *safe) if maker.random.random() < 0.5 else ("config", "small-cpu", "--", *safe))

@@ -26,13 +26,9 @@ def names(maker: Maker) -> Case:
     root = os.fsencode(maker.folder)
     photo = maker.world.photo(".jpg")
     for number in range(maker.random.choice((1, 2, 3))):
-        folder = os.path.join(
-            root, b"photos", _name(maker) if maker.random.random() < 0.7 else b"%d" % number
-        )
+        folder = os.path.join(root, b"photos", _name(maker) if maker.random.random() < 0.7 else b"%d" % number)
         os.makedirs(folder, exist_ok=True)
-        file = os.path.join(
-            folder, _name(maker) + maker.random.choice((b".jpg", b".jpg", b".JPG", b".jpeg", b".txt", b""))
-        )
+        file = os.path.join(folder, _name(maker) + maker.random.choice((b".jpg", b".jpg", b".JPG", b".jpeg", b".txt", b"")))
         os.makedirs(os.path.dirname(file), exist_ok=True)
         if not os.path.exists(file):
             shutil.copyfile(photo, file)
@@ -77,6 +73,4 @@ def given(maker: Maker) -> Case:
         ("index", encoder, "p.jpg", "--gallery", "o", "--camera", long), ("runs", ".", "--sort", long),
         ("evaluate", encoder, "--feature", long, "--data", "folder", "--root", "."),
     ]  # fmt: skip
-    return Case(
-        maker.random.choice(commands), writes=("o", "o.npz", "o.csv", long.partition("/")[0]), codes=(0, 1, 2)
-    )
+    return Case(maker.random.choice(commands), writes=("o", "o.npz", "o.csv", long.partition("/")[0]), codes=(0, 1, 2))

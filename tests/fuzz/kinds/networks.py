@@ -44,11 +44,7 @@ class _Runs:
     def __reduce__(self) -> Any:
         import os
 
-        return (
-            (os.system, ("touch ../sentinel/ran",))
-            if self.name == "system"
-            else (eval, ("__import__('this')",))
-        )
+        return (os.system, ("touch ../sentinel/ran",)) if self.name == "system" else (eval, ("__import__('this')",))
 
 
 def _tensors(random: Any) -> Any:
@@ -63,17 +59,7 @@ def _tensors(random: Any) -> Any:
         torch.nested.nested_tensor([torch.zeros(2)]), torch.zeros(4, 4).t(), torch.nn.Parameter(torch.zeros(2)),
         None, "text", 3, [torch.zeros(2)], {"x": torch.zeros(2)}, _Runs("system"), _Runs("eval"),
     ]  # fmt: skip
-    names = [
-        *HOSTILE_TEXTS[:40],
-        "conv1.weight",
-        "module.x",
-        "backbone.network.conv1.weight",
-        3,
-        None,
-        (1, 2),
-        1.5,
-        b"x",
-    ]
+    names = [*HOSTILE_TEXTS[:40], "conv1.weight", "module.x", "backbone.network.conv1.weight", 3, None, (1, 2), 1.5, b"x"]
     state = {random.choice(names): random.choice(one) for _ in range(random.choice((1, 2, 5)))}
     how = random.randrange(8)
     if how == 0:
@@ -82,9 +68,7 @@ def _tensors(random: Any) -> Any:
         for _ in range(random.choice((3, 500, 3000))):
             state = {random.choice(("state_dict", "model", "net")): state}
     elif how == 2:
-        return random.choice(
-            (one, [], {}, None, 3, "x", {"state_dict": {}}, {"model": None}, {"state_dict": [1]})
-        )
+        return random.choice((one, [], {}, None, 3, "x", {"state_dict": {}}, {"model": None}, {"state_dict": [1]}))
     return state
 
 
@@ -139,24 +123,12 @@ def options(maker: Maker) -> Case:
         st.sampled_from(("10**9", "1000000000", "-1", "0", "nan", "true", '"x"', "[]", "{}", "9223372036854775808", "x")),
     ), min_size=1, max_size=2))  # fmt: skip
     model = maker.random.choice(
-        (
-            NETWORK,
-            "osnet_x1_0",
-            "resnet50x",
-            "jlml",
-            "nothing",
-            "timm:resnet",
-            "timm:test_vit",
-            "a" * 100_000,
-            "timm:",
-            "bninception",
-        )
+        (NETWORK, "osnet_x1_0", "resnet50x", "jlml", "nothing", "timm:resnet", "timm:test_vit", "a" * 100_000, "timm:", "bninception")
     )
     shutil.copy(maker.world.pth(), maker.folder / "w.pth")
     given = [f"{key}={value}" for key, value in drawn]
     return Case(
-        ("import-weights", "w.pth", "--model", model, "--out", "out.safetensors", "--", *given),
-        writes=("out.safetensors",),
+        ("import-weights", "w.pth", "--model", model, "--out", "out.safetensors", "--", *given), writes=("out.safetensors",)
     )
 
 
@@ -184,9 +156,7 @@ def onnx_structure(maker: Maker) -> Case:
     if way == 0:
         graph.input[0].type.tensor_type.shape.dim[0].dim_value = random.choice((10**6, 2**31, 2**62, -1, 0))
     elif way == 1:
-        graph.input[0].type.tensor_type.shape.dim[random.choice((1, 2, 3))].dim_value = random.choice(
-            (0, 1, 10**5, 2**40)
-        )
+        graph.input[0].type.tensor_type.shape.dim[random.choice((1, 2, 3))].dim_value = random.choice((0, 1, 10**5, 2**40))
     elif way == 2:
         graph.input[0].name = random.choice([text for text in HOSTILE_TEXTS if len(text) < 9000])
     elif way == 3:
@@ -197,18 +167,13 @@ def onnx_structure(maker: Maker) -> Case:
         tensor = graph.initializer[1]
         tensor.data_location = onnx.TensorProto.EXTERNAL
         entry = tensor.external_data.add()
-        entry.key, entry.value = (
-            "location",
-            random.choice(("../sentinel/victim", "/etc/passwd", "/dev/zero", "none", "")),
-        )
+        entry.key, entry.value = "location", random.choice(("../sentinel/victim", "/etc/passwd", "/dev/zero", "none", ""))
         tensor.ClearField("raw_data")
     elif way == 6:
         del tensor_dims(graph.initializer[1])[:]
         tensor_dims(graph.initializer[1]).extend(random.choice(((2**40, 5), (-3, 5), (0, 5), (5, 3), (3, 0))))
     elif way == 7:
-        graph.node[0].op_type = random.choice(
-            ("Loop", "NoSuchOp", "Identity", "ReduceSum", "StringNormalizer", "")
-        )
+        graph.node[0].op_type = random.choice(("Loop", "NoSuchOp", "Identity", "ReduceSum", "StringNormalizer", ""))
     elif way == 8:
         graph.node[1].domain = random.choice(("com.microsoft", "ai.onnx.contrib", "x"))
     elif way == 9:
@@ -220,9 +185,7 @@ def onnx_structure(maker: Maker) -> Case:
         graph.node.append(shape)
         import numpy as np
 
-        graph.initializer.append(
-            onnx.numpy_helper.from_array(np.array([2 ** random.choice((20, 33, 40))]), "big")
-        )
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([2**random.choice((20, 33, 40))]), "big"))
         graph.node.append(onnx.helper.make_node("ReduceSum", ["filled"], ["total"]))
         graph.output.append(onnx.helper.make_tensor_value_info("total", onnx.TensorProto.FLOAT, None))
     onnx.save(model, maker.folder / "net.onnx")
@@ -235,9 +198,7 @@ def tensor_dims(tensor: Any) -> Any:
 
 @kind("network's preprocessing", weight=40)
 def preprocessing(maker: Maker) -> Case:
-    table = maker.draw(
-        changed({**PREPROCESSING, "height": 8, "width": 4, "interpolation": "area", "dim": 5}) | values()
-    )
+    table = maker.draw(changed({**PREPROCESSING, "height": 8, "width": 4, "interpolation": "area", "dim": 5}) | values())
     if maker.random.random() < 0.5:
         from fuzz.hostile import as_toml, toml_document
 

@@ -33,11 +33,7 @@ def _same_picture(world: World, suffix: str) -> Answer:
         from reidkit.images import load_image
 
         whole = load_image(world.photo(suffix))
-        return (
-            None
-            if stdout.strip() == str(hash_of(whole.tobytes()))
-            else f"other pixels from a damaged {suffix}"
-        )
+        return None if stdout.strip() == str(hash_of(whole.tobytes())) else f"other pixels from a damaged {suffix}"
 
     return right
 
@@ -68,19 +64,11 @@ def sizes(maker: Maker) -> Case:
     random = maker.random
     content = {
         ".png": lambda: _resized_png(maker, width, height),
-        ".bmp": lambda: _patched(
-            maker.world.photo(".bmp").read_bytes(), 18, struct.pack("<II", width, height)
-        ),
-        ".gif": lambda: _patched(
-            maker.world.photo(".gif").read_bytes(), 6, struct.pack("<HH", width % 65536, height % 65536)
-        ),
-        ".ppm": lambda: (
-            f"P6\n{width} {height}\n{random.choice((255, 65535, 0, 10**30))}\n".encode() + b"x" * 99
-        ),
+        ".bmp": lambda: _patched(maker.world.photo(".bmp").read_bytes(), 18, struct.pack("<II", width, height)),
+        ".gif": lambda: _patched(maker.world.photo(".gif").read_bytes(), 6, struct.pack("<HH", width % 65536, height % 65536)),
+        ".ppm": lambda: f"P6\n{width} {height}\n{random.choice((255, 65535, 0, 10**30))}\n".encode() + b"x" * 99,
         ".pgm": lambda: b"P5 " + b"#" * 100_000 + b"\n1 1\n255\nx",
-        ".tif": lambda: _patched(
-            maker.world.photo(".tif").read_bytes(), random.randrange(8, 200), struct.pack("<I", width)
-        ),
+        ".tif": lambda: _patched(maker.world.photo(".tif").read_bytes(), random.randrange(8, 200), struct.pack("<I", width)),
     }
     suffix = random.choice(sorted(content))
     maker.write(f"photos/1/p{suffix}", content[suffix]())
@@ -103,9 +91,7 @@ def _patched(content: bytes, place: int, patch: bytes) -> bytes:
 @kind("no file at all", weight=30)
 def special(maker: Maker) -> Case:
     """A FIFO, a socket, a device, links in a circle, a folder, a file that may not be read: with a file's name."""
-    what = maker.random.choice(
-        ("fifo", "socket", "device", "circle", "broken", "folder", "link to fifo", "deep", "empty")
-    )
+    what = maker.random.choice(("fifo", "socket", "device", "circle", "broken", "folder", "link to fifo", "deep", "empty"))
     name = maker.random.choice(
         ("photos/1/p.jpg", "t.csv", "r.toml", "e.safetensors", "f.npz", "net.onnx", "w.pth", "net.xml", "t.parquet",
          "run/config.toml", "run/run.json", "g/items.sqlite", "f/embeddings.npy", "e.pth")

@@ -68,3 +68,5 @@ def hang(maker: Maker) -> Case:
     if maker.number == 0:
         return Case(_wait_for_ever(maker))
     return Case(lambda: time.sleep(1))
+
+

@@ -30,10 +30,7 @@ def csv_text(maker: Maker) -> Case:
 
 
 _CELLS = st.dictionaries(
-    st.tuples(
-        st.integers(0, 5),
-        st.sampled_from(("path", "identity", "camera", "split", "time", "frame", "tracklet")),
-    ),
+    st.tuples(st.integers(0, 5), st.sampled_from(("path", "identity", "camera", "split", "time", "frame", "tracklet"))),
     texts(),
     min_size=1,
     max_size=6,
