@@ -386,7 +386,7 @@ def test_a_source_added_again_may_be_an_error(gallery):
     assert [item.source for item in gallery.items()] == ["a", "b"]
     with pytest.raises(ConfigError, match="did you mean 'replace'"):
         gallery.add(units(1), on_duplicate="replce")
-    with pytest.raises(ConfigError, match="on_duplicate is 'None'"):
+    with pytest.raises(ConfigError, match="on_duplicate is None"):
         gallery.add(units(1), on_duplicate=None)
 
 
@@ -510,7 +510,7 @@ def test_unknown_engines_are_named():
         ({"camera": [[1]]}, "where 'camera': [1] is of type list"),
         ({"camera": np.array(3)}, "where 'camera': iteration over a 0-d array"),
         ({3: 3}, "where 3: no such label"),
-        ({"x" * 100_000: 3}, "xxx...: no such label"),
+        ({"x" * 100_000: 3}, "xxx... (100,002 characters): no such label"),
         ({"camera": {"nott": 3}}, "where 'camera': unknown 'nott'; did you mean 'not'"),
         ({"camera": {"from": 3}}, "where 'camera': unknown 'from'; Known: not"),
         ({"camera": {}}, "where 'camera': {} says nothing"),
