@@ -181,8 +181,6 @@ class Searcher:
         """Why a search with these conditions found nothing: what each leaves, and which labels there are."""
         if self.gallery is None or not len(self.gallery):
             return f"{self.location} holds no items"
-        if not where:
-            return f"{self.location} holds {len(self.gallery):,} items, of which none was found"
         left = []
         for key, wanted in (_with_whole_paths(where) or {}).items():
             num = len(self.gallery.items(where={key: wanted}))
@@ -420,9 +418,9 @@ def _is_there(source: str | None) -> bool:
     """Whether an item's file is still where it was."""
     if source is None:
         return True  # it never was a file
-    whole, _, box = source.rpartition("#")
+    whole, is_crop, _ = source.rpartition("#")
     try:
-        return Path(source).exists() or (bool(box) and Path(whole).exists())
+        return Path(source).exists() or (bool(is_crop) and Path(whole).exists())
     except (OSError, ValueError):
         return False
 

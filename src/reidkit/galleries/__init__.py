@@ -274,8 +274,8 @@ def check_encoder(
         )
     if recorded is not None and recorded["fingerprint"] != given["fingerprint"]:
         raise DataError(
-            f"{location} was filled by {_described(recorded)}, not by {_described(given)}; scores between "
-            "different encoders mean nothing: use that encoder, or fill a new gallery"
+            f"{location} was filled by another encoder: {_described(recorded)}, not {_described(given)}; "
+            "scores between the two mean nothing: use that encoder, or fill a new gallery"
         )
 
 
