@@ -107,6 +107,12 @@ def print_check(result: DatasetCheck) -> None:
     print_table(header, rows, title=f"{result.name} in {result.root}", right=header[1:])
     if result.num_valid_queries is not None:
         click.echo(f"{result.num_valid_queries:,} of {result.num_queries:,} queries have a match")
+    for sentence in result.reading:
+        click.echo(f"read {sentence}")
+    if result.samples:
+        columns = list(dict.fromkeys(name for sample in result.samples for name in sample))
+        rows_read = [[sample.get(name, "") for name in columns] for sample in result.samples]
+        print_table(columns, rows_read, title="how images were read, for example")
     for finding in result.findings:
         click.echo()
         count = f": {finding.count:,}" if finding.count > 1 else ""
