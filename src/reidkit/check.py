@@ -111,6 +111,7 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | No
         *picture_findings(dataset, progress),
         *_leak_findings(dataset),
         *match_findings("queries", matches),
+        *_part_findings(dataset),
         *match_findings("validation images", find_matches(dataset, dataset.val, None)),
         *label_findings(dataset),
         *_camera_findings(dataset),
@@ -182,6 +183,20 @@ def _leak_findings(dataset: Dataset) -> Iterator[Finding]:
         )
 
 
+def _part_findings(dataset: Dataset) -> Iterator[Finding]:
+    """Parts without which nothing can be measured."""
+    if dataset.protocol == "recall" or bool(dataset.query) == bool(dataset.gallery):
+        return
+    part, missing = ("gallery", "query") if dataset.gallery else ("query", "gallery")
+    yield Finding(
+        "warning",
+        f"{part} images, but no {missing} part",
+        len(dataset.gallery or dataset.query),
+        (),
+        "Nothing can be measured so; name the other part, or cut the parts anew with `reid split`.",
+    )
+
+
 def _camera_findings(dataset: Dataset) -> Iterator[Finding]:
     cameras = {sample.camera for split in dataset.splits.values() for sample in split}
     if dataset.protocol == "recall":
@@ -238,35 +253,37 @@ def _training_findings(dataset: Dataset) -> Iterator[Finding]:
 def _skipped_findings(dataset: Dataset) -> Iterator[Finding]:
     images = [path for path in dataset.skipped if is_image(path)]
     folders = [path for path in dataset.skipped if path.is_dir()]
-    others = left_out(path for path in dataset.skipped if not is_image(path) and not path.is_dir())
+    known = {*images, *folders}
+    others = [path for path in dataset.skipped if path not in known]
+    odd = [file for file in left_out(others) if file.reason]
+    odd_paths = {file.path for file in odd}
+    harmless = [path for path in others if path not in odd_paths]
     yield from finding_if_any(
         "warning",
         "images left out",
         [below(path, dataset.root) for path in images],
         "Their names do not fit the layout, or they are junk in the training part; rename those you want.",
     )
-    yield from _left_out_findings("pictures left out", [file for file in others if file.is_picture], dataset)
-    unknown = [file for file in others if file.reason and not file.is_picture]
-    yield from _left_out_findings("files left out that cannot be looked at", unknown, dataset)
+    yield from _odd_files("pictures left out", [file for file in odd if file.is_picture], dataset)
+    yield from _odd_files("files left out", [file for file in odd if not file.is_picture], dataset)
     yield from finding_if_any(
         "note",
         "folders left out",
         [below(path, dataset.root) for path in folders],
-        "The layout does not name them; what they hold was not looked at.",
+        "The layout does not name them, and what they hold was not looked at.",
     )
-    harmless = [file for file in others if not file.reason]
     yield from finding_if_any(
         "note",
-        f"other files left out: {summarize(harmless)}",
-        [below(file.path, dataset.root) for file in harmless],
+        "other files left out",
+        [below(path, dataset.root) for path in harmless],
         "By their content they are no images, and nothing needs to be done.",
     )
 
 
-def _left_out_findings(title: str, files: list[LeftOut], dataset: Dataset) -> Iterator[Finding]:
+def _odd_files(title: str, files: list[LeftOut], dataset: Dataset) -> Iterator[Finding]:
     yield from finding_if_any(
         "warning",
-        title,
+        f"{title}: {summarize(files)}",
         [f"{below(file.path, dataset.root)}: {file.reason}" for file in files],
-        "Convert, rename or delete them, as each of them says.",
+        "See what each of them is, and convert, rename or delete it.",
     )

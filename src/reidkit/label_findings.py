@@ -21,11 +21,13 @@ _MANY_FROM = 10  # images below which as many cameras as images may be meant
 
 
 def sample_readings(dataset: Dataset) -> list[dict[str, str]]:
-    """Five samples of the set, from its start to its end, each as it was read: path, part and labels."""
-    placed = [(part, sample) for part, split in dataset.splits.items() for sample in split]
-    step = max(1, (len(placed) - 1) // (NUM_READINGS - 1))
-    chosen = placed[:: max(1, step)][:NUM_READINGS]
-    return [_reading(part, sample, dataset) for part, sample in chosen]
+    """About five samples, from start to end of each part, as they were read: path, part and labels."""
+    num_each = max(1, round(NUM_READINGS / max(1, len(dataset.splits))))
+    readings = []
+    for part, split in dataset.splits.items():
+        places = {place * (len(split) - 1) // max(1, num_each - 1) for place in range(num_each)}
+        readings += [_reading(part, split[place], dataset) for place in sorted(places)]
+    return readings
 
 
 def label_findings(dataset: Dataset) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from reidkit.name_patterns import NamePattern
 ENOUGH = 0.9  # share of the names that a proposal fits
 _NUM_LOOKED_AT = 2_000
 
-# The most telling first: what a name says by a letter before a number is more than a number says.
+# The most telling first. A letter says what a number is; of numbers alone nobody can tell.
 _NAMES = (
     "{identity}_c{camera}s{tracklet}_{frame}_*.*",
     "{identity}C{camera}T{tracklet}F{frame}.*",
@@ -20,14 +20,12 @@ _NAMES = (
     "{identity}_c{camera}.*",
     "c{camera}_{identity}_{frame}.*",
     "cam{camera}_{identity}_{frame}.*",
-    "{identity}_{camera}_{frame}.*",
 )
 _FOLDERS = (
     "{identity}/cam{camera}/*.*",
     "{identity}/c{camera}/*.*",
-    "cam{camera}/{identity}/*.*",
     "cam_{camera}/{identity}/*.*",
-    "{identity}/{camera}_{frame}.*",
+    "cam{camera}/{identity}/*.*",
 )
 _CANDIDATES = (*_NAMES, *(f"*/{name}" for name in _NAMES), *_FOLDERS)
 
