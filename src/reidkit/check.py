@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reidkit.findings import SEVERITIES, Finding, below, by_identity, finding_if_any, identity_names
+from reidkit.findings import (
+    SEVERITIES,
+    Finding,
+    below,
+    by_identity,
+    camera_name,
+    finding_if_any,
+    identity_names,
+    short,
+)
 from reidkit.images import is_image
 from reidkit.label_findings import label_findings, sample_readings
 from reidkit.match_findings import find_matches, items, match_findings
 from reidkit.picture_findings import picture_findings
 from reidkit.survey import LeftOut, left_out, summarize
-from reidkit.types import JUNK, Dataset
+from reidkit.types import JUNK, Dataset, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +149,7 @@ def _counts(dataset: Dataset) -> dict[str, SplitCounts]:
         counts[name] = SplitCounts(
             images=len(split),
             identities=len({sample.identity for sample in shown}),
-            cameras=len({sample.camera for sample in split}) if dataset.has_cameras else 0,
+            cameras=len(_cameras(split)) if dataset.has_cameras else 0,
             junk=len(compared) - len(persons),
             distractors=len(persons) - len(shown),
             tracklets=len(compared) if dataset.protocol == "tracklets" else 0,
@@ -198,9 +207,17 @@ def _part_findings(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _camera_findings(dataset: Dataset) -> Iterator[Finding]:
-    cameras = {sample.camera for split in dataset.splits.values() for sample in split}
+    samples = [sample for split in dataset.splits.values() for sample in split]
+    cameras = _cameras(samples)
     if dataset.protocol == "recall":
         return  # its rules know no cameras
+    if dataset.has_cameras:
+        yield from finding_if_any(
+            "note",
+            "images whose camera is not known, among others whose camera is",
+            [short(sample, dataset) for sample in samples if sample.camera is None],
+            "They count as under another camera than every other image.",
+        )
     if not dataset.has_cameras:
         yield Finding(
             "note",
@@ -218,14 +235,19 @@ def _camera_findings(dataset: Dataset) -> Iterator[Finding]:
             (f"camera {cameras.pop()}",),
             "Nothing can be learnt or measured across cameras; check how camera labels are read.",
         )
-    elif len({sample.camera for sample in dataset.train}) == 1:
+    elif len(_cameras(dataset.train)) == 1:
         yield Finding(
             "warning",
             "training images that all come from one camera",
             len(dataset.train),
-            (f"camera {dataset.train[0].camera}",),
+            (f"camera {_cameras(dataset.train).pop()}",),
             "Nothing can be learnt across cameras; add training images of others.",
         )
+
+
+def _cameras(samples: Iterable[Sample]) -> set[str]:
+    """The cameras that are known, by name."""
+    return {camera for sample in samples if (camera := camera_name(sample)) is not None}
 
 
 def _training_findings(dataset: Dataset) -> Iterator[Finding]:
@@ -237,8 +259,7 @@ def _training_findings(dataset: Dataset) -> Iterator[Finding]:
         identity_names(dataset.train, single),
         "There is no pair to learn from; add images or leave them out.",
     )
-    cameras = {sample.camera for sample in dataset.train}
-    if dataset.has_cameras and len(cameras) > 1:
+    if dataset.has_cameras and len(_cameras(dataset.train)) > 1:
         one_camera = {
             identity for identity, group in groups.items() if len({sample.camera for sample in group}) == 1
         }

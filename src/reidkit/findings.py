@@ -53,6 +53,16 @@ def identity_names(split: Split, identities: Iterable[int]) -> list[str]:
     return [written[identity] or str(identity) for identity in sorted(identities)]
 
 
+def identity_name(sample: Sample) -> str:
+    """The identity as it was written."""
+    return sample.identity_name or str(sample.identity)
+
+
+def camera_name(sample: Sample) -> str | None:
+    """The camera as it was written, ``None`` where it is not known."""
+    return sample.camera_name or (None if sample.camera is None else str(sample.camera))
+
+
 def short(sample: Sample, dataset: Dataset) -> str:
     """The path of a sample, below the root where it lies there."""
     return below(sample.path, dataset.root)

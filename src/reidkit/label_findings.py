@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 
-from reidkit.findings import Finding, below, finding_if_any, short
+from reidkit.findings import Finding, below, camera_name, finding_if_any, identity_name, short
 from reidkit.images import IMAGE_SUFFIXES
 from reidkit.labels import lookalikes
 from reidkit.part_names import part_of
@@ -33,8 +33,8 @@ def sample_readings(dataset: Dataset) -> list[dict[str, str]]:
 def label_findings(dataset: Dataset) -> Iterator[Finding]:
     """Labels that look like something else: a slip of the pen, an ending, a date, a counter."""
     samples = [sample for split in dataset.splits.values() for sample in split]
-    identities = {_identity(sample) for sample in samples if sample.identity != JUNK}
-    cameras = {camera for sample in samples if (camera := _camera(sample)) is not None}
+    identities = {identity_name(sample) for sample in samples if sample.identity != JUNK}
+    cameras = {camera for sample in samples if (camera := camera_name(sample)) is not None}
     for what, names in (("identities", identities), ("cameras", cameras)):
         yield from finding_if_any(
             "warning",
@@ -50,14 +50,6 @@ def label_findings(dataset: Dataset) -> Iterator[Finding]:
             len(cameras),
             tuple(sorted(cameras)[:NUM_READINGS]),
             "A counter or a time was probably read as the camera; read it as {frame} or {time}, or as *.",
-        )
-    if "-1" in cameras:
-        yield Finding(
-            "warning",
-            "images under camera -1",
-            sum(sample.camera_name == "-1" or sample.camera == -1 for sample in samples),
-            (),
-            "It counts as a camera like any other; leave the label empty where the camera is not known.",
         )
     if dataset.name == "folder":
         yield from _folder_findings(dataset, samples)
@@ -85,7 +77,7 @@ def _folder_findings(dataset: Dataset, samples: Sequence[Sample]) -> Iterator[Fi
     """Folders taken for identities that hold the same folders each, and names that say more than was read."""
     paths = {sample.path: _below_part(sample, dataset) for sample in samples}
     taken = all(
-        len(path.parts) > 1 and path.parts[0] == _identity(s) for s in samples for path in [paths[s.path]]
+        len(path.parts) > 1 and path.parts[0] == identity_name(s) for s in samples for path in [paths[s.path]]
     )
     if not taken:
         return  # labels were read by a pattern
@@ -129,8 +121,8 @@ def _below_part(sample: Sample, dataset: Dataset) -> PurePosixPath:
 
 def _reading(part: str, sample: Sample, dataset: Dataset) -> dict[str, str]:
     labels = {
-        "identity": "junk" if sample.identity == JUNK else _identity(sample),
-        "camera": _camera(sample),
+        "identity": "junk" if sample.identity == JUNK else identity_name(sample),
+        "camera": camera_name(sample),
         "tracklet": sample.tracklet,
         "frame": sample.frame,
         "time": sample.time,
@@ -139,11 +131,3 @@ def _reading(part: str, sample: Sample, dataset: Dataset) -> dict[str, str]:
     return {"image": short(sample, dataset), "part": part} | {
         name: str(value) for name, value in labels.items() if value is not None
     }
-
-
-def _identity(sample: Sample) -> str:
-    return sample.identity_name or str(sample.identity)
-
-
-def _camera(sample: Sample) -> str | None:
-    return sample.camera_name or (None if sample.camera is None else str(sample.camera))

@@ -13,6 +13,7 @@ from reidkit.datasets import load_dataset
 from reidkit.errors import DataError
 from reidkit.findings import Finding
 from reidkit.pattern_guess import guess_pattern
+from reidkit.splits import write_table
 
 
 def photos(root: Path, *names: str) -> Path:
@@ -85,10 +86,15 @@ def test_dates_taken_for_cameras(tmp_path: Path) -> None:
     assert the_finding(check, "cameras that look like dates").examples == ("20240501", "20240502")
 
 
-def test_camera_minus_one_is_told(tmp_path: Path) -> None:
-    names = [f"{person}_{camera}_{n}.png" for person in "ab" for camera in (1, -1) for n in range(2)]
-    check = checked(photos(tmp_path, *names), pattern="{identity}_{camera}_{frame}.png")
-    assert the_finding(check, "images under camera -1").count == 4
+def test_camera_minus_one_is_not_known(tmp_path: Path) -> None:
+    names = [f"{person}_{camera}_{n}.png" for person in "ab" for camera in (1, 2, -1) for n in range(2)]
+    root = photos(tmp_path, *names)
+    check = checked(root, pattern="{identity}_{camera}_{frame}.png")
+    assert the_finding(check, "images whose camera is not known").count == 4
+    assert check.counts["train"].cameras == 2
+    data = load_dataset("folder", root, pattern="{identity}_{camera}_{frame}.png")
+    assert write_table(data, tmp_path / "t.csv").read_text().count(",-1,") == 4
+    assert [s.camera for s in load_dataset("table", tmp_path / "t.csv").train] == [s.camera for s in data.train]
 
 
 @pytest.mark.parametrize(
