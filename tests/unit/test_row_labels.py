@@ -69,7 +69,7 @@ def test_missing_cameras_where_rows_are_grouped() -> None:
     assert pairs.query_cameras.tolist() == [1, 2]
     assert len(set(camera_codes(cameras).tolist())) == 4
     identities, cameras = rng.integers(0, 4, 80), rng.integers(-1, 3, 80)
-    features = Features(rng.normal(size=(80, 3)), identities, cameras)
+    features = Features(rng.normal(size=(80, 4)) + 3 * np.eye(4)[identities], identities, cameras)
     each_its_own = np.where(cameras < 0, np.arange(10, 90), cameras)
     expected = KISSME().fit(replace(features, cameras=each_its_own)).projection
     np.testing.assert_allclose(KISSME().fit(features).projection, expected)
