@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -153,8 +154,13 @@ def _load(path: Path) -> dict[str, Any]:
         raise _Damaged("no such file") from error
     except _Damaged:
         raise
+    except (pickle.UnpicklingError, EOFError) as error:  # its checksum is right: this is what was written
+        raise CheckpointError(
+            f"{path} was not written by a training: it holds nothing, or more than numbers, texts and tensors; it "
+            "is not read, as that might run code"
+        ) from error
     except Exception as error:  # bytes with the right checksum are not at fault
-        said = (str(error) or "out of memory").splitlines()[0]
+        said = shortened((str(error) or "out of memory").splitlines()[0], 200)
         raise CheckpointError(
             f"{path} cannot be read now: {said}. Nothing was changed; mend that, then run the same command "
             "again"
@@ -165,7 +171,7 @@ def _load(path: Path) -> dict[str, Any]:
 def _unsealed(content: memoryview) -> memoryview:
     length = len(content) - len(_MARK) - hashlib.sha256().digest_size
     if bytes(content[length:][: len(_MARK)]) != _MARK:
-        raise _Damaged("it breaks off before its end")
+        raise _Damaged("it breaks off before its end, or is no checkpoint")
     if content[length:] != _seal(content[:length]):
         raise _Damaged("its checksum is wrong: bytes were changed")
     return content[:length]

@@ -255,9 +255,8 @@ def check_components(config: Config, *, skip: Collection[str] = ()) -> None:
         skip: names of components not to look at.
 
     Raises:
-        ConfigError: with every unknown component, every unknown or missing option, and a schedule that does
-            not go with the number of epochs.
-        CodeRefused: code that :mod:`reidkit.trust` does not let through.
+        ConfigError: with every unknown component, all code that :mod:`reidkit.trust` does not let through,
+            every unknown or missing option, and a schedule that does not go with the number of epochs.
     """
     if problems := _component_problems(config, skip) + schedule_problems(config.optim, config.train.epochs):
         raise ConfigError(problems)
@@ -281,20 +280,27 @@ def schedule_problems(optim: OptimConfig, num_epochs: int) -> list[str]:
 
 def code_not_allowed(config: Config) -> list[str]:
     """Names of components, ``module:object``, that would have to be allowed before they can be used."""
-    names = [config.data.name, config.model.name, *(loss.kind for loss in config.loss.values())]
-    names += config.train.trackers
-    return [name for name in dict.fromkeys(names) if trust.is_code(name) and not trust.is_allowed(name)]
+    code = {
+        name: None
+        for kind, _, name, _, _ in _components(config)
+        if registry.is_code(kind, name) and not trust.is_allowed(name)
+    }
+    return list(code)
 
 
-def _component_problems(config: Config, skip: Collection[str] = ()) -> list[str]:
-    tables: list[tuple[registry.Kind, str, str, Table, int]] = [
+def _components(config: Config) -> list[tuple[registry.Kind, str, str, Table, int]]:
+    """Kind, table, name and options of each component, and how many arguments it gets besides."""
+    return [
         ("dataset", "data", config.data.name, config.data.options, 1),  # 1: the root folder
         ("model", "model", config.model.name, config.model.options, 0),
         *(("loss", f"loss.{name}", loss.kind, loss.options, 0) for name, loss in config.loss.items()),
         *(("tracker", "train", name, {}, 1) for name in config.train.trackers),  # 1: the run folder
     ]
+
+
+def _component_problems(config: Config, skip: Collection[str] = ()) -> list[str]:
     problems: list[str] = []
-    for kind, table, name, options, num_positional in tables:
+    for kind, table, name, options, num_positional in _components(config):
         if name in skip:
             continue
         own = [field.name for field in dataclasses.fields(_TABLES[table.partition(".")[0]])]
@@ -450,6 +456,8 @@ def explain(fault: Any, known_keys: Callable[[Sequence[Any]], list[str]]) -> str
         known = known_keys(fault["loc"][:-1])
         name = str(fault["loc"][-1])
         return f"unknown key {shown(where)};{did_you_mean(name, known)} {listed_names(name, known)}"
+    if fault["type"] == "missing":
+        return f"{shortened(where)} is missing"
     message = fault["msg"][:1].lower() + fault["msg"][1:]
     return f"{shortened(where)}: {shortened(message, 200)}, not {shown(fault['input'])}"
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -19,16 +19,17 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from reidkit import trust
+from reidkit import registry, trust
 from reidkit.checkpoint import load_weights
-from reidkit.config import Side, explain
-from reidkit.errors import CheckpointError, ReidError, shortened, shown
+from reidkit.config import explain
+from reidkit.errors import CheckpointError, ReidError, UnknownName, shortened, shown
 from reidkit.models import Embedder, build_model
 from reidkit.text_files import is_too_deep
 
 MOST_PIXELS = 2**22
 """Of the images that a network sees; the largest in use have a tenth of that."""
 
+Pixels = Annotated[int, Field(strict=True, ge=1, le=4096)]
 _CLOSED = ConfigDict(extra="forbid")
 
 
@@ -36,8 +37,8 @@ _CLOSED = ConfigDict(extra="forbid")
 class Transform:
     """Pixels that images are resized to."""
 
-    height: Side
-    width: Side
+    height: Pixels
+    width: Pixels
 
 
 @dataclass(frozen=True, config=_CLOSED)
@@ -75,6 +76,10 @@ def load_encoder_file(file: Path) -> tuple[Embedder, Description]:
     model = _build(description, tensors, file)
     model.description = dict(description.model)
     model.load_state_dict(tensors)
+    if description.feature is not None and description.feature not in model.features:
+        raise CheckpointError(
+            f"{file}: {UnknownName('feature of its network', description.feature, model.features)}"
+        )
     return model, description
 
 
@@ -99,7 +104,7 @@ def parse_description(header: object, file: Path) -> Description:
 def _further_problems(description: Description) -> Iterator[str]:
     name = description.model.get("name")
     if not isinstance(name, str):
-        yield "model.name: missing" if name is None else f"model.name: {shown(name)} is no text"
+        yield "model.name is missing" if name is None else f"model.name: {shown(name)} is no text"
     height, width = description.transform.height, description.transform.width
     if height * width > MOST_PIXELS:
         yield f"transform: {height} x {width} are more than {MOST_PIXELS:,} pixels"
@@ -119,7 +124,7 @@ def _build(description: Description, tensors: Mapping[str, Tensor], file: Path) 
     It is first built without memory for its weights, as numbers in a header can ask for any size, and held
     against the file; but for code of one's own, which need not be written for that.
     """
-    if not trust.is_code(description.model["name"]):
+    if not registry.is_code("model", description.model["name"]):
         with torch.device("meta"):
             _check_weights(_build_small(description, tensors, file), description, tensors, file)
     model = _build_small(description, tensors, file)

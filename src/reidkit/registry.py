@@ -87,6 +87,11 @@ def get(kind: Kind, name: str) -> Callable[..., Any]:
     return components[name]
 
 
+def is_code(kind: Kind, name: str) -> bool:
+    """Whether a name is that of code outside of what is registered; ``timm:convnext_tiny`` is not."""
+    return trust.is_code(name) and name.partition(":")[0] not in names(kind)
+
+
 def _with_argument(kind: str, factory: Callable[..., Any], name: str, argument: str) -> Callable[..., Any]:
     parameters = _parameters(factory)
     positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]

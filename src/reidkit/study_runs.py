@@ -318,7 +318,7 @@ def read_result(measurement: Measurement, folders: Folders) -> Result | None:
         average_precisions = arrays["average_precisions"]
         identities = arrays["identities"] if "identities" in arrays.files else None
     # An epoch that was interrupted is taken up again: the last time counts.
-    cost = {record["epoch"]: record for record in read_metrics(folder / COST_FILE)}.values()
+    cost = {record["epoch"]: record for record in _costs(folder / COST_FILE)}.values()
     values = {name: value for name, value in saved.items() if isinstance(value, float)}
     epochs = epochs_to_share_of_final(read_metrics(folder / "metrics.jsonl"))
     if epochs is not None:
@@ -394,7 +394,7 @@ def _carry_out_one(task: Task, folders: Folders) -> list[str]:
 
 def _train(run: Run, folder: Path) -> None:
     epochs = run.configuration.train.epochs
-    if any(record["epoch"] == epochs for record in read_metrics(folder / COST_FILE)):
+    if any(record["epoch"] == epochs for record in _costs(folder / COST_FILE)):
         return
     from reidkit.runs import build_trainer
 
@@ -403,6 +403,11 @@ def _train(run: Run, folder: Path) -> None:
     stopwatch.start()
     trainer.fit()
     stopwatch.lap(epoch=epochs)  # validating and saving the last epoch
+
+
+def _costs(path: Path) -> list[dict[str, Any]]:
+    """What each epoch cost; empty if there is no file."""
+    return read_metrics(path, required={"epoch": int})
 
 
 class _Stopwatch:
@@ -428,7 +433,7 @@ class _Stopwatch:
             "processor_seconds": time.process_time() - self._mark[1],
             "threads": torch.get_num_threads(),
         }
-        lines = [*read_metrics(self._path), line]
+        lines = [*_costs(self._path), line]
         write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines))
         self.start()
 

@@ -14,7 +14,7 @@ import click
 from reidkit.errors import ReidError, shortened
 from reidkit.printable import printable
 
-MOST_CHARACTERS = 2000  # of a line: what is longer holds a value that somebody forgot to cut
+MOST_CHARACTERS = 1000  # of a line: what is longer holds a value that somebody forgot to cut
 _ADVICE = {
     errno.ENOSPC: "free some space, then run the same command again",
     errno.EDQUOT: "free some space, then run the same command again",
@@ -33,7 +33,8 @@ def ending(error: Exception, words: Sequence[str]) -> tuple[str, int]:
         lines = str(error).split("\n") if hasattr(error, "problems") else [str(error)]
         return "\n".join(["error: " + _line(lines[0]), *map(_line, lines[1:])]), 2
     if isinstance(error, click.ClickException):
-        return f"error: {_line(error.format_message())}{_where_help_is(error)}", error.exit_code
+        message = _line(error.format_message()).rstrip(".")
+        return f"error: {message}{_where_help_is(error)}", error.exit_code
     if _is_memory(error):
         return (
             "error: there is not enough memory for this; make batches or images smaller, or processes fewer",

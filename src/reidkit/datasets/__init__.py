@@ -59,12 +59,26 @@ def load_dataset(
         raise ConfigError(
             f"dataset {shown(name)} gives a {type(dataset).__name__}; a layout gives a reidkit.Dataset"
         )
+    _check_numbers(dataset)
     dataset = _without_junk_in_train(dataset)
     if val_identities:
         dataset = _with_validation(dataset, val_identities, seed)
     if train_identities:
         dataset = _with_fewer_identities(dataset, train_identities, seed)
     return _with_wrong_labels(dataset, corrupt_labels, seed) if corrupt_labels else dataset
+
+
+def _check_numbers(dataset: Dataset) -> None:
+    """Refuse numbers that no array of 64-bit integers holds; a layout takes any number of digits."""
+    for split in (*dataset.splits.values(), dataset.multi_query):
+        for name in ("identity", "camera", "tracklet", "frame"):
+            for sample in split:
+                if (number := getattr(sample, name)) is not None and not -(2**63) <= number < 2**63:
+                    raise DataError(
+                        f"{sample.path}: {name} {str(number)[:30]}... has {len(str(number))} digits; numbers "
+                        "have up to 18 digits here: rename the file, or read such labels as text with the "
+                        "data set 'folder' and a pattern"
+                    )
 
 
 def _without_junk_in_train(dataset: Dataset) -> Dataset:

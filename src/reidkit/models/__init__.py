@@ -28,4 +28,11 @@ def build_model(name: str, **options: Any) -> Embedder:
             f"model {shown(name)} gives a {type(model).__name__}; a model is a reidkit.models.Embedder"
         )
     model.description = {"name": name, **options}
+    if model.beyond_weights is None:
+        usual = registry.defaults(registry.get("model", name))
+        given = {key: value for key, value in options.items() if key != "pretrained"}
+        model.beyond_weights = {
+            "name": name,
+            **{key: value for key, value in given.items() if key not in usual or usual[key] != value},
+        }
     return model

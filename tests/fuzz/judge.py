@@ -1,0 +1,135 @@
+"""What must be true of every case, whatever went in."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fuzz.cases import Case
+
+LONGEST_LINE = 1_000
+MOST_LINES = 60
+MOST_SECONDS = 10.0
+MOST_MEMORY = 2 * 2**30
+"""Growth in bytes."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# What torch and onnxruntime make for themselves in the folder of temporary files.
+_OF_LIBRARIES = ("../tmp/torchinductor_", "../tmp/.ses")
+_WARNING = re.compile(r"\.py:\d+: \w*Warning|^\w*Warning: ", re.MULTILINE)
+
+
+@dataclass
+class Outcome:
+    """What came of a case.
+
+    Attributes:
+        code: the exit code; None where something else than SystemExit came out.
+        error: where code is None: type and place of the exception.
+        traceback: the same in full.
+        events: what the audit hook saw that no case may do.
+    """
+
+    code: int | None = 0
+    error: str = ""
+    traceback: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    seconds: float = 0.0
+    memory: int = 0
+    events: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+
+
+def faults(case: Case, outcome: Outcome) -> list[str]:
+    """What is wrong with an outcome, one short text a fault; most often nothing."""
+    found = []
+    if outcome.code is None:
+        found.append(f"traceback: {outcome.error}")
+    elif outcome.code == 3:
+        found.append(f"bug: {outcome.error}")
+    elif outcome.code not in case.codes:
+        found.append(f"exit code {outcome.code}")
+    text = outcome.stdout + outcome.stderr
+    if "Traceback (most recent call last)" in text and outcome.code is not None:
+        found.append("a traceback is printed")
+    if match := _CONTROL.search(text):
+        found.append(f"a control character is printed: {match[0]!r}")
+    if _WARNING.search(outcome.stderr):
+        found.append("a Python warning is printed")
+    if outcome.code == 2:
+        found += _told_badly(outcome.stderr)
+    if outcome.seconds > MOST_SECONDS:
+        found.append("more than 10 seconds")
+    if outcome.memory > MOST_MEMORY:
+        found.append("more than 2 GB")
+    found += sorted(set(outcome.events))
+    found += _wrong_changes(case, outcome)
+    if outcome.code == 0 and case.right is not None and not found:
+        if wrong := case.right(outcome.stdout):
+            found.append(f"wrong answer: {wrong}")
+    return found
+
+
+def _told_badly(stderr: str) -> list[str]:
+    """An error is one line; a configuration's are one line each; click's own have the usage before them."""
+    lines = stderr.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.lower().startswith("error: ")]
+    if not starts:
+        return ["exit code 2 without an error"]
+    problems = lines[starts[-1] :]
+    if any(len(line) > LONGEST_LINE for line in problems):
+        return [f"an error line of more than {LONGEST_LINE:,} characters"]
+    if len(lines) > MOST_LINES:
+        return [f"{len(lines)} lines of errors"]
+    return []
+
+
+def _wrong_changes(case: Case, outcome: Outcome) -> list[str]:
+    wrong = []
+    for change in outcome.changes:
+        what, _, name = change.partition(" ")
+        if name.startswith(_OF_LIBRARIES):
+            continue
+        allowed = any(name == path or name.startswith(f"{path}/") for path in case.writes)
+        if name.endswith(".unfinished") or "/tmp/" in f"/{name}":
+            wrong.append(f"left over: {re.sub(r'[^/]*.unfinished', '*.unfinished', name)}")
+        elif not allowed:
+            wrong.append(f"{what}, though not to be written: {name}")
+        elif outcome.code == 2:
+            wrong.append(f"half done, {what}: {name}")
+    return wrong[:3]
+
+
+def tree(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Every file below a folder by its name, with what tells one state of it from another."""
+    found: dict[str, tuple[object, ...]] = {}
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = os.path.join(parent, name)
+            try:
+                state = os.lstat(path)
+            except OSError:
+                continue
+            relative = os.path.relpath(path, folder)
+            if stat.S_ISDIR(state.st_mode):
+                found[relative] = ("folder",)
+            elif stat.S_ISLNK(state.st_mode):
+                found[relative] = ("link", os.readlink(path))
+            elif stat.S_ISREG(state.st_mode):
+                found[relative] = ("file", state.st_size, state.st_mtime_ns, state.st_ino)
+            else:
+                found[relative] = ("other", state.st_mode)
+    return found
+
+
+def changes(before: dict[str, tuple[object, ...]], after: dict[str, tuple[object, ...]]) -> list[str]:
+    """``made NAME``, ``changed NAME``, ``gone NAME``."""
+    return [
+        *(f"made {name}" for name in after if name not in before),
+        *(f"changed {name}" for name in after if name in before and after[name] != before[name]),
+        *(f"gone {name}" for name in before if name not in after),
+    ]
