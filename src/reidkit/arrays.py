@@ -25,7 +25,7 @@ def plain_array(values: Any, name: str) -> NDArray[Any]:
             values = values.detach().cpu()
             if str(values.dtype).removeprefix("torch.").startswith(("bfloat", "float8")):
                 values = values.float()
-            return np.asarray(values.numpy())
+            return np.asarray(values.resolve_conj().resolve_neg().numpy())
         array = values if isinstance(values, np.memmap) else np.asarray(values)
         if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
             raise DataError(f"{name} have masked values; leave these rows out")

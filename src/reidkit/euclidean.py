@@ -98,11 +98,9 @@ def checked_sides(
     query: NDArray[np.floating[Any]], gallery: NDArray[np.floating[Any]] | None
 ) -> list[NDArray[np.floating[Any]]]:
     """Both, or the query alone, as arrays (N, D); :class:`DataError` where they are not, or differ in D."""
-    sides = [
-        embedding_array(side, f"{name} embeddings")
-        for side, name in ((query, "query"), (gallery, "gallery"))
-        if side is not None
-    ]
+    sides = [embedding_array(query, "query embeddings")]
+    if gallery is not None:
+        sides.append(embedding_array(gallery, "gallery embeddings"))
     if sides[0].shape[1] != sides[-1].shape[1]:
         raise DataError(
             f"query embeddings have {sides[0].shape[1]} dimensions, gallery embeddings {sides[1].shape[1]}; "

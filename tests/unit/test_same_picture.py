@@ -136,7 +136,7 @@ def test_samples_are_told_apart_by_content_and_box(photos: list[Path], tmp_path:
 
 
 def test_a_copy_in_the_gallery_is_no_match(photos: list[Path]) -> None:
-    """0.1.0: rank 1 in all of them. A query alone with its own picture is not valid, and the reason is told."""
+    """A query alone with its own picture is not valid, and the reason is told."""
 
     class Encoder:
         def features(self, split: tuple[Sample, ...]) -> Features:
