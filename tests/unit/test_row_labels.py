@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reidkit.branches import compare_branches
 from reidkit.breakdown import camera_pairs
 from reidkit.errors import DataError
 from reidkit.evaluation import evaluate_features, validation_features
 from reidkit.features import label_features, pool_queries
 from reidkit.metric_learning import KISSME
+from reidkit.multi_query import multi_query_images, pooling_texts
 from reidkit.row_labels import camera_codes, camera_names, shared_codes
-from reidkit.types import Features, Sample
+from reidkit.types import Dataset, Features, Sample
 from reidkit.variances import identity_variances
 
 MISSING = [None, float("nan"), "", -1, "-1"]
@@ -73,6 +75,17 @@ def test_missing_cameras_where_rows_are_grouped() -> None:
     each_its_own = np.where(cameras < 0, np.arange(10, 90), cameras)
     expected = KISSME().fit(replace(features, cameras=each_its_own)).projection
     np.testing.assert_allclose(KISSME().fit(features).projection, expected)
+
+
+def test_queries_without_a_camera_are_pooled_with_nothing_and_named_in_tables() -> None:
+    query = (sample(0), sample(1, camera=None), sample(2, camera=3, camera_name="door"))
+    further = (sample(3), sample(4, camera=None), sample(5, camera=3))
+    data = Dataset("gaps", Path(), query=query, gallery=further, multi_query=further)
+    assert multi_query_images(data) == (further[0], further[2])
+    assert "the mean of 1 to 1 images" in pooling_texts(data, further, "mean")[1][0]
+    result = evaluate_features(label_features(np.eye(3), query), camera_filter="none")
+    table = compare_branches({"global": result, "local": result}).table(query)
+    assert [line.split(",")[2] for line in table.splitlines()] == ["camera", "1", "", "door"]
 
 
 def test_what_is_learnt_and_measured_does_not_depend_on_how_labels_are_written() -> None:
