@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +183,8 @@ def _check_alike(first: ComparedRun, second: ComparedRun) -> None:
         if len(odd):
             names = [label_name(side.identities[odd[0]]) for side in (one, other)]
             raise DataError(
-                f"{kind} row {odd[0]} is identity {names[0]} in {first.name} and {names[1]} in {second.name}; "
-                "compare runs on the same images in the same order"
+                f"{kind} row {odd[0]} is identity {names[0]} in {first.name} and {names[1]} in "
+                f"{second.name}; compare runs on the same images in the same order"
             )
 
 
@@ -209,9 +209,11 @@ def _paired(
         if not np.isclose(np.nanmean(own), evaluation.scores[name]):
             return None
     try:
-        return paired_difference(*values, identities=identities)
+        found = paired_difference(*values, identities=identities)
     except OneIdentity:
         return None
+    low, high = found.interval
+    return replace(found, interval=(max(low, -1.0), min(high, 1.0)))  # of shares
 
 
 def _values(name: str, evaluation: Evaluation) -> NDArray[np.float64]:
