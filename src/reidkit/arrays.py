@@ -40,7 +40,7 @@ def plain_array(values: Any, name: str) -> NDArray[Any]:
 def embedding_array(values: Any, name: str) -> NDArray[np.floating[Any]]:
     """Embeddings (N, D) of any float type; raises :class:`DataError` where they are something else."""
     array = plain_array(values, name)
-    if array.ndim != 2 or array.dtype.kind != "f" or not array.shape[1]:
+    if array.ndim != 2 or array.dtype.kind != "f" or (len(array) and not array.shape[1]):
         raise DataError(
             f"{name} have shape {array.shape} and type {array.dtype}; expected floating-point (N, D)"
         )
