@@ -55,7 +55,7 @@ def fill(
     from reidkit.galleries import open_gallery
     from reidkit.tracking import progress
 
-    description = {"path": str(run.resolve()), "fingerprint": encoder.fingerprint}
+    description = {"path": str(run.resolve()), **encoder.origin}
     with open_gallery(location, encoder=description) as gallery:
         with progress("images indexed") as shown:
             for start in range(0, len(samples), _AT_A_TIME):

@@ -76,7 +76,9 @@ def search_command(
             raise ConfigError(f"{location} does not say which encoder filled it; give --encoder RUN")
         encoder_path = run or origin["path"]
         encoder = load_encoder(encoder_path)
-        if origin.get("fingerprint") not in (None, encoder.fingerprint):
+        # Galleries of version 0.1.0 record fingerprints of that version.
+        known = encoder.fingerprints[: 1 if "former_fingerprints" in origin else None]
+        if origin.get("fingerprint") not in (None, *known):
             raise ConfigError(
                 f"{location} was filled by another encoder (fingerprint {origin['fingerprint']}, this one "
                 f"has {encoder.fingerprint}); scores between the two mean nothing. Index again, or "
