@@ -64,13 +64,15 @@ class Maker:
     def write(self, name: str, content: bytes | str) -> Path:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
+        path.write_bytes(
+            content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape")
+        )
         return path
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A way of making cases; ``weight`` is its share of all of them, ``cost`` roughly a case's milliseconds."""
+    """A way of making cases; ``weight`` is its share of all of them."""
 
     name: str
     make: Callable[[Maker], Case]

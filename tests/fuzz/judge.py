@@ -68,9 +68,9 @@ def faults(case: Case, outcome: Outcome) -> list[str]:
         found.append("more than 2 GB")
     found += sorted(set(outcome.events))
     found += _wrong_changes(case, outcome)
-    if outcome.code == 0 and case.right is not None and not found:
-        if wrong := case.right(outcome.stdout):
-            found.append(f"wrong answer: {wrong}")
+    answered = outcome.code == 0 and case.right is not None and not found
+    if answered and (wrong := case.right(outcome.stdout)):
+        found.append(f"wrong answer: {wrong}")
     return found
 
 
@@ -108,17 +108,13 @@ def tree(folder: Path) -> dict[str, tuple[object, ...]]:
     """Every file below a folder by its name, with what tells one state of it from another."""
     found: dict[str, tuple[object, ...]] = {}
     for parent, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            path = os.path.join(parent, name)
-            try:
-                state = os.lstat(path)
-            except OSError:
-                continue
-            relative = os.path.relpath(path, folder)
+        for path in (Path(parent, name) for name in (*folders, *names)):
+            state = path.lstat()
+            relative = str(path.relative_to(folder))
             if stat.S_ISDIR(state.st_mode):
                 found[relative] = ("folder",)
             elif stat.S_ISLNK(state.st_mode):
-                found[relative] = ("link", os.readlink(path))
+                found[relative] = ("link", str(path.readlink()))
             elif stat.S_ISREG(state.st_mode):
                 found[relative] = ("file", state.st_size, state.st_mtime_ns, state.st_ino)
             else:

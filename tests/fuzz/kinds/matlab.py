@@ -57,7 +57,11 @@ def version73(maker: Maker) -> Case:
 def lists(maker: Maker) -> Case:
     name = maker.random.choice(_LISTS)
     shutil.copytree(maker.world.dataset(name), maker.folder / "tree")
-    texts = [path for path in (maker.folder / "tree").rglob("*") if path.suffix in (".txt", ".json", ".xml", ".list", ".csv")]
+    texts = [
+        path
+        for path in (maker.folder / "tree").rglob("*")
+        if path.suffix in (".txt", ".json", ".xml", ".list", ".csv")
+    ]
     files = sorted(texts) or sorted(path for path in (maker.folder / "tree").rglob("*") if path.is_file())
     file = maker.random.choice(files)
     content = file.read_bytes()

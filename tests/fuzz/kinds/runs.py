@@ -6,16 +6,19 @@ import json
 import shutil
 from pathlib import Path
 
+from hypothesis import strategies as st
+
 from fuzz.cases import Case, Maker, kind
 from fuzz.hostile import changed, texts, values
 from fuzz.mutation import damaged, damaged_text
-from hypothesis import strategies as st
 
 _EVALUATION = {"data": "folder", "mAP": 0.5, "rank-1": 0.25}
 
 
 def _run(maker: Maker) -> Path:
-    shutil.copytree(maker.world.run(), maker.folder / "run", ignore=shutil.ignore_patterns("tensorboard", "*.ckpt"))
+    shutil.copytree(
+        maker.world.run(), maker.folder / "run", ignore=shutil.ignore_patterns("tensorboard", "*.ckpt")
+    )
     (maker.folder / "run/evaluation.json").write_text(json.dumps(_EVALUATION))
     return maker.folder / "run"
 
@@ -23,10 +26,13 @@ def _run(maker: Maker) -> Path:
 @kind("run.json and its like", weight=60)
 def journal(maker: Maker) -> Case:
     run = _run(maker)
-    name = maker.random.choice(("run.json", "metrics.jsonl", "evaluation.json", "config.toml", "run.json", "metrics.jsonl"))
+    name = maker.random.choice(
+        ("run.json", "metrics.jsonl", "evaluation.json", "config.toml", "run.json", "metrics.jsonl")
+    )
     (run / name).write_bytes(damaged_text((run / name).read_text(), maker.random))
     commands: list[tuple[str, ...]] = [
-        ("runs", "."), ("runs", ".", "--json"), ("runs", ".", "--sort", "mAP"), ("runs", ".", "--sort", "changed"),
+        ("runs", "."), ("runs", ".", "--json"), ("runs", ".", "--sort", "mAP"), ("runs", ".", "--sort",
+        "changed"),
     ]  # fmt: skip
     if name == "config.toml":
         commands = [("evaluate", "run", "--no-report"), ("config", "run/config.toml")]
@@ -60,7 +66,9 @@ def shapes(maker: Maker) -> Case:
         content = json.dumps(value) + "\n"
     except RecursionError:
         content = "[" * 100_000
-    (run / name).write_bytes((content if maker.random.random() < 0.8 else text).encode("utf-8", "surrogatepass"))
+    (run / name).write_bytes(
+        (content if maker.random.random() < 0.8 else text).encode("utf-8", "surrogatepass")
+    )
     sort = maker.random.choice(("name", "mAP", "val_mAP", "epochs", "data", "losses"))
     return Case(maker.random.choice((("runs", "."), ("runs", ".", "--json"), ("runs", ".", "--sort", sort))))
 
@@ -77,7 +85,8 @@ def checkpoint(maker: Maker) -> Case:
     file.write_bytes(damaged(file.read_bytes(), maker.random))
     recipe = str(maker.world.recipe())
     return Case(
-        ("train", recipe, f"data.root={json.dumps(str(maker.world.photos()))}", "--out", "run"), writes=("run",)
+        ("train", recipe, f"data.root={json.dumps(str(maker.world.photos()))}", "--out", "run"),
+        writes=("run",),
     )
 
 
@@ -98,7 +107,8 @@ def resealed(maker: Maker) -> Case:
     save_checkpoint(run / "last.ckpt", state)
     recipe = str(maker.world.recipe())
     return Case(
-        ("train", recipe, f"data.root={json.dumps(str(maker.world.photos()))}", "--out", "run"), writes=("run",)
+        ("train", recipe, f"data.root={json.dumps(str(maker.world.photos()))}", "--out", "run"),
+        writes=("run",),
     )
 
 
@@ -107,4 +117,6 @@ def initial(maker: Maker) -> Case:
     """The weights to start from are damaged."""
     maker.write("e.safetensors", damaged(maker.world.encoder().read_bytes(), maker.random))
     root = f"data.root={json.dumps(str(maker.world.photos()))}"
-    return Case(("train", str(maker.world.recipe()), root, "--init", "e.safetensors", "--out", "run"), writes=("run",))
+    return Case(
+        ("train", str(maker.world.recipe()), root, "--init", "e.safetensors", "--out", "run"), writes=("run",)
+    )
