@@ -94,14 +94,17 @@ def _wrong_changes(case: Case, outcome: Outcome) -> list[str]:
         what, _, name = change.partition(" ")
         if name.startswith(_OF_LIBRARIES):
             continue
-        allowed = any(name == path or name.startswith(f"{path}/") for path in case.writes)
         if name.endswith(".unfinished") or "/tmp/" in f"/{name}":
             wrong.append(f"left over: {re.sub(r'[^/]*.unfinished', '*.unfinished', name)}")
-        elif not allowed:
+        elif not _is_below(name, case.writes + case.keeps):
             wrong.append(f"{what}, though not to be written: {name}")
-        elif outcome.code == 2:
+        elif outcome.code == 2 and not _is_below(name, case.keeps):
             wrong.append(f"half done, {what}: {name}")
     return wrong[:3]
+
+
+def _is_below(name: str, places: tuple[str, ...]) -> bool:
+    return any(name == place or name.startswith(f"{place}/") for place in places)
 
 
 def tree(folder: Path) -> dict[str, tuple[object, ...]]:

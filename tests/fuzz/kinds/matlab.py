@@ -16,7 +16,7 @@ def _check(name: str) -> Case:
     import h5py  # noqa: F401  # before the case runs
 
     # Readers of CUHK03 write its images beside the file that holds them.
-    return Case(("check", name, "tree"), writes=("tree",), codes=(0, 1, 2), starts_python=True)
+    return Case(("check", name, "tree"), keeps=("tree",), codes=(0, 1, 2), starts_python=True)
 
 
 def _recompressed(content: bytes, maker: Maker) -> bytes:
