@@ -168,7 +168,7 @@ def _name(split: Split, height: int, width: int) -> str:
     """Differs for other images, another size, and a Pillow that may decode otherwise."""
     digest = hashlib.blake2b(f"{PIL.__version__} {height} {width}".encode(), digest_size=8)
     for sample in split:
-        digest.update(f"{sample.path.absolute()} {sample.box}\n".encode())
+        digest.update(os.fsencode(sample.path.absolute()) + f" {sample.box}\n".encode())
     return f"{height}x{width}-{digest.hexdigest()}"
 
 

@@ -40,6 +40,10 @@ from torch.nn.parallel import DistributedDataParallel
 from reidkit.errors import ConfigError, DataError, ReidError, TrainingError
 
 TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LONGEST_WAIT = 24 * 60.0
+"""Minutes that processes wait for one that works alone: ranking or a report may take hours. One that ended is
+noticed at once, whatever the limit."""
+
 Result = TypeVar("Result")
 
 _cpu_group: dist.ProcessGroup | None = None  # beside NCCL's, for words and waiting; None is the default group
@@ -108,8 +112,8 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def barrier(*, minutes: float = 30.0) -> None:
-    """Wait until every process is here.
+def barrier(*, minutes: float = LONGEST_WAIT) -> None:
+    """Wait until every process is here. It precedes all talk below, whose own limits are short.
 
     Raises:
         TrainingError: a process ended, or did not come within these minutes; names it where it can.
@@ -149,6 +153,7 @@ def gather_objects(item: Any) -> list[Any]:
     """What each process brings, in the order of their ranks, on every process."""
     if not dist.is_initialized():
         return [item]
+    barrier()
     items = [None] * world_size()
     dist.all_gather_object(items, item, _cpu_group)
     return items
@@ -158,6 +163,7 @@ def gather_on_main(item: Any) -> list[Any] | None:
     """What each process brings, in the order of their ranks, on the main one; None on the others."""
     if not dist.is_initialized():
         return [item]
+    barrier()
     items = [None] * world_size() if is_main() else None
     dist.gather_object(item, items, 0, _cpu_group)
     return items
@@ -167,6 +173,7 @@ def from_main(item: Any) -> Any:
     """What the main process brings, on every process."""
     if not dist.is_initialized():
         return item
+    barrier()
     items = [item]
     dist.broadcast_object_list(items, 0, _cpu_group, device=torch.device("cpu"))
     return items[0]
@@ -189,6 +196,7 @@ def run_on_main(action: Callable[[], Result]) -> Result:
 def copy_from_main(tensors: Iterable[Tensor]) -> None:
     """Overwrite tensors with those of the main process."""
     if dist.is_initialized():
+        barrier()
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
@@ -347,17 +355,19 @@ class _Gather(torch.autograd.Function):
 
 
 def _all_gather(tensor: Tensor) -> Tensor:
-    _check_equal_lengths(tensor)
+    _check_equal_lengths(len(tensor))
     parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world_size())]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
 
 
-def _check_equal_lengths(tensor: Tensor) -> None:
-    """Unequal lengths would hang the gather or fill it with rubbish."""
-    length = torch.tensor([len(tensor)], device=tensor.device)
-    lengths = [torch.empty_like(length) for _ in range(world_size())]
-    dist.all_gather(lengths, length)
+def _check_equal_lengths(length: int) -> None:
+    """Unequal lengths would hang the gather or fill it with rubbish.
+
+    They are compared among the CPUs: looking at a GPU's tensor waits until the GPU has done all its work.
+    """
+    lengths = [torch.empty(1, dtype=torch.int64) for _ in range(world_size())]
+    dist.all_gather(lengths, torch.tensor([length]), _cpu_group)
     found = torch.cat(lengths).tolist()
     if len(set(found)) > 1:
         raise DataError(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -19,13 +17,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from reidkit.checkpoint import load_weights, save_weights
+from reidkit import trust
+from reidkit.checkpoint import save_weights
 from reidkit.devices import default_device
-from reidkit.errors import CheckpointError, ConfigError, DataError, UnknownName
-from reidkit.external import SUFFIXES, ExternalNetwork, load_network
+from reidkit.encoder_file import load_encoder_file
+from reidkit.errors import CheckpointError, ConfigError, DataError, UnknownName, working_on
+from reidkit.external import ExternalNetwork, is_network_file, load_network
 from reidkit.features import label_features
+from reidkit.fingerprint import fingerprints
 from reidkit.images import Box, ImageSource, load_image
-from reidkit.models import Embedder, build_model
+from reidkit.models import Embedder
+from reidkit.network_files import SUFFIXES
 from reidkit.same_person import Calibration
 from reidkit.tracking import ProgressCallback
 from reidkit.transforms import normalize, to_input
@@ -72,6 +74,7 @@ class Encoder:
         self.height, self.width = height, width
         self.card = dict(card or {})
         self.bfloat16 = bfloat16
+        self._fingerprints: tuple[Any, tuple[str, ...]] | None = None
         self.feature = feature  # None is the model's own choice
         if feature is not None:
             if isinstance(self.model, ExternalNetwork):
@@ -88,12 +91,22 @@ class Encoder:
     @property
     def fingerprint(self) -> str:
         """Names the embedding space: equal for equal weights, transform and feature, different otherwise."""
-        settings = [self.height, self.width, *([] if self.feature is None else [self.feature])]
-        digest = hashlib.sha256(json.dumps(settings).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return self.fingerprints[0]
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """:attr:`fingerprint`, and what earlier versions called the same encoder; galleries hold either.
+
+        Computed again where weights were changed, but not where that was done through ``tensor.data``.
+        """
+        state = list(self.model.state_dict().values())
+        counted = not any(tensor.is_inference() for tensor in state)  # those do not count their changes
+        changes = [(tensor.data_ptr(), tensor._version) for tensor in state] if counted else []
+        made_of = (self.height, self.width, self.feature, *changes)
+        if self._fingerprints is None or not counted or self._fingerprints[0] != made_of:
+            found = fingerprints(self.model, height=self.height, width=self.width, feature=self.feature)
+            self._fingerprints = made_of, found
+        return self._fingerprints[1]
 
     @property
     def calibration(self) -> Calibration | None:
@@ -103,9 +116,12 @@ class Encoder:
         """
         stored = self.card.get("calibration")
         # Scores of other weights, or of another feature, mean something else.
-        if stored is None or stored.get("fingerprint") != self.fingerprint:
+        if stored is None or stored.get("fingerprint") not in self.fingerprints:
             return None
-        return Calibration.from_dict(stored)
+        try:
+            return Calibration.from_dict(stored)
+        except DataError as error:
+            raise DataError(f"the calibration kept with this encoder cannot be used: {error}") from error
 
     def calibrate(self, calibration: Calibration) -> None:
         """Keep a calibration of this encoder's scores in its card, so that :meth:`save` writes it."""
@@ -240,6 +256,7 @@ def load_encoder(
     device: str | torch.device | None = None,
     preprocessing: str | Path | Mapping[str, Any] | None = None,
     feature: str | None = None,
+    allow_code: Sequence[str] = (),
 ) -> Encoder:
     """Load an encoder.
 
@@ -251,41 +268,31 @@ def load_encoder(
             or its keys and values; left out, the ``.toml`` beside it, else its metadata.
         feature: which of the network's features to embed by, such as "global" or "local" of JLML; its
             embedding where left out.
+        allow_code: modules of your own from which the file may take its network, ``["my_package.models"]``;
+            they are imported, which runs them. See :mod:`reidkit.trust`.
 
     Raises:
         CheckpointError: nothing there, or the file is damaged, or was made for another network; or a network
             made elsewhere gives embeddings that are not finite, always the same or of another width.
+        CodeRefused: the file names a network of your own that is not allowed.
         ConfigError: a device, preprocessing or feature that the network does not go with.
         UnknownName: the network has no such feature.
         MissingExtra: the runtime of a network made elsewhere is not installed.
     """
     path = Path(path)
-    if path.suffix in SUFFIXES:
+    if is_network_file(path):
         return _load_external(path, device, preprocessing, feature)
     if preprocessing is not None:
         raise ConfigError(f"preprocessing goes with {' and '.join(SUFFIXES)} files; {path} has its own")
     file = weights_file(path)
-    tensors, description = load_weights(file)
-    options = dict(description["model"])
-    # The file holds all weights; asking for pretrained ones would download what is then overwritten.
-    model = build_model(
-        options.pop("name"), **{**options, **({"pretrained": False} if "pretrained" in options else {})}
-    )
-    model.description = description["model"]
-    expected = model.state_dict()
-    wrong = [n for n in sorted({*expected, *tensors}) if _shape(expected.get(n)) != _shape(tensors.get(n))]
-    if wrong:
-        raise CheckpointError(
-            f"{file} does not fit the network it names, {description['model']}: {len(wrong)} weights are "
-            f"missing, left over or of another shape (first: {wrong[0]})"
-        )
-    model.load_state_dict(tensors)
-    model = model.to(memory_format=torch.channels_last)
-    feature = feature or description.get("feature")
+    with working_on(file), trust.allow_code(*allow_code):
+        model, description = load_encoder_file(file)
+    feature = feature or description.feature
     return Encoder(
-        model,
-        **description["transform"],
-        card=description["card"],
+        model.to(memory_format=torch.channels_last),
+        height=description.transform.height,
+        width=description.transform.width,
+        card=description.card,
         device=device,
         feature=None if feature == model.embedding_feature else feature,
     )
@@ -342,10 +349,6 @@ def _is_one(images: ImageSource | Sequence[ImageSource]) -> bool:
     )
 
 
-def _shape(tensor: Tensor | None) -> torch.Size | None:
-    return None if tensor is None else tensor.shape
-
-
 def weights_file(path: Path) -> Path:
     """The file that :func:`load_encoder` reads: of a run folder the best weights, else the last."""
     if path.is_dir():
@@ -357,7 +360,7 @@ def weights_file(path: Path) -> Path:
         )
     if not path.exists():
         raise CheckpointError(f"{path}: no such run folder or weights file")
-    if path.suffix in (".pth", ".pt", ".tar", ".pkl"):
+    if path.suffix.lower() in (".pth", ".pt", ".tar", ".pkl"):
         raise CheckpointError(
             f"{path} does not say which network its weights are for; make an encoder of it with "
             f"`reid import-weights {path} --model NAME`"

@@ -72,8 +72,12 @@ def why_undecoded(name: str, kind: Kind, file: IO[bytes] | None, error: Exceptio
     """
     if isinstance(error, Damaged):
         return _damaged(name, str(error))
-    if kind.format == "JPEG" and file is not None and (unread := _unread_jpeg(file)):
-        return f"{name} is a JPEG of a kind that is not read ({unread}); convert it to a usual JPEG or PNG"
+    if kind.format == "JPEG" and file is not None:
+        file.seek(0)
+        if unread := jpeg.why_unread(file.read(_MB)):
+            return (
+                f"{name} is a JPEG of a kind that is not read ({unread}); convert it to a usual JPEG or PNG"
+            )
     reason = "incomplete header" if isinstance(error, UnidentifiedImageError) else str(error)
     if "truncated" in reason.lower() or (file is not None and _is_cut(file, kind.format)):
         return _damaged(name, reason)
@@ -91,14 +95,6 @@ def why_undecoded(name: str, kind: Kind, file: IO[bytes] | None, error: Exceptio
 def _damaged(name: str, reason: str) -> str:
     ways_out = "copy it again, or, if it shows whole elsewhere, save it anew"
     return f"{name} is truncated or damaged ({reason}); {ways_out}"
-
-
-def _unread_jpeg(file: IO[bytes]) -> str | None:
-    file.seek(0)
-    try:
-        return jpeg.why_unread(file.read(_MB))
-    except ValueError:
-        return None
 
 
 def _check_chunks(file: IO[bytes]) -> None:
@@ -141,7 +137,7 @@ def _is_cut(file: IO[bytes], file_format: str) -> bool:
     file.seek(0)
     start = file.read(64)
     if file_format == "JPEG":
-        return _has_no_frame(file)
+        return _has_no_scan(file)
     if file_format == "BMP":
         return size < 54 or size < int.from_bytes(start[2:6], "little")
     if file_format == "WEBP":
@@ -156,14 +152,10 @@ def _is_cut(file: IO[bytes], file_format: str) -> bool:
     return size < 24  # shorter than any header
 
 
-def _has_no_frame(file: IO[bytes]) -> bool:
+def _has_no_scan(file: IO[bytes]) -> bool:
     file.seek(0)
     data = file.read(_MB)
-    try:
-        jpeg.why_unread(data)
-    except ValueError:
-        return len(data) < _MB
-    return False
+    return len(data) < _MB and b"\xff\xda" not in data
 
 
 def _is_cut_tiff(file: IO[bytes], size: int) -> bool:
@@ -180,7 +172,7 @@ def _is_cut_tiff(file: IO[bytes], size: int) -> bool:
         return True
     (num,) = struct.unpack(order + "H", head)
     entries = file.read(12 * num)
-    if len(entries) < 12 * num:
+    if num == 0 or len(entries) < 12 * num:
         return True
     sizes = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
     for entry in range(num):

@@ -186,18 +186,30 @@ def _rgb(image: Image.Image, name: str, kind: Kind, file: IO[bytes] | None) -> I
 
 def _loaded(image: Image.Image) -> Image.Image:
     """The image with its pixels decoded; strictly where it comes from a file and was not decoded before."""
-    file = image.fp if isinstance(image, ImageFile.ImageFile) and image.tile else None
-    if file is not None and image.format is not None and file.seekable():
+    file = image.fp if isinstance(image, ImageFile.ImageFile) and _is_fresh(image) else None
+    if file is not None and not file.closed and file.seekable():
         if image.format in ("JPEG", "MPO") and image.tell() == 0:
             pixels = _jpeg_pixels(file, image)
             if pixels is not None and pixels.shape[:2] == image.size[::-1] and image.mode != "CMYK":
                 return Image.fromarray(
                     pixels
                 )  # in CMYK it was for the check: files differ in what they invert
-        else:
+        elif image.format == "TIFF" and image.tell() == 0:
+            # Opened by its path, Pillow maps the file to memory and takes the sides of a turned one for each
+            # other. From the open file it does not.
+            file.seek(0)
+            image = Image.open(file, formats=("TIFF",))
+        elif image.format is not None:
             check_file(file, image.format)
     image.load()
     return image
+
+
+def _is_fresh(image: ImageFile.ImageFile) -> bool:
+    return bool(image.tile) or image.format in (
+        "WEBP",
+        "AVIF",
+    )  # those two keep no list of what is to be decoded
 
 
 def _jpeg_pixels(file: IO[bytes], image: Image.Image) -> NDArray[np.uint8] | None:

@@ -113,7 +113,8 @@ class Features:
 
     Shapes: ``embeddings`` (N, D), any float type, may be memory-mapped; ``identities`` (N,) integers or
     strings; ``cameras`` (N,) integers or strings, or ``None`` where camera labels are absent; the
-    optional arrays (N,). Raises :class:`DataError` where lengths differ.
+    optional arrays (N,). ``sources`` are texts that are equal where two rows show the same picture (see
+    :mod:`reidkit.same_picture`). Raises :class:`DataError` where lengths differ.
     """
 
     embeddings: NDArray[np.floating[Any]]
@@ -122,6 +123,7 @@ class Features:
     indices: NDArray[np.int64] | None = field(default=None, kw_only=True)
     tracklets: NDArray[np.int64] | None = field(default=None, kw_only=True)
     times: NDArray[np.float64] | None = field(default=None, kw_only=True)
+    sources: NDArray[Any] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         embeddings = np.asanyarray(self.embeddings)
@@ -131,7 +133,7 @@ class Features:
                 "expected floating-point (N, D)"
             )
         object.__setattr__(self, "embeddings", embeddings)
-        for name in ("identities", "cameras", "indices", "tracklets", "times"):
+        for name in ("identities", "cameras", "indices", "tracklets", "times", "sources"):
             values = getattr(self, name)
             if values is None:
                 continue

@@ -74,7 +74,6 @@ def embed_together(
     of_rank = [np.flatnonzero(batch_of % num_processes == rank) for rank in range(num_processes)]
     own = tuple(split[index] for index in of_rank[distributed.rank()])
     share = encoder.features(own, batch_size=batch_size, progress=progress).embeddings
-    distributed.barrier()  # it names who does not come
     shares = distributed.gather_on_main(share)
     if shares is None:
         return None

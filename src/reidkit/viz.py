@@ -23,6 +23,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from reidkit.printable import printable
+
 INK = "#0a0b0c"
 """Stands for the page's text colour while a figure is drawn; the finished SVG says currentColor."""
 
@@ -235,6 +237,7 @@ def add_legend(axes: Axes, figure: Figure) -> None:
 
 def _shortened(name: str) -> str:
     """A name that fits into a chart: the middle of a long one is left out."""
+    name = printable(name)
     half = _MAX_NAME // 2
     return name if len(name) <= _MAX_NAME else f"{name[:half]}…{name[-half:]}"
 
@@ -326,6 +329,7 @@ def _cell(image: Image.Image, caption: str, is_match: bool | None, colour: str, 
     """An image in a frame with its caption, and before the caption a check mark or a cross."""
     frame, line = max(2, height // 48), max(12, height // 6)
     image = image.convert("RGB").resize((max(1, round(image.width * height / image.height)), height))
+    caption = printable(caption)
     font = ImageFont.load_default(size=round(line * 0.6))
     mark_size = 0 if is_match is None else round(line * 0.6)
     indent = mark_size + frame if mark_size else 0

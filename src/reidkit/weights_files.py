@@ -106,12 +106,12 @@ def read_weights_file(path: str | Path, *, key: str | None = None) -> WeightsFil
     if not sets:
         held = ", ".join(map(short, content)) if isinstance(content, Mapping) else type(content).__name__
         raise CheckpointError(
-            f"{path} holds no named weights but {short(held, 120) if held else 'nothing'}; expected tensors by name, "
-            "or a dict with them under 'state_dict' or 'model'"
+            f"{path} holds no named weights but {short(held, 120) if held else 'nothing'}; expected tensors "
+            "by name, or a dict with them under 'state_dict' or 'model'"
         )
     # Loose tensors beside the networks (a queue, centres of a loss) are no choice.
     most = max(map(len, sets.values()))
-    comparable = [name for name, tensors in sets.items() if 2 * len(tensors) >= most]
+    comparable = [name for name, tensors in sets.items() if 2 * len(tensors) > most]
     chosen = _choose(path, sets, comparable, key)
     _check_size(path, sets[chosen])
     for name, tensor in sets[chosen].items():
@@ -178,7 +178,8 @@ def _load_zip(path: Path) -> Any:
             if not pickles:
                 names = ", ".join(entry.filename for entry in entries[:3])
                 raise CheckpointError(
-                    f"{path} is a zip archive, but not of PyTorch: it holds {short(names) if names else 'nothing'}"
+                    f"{path} is a zip archive, but not of PyTorch: it holds "
+                    f"{short(names) if names else 'nothing'}"
                 )
             if sum(entry.file_size for entry in entries) > 4 * path.stat().st_size + 2**20:
                 raise CheckpointError(f"{path} unpacks to far more than weights can be compressed by")

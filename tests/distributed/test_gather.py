@@ -9,11 +9,14 @@ import json
 import os
 import subprocess
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
 from reidkit import distributed
@@ -95,6 +98,16 @@ def test_knows_its_place(reports):
     assert [report["world size"] for report in reports] == [2, 2]
 
 
+def test_all_talk_waits_for_a_process_that_works_alone(reports):
+    """Longer than the process group's own limit, which is a second here."""
+    for report in reports:
+        assert report["talk after a long wait"] == [
+            "words",
+            [0, 1],
+            [0, 1] if report["is main"] else None,
+        ]
+
+
 def test_shutdown_leaves_nothing_behind(reports):
     """A thread of gloo's that outlives the group may abort the process at its exit."""
     for report in reports:
@@ -144,6 +157,13 @@ def message_of(call, *arguments) -> str:
     return "no error"
 
 
+def brought(item: object, *, late_by: int) -> object:
+    """The item; the process of that rank takes long to bring it."""
+    if distributed.rank() == late_by:
+        time.sleep(1.5)
+    return item
+
+
 def main(folder: Path) -> None:
     distributed.initialise()
     distributed.initialise()  # a second call changes nothing
@@ -159,7 +179,12 @@ def main(folder: Path) -> None:
 
     report["unequal"] = message_of(distributed.gather_with_gradient, torch.zeros(rank + 1, 3))
     report["unequal labels"] = message_of(distributed.gather_labels, torch.zeros(2 - rank))
-    distributed.barrier()
+    _set_pg_timeout(timedelta(seconds=1))
+    report["talk after a long wait"] = [
+        distributed.from_main(brought("words" if rank == 0 else None, late_by=0)),
+        distributed.gather_objects(brought(rank, late_by=1)),
+        distributed.gather_on_main(brought(rank, late_by=1)),
+    ]
     distributed.shutdown()
     report["after shutdown"] = [distributed.rank(), distributed.world_size()]
     report["threads after shutdown"] = [

@@ -54,10 +54,9 @@ def encode_command(
     `reid evaluate` and `reid compare` read them. A .parquet file has columns of these.
     """
     from reidkit.encoder import load_encoder
-    from reidkit.feature_files import SUFFIXES
+    from reidkit.feature_files import check_target
 
-    if out.suffix not in SUFFIXES:
-        raise ConfigError(f"--out {out}: the file must end in {' or '.join(SUFFIXES)}")
+    check_target(out)
     if images:
         refuse({"--data": data, "--root": root, "--option": options}, "give either images or a data set")
         paths = image_paths(images)  # first: what is wrong there is said before the network is loaded

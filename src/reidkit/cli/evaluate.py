@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from reidkit.encoder import Encoder
     from reidkit.types import Dataset, Evaluation
 
-_LONGEST_EVALUATION = 24 * 60.0  # minutes that other processes wait for the scores
-
 
 @click.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -203,9 +201,9 @@ def evaluate(
 
 def _check_can_be_stored(run: Path, encoder: Encoder) -> None:
     """Before the images are embedded, which takes minutes."""
-    from reidkit.external import SUFFIXES
+    from reidkit.external import is_network_file
 
-    foreign = run.suffix in SUFFIXES
+    foreign = is_network_file(run)
     refuse({"--store-calibration": foreign}, f"{run} was made elsewhere and cannot keep a calibration")
     # The file would embed by it from now on.
     refuse({"--feature": encoder.feature}, "a calibration is stored for the network's own embedding only")
@@ -215,7 +213,7 @@ def _leave_together() -> None:
     """A launcher ends all processes when one fails, and none should have gone before."""
     from reidkit import distributed
 
-    distributed.barrier(minutes=_LONGEST_EVALUATION)
+    distributed.barrier()
     distributed.shutdown()
 
 
