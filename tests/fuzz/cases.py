@@ -25,8 +25,8 @@ class Case:
     Attributes:
         run: arguments of ``reid``, or a call whose errors are judged as the command's would be.
         writes: files and folders that may be made or changed; relative to the case's folder.
-        keeps: those among them that may be there even where the case is refused in the end, because what lies in
-            them is whole: images unpacked once, a run folder that was begun.
+        keeps: the same, even where the case is refused in the end, because what lies in them is whole: images
+            unpacked once, a run folder that was begun.
         codes: exit codes allowed; 1 stands for errors that ``reid check`` found.
         right: looks at the answer.
         starts_python: whether a Python process of ours may be started, to read a file at arm's length.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from hypothesis import strategies as st
 
-from fuzz.cases import Case, Maker, kind
+from fuzz.cases import Answer, Case, Maker, kind
 from fuzz.hostile import changed, texts, values
 from fuzz.mutation import damaged, damaged_text
 
