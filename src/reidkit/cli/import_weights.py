@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reidkit import config
-from reidkit.cli.output import json_option, print_json, say
+from reidkit.cli.output import json_option, print_json, say, tell
 from reidkit.errors import CheckpointError, ConfigError, shown
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def import_weights_command(
             {**dataclasses.asdict(report), "backbone": report.backbone, "used": report.used, "out": out}
         )
     else:
-        click.echo(str(report))
+        tell(str(report))
     say(f"wrote {out}: {encoder.dim} values an embedding, fingerprint {encoder.fingerprint}")
 
 
