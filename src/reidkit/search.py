@@ -120,7 +120,7 @@ class Searcher:
             origin = self._recorded_place() if encoder is None else encoder
             self.encoder = origin if isinstance(origin, Encoder) else load_encoder(origin)
             self.place = None if isinstance(origin, Encoder) else Path(origin)
-            self._description = {"fingerprint": self.encoder.fingerprint}
+            self._description = self.encoder.origin
             if self.place is not None:
                 self._description["path"] = str(self.place.resolve())
             if self.gallery is not None:

@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import islice
@@ -99,7 +100,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a file name need not be text in the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:]
-    anywhere, others = _allowed_anywhere(words)
+    anywhere, others = allowed_anywhere(words)
+    if "--debug" not in anywhere and not sys.warnoptions:
+        warnings.simplefilter("ignore")  # those of libraries, meant for who calls them, which is us
     try:
         code = cli.main([*anywhere, *others], standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -117,7 +120,7 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _allowed_anywhere(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def allowed_anywhere(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Options of ``reid`` itself that may stand behind the command as well, and all other words."""
     anywhere, others = [], []
     rest = iter(words)

@@ -273,11 +273,17 @@ def check_encoder(
             f"{location} holds {num_items} items, but not which encoder made them, so that "
             f"{_described(given)} cannot be checked; open it without encoder=, or fill a new gallery"
         )
-    if recorded is not None and recorded["fingerprint"] != given["fingerprint"]:
+    if recorded is not None and recorded["fingerprint"] not in _known_as(given, recorded):
         raise DataError(
             f"{location} was filled by another encoder: {_described(recorded)}, not {_described(given)}; "
             "scores between the two mean nothing: use that encoder, or fill a new gallery"
         )
+
+
+def _known_as(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+    """Fingerprints of an encoder; those of version 0.1.0 only in what that version recorded."""
+    former = [] if "former_fingerprints" in recorded else given.get("former_fingerprints", [])
+    return [given["fingerprint"], *former]
 
 
 def _described(encoder: Mapping[str, Any]) -> str:
