@@ -69,7 +69,8 @@ def split_command(
     kind = data or ("table" if source.is_file() else "folder")
     if kind == "table" and (pattern is not None or parts is not None):
         raise ConfigError("--pattern and --parts read folders; a table has labels and parts in columns")
-    options = {name: value for name, value in (("pattern", pattern), ("parts", parts)) if value is not None}
+    given = {"pattern": pattern, "parts": parts}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     loaded = load_dataset(kind, source, **options)
     cut = make_splits(loaded, test_identities=test_identities, val_identities=val_identities, seed=seed)
     write_table(cut, out)
