@@ -111,6 +111,12 @@ class Encoder:
         return self._fingerprints[1]
 
     @property
+    def origin(self) -> dict[str, Any]:
+        """What a gallery records of the encoder that fills it, besides its path."""
+        fingerprint, *former = self.fingerprints
+        return {"fingerprint": fingerprint, "former_fingerprints": former}
+
+    @property
     def calibration(self) -> Calibration | None:
         """What scores of these embeddings mean; ``None`` where that was not found out.
 
