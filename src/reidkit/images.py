@@ -195,7 +195,7 @@ def _loaded(image: Image.Image) -> Image.Image:
             # Of CMYK it was the check alone: files differ in whether they are inverted, which Pillow knows.
             if pixels is not None and pixels.shape[:2] == image.size[::-1] and image.mode != "CMYK":
                 return Image.fromarray(pixels)
-        elif image.format == "TIFF" and getattr(image, "filename", "") and image.tell() == 0:
+        elif image.format == "TIFF" and bool(getattr(image, "filename", "")) and image.tell() == 0:
             # Opened by its path, Pillow maps the file to memory and takes the sides of a turned one for each
             # other. From the open file it does not.
             file.seek(0)
