@@ -65,7 +65,7 @@ def layers():
     text = (ROOT / "docs" / "explain" / "architecture.md").read_text()
     found = {}
     for layer, modules in re.findall(r"^\| (\d) \|[^|]*\| (.*) \|$", text, re.MULTILINE):
-        for name in re.findall(r"`([a-z_/*]+)`", modules):
+        for name in re.findall(r"`([a-z0-9_/*]+)`", modules):
             pattern = f"{name}**/*.py" if name.endswith("/") else f"{name}.py"
             files = list((ROOT / "src" / "reidkit").glob(pattern))
             assert files, f"the architecture names {name}, which does not exist"
