@@ -18,7 +18,7 @@ def write_images(root: Path, names: Iterable[str], *, size: tuple[int, int] = (8
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture(name, size).save(path)
+        picture("/".join(path.parts[-4:]), size).save(path)
 
 
 def picture(name: str, size: tuple[int, int] = (8, 16)) -> Image.Image:
