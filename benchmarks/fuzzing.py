@@ -1,9 +1,9 @@
 """Damaged, crafted and nonsensical input by the thousand; see tests/fuzz.
 
-    python benchmarks/fuzzing.py --cases 2000                     all kinds
-    python benchmarks/fuzzing.py --kind patterns --cases 100      one
-    python benchmarks/fuzzing.py --kind patterns --number 17      one case, with all that came of it
-    python benchmarks/fuzzing.py --cases 20000 --write            the table of docs/results.md
+python benchmarks/fuzzing.py --cases 2000                     all kinds
+python benchmarks/fuzzing.py --kind patterns --cases 100      one
+python benchmarks/fuzzing.py --kind patterns --number 17      one case, with all that came of it
+python benchmarks/fuzzing.py --cases 20000 --write            the table of docs/results.md
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 import fuzz.kinds  # noqa: F401  # registers them
 from fuzz.cases import KINDS, shares
 from fuzz.harness import Harness, in_order
-
 from results import processor, write_section
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--kind", action="append", choices=sorted(KINDS))
     parser.add_argument("--number", type=int, help="only this case of the kind")
@@ -53,8 +54,8 @@ def main() -> None:
         lines = [json.dumps({"kind": f.kind, "number": f.number, **f.report}) for f in tally.failures]
         options.failures.write_text("".join(f"{line}\n" for line in lines))
     if options.write:
-        how = f"`python benchmarks/fuzzing.py --cases {options.cases} --write`, {minutes:.0f} minutes on {processor()}"
-        write_section("fuzzing", f"{tally.table()}\n\n{how}.")
+        command = f"`python benchmarks/fuzzing.py --cases {options.cases} --write`"
+        write_section("fuzzing", f"{tally.table()}\n\n{command}, {minutes:.0f} minutes on {processor()}.")
     sys.exit(bool(tally.failures))
 
 

@@ -25,6 +25,8 @@ class Case:
     Attributes:
         run: arguments of ``reid``, or a call whose errors are judged as the command's would be.
         writes: files and folders that may be made or changed; relative to the case's folder.
+        keeps: the same, even where the case is refused in the end, because what lies in them is whole: images
+            unpacked once, a run folder that was begun.
         codes: exit codes allowed; 1 stands for errors that ``reid check`` found.
         right: looks at the answer.
         starts_python: whether a Python process of ours may be started, to read a file at arm's length.
@@ -32,6 +34,7 @@ class Case:
 
     run: tuple[str, ...] | Callable[[], object]
     writes: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
     codes: tuple[int, ...] = (0, 2)
     right: Answer | None = None
     starts_python: bool = False
@@ -64,13 +67,15 @@ class Maker:
     def write(self, name: str, content: bytes | str) -> Path:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
+        path.write_bytes(
+            content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape")
+        )
         return path
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A way of making cases; ``weight`` is its share of all of them, ``cost`` roughly a case's milliseconds."""
+    """A way of making cases; ``weight`` is its share of all of them."""
 
     name: str
     make: Callable[[Maker], Case]

@@ -138,7 +138,8 @@ class Harness:
         return self._expect(START)
 
     def _send(self, request: dict[str, Any]) -> None:
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
 
@@ -150,7 +151,8 @@ class Harness:
 
     def _receive(self, patience: float) -> dict[str, Any] | None:
         """The next line of JSON, or None where none comes."""
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         end = time.monotonic() + patience
         while b"\n" not in self._gathered:
             ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, end - time.monotonic()))

@@ -26,7 +26,8 @@ NAMES_OF_CODE = (
 )  # fmt: skip
 
 HOSTILE_TEXTS = (
-    "", " ", "\0", "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x9b31m", "\r\n", "\u202egpj.exe", "\u2066x\u2069",
+    "", " ", "\0", "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x9b31m", "\r\n", "\u202egpj.exe",
+    "\u2066x\u2069",
     "\u2028", "[/]", "[red]x", "[link=file:///etc/passwd]x[/link]", "[/bold", "../../sentinel/victim",
     "/etc/passwd", "/dev/zero", "/dev/stdin", "/proc/self/mem", "~", "$HOME", "%s%n%x", "{0.__class__}", "{}",
     "$\\frac{1", "<script>alert(1)</script>", "'; DROP TABLE items; --", "NaN", "-1", "1e999", "0001", "1.0",
@@ -34,7 +35,25 @@ HOSTILE_TEXTS = (
     "9" * 5000, "[" * 3000, "a" * 100_000,
 )  # fmt: skip
 
-_NUMBERS = (0, 1, -1, 2, 3, 7, 255, 65536, 10**6, 10**9, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, -(2**63), 10**30)
+_NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    3,
+    7,
+    255,
+    65536,
+    10**6,
+    10**9,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**63 - 1,
+    2**63,
+    -(2**63),
+    10**30,
+)
 _FLOATS = (0.0, -0.0, 0.5, 1e-300, 1e300, -1.0, float("nan"), float("inf"), float("-inf"), 1e9)
 
 
@@ -45,7 +64,12 @@ def texts() -> SearchStrategy[str]:
 def scalars() -> SearchStrategy[Any]:
     """What JSON and TOML can hold."""
     return st.one_of(
-        st.none(), st.booleans(), st.sampled_from(_NUMBERS), st.sampled_from(_FLOATS), st.integers(-5, 300), texts()
+        st.none(),
+        st.booleans(),
+        st.sampled_from(_NUMBERS),
+        st.sampled_from(_FLOATS),
+        st.integers(-5, 300),
+        texts(),
     )
 
 
@@ -66,10 +90,14 @@ def deep(levels: int, leaf: Any = 1) -> Any:
     return value
 
 
-def changed(tree: dict[str, Any], keys: list[tuple[str, ...]] | None = None) -> SearchStrategy[dict[str, Any]]:
+def changed(
+    tree: dict[str, Any], keys: list[tuple[str, ...]] | None = None
+) -> SearchStrategy[dict[str, Any]]:
     """A tree of plain values with one to three places changed, taken away or added."""
     places = keys or _places(tree)
-    change = st.tuples(st.sampled_from(places), st.sampled_from(("set", "set", "set", "drop", "add")), values(), texts())
+    change = st.tuples(
+        st.sampled_from(places), st.sampled_from(("set", "set", "set", "drop", "add")), values(), texts()
+    )
     return st.lists(change, min_size=1, max_size=3).map(lambda changes: _apply(tree, changes))
 
 
@@ -101,7 +129,7 @@ def as_toml(value: Any) -> str:
     """A value as TOML writes it; what TOML has not becomes a text. Nothing is checked."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int) or isinstance(value, float):
+    if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, datetime.date):
         return value.isoformat()

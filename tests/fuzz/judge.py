@@ -68,9 +68,9 @@ def faults(case: Case, outcome: Outcome) -> list[str]:
         found.append("more than 2 GB")
     found += sorted(set(outcome.events))
     found += _wrong_changes(case, outcome)
-    if outcome.code == 0 and case.right is not None and not found:
-        if wrong := case.right(outcome.stdout):
-            found.append(f"wrong answer: {wrong}")
+    answered = outcome.code == 0 and case.right is not None and not found
+    if answered and (wrong := case.right(outcome.stdout)):
+        found.append(f"wrong answer: {wrong}")
     return found
 
 
@@ -94,31 +94,30 @@ def _wrong_changes(case: Case, outcome: Outcome) -> list[str]:
         what, _, name = change.partition(" ")
         if name.startswith(_OF_LIBRARIES):
             continue
-        allowed = any(name == path or name.startswith(f"{path}/") for path in case.writes)
         if name.endswith(".unfinished") or "/tmp/" in f"/{name}":
             wrong.append(f"left over: {re.sub(r'[^/]*.unfinished', '*.unfinished', name)}")
-        elif not allowed:
+        elif not _is_below(name, case.writes + case.keeps):
             wrong.append(f"{what}, though not to be written: {name}")
-        elif outcome.code == 2:
+        elif outcome.code == 2 and not _is_below(name, case.keeps):
             wrong.append(f"half done, {what}: {name}")
     return wrong[:3]
+
+
+def _is_below(name: str, places: tuple[str, ...]) -> bool:
+    return any(name == place or name.startswith(f"{place}/") for place in places)
 
 
 def tree(folder: Path) -> dict[str, tuple[object, ...]]:
     """Every file below a folder by its name, with what tells one state of it from another."""
     found: dict[str, tuple[object, ...]] = {}
     for parent, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            path = os.path.join(parent, name)
-            try:
-                state = os.lstat(path)
-            except OSError:
-                continue
-            relative = os.path.relpath(path, folder)
+        for path in (Path(parent, name) for name in (*folders, *names)):
+            state = path.lstat()
+            relative = str(path.relative_to(folder))
             if stat.S_ISDIR(state.st_mode):
                 found[relative] = ("folder",)
             elif stat.S_ISLNK(state.st_mode):
-                found[relative] = ("link", os.readlink(path))
+                found[relative] = ("link", str(path.readlink()))
             elif stat.S_ISREG(state.st_mode):
                 found[relative] = ("file", state.st_size, state.st_mtime_ns, state.st_ino)
             else:

@@ -35,7 +35,9 @@ def damaged_text(text: str, random: random.Random) -> bytes:
     if how < 0.4:
         return damaged(text.encode(), random)
     words = list(re.finditer(r"\"[^\"\n]*\"|[\w.+-]+", text))
-    for word in sorted(random.sample(words, min(len(words), random.choice((1, 1, 2, 3)))), key=lambda w: -w.start()):
+    for word in sorted(
+        random.sample(words, min(len(words), random.choice((1, 1, 2, 3)))), key=lambda w: -w.start()
+    ):
         text = text[: word.start()] + _word(random) + text[word.end() :]
     return text.encode("utf-8", "surrogateescape")
 
@@ -92,7 +94,9 @@ def _remove(data: bytearray, random: random.Random) -> None:
 
 def _insert(data: bytearray, random: random.Random) -> None:
     start = _place(data, random)
-    data[start:start] = random.choice((random.randbytes(7), b"\0" * 100, bytes(data[:64]), b"(" * 5000, b"[" * 5000))
+    data[start:start] = random.choice(
+        (random.randbytes(7), b"\0" * 100, bytes(data[:64]), b"(" * 5000, b"[" * 5000)
+    )
 
 
 def _repeat(data: bytearray, random: random.Random) -> None:

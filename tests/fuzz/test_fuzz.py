@@ -20,7 +20,13 @@ NUM_PROCESSES = 3  # of each kind, in the slow run
 KINDS_SHARED_OUT = [name for name, kind in KINDS.items() if kind.weight]
 
 # Commands that need no network, whose processes start in half a second.
-CHEAP = (("recipe text", 3), ("run.json and its like", 4), ("CSV text", 5), ("patterns", 6), ("names given", 7))
+CHEAP = (
+    ("recipe text", 3),
+    ("run.json and its like", 4),
+    ("CSV text", 5),
+    ("patterns", 6),
+    ("names given", 7),
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,9 @@ def total(request: pytest.FixtureRequest) -> Iterator[Tally]:
 def expect_none(tally: Tally) -> None:
     """Show the first failure of every cause."""
     if tally.failures:
-        pytest.fail("\n".join(f"{len(found)} times: {found[0]}" for _, found in tally.causes()), pytrace=False)
+        pytest.fail(
+            "\n".join(f"{len(found)} times: {found[0]}" for _, found in tally.causes()), pytrace=False
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS_SHARED_OUT)

@@ -33,9 +33,27 @@ PROCESS_MEMORY = 16 * 2**30  # the same of a whole process, whose libraries alon
 PROCESS_SECONDS = 60.0  # with the seconds that importing torch takes on a slow machine
 
 _NEVER_IMPORTED = frozenset({CANARY, "antigravity", "this", "turtledemo", "idlelib"})
-_STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn")
+_STARTS = (
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.forkpty",
+    "pty.spawn",
+)
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request")
-_MOVES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
+_MOVES = (
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.mkdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "shutil.rmtree",
+)
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -82,7 +100,7 @@ class Guard:
         full = os.path.realpath(os.fsdecode(path))
         inside = any(full == place or full.startswith(place + os.sep) for place in self.allowed)
         if not inside and not full.startswith("/dev/"):
-            self._block(f"wrote outside its folder ({os.path.basename(full)})")
+            self._block(f"wrote outside its folder ({Path(full).name})")
 
     def _block(self, what: str) -> None:
         self.events.append(what)
@@ -96,11 +114,13 @@ class Worker:
         for name in ("world", "sentinel", "home", "tmp"):
             (base / name).mkdir(parents=True, exist_ok=True)
         (base / "sentinel" / "victim").write_bytes(b"untouched")
-        (base / "sentinel" / f"{CANARY}.py").write_text("def call(*args, **kwargs):\n    return 'ran'\n\nNet = call\n")
+        (base / "sentinel" / f"{CANARY}.py").write_text(
+            "def call(*args, **kwargs):\n    return 'ran'\n\nNet = call\n"
+        )
         sys.path.append(str(base / "sentinel"))
         self.guard = Guard(base)
-        self.out = open(base / "stdout", "w+b", buffering=0)  # noqa: SIM115
-        self.err = open(base / "stderr", "w+b", buffering=0)  # noqa: SIM115
+        self.out = (base / "stdout").open("w+b", buffering=0)
+        self.err = (base / "stderr").open("w+b", buffering=0)
         for number, file in ((1, self.out), (2, self.err)):
             os.dup2(file.fileno(), number)
 
@@ -191,7 +211,10 @@ class Worker:
             outcome.code = 0  # it stands among the events
         except BaseException as error:
             outcome.code = None
-            outcome.error, outcome.traceback = _signature(error), "".join(traceback.format_exception(error))[-6000:]
+            outcome.error, outcome.traceback = (
+                _signature(error),
+                "".join(traceback.format_exception(error))[-6000:],
+            )
         finally:
             self.guard.case = None
             _limit_memory(resource.RLIM_INFINITY)
@@ -212,7 +235,15 @@ def _import_everything() -> None:
 
     import reidkit
 
-    for name in ("torch", "torch._dynamo", "torchvision", "timm", "matplotlib.pyplot", "scipy.io", "rich.progress"):
+    for name in (
+        "torch",
+        "torch._dynamo",
+        "torchvision",
+        "timm",
+        "matplotlib.pyplot",
+        "scipy.io",
+        "rich.progress",
+    ):
         import_module(name)
     for module in pkgutil.walk_packages(reidkit.__path__, "reidkit."):
         if not module.name.endswith("__main__"):
@@ -279,11 +310,6 @@ def _text(content: bytes) -> str:
 
 def _remove(folder: Path) -> None:
     if folder.exists():
-        for parent, folders, _ in os.walk(folder):
-            for name in (".", *folders):
-                path = os.path.join(parent, name)
-                if not os.path.islink(path):
-                    os.chmod(path, 0o700)
         shutil.rmtree(folder)
 
 
@@ -309,8 +335,8 @@ def _peak() -> int:
 def main() -> None:
     """Import once, then fork a worker, and another whenever one has died.
 
-    Answers are lines of JSON: {"pid": ...} of a new worker, {"died": ...} of one that is gone, else what came of
-    a case.
+    Answers are lines of JSON: {"pid": ...} of a new worker, {"died": ...} of one that is gone, else what came
+    of a case.
     """
     base = Path(sys.argv[1]).resolve()
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
@@ -332,7 +358,8 @@ def main() -> None:
 
 
 def _serve(base: Path, requests: TextIO, answers: TextIO) -> None:
-    faulthandler.enable(open(base / "crash", "w"))  # noqa: SIM115  # one that dies leaves its last place here
+    crash = (base / "crash").open("w")
+    faulthandler.enable(crash)  # one that dies leaves its last place here
     worker = Worker(base)
     for line in requests:
         _tell(answers, worker.answer(**json.loads(line)))

@@ -108,7 +108,9 @@ def pixels(number: int) -> np.ndarray:
     """(48, 24, 3) uint8: two colours and some noise."""
     rng = np.random.default_rng(number)
     colours = rng.integers(30, 226, (2, 3))
-    image = np.repeat(colours, [20, 28], axis=0)[:, None].repeat(WIDTH, axis=1) + rng.normal(0, 12, (HEIGHT, WIDTH, 3))
+    image = np.repeat(colours, [20, 28], axis=0)[:, None].repeat(WIDTH, axis=1) + rng.normal(
+        0, 12, (HEIGHT, WIDTH, 3)
+    )
     return image.clip(0, 255).astype(np.uint8)
 
 
@@ -121,7 +123,9 @@ def _photos(path: Path) -> None:
 
 
 def _photo(path: Path, suffix: str) -> None:
-    Image.fromarray(pixels(7)).save(path, **({"format": "TIFF", "compression": "tiff_lzw"} if suffix == ".tif" else {}))
+    Image.fromarray(pixels(7)).save(
+        path, **({"format": "TIFF", "compression": "tiff_lzw"} if suffix == ".tif" else {})
+    )
 
 
 def _encoder(path: Path) -> None:
@@ -149,7 +153,9 @@ def _gallery(world: World, path: Path) -> None:
     encoder = rk.load_encoder(world.encoder())
     files = sorted(world.photos().rglob("*.jpg"))
     rng = np.random.default_rng(0)
-    embeddings = np.concatenate([encoder.encode(files), rng.normal(size=(90, encoder.dim)).astype(np.float32)])
+    embeddings = np.concatenate(
+        [encoder.encode(files), rng.normal(size=(90, encoder.dim)).astype(np.float32)]
+    )
     description = {"path": str(world.encoder()), "fingerprint": encoder.fingerprint}
     with rk.open_gallery(path, encoder=description) as gallery:
         for part in (slice(0, 6), slice(6, 50), slice(50, 96)):
@@ -227,11 +233,17 @@ def _onnx(path: Path) -> None:
     node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
     weights = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
     graph = onnx.helper.make_graph(
-        [node("ReduceMean", ["images", "axes"], ["colour"], keepdims=0), node("MatMul", ["colour", "weights"], ["out"])],
+        [
+            node("ReduceMean", ["images", "axes"], ["colour"], keepdims=0),
+            node("MatMul", ["colour", "weights"], ["out"]),
+        ],
         "made-up",
         [value("images", onnx.TensorProto.FLOAT, ["batch", 3, 8, 4])],
         [value("out", onnx.TensorProto.FLOAT, ["batch", 5])],
-        [onnx.numpy_helper.from_array(array, name) for name, array in (("axes", np.array([2, 3])), ("weights", weights))],
+        [
+            onnx.numpy_helper.from_array(array, name)
+            for name, array in (("axes", np.array([2, 3])), ("weights", weights))
+        ],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
     onnx.helper.set_model_props(model, {"reidkit": json.dumps(PREPROCESSING)})

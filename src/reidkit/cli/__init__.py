@@ -35,6 +35,7 @@ _COMMANDS = {
     "encode": ("encode", "Embed images into a file of features."),
     "index": ("index", "Embed images into a gallery."),
     "search": ("search", "Find who looks most like an image in a gallery."),
+    "gallery": ("gallery", "Say what a gallery holds, check it, mend it."),
     "recipes": ("recipes", "List, show and copy the shipped recipes."),
     "config": ("config", "Print a configuration with all its values."),
     "list": ("components", "List what is available: losses, models, datasets, galleries."),

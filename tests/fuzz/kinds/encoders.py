@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from hypothesis import strategies as st
+
 from fuzz.cases import Case, Maker, kind
 from fuzz.hostile import NAMES_OF_CODE, changed, deep, values
 from fuzz.mutation import damaged, flipped
-from hypothesis import strategies as st
 
 _DESCRIPTION: dict[str, Any] = {
     "model": {"name": "timm:test_resnet", "pretrained": False},
@@ -27,15 +27,43 @@ _DESCRIPTION: dict[str, Any] = {
 }
 _OPTIONS = st.dictionaries(
     st.sampled_from(
-        ("pretrained", "cmd", "args", "path", "dim", "pooling", "neck", "last_stride", "stripes", "features", "weights",
-         "checkpoint_path", "pretrained_cfg", "num_classes", "block_size", "device", "branches", "embedding_dim")
-    ),  # fmt: skip
+        (
+            "pretrained",
+            "cmd",
+            "args",
+            "path",
+            "dim",
+            "pooling",
+            "neck",
+            "last_stride",
+            "stripes",
+            "features",
+            "weights",
+            "checkpoint_path",
+            "pretrained_cfg",
+            "num_classes",
+            "block_size",
+            "device",
+            "branches",
+            "embedding_dim",
+        )
+    ),
     values(),
     max_size=3,
 )
-_OTHER_NETWORKS = ("resnet50", "osnet_x1_0", "jlml", "bninception", "resnet50_ibn_a", "resnet50x", "osnet_ain_x1_0")
+_OTHER_NETWORKS = (
+    "resnet50",
+    "osnet_x1_0",
+    "jlml",
+    "bninception",
+    "resnet50_ibn_a",
+    "resnet50x",
+    "osnet_ain_x1_0",
+)
 _MODELS = st.builds(
-    lambda name, options: {"name": name, **options}, st.sampled_from(NAMES_OF_CODE + _OTHER_NETWORKS[1:2]), _OPTIONS
+    lambda name, options: {"name": name, **options},
+    st.sampled_from(NAMES_OF_CODE + _OTHER_NETWORKS[1:2]),
+    _OPTIONS,
 )
 _HEADERS = st.one_of(
     changed(_DESCRIPTION),
@@ -59,7 +87,7 @@ def with_header(encoder: bytes, description: Any) -> bytes:
             text = json.dumps(description)
         except RecursionError:
             text = "[" * 100_000
-    header["__metadata__"] = {name: text for name in header["__metadata__"]}
+    header["__metadata__"] = dict.fromkeys(header["__metadata__"], text)
     packed = json.dumps(header).encode("utf-8", "surrogatepass")
     packed += b" " * (-len(packed) % 8)
     return len(packed).to_bytes(8, "little") + packed + encoder[8 + length :]
@@ -88,7 +116,9 @@ def header(maker: Maker) -> Case:
 def content(maker: Maker) -> Case:
     original = maker.world.encoder().read_bytes()
     header_end = 8 + int.from_bytes(original[:8], "little")
-    if maker.random.random() < 0.6:  # weights are most of the file, and their damage is known by a fingerprint only
+    if (
+        maker.random.random() < 0.6
+    ):  # weights are most of the file, and their damage is known by a fingerprint only
         hurt = damaged(original[:header_end], maker.random) + original[header_end:]
     else:
         hurt = damaged(original, maker.random)
@@ -116,11 +146,16 @@ def travelling(maker: Maker) -> Case:
     shutil.copytree(maker.world.run(), run, ignore=shutil.ignore_patterns("*.ckpt", "tensorboard"))
     name = maker.random.choice(NAMES_OF_CODE)
     key = maker.random.choice(("data", "model", "loss", "trackers", "root", "init", "option"))
-    tree: dict[str, Any] = {"data": {"name": "folder", "root": "photos"}, "model": {"name": "timm:test_resnet"}}
+    tree: dict[str, Any] = {
+        "data": {"name": "folder", "root": "photos"},
+        "model": {"name": "timm:test_resnet"},
+    }
     if key in ("data", "model"):
         tree[key]["name"] = name
     elif key == "root":
-        tree["data"]["root"] = maker.random.choice(("/dev/zero", "/dev/stdin", "..", "\0", "a" * 5000, "/proc"))
+        tree["data"]["root"] = maker.random.choice(
+            ("/dev/zero", "/dev/stdin", "..", "\0", "a" * 5000, "/proc")
+        )
     elif key == "option":
         tree["data"]["pattern"] = maker.random.choice(("{identity}" + "*" * 25, "", "{", name))
     else:
@@ -131,7 +166,7 @@ def travelling(maker: Maker) -> Case:
     commands: list[tuple[str, ...]] = [
         ("evaluate", "run", "--no-report"),
         ("encode", "run", "--out", "out.npz"),
-        ("config", os.path.join("run", "config.toml")),
+        ("config", "run/config.toml"),
         ("runs", "."),
         ("compare", "run", "run"),
     ]

@@ -9,10 +9,11 @@ import zipfile
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
+
 from fuzz.cases import Answer, Case, Maker, kind
 from fuzz.mutation import damaged, damaged_text
 from fuzz.world import World
-from hypothesis import strategies as st
 
 _ASK = ("--no-report", "--out", "out", "--json")
 
@@ -32,7 +33,9 @@ def _same_scores(world: World) -> Answer:
 
             kept.write_text(json.dumps(evaluate_features(*load_features(world.features(".npz"))).as_dict()))
         expected, found = json.loads(kept.read_text()), json.loads(stdout)
-        return None if all(found.get(key) == value for key, value in expected.items()) else "the scores differ"
+        return (
+            None if all(found.get(key) == value for key, value in expected.items()) else "the scores differ"
+        )
 
     return right
 
@@ -65,8 +68,42 @@ def npy(maker: Maker) -> Case:
     return _evaluate("f")
 
 
-_DTYPES = ("f2", "f4", "f8", ">f4", "g", "i1", "i8", "u8", "?", "c8", "O", "U5", "S5", "V8", "M8[s]", "m8[D]", "f4,i4")
-_SHAPES = ((), (0,), (1,), (40,), (10,), (30,), (40, 1), (40, 8), (10, 8), (30, 8), (10, 1), (0, 8), (10, 0), (1, 1, 8), (10, 8, 1))
+_DTYPES = (
+    "f2",
+    "f4",
+    "f8",
+    ">f4",
+    "g",
+    "i1",
+    "i8",
+    "u8",
+    "?",
+    "c8",
+    "O",
+    "U5",
+    "S5",
+    "V8",
+    "M8[s]",
+    "m8[D]",
+    "f4,i4",
+)
+_SHAPES = (
+    (),
+    (0,),
+    (1,),
+    (40,),
+    (10,),
+    (30,),
+    (40, 1),
+    (40, 8),
+    (10, 8),
+    (30, 8),
+    (10, 1),
+    (0, 8),
+    (10, 0),
+    (1, 1, 8),
+    (10, 8, 1),
+)
 _ARRAY = st.builds(
     lambda dtype, shape, order, fill: _array(dtype, shape, order, fill),
     st.sampled_from(_DTYPES),
@@ -90,7 +127,10 @@ def _array(dtype: str, shape: tuple[int, ...], order: Any, fill: str) -> np.ndar
     }  # fmt: skip
     try:
         if fill == "texts":
-            texts = rng.choice(np.array(["0001", "1", "1.0", "-1", "", "[/]", "\x1b[1m", "é", "e\u0301", "b"], dtype=object), shape)
+            texts = rng.choice(
+                np.array(["0001", "1", "1.0", "-1", "", "[/]", "\x1b[1m", "é", "e\u0301", "b"], dtype=object),
+                shape,
+            )
             return np.asarray(texts, dtype=dtype, order=order)
         if fill == "random":
             return np.asarray(rng.normal(size=shape) * 3, order=order).astype(dtype)
@@ -114,7 +154,9 @@ def _packed(arrays: dict[str, np.ndarray], how: str) -> bytes:
             archive.writestr("readme.txt", "x")
         if how == "bomb":
             header = io.BytesIO()
-            np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**7, 100)})
+            np.lib.format.write_array_header_1_0(
+                header, {"descr": "<f4", "fortran_order": False, "shape": (10**7, 100)}
+            )
             archive.writestr("query_times.npy", header.getvalue() + bytes(1000))
     return buffer.getvalue()
 
@@ -129,18 +171,36 @@ def arrays(maker: Maker) -> Case:
         else:
             content[name] = array
     if maker.random.random() < 0.3:
-        content = {name.removeprefix("query_"): array for name, array in content.items() if not name.startswith("gal")}
+        content = {
+            name.removeprefix("query_"): array
+            for name, array in content.items()
+            if not name.startswith("gal")
+        }
     how = maker.random.choice(("stored", "stored", "compressed", "twice", "more", "bomb"))
     maker.write("f.npz", _packed(content, how))
     return _evaluate("f.npz")
 
 
 _CELLS = st.sampled_from(
-    ("int", "float", "text", "bytes", "bool", "date", "null", "list", "struct", "decimal", "dictionary", "nested",
+    ("int", "float", "text", "bytes", "bool", "date", "null", "list", "struct", "decimal", "dictionary",
+    "nested",
      "uint64", "half", "lists of text", "unequal lists", "large", "duration", "time", "fixed bytes")
 )  # fmt: skip
 _COLUMNS = st.dictionaries(
-    st.sampled_from(("embedding", "identity", "camera", "part", "tracklet", "index", "time", "path", "Identity", "\x1b[1m")),
+    st.sampled_from(
+        (
+            "embedding",
+            "identity",
+            "camera",
+            "part",
+            "tracklet",
+            "index",
+            "time",
+            "path",
+            "Identity",
+            "\x1b[1m",
+        )
+    ),
     _CELLS | st.none(),
     min_size=1,
     max_size=3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import shutil
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
+
 from fuzz.cases import Answer, Case, Maker, kind
 from fuzz.hostile import HOSTILE_TEXTS, scalars, texts, values
 from fuzz.mutation import damaged, flipped
 from fuzz.world import World
-from hypothesis import strategies as st
 
 _ASK = ("search", "p.jpg", "--gallery", "g", "--top", "96", "--json")
 
@@ -32,13 +34,13 @@ def same_hits(world: World) -> Answer:
 
     def right(stdout: str) -> str | None:
         found, expected = json.loads(stdout)[0]["hits"], _expected_hits(world)
-        if found == expected[: len(found)] and len(found) in (10, len(expected)):
-            return None
+        if len(found) not in (10, len(expected)):
+            return "hits are missing"
         for ours, theirs in zip(found, expected, strict=False):
-            different = [key for key in theirs if ours.get(key) != theirs[key]]
-            if different:
-                return f"{different[0]} of a hit differs"
-        return "hits are missing"
+            for key, value in theirs.items():
+                if ours[key] != value:
+                    return f"{key} of a hit differs"
+        return None
 
     return right
 
@@ -49,14 +51,11 @@ def _expected_hits(world: World) -> list[dict[str, Any]]:
     if not kept.exists():
         import reidkit as rk
 
-        copy = world.folder / "unfinished-gallery"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(world.gallery(), copy)
+        copy = world.folder / "asked.gallery"
+        shutil.copytree(world.gallery(), copy, dirs_exist_ok=True)
         with rk.open_gallery(copy, create=False) as gallery:
             embedding = rk.load_encoder(world.encoder()).encode(world.photo(".jpg"))
             hits = gallery.search(embedding, top=96)[0]
-        import dataclasses
-
         kept.write_text(json.dumps([dataclasses.asdict(hit) for hit in hits]))
     found: list[dict[str, Any]] = json.loads(kept.read_text())
     return found
@@ -71,7 +70,7 @@ def one_bit(maker: Maker) -> Case:
     gallery = _with_gallery(maker)
     file = maker.random.choice(_files(gallery))
     file.write_bytes(flipped(file.read_bytes(), maker.random))
-    return Case(_ASK, writes=("g",), right=_reported_or(same_hits(maker.world)))
+    return Case(_ASK, writes=("g",), right=same_hits(maker.world))
 
 
 @kind("gallery bytes", weight=50)
@@ -83,17 +82,14 @@ def content(maker: Maker) -> Case:
     if way == 0:
         file.unlink()
     if way < 4:
-        return Case(_ASK, writes=("g",), right=_reported_or(same_hits(maker.world)))
+        return Case(_ASK, writes=("g",), right=same_hits(maker.world))
     shutil.copytree(maker.world.photos(), maker.folder / "photos")
     return Case(("index", str(maker.world.encoder()), "photos", "--gallery", "g"), writes=("g",))
 
 
-def _reported_or(right: Answer) -> Answer:
-    return right
-
-
 _SQL_VALUES = (
-    "NULL", "-1", "0", "1", "95", "96", "1000000", "9223372036854775807", "-9223372036854775808", "1e300", "9e999",
+    "NULL", "-1", "0", "1", "95", "96", "1000000", "9223372036854775807", "-9223372036854775808", "1e300",
+    "9e999",
     "'x'", "''", "x'00ff'", "zeroblob(1000)", "randomblob(9)", "zeroblob(300000000)", "'../sentinel/victim'",
     "'../../sentinel/victim'", "'/etc/passwd'", "'/dev/zero'", "'items.sqlite'", "char(27)||'[31m'", "'[/]'",
     "char(8238)", "'{\"path\": \"/dev/zero\", \"fingerprint\": 3}'", "'[]'", "'{'", "'null'", "'{}'",
@@ -158,7 +154,9 @@ _WHERE_TEXTS = st.one_of(
         lambda key, operator, value: f"{key}{operator}{value}",
         _KEYS,
         st.sampled_from(("=", "!=", ">=", "<", "<=", ">", "==", "", " = ", "=!")),
-        st.one_of(texts(), st.sampled_from(("1", "0,1", ",", "2024-05-01T10:00", "2024-13-01", "99999-01-01", "-5"))),
+        st.one_of(
+            texts(), st.sampled_from(("1", "0,1", ",", "2024-05-01T10:00", "2024-13-01", "99999-01-01", "-5"))
+        ),
     ),
     texts(),
 )
@@ -167,22 +165,30 @@ _WHERE_TEXTS = st.one_of(
 @kind("--where", weight=50)
 def where_texts(maker: Maker) -> Case:
     _with_gallery(maker)
-    conditions = [text.replace("\0", "") for text in maker.draw(st.lists(_WHERE_TEXTS, min_size=1, max_size=3))]
+    conditions = [
+        text.replace("\0", "") for text in maker.draw(st.lists(_WHERE_TEXTS, min_size=1, max_size=3))
+    ]
     given = [part for text in conditions for part in ("--where", text[:60_000])]
     return Case(("search", "p.jpg", "--gallery", "g", *given), writes=("g",))
 
 
 _LEAVES = st.one_of(
     scalars(),
-    st.sampled_from((b"x", b"\xff", datetime.datetime(2024, 1, 1), datetime.date(2024, 1, 1), 1 + 2j, np.int64(3))),
-    st.sampled_from((np.float32(1), np.array([1, 2]), np.array(3), np.datetime64("NaT"), object, Path("x"), {1, 2})),
+    st.sampled_from(
+        (b"x", b"\xff", datetime.datetime(2024, 1, 1), datetime.date(2024, 1, 1), 1 + 2j, np.int64(3))
+    ),
+    st.sampled_from(
+        (np.float32(1), np.array([1, 2]), np.array(3), np.datetime64("NaT"), object, Path("x"), {1, 2})
+    ),
     st.binary(max_size=4),
 )
 _ANYTHING = st.recursive(
     _LEAVES,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.sampled_from(("not", "from", "to", "x", 3, None)), inner, max_size=3)
-    | st.tuples(inner, inner),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(("not", "from", "to", "x", 3, None)), inner, max_size=3)
+        | st.tuples(inner, inner)
+    ),
     max_leaves=6,
 )
 _WHERES = st.one_of(_ANYTHING, st.dictionaries(_KEYS | st.integers() | st.none(), _ANYTHING, max_size=3))
@@ -195,11 +201,7 @@ def _with_open(maker: Maker, use: Callable[[Any], object]) -> Case:
         import reidkit as rk
 
         with rk.open_gallery("g", create=False) as gallery:
-            before = len(gallery)
-            try:
-                use(gallery)
-            finally:
-                assert len(gallery) >= 0 and before == 94
+            use(gallery)
 
     return Case(call, writes=("g",))
 
@@ -221,13 +223,16 @@ _ARRAYS = st.one_of(
         st.sampled_from(((0,), (0, 96), (1, 96), (2, 96), (96,), (1, 1, 96), (1, 95), (0, 0), (3, 0), ())),
         st.sampled_from(("f2", "f4", "f8", "i4", "u1", "?", "c8", "O", "U3", ">f4", "g", "M8[s]")),
     ),
-    st.sampled_from((np.full((1, 96), np.nan), np.full((1, 96), np.inf), np.zeros((1, 96)), np.full((1, 96), 1e308))),
+    st.sampled_from(
+        (np.full((1, 96), np.nan), np.full((1, 96), np.inf), np.zeros((1, 96)), np.full((1, 96), 1e308))
+    ),
     st.lists(st.floats(), min_size=96, max_size=96),
 )
 _CALLS = st.fixed_dictionaries(
     {"verb": st.sampled_from(("add", "search", "remove", "items", "embeddings"))},
     optional={
-        "embeddings": _ARRAYS, "sources": _ANYTHING, "identities": _ANYTHING, "cameras": _ANYTHING, "times": _ANYTHING,
+        "embeddings": _ARRAYS, "sources": _ANYTHING, "identities": _ANYTHING, "cameras": _ANYTHING,
+        "times": _ANYTHING,
         "on_duplicate": _ANYTHING, "top": _ANYTHING, "ids": _ANYTHING,
     },
 )  # fmt: skip
@@ -251,7 +256,9 @@ def methods(maker: Maker) -> Case:
 
 @kind("gallery opened oddly", weight=20)
 def locations(maker: Maker) -> Case:
-    location = maker.draw(st.one_of(texts(), st.sampled_from(("postgres://x", "embedded://", "://", "p.jpg", "g/items.sqlite"))))
+    location = maker.draw(
+        st.one_of(texts(), st.sampled_from(("postgres://x", "embedded://", "://", "p.jpg", "g/items.sqlite")))
+    )
     encoder = maker.draw(st.none() | values())
     _with_gallery(maker)
     if str(location).startswith(("/", "~", "..")) or location in HOSTILE_TEXTS[:2]:

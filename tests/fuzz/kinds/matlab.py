@@ -16,7 +16,7 @@ def _check(name: str) -> Case:
     import h5py  # noqa: F401  # before the case runs
 
     # Readers of CUHK03 write its images beside the file that holds them.
-    return Case(("check", name, "tree"), writes=("tree",), codes=(0, 1, 2), starts_python=True)
+    return Case(("check", name, "tree"), keeps=("tree",), codes=(0, 1, 2), starts_python=True)
 
 
 def _recompressed(content: bytes, maker: Maker) -> bytes:
@@ -57,7 +57,11 @@ def version73(maker: Maker) -> Case:
 def lists(maker: Maker) -> Case:
     name = maker.random.choice(_LISTS)
     shutil.copytree(maker.world.dataset(name), maker.folder / "tree")
-    texts = [path for path in (maker.folder / "tree").rglob("*") if path.suffix in (".txt", ".json", ".xml", ".list", ".csv")]
+    texts = [
+        path
+        for path in (maker.folder / "tree").rglob("*")
+        if path.suffix in (".txt", ".json", ".xml", ".list", ".csv")
+    ]
     files = sorted(texts) or sorted(path for path in (maker.folder / "tree").rglob("*") if path.is_file())
     file = maker.random.choice(files)
     content = file.read_bytes()

@@ -8,33 +8,36 @@ import shutil
 from fuzz.cases import Case, Maker, kind
 
 _PARTS = (
-    b"[/]", b"[red]x[/red]", b"[copy]", b"\x1b[31mred", b"\x1b]0;title\x07", b"\xc2\x9b31m", b"a\nb", b"a\rb", b"\x7f",
-    "\u202egpj.exe".encode(), "\u2066x\u2069".encode(), "\u2028".encode(), b"\xff\xfe", b"caf\xe9", "é".encode(),
-    "e\u0301".encode(), "李".encode(), "\U0001f600".encode(), b"$\\frac{1", b"<b>x</b>", b"&amp;", b"%s%n", b"{0}",
-    b" lead", b"trail ", b"-x", b"--help", b"=", b"a=b", b"@x", b"a,b", b"'q'", b'"q"', b"\\", b"*", b"?", b"~", b"#2",
-    b"x" * 200, "é".encode() * 100, b"0001", b"1.0", b"NaN", b"con", b"..x", b"train", b"query", b"-1", b":", b"a:b", b"://",
+    b"[/]", b"[red]x[/red]", b"[copy]", b"\x1b[31mred", b"\x1b]0;title\x07", b"\xc2\x9b31m", b"a\nb",
+    b"a\rb", b"\x7f",
+    "\u202egpj.exe".encode(), "\u2066x\u2069".encode(), "\u2028".encode(), b"\xff\xfe", b"caf\xe9",
+    "é".encode(),
+    "e\u0301".encode(), "李".encode(), "\U0001f600".encode(), b"$\\frac{1", b"<b>x</b>", b"&amp;", b"%s%n",
+    b"{0}",
+    b" lead", b"trail ", b"-x", b"--help", b"=", b"a=b", b"@x", b"a,b", b"'q'", b'"q"', b"\\", b"*", b"?",
+    b"~", b"#2",
+    b"x" * 200, "é".encode() * 100, b"0001", b"1.0", b"NaN", b"con", b"..x", b"train", b"query", b"-1",
+    b":", b"a:b", b"://",
 )  # fmt: skip
 
 
-def _name(maker: Maker) -> bytes:
+def _name(maker: Maker) -> str:
     parts = maker.random.sample(_PARTS, maker.random.choice((1, 1, 2)))
-    return b"".join(parts)[:200]
+    return os.fsdecode(b"".join(parts)[:200])
 
 
 @kind("names of files", weight=70)
 def names(maker: Maker) -> Case:
-    root = os.fsencode(maker.folder)
     photo = maker.world.photo(".jpg")
     for number in range(maker.random.choice((1, 2, 3))):
-        folder = os.path.join(root, b"photos", _name(maker) if maker.random.random() < 0.7 else b"%d" % number)
-        os.makedirs(folder, exist_ok=True)
-        file = os.path.join(folder, _name(maker) + maker.random.choice((b".jpg", b".jpg", b".JPG", b".jpeg", b".txt", b"")))
-        os.makedirs(os.path.dirname(file), exist_ok=True)
-        if not os.path.exists(file):
+        folder = _name(maker) if maker.random.random() < 0.7 else str(number)
+        suffix = maker.random.choice((".jpg", ".jpg", ".JPG", ".jpeg", ".txt", ""))
+        file = maker.folder / "photos" / folder / (_name(maker) + suffix)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
             shutil.copyfile(photo, file)
     encoder = str(maker.world.encoder())
-    first = os.fsdecode(file)
-    relative = os.path.relpath(first, maker.folder)
+    relative, parent = (str(path.relative_to(maker.folder)) for path in (file, file.parent))
     commands: list[tuple[str, ...]] = [
         ("check", "folder", "photos"),
         ("check", "folder", "photos", "pattern={identity}/*.*"),
@@ -44,10 +47,10 @@ def names(maker: Maker) -> Case:
         ("index", encoder, "photos", "--gallery", "g"),
         ("index", encoder, "photos", "--gallery", "g", "--pattern", "{identity}/*.*"),
         ("search", "--gallery", "g2", "--picture", "o.png", "--", relative),
-        ("check", "table", os.path.relpath(os.path.dirname(first), maker.folder)),
+        ("check", "table", parent),
         ("config", relative),
         ("evaluate", relative),
-        ("runs", os.path.relpath(os.path.dirname(first), maker.folder)),
+        ("runs", parent),
     ]
     command = maker.random.choice(commands)
     if "g2" in command:
@@ -58,19 +61,24 @@ def names(maker: Maker) -> Case:
 @kind("names given", weight=30)
 def given(maker: Maker) -> Case:
     """Names of things that are not there, in every place that takes one."""
-    name = os.fsdecode(_name(maker).lstrip(b"-").replace(b"\0", b""))
+    name = _name(maker).lstrip("-")
     encoder = str(maker.world.encoder())
     shutil.copy(maker.world.photo(".jpg"), maker.folder / "p.jpg")
     long = maker.random.choice((name, name * 100, "/".join(["x" * 100] * 60)))[:20_000]
     commands: list[tuple[str, ...]] = [
         ("check", "folder", long), ("check", long, "."), ("config", long), ("train", long, "--out", "o"),
-        ("evaluate", long), ("evaluate", encoder, "--data", long, "--root", "."), ("encode", long, "p.jpg", "--out", "o.npz"),
+        ("evaluate", long), ("evaluate", encoder, "--data", long, "--root", "."), ("encode", long, "p.jpg",
+        "--out", "o.npz"),
         ("encode", encoder, long, "--out", "o.npz"), ("encode", encoder, "p.jpg", "--out", long),
         ("index", encoder, long, "--gallery", "o"), ("search", "p.jpg", "--gallery", long),
         ("import-weights", long, "--model", "timm:test_resnet"), ("import-weights", encoder, "--model", long),
-        ("recipes", "show", long), ("recipes", "copy", long, "o"), ("list", long), ("runs", long), ("compare", long, long),
-        ("split", long, "--out", "o.csv"), (long,), ("study", long, "--out", "o"), ("config", "small-cpu", f"{long}=1"),
+        ("recipes", "show", long), ("recipes", "copy", long, "o"), ("list", long), ("runs", long),
+        ("compare", long, long),
+        ("split", long, "--out", "o.csv"), (long,), ("study", long, "--out", "o"), ("config", "small-cpu",
+        f"{long}=1"),
         ("index", encoder, "p.jpg", "--gallery", "o", "--camera", long), ("runs", ".", "--sort", long),
         ("evaluate", encoder, "--feature", long, "--data", "folder", "--root", "."),
     ]  # fmt: skip
-    return Case(maker.random.choice(commands), writes=("o", "o.npz", "o.csv", long.partition("/")[0]), codes=(0, 1, 2))
+    return Case(
+        maker.random.choice(commands), writes=("o", "o.npz", "o.csv", long.partition("/")[0]), codes=(0, 1, 2)
+    )

@@ -8,11 +8,12 @@ import shutil
 import zipfile
 from typing import Any
 
+from hypothesis import strategies as st
+
 from fuzz.cases import Case, Maker, kind
 from fuzz.hostile import HOSTILE_TEXTS, changed, values
 from fuzz.mutation import damaged, damaged_text
 from fuzz.world import NETWORK, PREPROCESSING
-from hypothesis import strategies as st
 
 
 def _import(maker: Maker, name: str) -> Case:
@@ -44,7 +45,11 @@ class _Runs:
     def __reduce__(self) -> Any:
         import os
 
-        return (os.system, ("touch ../sentinel/ran",)) if self.name == "system" else (eval, ("__import__('this')",))
+        return (
+            (os.system, ("touch ../sentinel/ran",))
+            if self.name == "system"
+            else (eval, ("__import__('this')",))
+        )
 
 
 def _tensors(random: Any) -> Any:
@@ -52,14 +57,27 @@ def _tensors(random: Any) -> Any:
     import torch
 
     one: list[Any] = [
-        torch.zeros(3, 3), torch.zeros(0), torch.tensor(1), torch.full((2, 2), float("nan")), torch.zeros(2, dtype=torch.bool),
+        torch.zeros(3, 3), torch.zeros(0), torch.tensor(1), torch.full((2, 2), float("nan")),
+        torch.zeros(2, dtype=torch.bool),
         torch.zeros(2, 2, dtype=torch.int8), torch.zeros(2, dtype=torch.complex64), torch.eye(3).to_sparse(),
         torch.empty(2, 2, device="meta"), torch.zeros(2, dtype=torch.bfloat16), torch.zeros(1).expand(10**9),
-        torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8), torch.zeros(2, dtype=torch.float8_e4m3fn),
-        torch.nested.nested_tensor([torch.zeros(2)]), torch.zeros(4, 4).t(), torch.nn.Parameter(torch.zeros(2)),
+        torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8), torch.zeros(2,
+        dtype=torch.float8_e4m3fn),
+        torch.nested.nested_tensor([torch.zeros(2)]), torch.zeros(4, 4).t(),
+        torch.nn.Parameter(torch.zeros(2)),
         None, "text", 3, [torch.zeros(2)], {"x": torch.zeros(2)}, _Runs("system"), _Runs("eval"),
     ]  # fmt: skip
-    names = [*HOSTILE_TEXTS[:40], "conv1.weight", "module.x", "backbone.network.conv1.weight", 3, None, (1, 2), 1.5, b"x"]
+    names = [
+        *HOSTILE_TEXTS[:40],
+        "conv1.weight",
+        "module.x",
+        "backbone.network.conv1.weight",
+        3,
+        None,
+        (1, 2),
+        1.5,
+        b"x",
+    ]
     state = {random.choice(names): random.choice(one) for _ in range(random.choice((1, 2, 5)))}
     how = random.randrange(8)
     if how == 0:
@@ -68,7 +86,9 @@ def _tensors(random: Any) -> Any:
         for _ in range(random.choice((3, 500, 3000))):
             state = {random.choice(("state_dict", "model", "net")): state}
     elif how == 2:
-        return random.choice((one, [], {}, None, 3, "x", {"state_dict": {}}, {"model": None}, {"state_dict": [1]}))
+        return random.choice(
+            (one, [], {}, None, 3, "x", {"state_dict": {}}, {"model": None}, {"state_dict": [1]})
+        )
     return state
 
 
@@ -106,9 +126,12 @@ def weights(maker: Maker) -> Case:
             tensors[maker.random.choice(HOSTILE_TEXTS)] = value
         elif isinstance(value, torch.Tensor):
             changes: list[Any] = [
-                value.to(torch.int8) if value.is_floating_point() else value, value.unsqueeze(0), value.flatten(),
-                torch.full_like(value, float("nan")) if value.is_floating_point() else value, value.to(torch.float64),
-                value.to(torch.complex64), value.to_sparse() if value.dim() else value, torch.zeros_like(value),
+                value.to(torch.int8) if value.is_floating_point() else value, value.unsqueeze(0),
+                value.flatten(),
+                torch.full_like(value, float("nan")) if value.is_floating_point() else value,
+                value.to(torch.float64),
+                value.to(torch.complex64), value.to_sparse() if value.dim() else value,
+                torch.zeros_like(value),
             ]  # fmt: skip
             tensors[name] = maker.random.choice(changes)
     torch.save({"state_dict": tensors}, maker.folder / "w.pth")
@@ -118,17 +141,31 @@ def weights(maker: Maker) -> Case:
 @kind("import-weights options", weight=20)
 def options(maker: Maker) -> Case:
     drawn = maker.draw(st.lists(st.tuples(
-        st.sampled_from(("model.neck", "model.pooling", "model.stripes", "model.dim", "model.last_stride", "model", "x",
+        st.sampled_from(("model.neck", "model.pooling", "model.stripes", "model.dim", "model.last_stride",
+        "model", "x",
                          "model.name", "model.pretrained", "model.features_only", "model.x.y")),
-        st.sampled_from(("10**9", "1000000000", "-1", "0", "nan", "true", '"x"', "[]", "{}", "9223372036854775808", "x")),
+        st.sampled_from(("10**9", "1000000000", "-1", "0", "nan", "true", '"x"', "[]", "{}",
+        "9223372036854775808", "x")),
     ), min_size=1, max_size=2))  # fmt: skip
     model = maker.random.choice(
-        (NETWORK, "osnet_x1_0", "resnet50x", "jlml", "nothing", "timm:resnet", "timm:test_vit", "a" * 100_000, "timm:", "bninception")
+        (
+            NETWORK,
+            "osnet_x1_0",
+            "resnet50x",
+            "jlml",
+            "nothing",
+            "timm:resnet",
+            "timm:test_vit",
+            "a" * 100_000,
+            "timm:",
+            "bninception",
+        )
     )
     shutil.copy(maker.world.pth(), maker.folder / "w.pth")
     given = [f"{key}={value}" for key, value in drawn]
     return Case(
-        ("import-weights", "w.pth", "--model", model, "--out", "out.safetensors", "--", *given), writes=("out.safetensors",)
+        ("import-weights", "w.pth", "--model", model, "--out", "out.safetensors", "--", *given),
+        writes=("out.safetensors",),
     )
 
 
@@ -156,7 +193,9 @@ def onnx_structure(maker: Maker) -> Case:
     if way == 0:
         graph.input[0].type.tensor_type.shape.dim[0].dim_value = random.choice((10**6, 2**31, 2**62, -1, 0))
     elif way == 1:
-        graph.input[0].type.tensor_type.shape.dim[random.choice((1, 2, 3))].dim_value = random.choice((0, 1, 10**5, 2**40))
+        graph.input[0].type.tensor_type.shape.dim[random.choice((1, 2, 3))].dim_value = random.choice(
+            (0, 1, 10**5, 2**40)
+        )
     elif way == 2:
         graph.input[0].name = random.choice([text for text in HOSTILE_TEXTS if len(text) < 9000])
     elif way == 3:
@@ -167,13 +206,18 @@ def onnx_structure(maker: Maker) -> Case:
         tensor = graph.initializer[1]
         tensor.data_location = onnx.TensorProto.EXTERNAL
         entry = tensor.external_data.add()
-        entry.key, entry.value = "location", random.choice(("../sentinel/victim", "/etc/passwd", "/dev/zero", "none", ""))
+        entry.key, entry.value = (
+            "location",
+            random.choice(("../sentinel/victim", "/etc/passwd", "/dev/zero", "none", "")),
+        )
         tensor.ClearField("raw_data")
     elif way == 6:
         del tensor_dims(graph.initializer[1])[:]
         tensor_dims(graph.initializer[1]).extend(random.choice(((2**40, 5), (-3, 5), (0, 5), (5, 3), (3, 0))))
     elif way == 7:
-        graph.node[0].op_type = random.choice(("Loop", "NoSuchOp", "Identity", "ReduceSum", "StringNormalizer", ""))
+        graph.node[0].op_type = random.choice(
+            ("Loop", "NoSuchOp", "Identity", "ReduceSum", "StringNormalizer", "")
+        )
     elif way == 8:
         graph.node[1].domain = random.choice(("com.microsoft", "ai.onnx.contrib", "x"))
     elif way == 9:
@@ -185,7 +229,9 @@ def onnx_structure(maker: Maker) -> Case:
         graph.node.append(shape)
         import numpy as np
 
-        graph.initializer.append(onnx.numpy_helper.from_array(np.array([2**random.choice((20, 33, 40))]), "big"))
+        graph.initializer.append(
+            onnx.numpy_helper.from_array(np.array([2 ** random.choice((20, 33, 40))]), "big")
+        )
         graph.node.append(onnx.helper.make_node("ReduceSum", ["filled"], ["total"]))
         graph.output.append(onnx.helper.make_tensor_value_info("total", onnx.TensorProto.FLOAT, None))
     onnx.save(model, maker.folder / "net.onnx")
@@ -198,7 +244,9 @@ def tensor_dims(tensor: Any) -> Any:
 
 @kind("network's preprocessing", weight=40)
 def preprocessing(maker: Maker) -> Case:
-    table = maker.draw(changed({**PREPROCESSING, "height": 8, "width": 4, "interpolation": "area", "dim": 5}) | values())
+    table = maker.draw(
+        changed({**PREPROCESSING, "height": 8, "width": 4, "interpolation": "area", "dim": 5}) | values()
+    )
     if maker.random.random() < 0.5:
         from fuzz.hostile import as_toml, toml_document
 
@@ -218,6 +266,13 @@ def preprocessing(maker: Maker) -> Case:
     return _encode(maker, "net.onnx")
 
 
+_BILLION_LAUGHS = (
+    '<!DOCTYPE x [<!ENTITY e0 "ha">'
+    + "".join(f'<!ENTITY e{level} "{f"&e{level - 1};" * 10}">' for level in range(1, 10))
+    + "]><net>&e9;</net>"
+)
+
+
 @kind("OpenVINO", weight=15)
 def openvino(maker: Maker) -> Case:
     for name in ("net.xml", "net.bin"):
@@ -226,9 +281,7 @@ def openvino(maker: Maker) -> Case:
     if file.suffix == ".xml" and maker.random.random() < 0.6:
         file.write_bytes(damaged_text(file.read_text(), maker.random))
     elif maker.random.random() < 0.1:
-        file.write_text('<!DOCTYPE x [<!ENTITY a "aaaaaaaa">' + "".join(
-            f'<!ENTITY {chr(98 + i)} "&{chr(97 + i)};&{chr(97 + i)};&{chr(97 + i)};&{chr(97 + i)};">' for i in range(20)
-        ) + "]><net>&u;</net>")  # fmt: skip
+        file.write_text(_BILLION_LAUGHS)
     else:
         file.write_bytes(damaged(file.read_bytes(), maker.random))
     return _encode(maker, "net.xml")

@@ -6,13 +6,13 @@ import os
 import shutil
 import socket
 import struct
+from pathlib import Path
 
 from fuzz.cases import Answer, Case, Maker, kind
 from fuzz.mutation import damaged, flipped
 from fuzz.world import World
 
 _SUFFIXES = (".jpg", ".png", ".bmp", ".webp", ".tif", ".gif", ".ppm")
-_COUNT = iter(range(10**9))
 
 
 @kind("pictures", weight=60)
@@ -33,7 +33,11 @@ def _same_picture(world: World, suffix: str) -> Answer:
         from reidkit.images import load_image
 
         whole = load_image(world.photo(suffix))
-        return None if stdout.strip() == str(hash_of(whole.tobytes())) else f"other pixels from a damaged {suffix}"
+        return (
+            None
+            if stdout.strip() == str(hash_of(whole.tobytes()))
+            else f"other pixels from a damaged {suffix}"
+        )
 
     return right
 
@@ -64,11 +68,19 @@ def sizes(maker: Maker) -> Case:
     random = maker.random
     content = {
         ".png": lambda: _resized_png(maker, width, height),
-        ".bmp": lambda: _patched(maker.world.photo(".bmp").read_bytes(), 18, struct.pack("<II", width, height)),
-        ".gif": lambda: _patched(maker.world.photo(".gif").read_bytes(), 6, struct.pack("<HH", width % 65536, height % 65536)),
-        ".ppm": lambda: f"P6\n{width} {height}\n{random.choice((255, 65535, 0, 10**30))}\n".encode() + b"x" * 99,
+        ".bmp": lambda: _patched(
+            maker.world.photo(".bmp").read_bytes(), 18, struct.pack("<II", width, height)
+        ),
+        ".gif": lambda: _patched(
+            maker.world.photo(".gif").read_bytes(), 6, struct.pack("<HH", width % 65536, height % 65536)
+        ),
+        ".ppm": lambda: (
+            f"P6\n{width} {height}\n{random.choice((255, 65535, 0, 10**30))}\n".encode() + b"x" * 99
+        ),
         ".pgm": lambda: b"P5 " + b"#" * 100_000 + b"\n1 1\n255\nx",
-        ".tif": lambda: _patched(maker.world.photo(".tif").read_bytes(), random.randrange(8, 200), struct.pack("<I", width)),
+        ".tif": lambda: _patched(
+            maker.world.photo(".tif").read_bytes(), random.randrange(8, 200), struct.pack("<I", width)
+        ),
     }
     suffix = random.choice(sorted(content))
     maker.write(f"photos/1/p{suffix}", content[suffix]())
@@ -90,10 +102,13 @@ def _patched(content: bytes, place: int, patch: bytes) -> bytes:
 
 @kind("no file at all", weight=30)
 def special(maker: Maker) -> Case:
-    """A FIFO, a socket, a device, links in a circle, a folder, a file that may not be read: with a file's name."""
-    what = maker.random.choice(("fifo", "socket", "device", "circle", "broken", "folder", "link to fifo", "deep", "empty"))
+    """A FIFO, a socket, a device, links in a circle, a folder: with a file's name."""
+    what = maker.random.choice(
+        ("fifo", "socket", "device", "circle", "broken", "folder", "link to fifo", "deep", "empty")
+    )
     name = maker.random.choice(
-        ("photos/1/p.jpg", "t.csv", "r.toml", "e.safetensors", "f.npz", "net.onnx", "w.pth", "net.xml", "t.parquet",
+        ("photos/1/p.jpg", "t.csv", "r.toml", "e.safetensors", "f.npz", "net.onnx", "w.pth", "net.xml",
+        "t.parquet",
          "run/config.toml", "run/run.json", "g/items.sqlite", "f/embeddings.npy", "e.pth")
     )  # fmt: skip
     path = maker.folder / name
@@ -104,7 +119,8 @@ def special(maker: Maker) -> Case:
     commands: dict[str, tuple[tuple[str, ...], ...]] = {
         "photos/1/p.jpg": (("check", "folder", "photos"), ("encode", encoder, name, "--out", "o.npz"),
                            ("index", encoder, "photos", "--gallery", "new")),
-        "t.csv": (("check", "table", name), ("split", name, "--out", "o.csv"), ("index", encoder, name, "--gallery", "new")),
+        "t.csv": (("check", "table", name), ("split", name, "--out", "o.csv"), ("index", encoder, name,
+        "--gallery", "new")),
         "t.parquet": (("check", "table", name),),
         "r.toml": (("config", name), ("train", name, "--out", "new")),
         "e.safetensors": (("encode", name, "p.jpg", "--out", "o.npz"),),
@@ -116,32 +132,32 @@ def special(maker: Maker) -> Case:
         "e.pth": (("encode", name, "p.jpg", "--out", "o.npz"),),
         "run/config.toml": (("evaluate", "run", "--no-report"), ("config", name)),
         "run/run.json": (("runs", "."),),
-        "g/items.sqlite": (("search", "p.jpg", "--gallery", "g"), ("index", encoder, "p.jpg", "--gallery", "g")),
+        "g/items.sqlite": (("search", "p.jpg", "--gallery", "g"), ("index", encoder, "p.jpg", "--gallery",
+        "g")),
     }  # fmt: skip
     return Case(maker.random.choice(commands[name]), writes=("o.npz", "out", "new", "g"), codes=(0, 1, 2))
 
 
-def _make_special(what: str, path: os.PathLike[str]) -> None:
-    name = os.fspath(path)
+def _make_special(what: str, path: Path) -> None:
     if what == "fifo":
-        os.mkfifo(name)
+        os.mkfifo(path)
     elif what == "socket":
-        here = os.getcwd()
-        os.chdir(os.path.dirname(name))  # names of sockets are short
-        socket.socket(socket.AF_UNIX).bind(os.path.basename(name))
+        here = Path.cwd()
+        os.chdir(path.parent)  # a socket's name must be short
+        socket.socket(socket.AF_UNIX).bind(path.name)
         os.chdir(here)
     elif what == "device":
-        os.symlink("/dev/zero", name)
+        path.symlink_to("/dev/zero")
     elif what == "circle":
-        os.symlink(os.path.basename(name), name)
+        path.symlink_to(path.name)
     elif what == "broken":
-        os.symlink("nowhere", name)
+        path.symlink_to("nowhere")
     elif what == "folder":
-        os.mkdir(name)
+        path.mkdir()
     elif what == "link to fifo":
-        os.mkfifo(f"{name}.pipe")
-        os.symlink(f"{name}.pipe", name)
+        os.mkfifo(path.with_suffix(".pipe"))
+        path.symlink_to(path.with_suffix(".pipe"))
     elif what == "deep":
-        os.makedirs(os.path.join(name, *("d" * 50 for _ in range(30))))
+        path.joinpath(*("d" * 50 for _ in range(30))).mkdir(parents=True)
     else:
-        open(name, "w").close()
+        path.touch()

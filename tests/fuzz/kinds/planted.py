@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -19,10 +20,8 @@ def _import_canary() -> None:
 
 
 def _swallow_and_start() -> None:
-    try:
+    with contextlib.suppress(Exception):
         subprocess.run([sys.executable, "-c", ""], check=False)
-    except Exception:
-        pass
 
 
 def _raise() -> None:
@@ -37,7 +36,7 @@ def _warn() -> None:
 
 def _wait_for_ever(maker: Maker) -> Callable[[], object]:
     os.mkfifo(maker.folder / "fifo")
-    return lambda: open("fifo").read()  # noqa: SIM115
+    return lambda: Path("fifo").read_text()
 
 
 PLANTED: tuple[tuple[str, Callable[[], object]], ...] = (
@@ -68,5 +67,3 @@ def hang(maker: Maker) -> Case:
     if maker.number == 0:
         return Case(_wait_for_ever(maker))
     return Case(lambda: time.sleep(1))
-
-

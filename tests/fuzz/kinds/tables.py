@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
+from hypothesis import strategies as st
+
 from fuzz.cases import Case, Maker, kind
 from fuzz.hostile import texts
 from fuzz.kinds.features import column
 from fuzz.mutation import damaged, damaged_text
 from fuzz.world import table_rows
-from hypothesis import strategies as st
 
 
 def _use(maker: Maker, name: str) -> Case:
@@ -30,7 +31,10 @@ def csv_text(maker: Maker) -> Case:
 
 
 _CELLS = st.dictionaries(
-    st.tuples(st.integers(0, 5), st.sampled_from(("path", "identity", "camera", "split", "time", "frame", "tracklet"))),
+    st.tuples(
+        st.integers(0, 5),
+        st.sampled_from(("path", "identity", "camera", "split", "time", "frame", "tracklet")),
+    ),
     texts(),
     min_size=1,
     max_size=6,
@@ -62,7 +66,8 @@ def parquet_bytes(maker: Maker) -> Case:
 _COLUMNS = st.dictionaries(
     st.sampled_from(("path", "identity", "camera", "split", "time", "frame", "tracklet", "more")),
     st.sampled_from(
-        ("int", "float", "text", "bytes", "bool", "date", "null", "list", "struct", "decimal", "dictionary", "nested",
+        ("int", "float", "text", "bytes", "bool", "date", "null", "list", "struct", "decimal",
+        "dictionary", "nested",
          "uint64", "half", "large", "duration", "time", "fixed bytes")
     ),
     min_size=1,
