@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -206,10 +206,3 @@ class Harness:
         _, _, current = text.rpartition("Current thread")  # others may wait elsewhere
         places = re.findall(r'reidkit/([\w/]+\.py)", line \d+ in (\w+)', current or text)
         return f"{places[0][0]}:{places[0][1]}" if places else "in no line of reidkit"
-
-
-def in_order(counts: dict[str, int], *, first: int = 0) -> Iterator[tuple[str, int]]:
-    """Kind by kind, which keeps a worker's caches warm."""
-    for kind, count in counts.items():
-        for number in range(first, first + count):
-            yield kind, number
