@@ -142,12 +142,15 @@ def _key(key: str) -> str:
 
 
 def drawn(strategy: SearchStrategy[Any], *, seed: int, number: int) -> Any:
-    """The value number NUMBER of a strategy: equal for equal seeds, in every process."""
+    """The value number NUMBER of a strategy: equal for equal seeds, in every process.
+
+    Strategies are known by themselves, so that one made anew for each case would be drawn from fifty times.
+    """
     block = _draw_block(strategy, seed, number // _BLOCK)
     return block[number % len(block)]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _draw_block(strategy: SearchStrategy[Any], seed: int, block: int) -> list[Any]:
     found: list[Any] = []
 
