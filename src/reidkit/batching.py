@@ -71,11 +71,13 @@ def build_loader(
     cache_gb: float,
     cache_folder: str | Path | None,
     prepare_worker: Callable[[int], None],
+    pin_memory: bool,
     say: Callable[[str], None],
 ) -> DataLoader[Batch | DataError]:
     """The loader of the sampler's batches; arguments as in ``[train]``.
 
-    ``prepare_worker`` is called in each process that reads images.
+    ``prepare_worker`` is called in each process that reads images. With ``pin_memory`` batches lie where a
+    GPU can fetch them while the CPU goes on.
 
     Raises:
         ConfigError: a cache or a treatment of unreadable images that does not exist.
@@ -105,6 +107,7 @@ def build_loader(
         persistent_workers=num_workers > 0,
         worker_init_fn=prepare_worker,
         collate_fn=collate,
+        pin_memory=pin_memory,
     )
 
 
@@ -119,6 +122,66 @@ def remarks(sampler: BatchSampler, num_images: int) -> list[str]:
     if sampler.num_left_out:
         sentences.append(f"{sampler.num_left_out} images do not fill a batch and are left out of each epoch")
     return sentences
+
+
+_OFTEN = 0.1  # share of the batches
+_LOOKED_AT = 50  # batches
+
+
+def check_pairs(
+    sampler: BatchSampler, data: Dataset, labels: NDArray[np.int64], losses: Sequence[str]
+) -> list[str]:
+    """Whether batches hold the pairs that losses of distances compare.
+
+    Args:
+        sampler: of ``data.train``.
+        labels: (N,) classes of the training images.
+        losses: names of the losses that read pairs; nothing is asked of batches without one.
+
+    Returns:
+        Sentences where many batches lack such pairs.
+
+    Raises:
+        ConfigError: no batch can have one, so that the losses would be 0 or teach nothing in every step.
+    """
+    if not losses:
+        return []
+    needing = f"loss {losses[0]!r} compares two images of one identity with one of another"
+    remedy = "or leave such losses out"
+    images_of = np.bincount(labels)
+    if len(images_of) == 1:
+        raise ConfigError(
+            f"all training images of {data.name!r} are of one identity, but {needing}; {remedy}"
+        )
+    if images_of.max() == 1:
+        raise ConfigError(
+            f"no identity of {data.name!r} has two training images, but {needing}; add images, {remedy}"
+        )
+    if isinstance(sampler, IdentitySampler):
+        sizes = {
+            "sampler.images_per_identity": sampler.images_per_identity,
+            "sampler.identities_per_batch": sampler.identities_per_batch,
+        }
+        for name, size in sizes.items():
+            if size == 1:
+                raise ConfigError(f"{name} = 1, but {needing}; take 2 or more, {remedy}")
+    return _lacking(sampler, labels, losses[0])
+
+
+def _lacking(sampler: BatchSampler, labels: NDArray[np.int64], loss: str) -> list[str]:
+    """What the first batches of a run lack."""
+    batches = sampler.global_batches(np.random.default_rng([sampler.seed, 0]))[:_LOOKED_AT]
+    identities = [labels[np.unique(batch)] for batch in batches]
+    lack = {
+        "two images of one identity": [len(np.unique(found)) == len(found) for found in identities],
+        "two identities": [len(np.unique(found)) == 1 for found in identities],
+    }
+    return [
+        f"{sum(lacking)} of the first {len(batches)} batches do not hold {what}: there {loss!r} teaches "
+        "nothing. Take more images a batch, or sampler.kind = 'identity' with 2 or more images an identity"
+        for what, lacking in lack.items()
+        if sum(lacking) > _OFTEN * len(batches)
+    ]
 
 
 def _tracklet_frames(data: Dataset, kind: str, per_tracklet: int) -> TrackletFrames | None:

@@ -156,8 +156,8 @@ def _load(path: Path) -> dict[str, Any]:
         raise
     except (pickle.UnpicklingError, EOFError) as error:  # its checksum is right: this is what was written
         raise CheckpointError(
-            f"{path} was not written by a training: it holds nothing, or more than numbers, texts and tensors; it "
-            "is not read, as that might run code"
+            f"{path} was not written by a training: it holds nothing, or more than numbers, texts and "
+            "tensors, and is not read, as that might run code"
         ) from error
     except Exception as error:  # bytes with the right checksum are not at fault
         said = shortened((str(error) or "out of memory").splitlines()[0], 200)

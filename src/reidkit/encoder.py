@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from reidkit.errors import CheckpointError, ConfigError, DataError, UnknownName,
 from reidkit.external import ExternalNetwork, is_network_file, load_network
 from reidkit.features import label_features
 from reidkit.fingerprint import fingerprints
-from reidkit.images import Box, ImageSource, load_image
+from reidkit.images import ImageSource, load_image
 from reidkit.models import Embedder
 from reidkit.network_files import SUFFIXES
 from reidkit.same_person import Calibration
@@ -34,6 +34,8 @@ from reidkit.transforms import normalize, to_input
 from reidkit.types import Features, Sample, Split
 
 BATCH_SIZE = 64
+
+SkipCallback: TypeAlias = Callable[[int, DataError], None]
 
 
 class Encoder:
@@ -109,6 +111,12 @@ class Encoder:
         return self._fingerprints[1]
 
     @property
+    def origin(self) -> dict[str, Any]:
+        """What a gallery records of the encoder that fills it, besides its path."""
+        fingerprint, *former = self.fingerprints
+        return {"fingerprint": fingerprint, "former_fingerprints": former}
+
+    @property
     def calibration(self) -> Calibration | None:
         """What scores of these embeddings mean; ``None`` where that was not found out.
 
@@ -129,18 +137,22 @@ class Encoder:
 
     def encode(
         self,
-        images: ImageSource | Sequence[ImageSource],
+        images: ImageSource | Sample | Iterable[ImageSource | Sample],
         *,
         batch_size: int = BATCH_SIZE,
         progress: ProgressCallback | None = None,
+        skip: SkipCallback | None = None,
     ) -> NDArray[np.float32]:
         """Embed images.
 
         Args:
             images: one or many of: path, bytes of a file, open file, PIL image, array (H, W, 3) uint8 in RGB
-                order; see :func:`reidkit.images.load_image` for other arrays, and how each is read.
+                order, sample of a data set (the box of its file); see :func:`reidkit.images.load_image` for
+                other arrays, and how each is read.
             batch_size: images at a time.
             progress: called with (done, total) after each batch.
+            skip: called with (place, error) of each image that cannot be read, or has no pixel in its box; it
+                then has no row. Without it the first such error is raised.
 
         Returns:
             Unit embeddings (N, D); N is 1 for a single image.
@@ -148,14 +160,14 @@ class Encoder:
         Raises:
             DataError: an image cannot be read, an array is of another shape or type.
         """
-        many = cast(Sequence[ImageSource], [images] if _is_one(images) else images)
-        return self._embed_all(many, self._prepare, batch_size, progress)
+        many = [images] if _is_one(images) else list(cast(Iterable[ImageSource | Sample], images))
+        return self._embed_all(cast(list[ImageSource | Sample], many), batch_size, progress, skip=skip)
 
     def features(
         self, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None
     ) -> Features:
         """Embed the samples of a split, with their labels beside them; one row a sample, frames included."""
-        return label_features(self._embed_all(split, self._prepare_sample, batch_size, progress), split)
+        return label_features(self.encode(split, batch_size=batch_size, progress=progress), split)
 
     def features_by_name(
         self, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None
@@ -174,9 +186,7 @@ class Encoder:
             return torch.cat([F.normalize(features[name].float(), dim=1) for name in model.features], dim=1)
 
         widths = list(model.features.values())
-        joined = self._embed_all(
-            split, self._prepare_sample, batch_size, progress, embed=embed, dim=sum(widths)
-        )
+        joined = self._embed_all(split, batch_size, progress, embed=embed, dim=sum(widths))
         parts = np.split(joined, np.cumsum(widths)[:-1], axis=1)
         return {
             name: label_features(np.ascontiguousarray(part), split)
@@ -201,38 +211,55 @@ class Encoder:
         save_weights(path, self.model.state_dict(), description)
         return path
 
-    def _prepare(self, image: ImageSource, *, box: Box | None = None) -> Tensor:
+    def _prepare(self, image: ImageSource | Sample) -> Tensor:
         """uint8 (3, height, width)."""
-        rgb = load_image(image, box=box)
+        if isinstance(image, Sample):
+            rgb = load_image(image.path, box=image.box)
+        else:
+            rgb = load_image(image)
         if isinstance(self.model, ExternalNetwork):
             rgb = rgb.resize((self.width, self.height), self.model.resampling)
         return to_input(rgb, height=self.height, width=self.width)
 
-    def _prepare_sample(self, sample: Sample) -> Tensor:
-        return self._prepare(sample.path, box=sample.box)
-
     def _embed_all(
         self,
-        items: Sequence[Any],
-        prepare: Any,
+        items: Sequence[ImageSource | Sample],
         batch_size: int,
         progress: ProgressCallback | None,
         *,
         embed: Callable[[Tensor], Tensor] | None = None,
         dim: int | None = None,
+        skip: SkipCallback | None = None,
     ) -> NDArray[np.float32]:
         """Embeddings (N, dim) of items; by the model's own embedding where no other is given."""
+
+        def prepared(item: ImageSource | Sample) -> Tensor | DataError:
+            try:
+                return self._prepare(item)
+            except DataError as error:
+                return error
+
         embed = embed or self.model.embed
         embeddings = np.empty((len(items), dim or self.dim), dtype=np.float32)
         self.model.eval()
-        done = 0
+        done = num_rows = 0
         with ThreadPoolExecutor(2) as pool:
             for batch in _batches(items, batch_size):
-                images = torch.stack(list(pool.map(prepare, batch)))
-                embeddings[done : done + len(batch)] = self._embed(images, embed)
+                images = []
+                for place, image in enumerate(pool.map(prepared, batch), start=done):
+                    if isinstance(image, Tensor):
+                        images.append(image)
+                    elif skip is None:
+                        raise image
+                    else:
+                        skip(place, image)
+                if images:
+                    embeddings[num_rows : num_rows + len(images)] = self._embed(torch.stack(images), embed)
+                num_rows += len(images)
                 done += len(batch)
                 if progress is not None:
                     progress(done, len(items))
+        embeddings = embeddings[:num_rows]
         if not np.isfinite(embeddings).all():
             rows = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
             raise DataError(
@@ -343,10 +370,9 @@ def _load_external(
     return encoder
 
 
-def _is_one(images: ImageSource | Sequence[ImageSource]) -> bool:
-    return hasattr(images, "read") or isinstance(
-        images, (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
-    )
+def _is_one(images: ImageSource | Sample | Iterable[ImageSource | Sample]) -> bool:
+    kinds = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray, Sample)
+    return isinstance(images, kinds) or hasattr(images, "read") or not hasattr(images, "__iter__")
 
 
 def weights_file(path: Path) -> Path:

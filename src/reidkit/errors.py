@@ -104,9 +104,10 @@ def shown(value: object, limit: int = 80) -> str:
 
 def shortened(text: str, limit: int = 80) -> str:
     """A text for a message: fit to print, and cut where it is longer than ``limit`` characters."""
-    if len(text) <= limit:
-        return printable(text)
-    return f"{printable(text[:limit])}... ({len(text):,} characters)"
+    fit = printable(text[:limit])  # escapes are longer than what they stand for
+    if len(text) <= limit and len(fit) <= limit:
+        return fit
+    return f"{fit[:limit]}... ({len(text):,} characters)"
 
 
 @contextmanager

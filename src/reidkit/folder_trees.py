@@ -14,7 +14,7 @@ from reidkit.errors import ConfigError, DataError, did_you_mean
 from reidkit.images import is_image
 from reidkit.labels import read_labels
 from reidkit.part_names import PARTS
-from reidkit.types import Dataset, Sample, Split
+from reidkit.types import JUNK, Dataset, Sample, Split
 
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
@@ -252,14 +252,14 @@ def labelled_dataset(
 ) -> Dataset:
     """A data set from (split, path, fields) of each image, with labels made integers over all splits.
 
-    Labels are read as :mod:`reidkit.labels` says, those of all splits together. Without a camera in any
-    fields ``has_cameras`` is false and the camera filter "none".
+    Labels are read as :mod:`reidkit.labels` says, those of all splits together. Camera -1 is one that is
+    not known. Without a known camera ``has_cameras`` is false and the camera filter "none".
 
     Raises :class:`DataError` for an image without an identity.
     """
     identities = read_labels((fields["identity"] for _, _, fields in images), what="identities", junk=True)
-    cameras = read_labels((fields.get("camera") for _, _, fields in images), what="cameras")
-    has_cameras = any(name is not None for name in cameras.names)
+    cameras = read_labels((fields.get("camera") for _, _, fields in images), what="cameras", junk=True)
+    has_cameras = any(code not in (None, JUNK) for code in cameras.codes)
     samples: dict[str, list[Sample]] = {split: [] for split in PARTS}
     for row, (split, path, fields) in enumerate(images):
         identity = identities.codes[row]
@@ -269,7 +269,7 @@ def labelled_dataset(
             Sample(
                 path,
                 identity,
-                cameras.codes[row],
+                None if cameras.codes[row] == JUNK else cameras.codes[row],
                 0,
                 tracklet=int(fields["tracklet"]) if "tracklet" in fields else None,
                 frame=int(fields["frame"]) if "frame" in fields else None,

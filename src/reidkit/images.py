@@ -36,7 +36,7 @@ MAX_PIXELS = 64_000_000
 MAX_PIXELS_VARIABLE = "REIDKIT_MAX_PIXELS"
 """Environment variable that sets the limit: it reaches every process that is started from here."""
 
-ImageSource: TypeAlias = "str | PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any]"
+ImageSource: TypeAlias = str | PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any]
 Box: TypeAlias = tuple[int, int, int, int]
 
 # No JPEG needs more: 16 bytes a pixel, and a preview, colour profile and notes in front.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError, MissingExtra
-from reidkit.matlab5 import MatlabFile
+from reidkit.matlab_elements import MatlabFile
 
 # What reading damaged bytes raises; h5py's exceptions are of nearly every kind.
 _DAMAGE = (

@@ -21,6 +21,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from reidkit.arrays import embedding_array
 from reidkit.errors import ConfigError, DataError
 from reidkit.protocols import check_choice, first_few
 from reidkit.row_labels import camera_codes, label_codes
@@ -282,13 +283,7 @@ def _check_dim(dim: object) -> None:
 
 def _checked(embeddings: NDArray[np.floating[Any]], name: str) -> Matrix:
     """As float64 (N, D); raises :class:`DataError` where they are of another kind, or not finite."""
-    embeddings = np.asanyarray(embeddings)
-    if embeddings.ndim != 2 or embeddings.dtype.kind != "f":
-        raise DataError(
-            f"{name} have shape {embeddings.shape} and type {embeddings.dtype}; "
-            "expected floating-point (N, D)"
-        )
-    values = embeddings.astype(np.float64)
+    values = embedding_array(embeddings, name).astype(np.float64)
     not_finite = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(not_finite):
         raise DataError(

@@ -46,6 +46,10 @@ class Objective:
         return {**fields, "loss": repr(self.loss), "name": name_of(self)}
 
 
+_APART = 2**40  # seeds between two streams of numbers: one a step, more than a run has steps
+_OF_LOSSES = -1  # the stream that all processes share; the others are numbered by process
+
+
 class Step(nn.Module):
     """Model and losses as one module, so that data-parallel training wraps the parameters of both.
 
@@ -62,9 +66,13 @@ class Step(nn.Module):
         self.losses = nn.ModuleList(objective.loss for objective in objectives)
 
     def forward(
-        self, images: Tensor, labels: Tensor, epoch: int
+        self, images: Tensor, labels: Tensor, epoch: int, seed: int | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Returns the unweighted terms by name, and the gathered features that were read."""
+        """Returns the unweighted terms by name, and the gathered features that were read.
+
+        ``seed`` is that of dropout, which then depends on nothing else; without it the generators go on.
+        """
+        _seed_dropout(seed, distributed.rank())  # every process has images of its own to drop parts of
         if self.num_pieces > 1:
             features = embed_in_pieces(self.model, images, self.num_pieces)
         else:
@@ -72,6 +80,7 @@ class Step(nn.Module):
         counting = [o for o in self.objectives if o.counts_in(epoch)]
         read = {feature_of(self.model, o) for o in counting if reads(o.loss) != "weight"}
         gathered = {name: distributed.gather_with_gradient(features[name]) for name in sorted(read)}
+        _seed_dropout(seed, _OF_LOSSES)  # every process computes every loss, and must drop the same
         # Losses from elsewhere would be computed in bfloat16, too.
         with torch.autocast(images.device.type, enabled=False):
             embeddings = {name: at_least_float32(feature) for name, feature in gathered.items()}
@@ -152,6 +161,11 @@ def _size_classifiers(
                 fill(groups=model.weight_groups.get(str(objective.feature), 1))
             elif fill:
                 fill(num_identities=num_identities, dim=model.features[feature_of(model, objective)])
+
+
+def _seed_dropout(seed: int | None, stream: int) -> None:
+    if seed is not None:
+        torch.manual_seed((seed + stream * _APART) % 2**64)
 
 
 def reads(loss: nn.Module) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from reidkit.files import write_atomically
 from reidkit.protocols import Indices
 from reidkit.report_parts import Figure, RankedList, check_lengths, ranked_lists, render, sides
 from reidkit.report_sections import distance_figure, score_names
-from reidkit.row_labels import label_names
+from reidkit.row_labels import label_name, shared_codes
 from reidkit.significance import OneIdentity, PairedDifference, paired_difference
 from reidkit.types import Evaluation, Features, Split
 from reidkit.viz import occupied_range
@@ -178,13 +178,14 @@ def _check_alike(first: ComparedRun, second: ComparedRun) -> None:
                 f"{first.name} has {len(one)} {kind} items, {second.name} {len(other)}; "
                 "compare runs that were tested on the same images"
             )
-        names = label_names(one.identities), label_names(other.identities)
-        for row, (name, other_name) in enumerate(zip(*names, strict=True)):
-            if name != other_name:
-                raise DataError(
-                    f"{kind} row {row} is identity {name} in {first.name} and {other_name} in {second.name}; "
-                    "compare runs on the same images in the same order"
-                )
+        codes = shared_codes(one.identities, other.identities, "identities")
+        odd = np.flatnonzero(codes[0] != codes[1])
+        if len(odd):
+            names = [label_name(side.identities[odd[0]]) for side in (one, other)]
+            raise DataError(
+                f"{kind} row {odd[0]} is identity {names[0]} in {first.name} and {names[1]} in "
+                f"{second.name}; compare runs on the same images in the same order"
+            )
 
 
 def _items(run: ComparedRun) -> Features:
@@ -208,9 +209,11 @@ def _paired(
         if not np.isclose(np.nanmean(own), evaluation.scores[name]):
             return None
     try:
-        return paired_difference(*values, identities=identities)
+        found = paired_difference(*values, identities=identities)
     except OneIdentity:
         return None
+    low, high = found.interval
+    return replace(found, interval=(max(low, -1.0), min(high, 1.0)))  # of shares
 
 
 def _values(name: str, evaluation: Evaluation) -> NDArray[np.float64]:

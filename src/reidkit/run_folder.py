@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class RunFolder:
             ConfigError: the folder holds something else, or a run with other settings, or one that is being
                 trained now.
         """
+        made = not self.path.exists()
         with ExitStack() as locks:
 
             def hold() -> None:
@@ -61,7 +62,18 @@ class RunFolder:
                 remove_unfinished(self.path)
 
             distributed.run_on_main(hold)
-            yield
+            try:
+                yield
+            finally:
+                if made and distributed.is_main():
+                    self._remove_unused()
+
+    def _remove_unused(self) -> None:
+        """Leave no folder behind for a training that was refused before it had written anything."""
+        if [path.name for path in self.path.iterdir()] == [LOCK_FILE]:
+            (self.path / LOCK_FILE).unlink()
+            with suppress(OSError):  # another training has come meanwhile
+                self.path.rmdir()
 
     def stored_state(self) -> dict[str, Any] | None:
         """The state to go on from, on every process; None where the run begins.

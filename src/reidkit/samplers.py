@@ -112,7 +112,8 @@ class IdentitySampler(BatchSampler):
         identities: (N,) identity of every training sample, in index order.
         identities_per_batch: P.
         images_per_identity: K.
-        cameras: (N,) cameras, to spread the K images of an identity over as many of them as it has.
+        cameras: (N,) cameras, to spread the K images of an identity over as many of them as it has. Each
+            image still comes once before any comes again; those of a rare camera are shared out evenly.
         sets: (N,) data sets, to take as many identities from each into every batch; otherwise sets take part
             in proportion to their identities.
         frames: which of the images an epoch has; all without it. The K images of an identity are then spread
@@ -202,25 +203,36 @@ class IdentitySampler(BatchSampler):
 
 
 class _Deck:
-    """The images of one identity, shuffled; reshuffled when too few are left for a deal."""
+    """The images of one identity, shuffled and cut into hands; shuffled anew when all hands are dealt.
+
+    What does not fill a hand is not dealt; an identity with less than a hand has all its images in it, and
+    repeats some.
+    """
 
     def __init__(
         self, images: NDArray[np.int64], rng: np.random.Generator, spread_over: Sequence[NDArray[np.int64]]
     ) -> None:
         self.images, self.rng, self.spread_over = images, rng, spread_over
-        self.left = images[:0]
+        self.hands: deque[NDArray[np.int64]] = deque()
 
     def deal(self, count: int) -> NDArray[np.int64]:
-        if len(self.left) < count:
-            self.left = self._shuffled()
-        hand, self.left = self.left[:count], self.left[count:]
-        return np.resize(hand, count)  # repeats the hand where the identity has fewer images
+        if not self.hands:
+            self.hands.extend(self._cut(count))
+        return np.resize(self.hands.popleft(), count)
 
-    def _shuffled(self) -> NDArray[np.int64]:
+    def _cut(self, count: int) -> NDArray[np.int64]:
+        """The hands (h, count) of a newly shuffled deck; of a smaller deck one, (1, n)."""
         order = self.rng.permutation(self.images)
         for labels in self.spread_over:  # what comes last counts first
             order = _spread(order, labels[order])
-        return order
+        num_hands = max(1, len(order) // count)
+        order = order[: num_hands * count]  # spread, so that what is left over is of where most are
+        if num_hands == 1 or not self.spread_over:
+            return order.reshape(num_hands, -1)
+        # Dealt around the table, sorted by camera, every camera reaches as many hands as it has images.
+        order = order[np.lexsort([labels[order] for labels in self.spread_over])]
+        hands = order.reshape(-1, num_hands).T
+        return self.rng.permutation(hands)
 
 
 def _spread(order: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:

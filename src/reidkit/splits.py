@@ -16,6 +16,7 @@ from reidkit.files import write_atomically
 from reidkit.folder_trees import numbered
 from reidkit.types import JUNK, Dataset, Sample
 
+UNKNOWN = -1  # a camera, in a table whose other rows have one
 COLUMNS = ("path", "identity", "camera", "split", "tracklet", "frame", "time")
 
 
@@ -166,7 +167,7 @@ def _row(sample: Sample, split: str, folder: Path, data: Dataset) -> dict[str, s
     values = {
         "path": _relative(sample.path, folder),
         "identity": sample.identity_name or sample.identity,
-        "camera": (sample.camera_name or sample.camera) if data.has_cameras else None,
+        "camera": _camera_text(sample) if data.has_cameras else None,
         "split": split,
         "tracklet": sample.tracklet,
         "frame": sample.frame,
@@ -177,6 +178,10 @@ def _row(sample: Sample, split: str, folder: Path, data: Dataset) -> dict[str, s
         if texts[name] != texts[name].strip():
             raise DataError(f"the {name} {texts[name]!r} begins or ends with a space; rename it")
     return texts
+
+
+def _camera_text(sample: Sample) -> str:
+    return sample.camera_name or str(UNKNOWN if sample.camera is None else sample.camera)
 
 
 def _relative(path: Path, folder: Path) -> str:

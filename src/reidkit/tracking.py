@@ -22,6 +22,7 @@ from reidkit.printable import printable
 from reidkit.text_files import parse_json, read_text
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
 
@@ -151,7 +152,10 @@ def close_tracker(tracker: Tracker) -> None:
 
 
 class Meter:
-    """Mean loss terms, images per second and the share of time spent waiting for data, since it was made."""
+    """Mean loss terms, images per second and the share of time spent waiting for data, since it was made.
+
+    One that goes on from the state of another counts what that one has seen, too.
+    """
 
     def __init__(self) -> None:
         self._start = self._mark = time.perf_counter()
@@ -171,6 +175,26 @@ class Meter:
             self._terms.setdefault(name, []).append(value.detach())
         self._num_images += num_images
 
+    def state_dict(self) -> dict[str, Any]:
+        """What it has seen, as plain values."""
+        return {
+            "terms": {name: [value.item() for value in values] for name, values in self._terms.items()},
+            "num_images": self._num_images,
+            "waited": self._waited,
+            "elapsed": time.perf_counter() - self._start,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        import torch
+
+        self._terms = {
+            name: [torch.tensor(value, dtype=torch.float64) for value in values]
+            for name, values in state["terms"].items()
+        }
+        self._num_images, self._waited = state["num_images"], state["waited"]
+        self._mark = time.perf_counter()
+        self._start = self._mark - state["elapsed"]
+
     def read(self) -> dict[str, float]:
         """The figures by name. Only here, not at each step, are losses fetched from a GPU."""
         means = {
@@ -185,8 +209,11 @@ class Meter:
         }
 
 
-def peak_memory() -> dict[str, float]:
-    """The most memory used so far, in GB: of this process and, where one is used, of its GPU."""
+def peak_memory(device: torch.device | None = None) -> dict[str, float]:
+    """The most memory used so far, in GB: of this process and, where one is used, of its GPU.
+
+    ``device`` is where it computes; the current GPU where left out.
+    """
     import torch
 
     peak = {}
@@ -195,8 +222,8 @@ def peak_memory() -> dict[str, float]:
 
         unit = 1 if sys.platform == "darwin" else 1024
         peak["memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-    if torch.cuda.is_available():
-        peak["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+    if torch.cuda.is_available() and (device is None or device.type == "cuda"):
+        peak["gpu_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
     return peak
 
 

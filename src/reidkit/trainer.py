@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from reidkit import distributed
 from reidkit.accumulation import check_pieces
-from reidkit.batching import build_loader, build_sampler, remarks
+from reidkit.batching import build_loader, build_sampler, check_pairs, remarks
 from reidkit.config import OptimConfig, TransformConfig, schedule_problems
-from reidkit.devices import default_device
+from reidkit.devices import default_device, full_memory_explained
 from reidkit.ema import WeightAverage
 from reidkit.encoder import Encoder
 from reidkit.errors import CheckpointError, ConfigError, DataError, TrainingError, UnknownName
@@ -36,11 +36,11 @@ from reidkit.provenance import data_fingerprint, versions
 from reidkit.run_folder import RunFolder
 from reidkit.same_person import fit_calibration
 from reidkit.stopping import GracefulStop
-from reidkit.tracking import Meter, Tracker, peak_memory
+from reidkit.tracking import Tracker
 from reidkit.training_log import TrainingLog
 from reidkit.transforms import UnreadableImages, batches, normalize
 from reidkit.types import Dataset
-from reidkit.validation import embed_validation
+from reidkit.validation import check_validation, embed_validation
 
 BATCH_NORMS = ("local", "synchronised", "frozen")
 
@@ -90,7 +90,7 @@ class Trainer:
 
     Raises:
         ConfigError: settings that cannot be used together or with this data.
-        DataError: an empty training part.
+        DataError: an empty training part, or a validation part in which there is nobody to find.
     """
 
     def __init__(
@@ -133,6 +133,8 @@ class Trainer:
     ) -> None:
         if not data.train:
             raise DataError(f"data set {data.name!r} at {data.root} has no training images")
+        if data.val:
+            check_validation(data)
         self.device = torch.device(device or default_device())
         self.model, self.data, self.out = model, data, Path(out)
         self.epochs, self.seed = epochs, seed
@@ -164,7 +166,14 @@ class Trainer:
             "frames": frames,
             "frames_per_tracklet": frames_per_tracklet,
         }
-        self.sampler = build_sampler(data, self.labels.numpy(), seed=seed, **self.sampler_settings)
+        classes = self.labels.numpy()
+        self.sampler = build_sampler(data, classes, seed=seed, **self.sampler_settings)
+        # Losses from elsewhere do not say whether they compare images.
+        of_pairs = [name_of(o) for o in self.objectives if getattr(o.loss, "reads", None) == "metric"]
+        self.remarks = [
+            *remarks(self.sampler, len(data.train)),
+            *check_pairs(self.sampler, data, classes, of_pairs),
+        ]
         self.stop = GracefulStop()
         self.unreadable = UnreadableImages(data.train, say=self.say) if unreadable == "skip" else None
         self.loader = build_loader(
@@ -178,6 +187,7 @@ class Trainer:
             cache_gb=cache_gb,
             cache_folder=cache_folder,
             prepare_worker=self.stop.for_workers(),
+            pin_memory=self.device.type == "cuda",
             say=self.say,
         )
         self._prepare_network(compile=compile)
@@ -186,7 +196,7 @@ class Trainer:
         self.validation_due = False  # of the epoch before
         self.best: dict[str, float] = {}
         self.average: WeightAverage | None = None
-        self.log = TrainingLog(model, self.objectives, say=say)
+        self.log = TrainingLog(model, self.objectives, device=self.device, say=say)
 
     @property
     def step(self) -> int:
@@ -239,7 +249,7 @@ class Trainer:
         )
         with distributed.failures_explained(), self.folder.held(self.settings), closing(self.log):
             wrapped = self._open_run()
-            with self.stop:
+            with self.stop, full_memory_explained(self.device, self._when_memory_is_full()):
                 if self.validation_due:
                     self._keep_epoch()
                 while self.epoch < self.epochs:
@@ -254,51 +264,49 @@ class Trainer:
     def _train_epoch(self, wrapped: nn.Module) -> None:
         self.sampler.start(self.epoch, first_batch=self.batch)
         self.mode.start(self.epoch)
-        interval, whole_epoch = Meter(), Meter()
+        if self.batch == 0:
+            self.log.start_epoch()
+        self.log.data_wanted()
         last_saved = time.monotonic()
         for images, indices, unreadable in batches(self.loader):
             if self.unreadable is not None:
                 self.unreadable.add(unreadable)
-            for meter in (interval, whole_epoch):
-                meter.data_ready()
+            self.log.data_ready()
             rate = learning_rate(
                 self.optim, self.step, steps_per_epoch=self.sampler.num_batches, num_epochs=self.epochs
             )
             set_learning_rate(self.optimizer, rate)
             terms, features, labels = self._train_step(wrapped, images, indices)
             self.batch += 1
-            for meter in (interval, whole_epoch):
-                meter.step_done(terms, num_images=self.sampler.batch_size)
+            self.log.step_done(terms, num_images=self.sampler.batch_size)
             if self.step % self.log_every == 0:
                 progress = self.step / self.sampler.num_batches
                 self.log.log_step(
-                    interval, features, labels, step=self.step, epoch=self.epoch, progress=progress, lr=rate
+                    features, labels, step=self.step, epoch=self.epoch, progress=progress, lr=rate
                 )
-                interval = Meter()
             if self.batch < self.sampler.num_batches:  # the end of an epoch has its own
                 reason = self.stop.requested()
                 if reason is not None or time.monotonic() - last_saved > 60 * self.checkpoint_minutes:
                     self._save()
                     last_saved = time.monotonic()
                 self._stop_if(reason)
-            for meter in (interval, whole_epoch):
-                meter.data_wanted()
+            self.log.data_wanted()
         replaced = {}
         if self.unreadable is not None:
             replaced["images_replaced"] = self.unreadable.finish_epoch(self.device)
-        self._track("epoch", **whole_epoch.read(), **peak_memory(), **replaced)
+        self.log.log_epoch(step=self.step, epoch=self.epoch, **replaced)
 
     def _train_step(
         self, wrapped: nn.Module, images: Tensor, indices: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        # Dropout's draws depend on the step alone, so there is no generator state to save.
-        torch.manual_seed((self.seed * 1_000_003 + self.step) % 2**64)
         inputs = normalize(images.to(self.device, non_blocking=True), self.model.mean, self.model.std)
         inputs = inputs.to(self.dtype, memory_format=self.memory_format)
         labels = distributed.gather_labels(self.labels[indices].to(self.device))
         with self.precision.autocast():
             try:
-                terms, features = wrapped(inputs, labels, self.epoch)
+                # Dropout's draws depend on the step alone, so there is no generator state to save.
+                seed = self.seed * 1_000_003 + self.step
+                terms, features = wrapped(inputs, labels, self.epoch, seed)
             except DataError as error:  # a loss refuses embeddings that are not finite
                 raise TrainingError(self._cannot_go_on(str(error))) from error
         total = sum(
@@ -323,6 +331,14 @@ class Trainer:
             if not torch.isfinite(parameter).all():
                 raise TrainingError(self._cannot_go_on(f"weight {name!r} is not finite"))
 
+    def _when_memory_is_full(self) -> str:
+        return (
+            f"Raise train.accumulate (now {self.accumulate}), which embeds the batch in smaller pieces, "
+            f"lower sampler.identities_per_batch (now {self.sampler_settings['identities_per_batch']}), or "
+            f"choose train.precision = 'bfloat16' (now {self.precision.name!r}); this makes another run, in "
+            "a folder of its own"
+        )
+
     def _cannot_go_on(self, reason: str) -> str:
         return (
             f"stopped at step {self.step} (epoch {self.epoch}): {reason}. The last good checkpoint of "
@@ -342,13 +358,17 @@ class Trainer:
     def _keep_epoch(self) -> None:
         """Validate the epoch just trained where it is time to, and write its network."""
         with self.average.applied() if self.average else nullcontext():
+            self._write_encoder()  # first: whatever becomes of the validation, it is there
             if self.validation_due:
                 self._validate()
-            if distributed.is_main():
-                self.encoder().save(self.out / "last.safetensors")
+                self._write_encoder()  # its card names the best so far
         self.validation_due = False
         self._save()  # last: until the checkpoint says that this is done, it is done again
         self._stop_if(self.stop.requested())
+
+    def _write_encoder(self) -> None:
+        if distributed.is_main():
+            self.encoder().save(self.out / "last.safetensors")
 
     def _stop_if(self, reason: BaseException | None) -> None:
         if reason is not None:
@@ -423,7 +443,7 @@ class Trainer:
         due = ("validation",) if self.validation_due else ()
         self.log.trackers = [*self.folder.trackers(last_step=self.step, due=due), *self.trackers]
         if state is None:
-            for remark in remarks(self.sampler, len(self.data.train)):
+            for remark in self.remarks:
                 self.say(remark)
             self._save()  # the first weights may be drawn without a seed; a run killed early keeps them
         return wrapped
@@ -436,8 +456,7 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{self.folder.checkpoint} does not fit this run: {error}") from error
         self.epoch, self.batch, self.best = state["epoch"], state["batch"], state["best"]
-        if "health" in state:  # earlier versions did not keep it
-            self.log.health.load_state_dict(state["health"])
+        self.log.load_state_dict(state)
         if self.unreadable is not None and state.get("unreadable"):
             self.unreadable.load_state_dict(state["unreadable"])
         self.validation_due = state.get("validation_due", False)
@@ -461,7 +480,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.precision.scaler.state_dict(),
                 "average": self.average.state_dict() if self.average else {},
-                "health": self.log.health.state_dict(),
+                **self.log.state_dict(),
                 "unreadable": self.unreadable.state_dict() if self.unreadable else {},
             }
         )

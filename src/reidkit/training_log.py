@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from reidkit import distributed, ops
@@ -19,6 +20,7 @@ class TrainingLog:
 
     Args:
         model, objectives: of the run.
+        device: where it computes.
         say: called with sentences for the user.
 
     Attributes:
@@ -30,12 +32,44 @@ class TrainingLog:
         model: Embedder,
         objectives: Sequence[Objective],
         *,
+        device: torch.device,
         say: Callable[[str], None],
     ) -> None:
-        self.model, self.objectives = model, objectives
+        self.model, self.objectives, self.device = model, objectives, device
         self.trackers: Sequence[Tracker] = ()
         self.say = say
         self.health = LossHealth()
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Means count from here."""
+        self._interval, self._whole_epoch = Meter(), Meter()
+
+    def data_wanted(self) -> None:
+        """From now on training waits for data."""
+        for meter in (self._interval, self._whole_epoch):
+            meter.data_wanted()
+
+    def data_ready(self) -> None:
+        for meter in (self._interval, self._whole_epoch):
+            meter.data_ready()
+
+    def step_done(self, terms: dict[str, Tensor], *, num_images: int) -> None:
+        for meter in (self._interval, self._whole_epoch):
+            meter.step_done(terms, num_images=num_images)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run that is stopped here needs to log on as if it had not been, as plain values."""
+        meters = {"interval": self._interval.state_dict(), "whole_epoch": self._whole_epoch.state_dict()}
+        return {"health": self.health.state_dict(), "meters": meters}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Of a checkpoint; earlier versions kept no meters, or nothing."""
+        if "health" in state:
+            self.health.load_state_dict(state["health"])
+        if "meters" in state:
+            self._interval.load_state_dict(state["meters"]["interval"])
+            self._whole_epoch.load_state_dict(state["meters"]["whole_epoch"])
 
     def track(self, kind: str, figures: dict[str, Any], *, step: int, epoch: int) -> None:
         if distributed.is_main():
@@ -48,9 +82,13 @@ class TrainingLog:
             for tracker in self.trackers:
                 close_tracker(tracker)
 
+    def log_epoch(self, *, step: int, epoch: int, **figures: Any) -> None:
+        """The record of a whole epoch."""
+        means = self._whole_epoch.read()
+        self.track("epoch", {**means, **peak_memory(self.device), **figures}, step=step, epoch=epoch)
+
     def log_step(
         self,
-        interval: Meter,
         features: dict[str, Tensor],
         labels: Tensor,
         *,
@@ -59,11 +97,15 @@ class TrainingLog:
         **figures: float,
     ) -> None:
         """The record of the steps since the last one, with statistics of the last batch, and advice."""
-        means = interval.read()
+        means = self._interval.read()
         metric = [o for o in self.objectives if o.counts_in(epoch) and reads(o.loss) == "metric"]
         metric.sort(key=lambda o: _margin(o) == 0)  # who violates which margin is asked of one that has one
         batch = self._batch_statistics(metric[0], features, labels) if metric else {}
-        figures |= {**means, **peak_memory(), **{f"batch/{name}": value for name, value in batch.items()}}
+        figures |= {
+            **means,
+            **peak_memory(self.device),
+            **{f"batch/{name}": value for name, value in batch.items()},
+        }
         self.track("step", figures, step=step, epoch=epoch)
         counting = [o for o in self.objectives if f"loss/{name_of(o)}" in means]
         signs = self.health.signs(
@@ -73,6 +115,7 @@ class TrainingLog:
         )
         for sign in signs:
             self.say(f"step {step}: {sign}")
+        self._interval = Meter()
 
     def _batch_statistics(
         self, objective: Objective, features: dict[str, Tensor], labels: Tensor

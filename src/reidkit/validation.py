@@ -7,10 +7,12 @@ from numpy.typing import NDArray
 
 from reidkit import distributed
 from reidkit.encoder import BATCH_SIZE, Encoder
+from reidkit.errors import DataError
 from reidkit.evaluation import validation_features
 from reidkit.features import label_features
+from reidkit.protocols import compare
 from reidkit.tracking import ProgressCallback
-from reidkit.types import Features, Split
+from reidkit.types import Dataset, Features, Split
 
 
 def embed_validation(encoder: Encoder, part: Split) -> tuple[Features, Features] | None:
@@ -22,6 +24,21 @@ def embed_validation(encoder: Encoder, part: Split) -> tuple[Features, Features]
     distributed.copy_from_main(encoder.model.buffers())
     embeddings = embed_together(encoder, part)
     return None if embeddings is None else validation_features(label_features(embeddings, part))
+
+
+def check_validation(data: Dataset) -> None:
+    """Raise :class:`DataError` where no image of the ``val`` part has a match to find in it."""
+    # Which image is to find which is decided by labels alone, so that any embedding will do.
+    features = label_features(np.ones((len(data.val), 1), dtype=np.float32), data.val)
+    query, gallery = validation_features(features)
+    if len(gallery) and compare(query, gallery).same_identity_pairs().positive.any():
+        return
+    need = "seen by two or more cameras" if query.cameras is not None else "with two or more images"
+    raise DataError(
+        f"the val part of {data.name!r} ({len(data.val)} images of "
+        f"{len({sample.identity for sample in data.val})} identities) cannot be scored: it holds no identity "
+        f"{need}; give it some, or leave it out and set data.val_identities to how many to hold out of train"
+    )
 
 
 class SharedEncoder(Encoder):

@@ -11,7 +11,9 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +60,10 @@ class Chart:
         """A PNG file, on white."""
         buffer = io.BytesIO()
         self.figure.patch.set_visible(True)
-        self.figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, facecolor="white", metadata=_QUIET_PNG)
+        with _any_script():
+            self.figure.savefig(
+                buffer, format="png", dpi=_DOTS_PER_INCH, facecolor="white", metadata=_QUIET_PNG
+            )
         self.figure.patch.set_visible(False)
         return buffer.getvalue()
 
@@ -288,11 +293,19 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+@contextmanager
+def _any_script() -> Iterator[None]:
+    """Names may be of scripts that matplotlib's font lacks: pages show them in the reader's fonts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
 def _svg(figure: Figure, name: str) -> str:
     """The figure as an ``<svg>`` element for an HTML page."""
     buffer = io.StringIO()
     # Text stays text; ids follow from the content, so that equal figures are equal strings.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reidkit"}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reidkit"}), _any_script():
         figure.savefig(buffer, format="svg", metadata=_QUIET_SVG)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].strip()

@@ -284,7 +284,7 @@ def test_what_is_no_array_of_embeddings_is_refused(gallery, broken):
 @pytest.mark.parametrize("top", [0, -1, 1.5, "3", True, None])
 def test_top_is_a_whole_number(gallery, top):
     gallery.add(units(2))
-    with pytest.raises(ConfigError, match="top is .*; ask for 1 hit or more"):
+    with pytest.raises(ConfigError, match=r"top is .*; ask for 1 hit or more"):
         gallery.search(units(1), top=top)
     assert len(gallery.search(units(1), top=10**30)[0]) == 2
 
@@ -325,7 +325,7 @@ def test_another_dimension_is_refused_with_both_numbers(gallery):
         ({"sources": "abc"}, "sources is the text 'abc'"),
         ({"cameras": [1, 2, 2.5]}, r"cameras\[2\]: 2.5 is not a whole number"),
         ({"cameras": [1, True, 2]}, r"cameras\[1\]: True is of type bool; a label is a text or a whole"),
-        ({"cameras": ["a", "b", "x" * 20_000]}, r"cameras\[2\]: 'xxx.* has 20,000 characters; at most 10,000"),
+        ({"cameras": ["a", "b", "x" * 20_000]}, r"cameras\[2\]: 'xx.* has 20,000 characters; at most"),
         ({"cameras": {1, 2, 3}}, "cameras is of type set; expected a list"),
         ({"cameras": 3}, "cameras is of type int; expected a list"),
         ({"cameras": np.array(3)}, "cameras: iteration over a 0-d array"),
@@ -386,7 +386,7 @@ def test_a_source_added_again_may_be_an_error(gallery):
     assert [item.source for item in gallery.items()] == ["a", "b"]
     with pytest.raises(ConfigError, match="did you mean 'replace'"):
         gallery.add(units(1), on_duplicate="replce")
-    with pytest.raises(ConfigError, match="on_duplicate is 'None'"):
+    with pytest.raises(ConfigError, match="on_duplicate is None"):
         gallery.add(units(1), on_duplicate=None)
 
 
@@ -447,7 +447,7 @@ def test_two_handles_see_the_same(location):
 def test_items_of_another_encoder_are_refused(location):
     with open_gallery(location, encoder={"fingerprint": "abc", "path": "here"}) as gallery:
         gallery.add(units(2))
-    with pytest.raises(DataError, match=r"filled by here \(fingerprint abc\), not by .*xyz"):
+    with pytest.raises(DataError, match=r"filled by another encoder: here \(fingerprint abc\), not .*xyz"):
         open_gallery(location, encoder={"fingerprint": "xyz"})
     with open_gallery(location, encoder={"fingerprint": "abc", "path": "moved"}) as gallery:
         assert len(gallery) == 2
@@ -510,7 +510,7 @@ def test_unknown_engines_are_named():
         ({"camera": [[1]]}, "where 'camera': [1] is of type list"),
         ({"camera": np.array(3)}, "where 'camera': iteration over a 0-d array"),
         ({3: 3}, "where 3: no such label"),
-        ({"x" * 100_000: 3}, "xxx...: no such label"),
+        ({"x" * 100_000: 3}, "xxx... (100,002 characters): no such label"),
         ({"camera": {"nott": 3}}, "where 'camera': unknown 'nott'; did you mean 'not'"),
         ({"camera": {"from": 3}}, "where 'camera': unknown 'from'; Known: not"),
         ({"camera": {}}, "where 'camera': {} says nothing"),

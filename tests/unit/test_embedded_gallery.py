@@ -159,42 +159,6 @@ def test_more_vectors_than_are_copied_at_once(tmp_path, monkeypatch):
 
 # --- crashes ----------------------------------------------------------------------------------------------
 
-ADD_FOREVER = """
-gallery, number = open_gallery(sys.argv[1]), int(sys.argv[2])
-while True:
-    rng = np.random.default_rng(number)
-    gallery.add(rng.normal(size=(3, 32)), sources=[f"{number}-{i}" for i in range(3)], cameras=[number] * 3)
-    print(number, flush=True)
-    number += 1
-"""
-
-
-def batch(number):
-    vectors = np.random.default_rng(number).normal(size=(3, DIM))
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def test_killed_while_adding(tmp_path):
-    path, rng, number = tmp_path / "g", np.random.default_rng(0), 0
-    for _ in range(6):
-        with child(ADD_FOREVER, path, number) as process:
-            for _ in range(int(rng.integers(1, 30))):
-                acknowledged = int(process.stdout.readline())
-            threading.Event().wait(rng.uniform(0, 0.01))
-            process.send_signal(signal.SIGKILL)
-            acknowledged = max([acknowledged, *map(int, process.stdout.read().split())])
-        with open_gallery(path, create=False) as gallery:
-            items = gallery.items()
-            number = items[-1].camera + 1
-            # The batch in hand may have been committed without a word of it; nothing else may differ.
-            assert number in (acknowledged + 1, acknowledged + 2)
-            assert [item.source for item in items] == [f"{n}-{i}" for n in range(number) for i in range(3)]
-            expected = np.concatenate([batch(n) for n in range(number)])
-            np.testing.assert_allclose(gallery.embeddings(), expected, atol=1e-7)
-            for n in (0, acknowledged):
-                assert [hit.camera for hit in gallery.search(batch(n), top=1)[0]] == [n]
-
-
 @pytest.mark.parametrize("verb", ["gallery.add(np.ones((50, 32)))", "gallery.compact()"])
 def test_killed_between_the_vectors_and_the_commit(tmp_path, verb):
     path = tmp_path / "g"

@@ -1,10 +1,11 @@
 """FastReID's ResNets: non-local blocks, a first pooling without padding, and their documented names."""
 
 import re
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 
 import reidkit as rk
@@ -12,34 +13,12 @@ from reidkit.errors import CheckpointError, ConfigError
 from reidkit.models.non_local import NonLocal
 from reidkit.weights import import_weights
 
-
-def batch_norm(name, width):
-    return {f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")}
-
-
-def sbs(architecture="resnet50", blocks=((2, 2, 512), (3, 3, 1024))):
-    """Names of FastReID's Base-SBS.yml: NL_2 and NL_3, generalised mean, batch norm, classifier."""
-    backbone = getattr(torchvision.models, architecture)(weights=None).state_dict()
-    shapes = {
-        f"backbone.{name}": tuple(v.shape) for name, v in backbone.items() if not name.startswith("fc.")
-    }
-    for stage, count, width in blocks:
-        for i in range(count):
-            at = f"backbone.NL_{stage}.{i}"
-            shapes |= batch_norm(f"{at}.W.1", width) | {
-                f"{at}.W.0.weight": (width, 1, 1, 1),
-                f"{at}.W.0.bias": (width,),
-            }
-            for layer in ("g", "theta", "phi"):
-                shapes |= {f"{at}.{layer}.weight": (1, width, 1, 1), f"{at}.{layer}.bias": (1,)}
-    shapes |= batch_norm("heads.bottleneck.0", 2048)
-    shapes |= {"heads.pool_layer.p": (1,), "heads.weight": (751, 2048)}
-    generator = torch.Generator().manual_seed(0)
-    return {name: (torch.rand((), generator=generator) + 0.5).expand(shape) for name, shape in shapes.items()}
+sys.path.append(str(Path(__file__).parents[1]))
+from published_weights import fastreid, made_up
 
 
 def test_every_weight_of_a_documented_sbs_finds_its_place(tmp_path):
-    file = sbs()
+    file = made_up(fastreid(with_non_local=True, power=True))
     torch.save({"model": file}, tmp_path / "market_sbs_R50.pth")
     model = rk.build_model("resnet50", non_local=True, pooling="gem", ceil_pool=True)
     report = import_weights(model, tmp_path / "market_sbs_R50.pth")

@@ -93,18 +93,61 @@ def started(sampler, epoch, first_batch):
     return sampler
 
 
-def test_images_of_an_identity_are_spread_over_its_cameras():
-    labels = np.repeat(np.arange(6), 12)
-    cameras = np.tile([1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3], 6)  # camera 1 took most
-    sizes = {"identities_per_batch": 3, "images_per_identity": 3}
-    spread = IdentitySampler(labels, cameras=cameras, **sizes)
-    plain = IdentitySampler(labels, **sizes)
-    first_hands = [batch[start : start + 3] for batch in batches(spread)[:2] for start in (0, 3, 6)]
-    assert all(set(cameras[hand]) == {1, 2, 3} for hand in first_hands)
-    plain_hands = [batch[start : start + 3] for batch in batches(plain)[:2] for start in (0, 3, 6)]
-    assert any(set(cameras[hand]) != {1, 2, 3} for hand in plain_hands)
-    every_image = sorted(i for batch in batches(spread) for i in batch)
-    assert len(every_image) == len(set(every_image)), "nothing comes twice while an identity has images left"
+def hands_of(sampler, size, *, num_batches=None):
+    return [
+        batch[i : i + size] for batch in batches(sampler)[:num_batches] for i in range(0, len(batch), size)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("images_under", "size", "cameras_a_hand"),
+    [
+        ((8, 4, 3), 4, [3, 3, 3]),  # every hand has all three
+        ((12, 1, 1, 1), 4, [2, 2, 2]),  # three rare images for three hands
+        ((9, 2, 1), 3, [1, 2, 2, 2]),
+        ((4, 4, 4, 3), 4, [4, 4, 4]),
+        ((20, 20), 4, [2] * 10),
+        ((7,), 3, [1, 1]),
+        ((2, 1), 4, [2]),
+    ],
+)
+def test_every_hand_of_a_deck_has_its_share_of_cameras(images_under, size, cameras_a_hand):
+    """As many pairs of hand and camera as there can be, shared out evenly, while no image comes twice."""
+    cameras = np.tile(np.repeat(np.arange(len(images_under)), images_under), 6)
+    labels = np.repeat(np.arange(6), sum(images_under))
+    # Of six identities two a batch: every identity has its turn in each round of three batches.
+    sizes = {"identities_per_batch": 2, "images_per_identity": size}
+    hands = hands_of(IdentitySampler(labels, cameras=cameras, **sizes), size)
+    of_deck: dict[int, list] = {identity: [] for identity in range(6)}
+    for hand in hands:
+        dealt = of_deck[labels[hand[0]]]
+        if len(dealt) < len(cameras_a_hand):
+            dealt.append(hand)
+    complete = [dealt for dealt in of_deck.values() if len(dealt) == len(cameras_a_hand)]
+    assert complete
+    for dealt in complete:
+        assert sorted(len(set(cameras[hand])) for hand in dealt) == cameras_a_hand
+        images = [image for hand in dealt for image in hand]
+        assert len(set(images)) == min(len(images), sum(images_under)), "nothing comes twice"
+
+
+def test_no_hand_comes_first_in_spreading():
+    """A hand's number says nothing of its cameras: an epoch may deal a part of a deck."""
+    cameras = np.tile(np.repeat([0, 1], [18, 2]), 200)
+    labels = np.repeat(np.arange(200), 20)
+    sampler = IdentitySampler(labels, cameras=cameras, identities_per_batch=200, images_per_identity=4)
+    rounds = np.reshape(hands_of(sampler, 4), (5, 200, 4))
+    shares = cameras[rounds].any(axis=2).mean(axis=1)  # of hands that show both cameras: 2 of 5
+    assert np.abs(shares - 0.4).max() < 0.12
+
+
+def test_spread_batches_are_the_same_for_any_number_of_processes():
+    labels, cameras = np.repeat(np.arange(6), 15), np.tile(np.repeat([0, 1, 2], [8, 4, 3]), 6)
+    sizes = {"cameras": cameras, "identities_per_batch": 3, "images_per_identity": 4}
+    whole = list(started(IdentitySampler(labels, **sizes), 4, 0))
+    assert list(started(IdentitySampler(labels, **sizes), 4, 2)) == whole[2:]
+    parts = [list(started(IdentitySampler(labels, rank=r, world_size=2, **sizes), 4, 0)) for r in range(2)]
+    assert [[draw for part in parts for draw in part[number]] for number in range(len(whole))] == whole
 
 
 def test_sets_take_equal_parts_of_every_batch_when_balanced():
@@ -180,10 +223,13 @@ def test_images_of_an_identity_come_from_different_tracklets():
 
 
 def test_cameras_come_before_tracklets():
-    """Three tracklets, two of them under camera 0: two images show two cameras whatever the tracklets."""
+    """Three tracklets, two of them under camera 0: three hands of two share the two images of camera 1."""
     cameras = (TRACKLET_OF_FRAME % 3 == 2).astype(int)
     frames = TrackletFrames(TRACKLETS, per_tracklet=2, evenly=False)
-    sizes = {"identities_per_batch": 5, "images_per_identity": 2}
+    sizes = {"identities_per_batch": 8, "images_per_identity": 2}
     sampler = IdentitySampler(IDENTITY_OF_FRAME, frames=frames, cameras=cameras, **sizes)
-    first = np.reshape(batches(sampler)[0], (5, 2))
-    assert (cameras[first].sum(axis=1) == 1).all()
+    hands = np.array(hands_of(sampler, 2))
+    assert len(hands) == 24
+    assert (cameras[hands].sum(axis=1) == 1).sum() == 16
+    alone = hands[cameras[hands].sum(axis=1) == 0]
+    assert (np.diff(TRACKLET_OF_FRAME[alone], axis=1) != 0).all(), "then two tracklets"

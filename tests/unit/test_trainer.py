@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -19,7 +20,7 @@ from reidkit.checkpoint import load_checkpoint
 from reidkit.config import OptimConfig, TransformConfig
 from reidkit.errors import CheckpointError, ConfigError, DataError, TrainingError
 from reidkit.files import is_unfinished
-from reidkit.losses import BatchHardTripletLoss, IdentityLoss, MarginSampleMiningLoss
+from reidkit.losses import BatchHardTripletLoss, ContrastiveLoss, IdentityLoss, MarginSampleMiningLoss
 from reidkit.tracking import read_metrics
 from reidkit.types import Dataset
 
@@ -683,3 +684,151 @@ def test_trackers_are_closed_however_training_ends(tiny_market, tmp_path):
 def test_any_seed_that_torch_takes_can_be_used(tiny_market, tmp_path):
     make_trainer(tiny_market, tmp_path / "run", epochs=1, seed=2**64 - 1).fit()
     assert (tmp_path / "run" / "last.safetensors").is_file()
+
+
+# --- what cannot teach, or cannot be scored, is told before the first step -----------------------------
+
+
+def with_train(data, keep):
+    """The data set with those training samples."""
+    train = tuple(sample for sample in data.train if keep(sample))
+    return dataclasses.replace(
+        data, train=tuple(dataclasses.replace(s, index=i) for i, s in enumerate(train))
+    )
+
+
+def trainer_of(data, out, losses=None, **options):
+    settings = {"identities_per_batch": 4, "images_per_identity": 3, "num_workers": 0, "say": quiet}
+    model = rk.build_model("timm:test_resnet")
+    transform = TransformConfig(height=48, width=24, shift=2)
+    losses = losses or [BatchHardTripletLoss()]
+    return rk.Trainer(model, data, losses, out=out, transform=transform, **{**settings, **options})
+
+
+@pytest.mark.parametrize("loss", [BatchHardTripletLoss, MarginSampleMiningLoss, ContrastiveLoss])
+def test_metric_losses_without_pairs_are_refused(tiny_market, tmp_path, loss):
+    data = rk.load_dataset("market1501", tiny_market)
+    first = min(sample.identity for sample in data.train)
+    one = with_train(data, lambda sample: sample.identity == first)
+    singles = with_train(data, lambda sample: sample.path.name.endswith("c1s1_000000_01.jpg"))
+    refuse = [
+        (data, {"images_per_identity": 1}, f"images_per_identity = 1, but loss '{loss.__name__}' compares"),
+        (data, {"identities_per_batch": 1}, "identities_per_batch = 1, but"),
+        (one, {"sampler": "random", "identities_per_batch": 1}, "training images of 'market1501' are of one"),
+        (singles, {}, "no identity of 'market1501' has two training images"),
+    ]
+    for part, options, message in refuse:
+        with pytest.raises(ConfigError, match=message):
+            trainer_of(part, tmp_path / "never", [IdentityLoss(), loss()], **options)
+        trainer_of(part, tmp_path / "never", [IdentityLoss()], **options)
+
+
+def test_batches_that_often_lack_pairs_are_told_once(tiny_market, tmp_path):
+    data, said = rk.load_dataset("market1501", tiny_market), []
+    options = {"sampler": "random", "identities_per_batch": 3, "images_per_identity": 1, "epochs": 1}
+    trainer_of(data, tmp_path / "run", say=said.append, **options).fit()
+    told = [text for text in said if "do not hold two images of one identity" in text]
+    assert len(told) == 1
+    assert "of the first 32 batches" in told[0]
+    assert not trainer_of(data, tmp_path / "other").remarks
+
+
+@pytest.mark.parametrize(
+    ("camera_of", "need"), [(lambda s: 1, "with two"), (lambda s: s.identity, "seen by")]
+)
+def test_a_validation_part_without_matches_is_refused(tiny_market, tmp_path, camera_of, need):
+    """Nobody is seen by two cameras, or, where all images are under one, nobody twice."""
+    data = rk.load_dataset("market1501", tiny_market, val_identities=3)
+    first_of_each = {sample.identity: sample for sample in reversed(data.val)}.values()
+    kept = first_of_each if need == "with two" else data.val
+    val = [dataclasses.replace(s, index=i, camera=camera_of(s)) for i, s in enumerate(kept)]
+    with pytest.raises(DataError, match=f"val part of 'market1501' .* holds no identity {need}"):
+        trainer_of(dataclasses.replace(data, val=tuple(val)), tmp_path / "run")
+
+
+def test_whatever_fails_in_a_validation_the_encoder_is_there(tiny_market, tmp_path):
+    data = rk.load_dataset("market1501", tiny_market, val_identities=3)
+    damaged = tmp_path / "damaged.jpg"
+    shutil.copy(data.val[-1].path, damaged)
+    val = [*data.val[:-1], dataclasses.replace(data.val[-1], path=damaged)]
+    trainer = trainer_of(dataclasses.replace(data, val=tuple(val)), tmp_path / "run", epochs=1)
+    damaged.write_bytes(b"")
+    with pytest.raises(DataError, match=r"damaged\.jpg"):
+        trainer.fit()
+    assert rk.load_encoder(tmp_path / "run").card["epoch"] == 1
+
+
+def test_a_batch_of_one_image_is_refused(tiny_market, tmp_path):
+    options = {"sampler": "random", "identities_per_batch": 1, "images_per_identity": 1}
+    with pytest.raises(ConfigError, match="has 1 image of each batch, and batch norm needs 2"):
+        make_trainer(tiny_market, tmp_path / "run", losses=[IdentityLoss()], **options)
+    make_trainer(tiny_market, tmp_path / "run", losses=[IdentityLoss()], batch_norm="frozen", **options)
+
+
+# --- stopped and resumed -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop_at", [3, 9])
+def test_records_of_a_resumed_run_are_those_of_an_undisturbed_one(tiny_market, tmp_path, stop_at):
+    """Killed between two records, in the middle of an epoch: means are over all their steps."""
+    options = {"val_identities": 3, "log_every": 3}  # epochs of 5 steps
+    make_trainer(tiny_market, tmp_path / "whole", **options).fit()
+
+    def stopper(record):
+        if record["step"] == stop_at:  # the last checkpoint is of the step before
+            raise Stop
+
+    options["checkpoint_minutes"] = 1e-9
+    with pytest.raises(Stop):
+        make_trainer(tiny_market, tmp_path / "stopped", trackers=[stopper], **options).fit()
+    make_trainer(tiny_market, tmp_path / "stopped", **options).fit()
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+# --- devices -------------------------------------------------------------------------------------------
+
+
+class Full(nn.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, embeddings, labels):
+        raise self.error
+
+    def extra_repr(self):
+        return "test"
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has"),
+            "2.50 GiB more",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 96 bytes."),
+            "96 bytes",
+        ),
+        (RuntimeError("CUDA error: out of memory"), "memory of cpu is full. Raise"),
+    ],
+)
+def test_memory_that_is_full_is_told_in_one_line(tiny_market, tmp_path, error, asked):
+    trainer = make_trainer(tiny_market, tmp_path / "run", losses=[Full(error)])
+    with pytest.raises(TrainingError, match=asked) as caught:
+        trainer.fit()
+    for word in ("train.accumulate (now 1)", "identities_per_batch (now 4)", "precision = 'bfloat16'"):
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_of_a_device_stay_what_they_are(tiny_market, tmp_path):
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        make_trainer(tiny_market, tmp_path / "run", losses=[Full(RuntimeError("a bug of ours"))]).fit()
+
+
+def test_batches_are_pinned_where_a_gpu_fetches_them(tiny_market, tmp_path, monkeypatch):
+    assert not make_trainer(tiny_market, tmp_path / "run").loader.pin_memory
+    monkeypatch.setattr(rk.Trainer, "_prepare_network", lambda self, compile: None)  # there is no such GPU
+    assert make_trainer(tiny_market, tmp_path / "run", device="cuda:1").loader.pin_memory

@@ -1,5 +1,8 @@
 """Weights of vision transformers: the token they embed by, position embeddings, TransReID's parts."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import timm
@@ -12,37 +15,19 @@ from reidkit.errors import CheckpointError, ConfigError
 from reidkit.weights import import_weights
 from reidkit.weights_names import toolkit_of
 
+sys.path.append(str(Path(__file__).parents[1]))
+import published_weights
+
 SIZE = (64, 32)
 NAME = "timm:test_vit"  # patches of 16, a class token, 64 wide, 6 blocks
 WIDTH = 64
 
 
-def made_up(shapes):
-    generator = torch.Generator().manual_seed(0)
-    return {name: 0.2 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-
-
-def norm(name):
-    return {f"{name}.{part}": (WIDTH,) for part in ("weight", "bias", "running_mean", "running_var")}
-
-
 def transreid(*, jigsaw=False, cameras=0, grid=(4, 2)):
-    """Names of TransReID's make_model.py and vit_pytorch.py, at the size of timm's test_vit."""
-    network = timm.create_model("test_vit", num_classes=0, img_size=SIZE).state_dict()
-    shapes = {f"base.{name}": tuple(value.shape) for name, value in network.items()}
-    shapes["base.pos_embed"] = (1, 1 + grid[0] * grid[1], WIDTH)
-    shapes |= {"base.fc.weight": (1000, WIDTH), "base.fc.bias": (1000,), "classifier.weight": (751, WIDTH)}
-    shapes |= norm("bottleneck")
-    if cameras:
-        shapes["base.sie_embed"] = (cameras, 1, WIDTH)
-    if jigsaw:
-        last = {name: shape for name, shape in shapes.items() if name.startswith("base.blocks.5.")}
-        for branch in ("b1", "b2"):
-            shapes |= {name.replace("base.blocks.5.", f"{branch}.0."): shape for name, shape in last.items()}
-            shapes |= {f"{branch}.1.weight": (WIDTH,), f"{branch}.1.bias": (WIDTH,)}
-        for i in range(1, 5):
-            shapes |= norm(f"bottleneck_{i}") | {f"classifier_{i}.weight": (751, WIDTH)}
-    file = made_up(shapes)
+    """A file of TransReID at the size of timm's test_vit, each value a number of its own."""
+    shapes = published_weights.transreid("test_vit", size=SIZE, grid=grid, jigsaw=jigsaw, cameras=cameras)
+    generator = torch.Generator().manual_seed(0)
+    file = {name: 0.2 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     return {name: value.abs() if name.endswith("running_var") else value for name, value in file.items()}
 
 

@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import islice
@@ -34,6 +35,7 @@ _COMMANDS = {
     "encode": ("encode", "Embed images into a file of features."),
     "index": ("index", "Embed images into a gallery."),
     "search": ("search", "Find who looks most like an image in a gallery."),
+    "gallery": ("gallery", "Say what a gallery holds, check it, mend it."),
     "recipes": ("recipes", "List, show and copy the shipped recipes."),
     "config": ("config", "Print a configuration with all its values."),
     "list": ("components", "List what is available: losses, models, datasets, galleries."),
@@ -98,7 +100,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a file name need not be text in the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:]
-    anywhere, others = _allowed_anywhere(words)
+    anywhere, others = allowed_anywhere(words)
+    if "--debug" not in anywhere and not sys.warnoptions:
+        warnings.simplefilter("ignore")  # those of libraries, meant for who calls them, which is us
     try:
         code = cli.main([*anywhere, *others], standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -116,7 +120,7 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _allowed_anywhere(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def allowed_anywhere(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Options of ``reid`` itself that may stand behind the command as well, and all other words."""
     anywhere, others = [], []
     rest = iter(words)

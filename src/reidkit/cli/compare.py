@@ -10,7 +10,7 @@ import click
 
 from reidkit import config
 from reidkit.cli.data import RUNS, choose, load, refuse
-from reidkit.cli.output import json_option, print_json, print_table, say
+from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.cli.scoring import Scoring, embed, test_part
 
 if TYPE_CHECKING:
@@ -229,4 +229,4 @@ def _print(values: dict[str, Any], first: ComparedRun, second: ComparedRun) -> N
         )
     columns = ["", first.name, second.name, "difference", "95 % interval", "p"]
     print_table(columns, rows, title=first.evaluation.protocol, right=columns[1:])
-    click.echo(values["verdict"])
+    tell(values["verdict"])

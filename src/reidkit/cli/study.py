@@ -14,7 +14,7 @@ from types import FrameType
 import click
 
 from reidkit import config, trust
-from reidkit.cli.output import json_option, print_json, print_table, say
+from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.errors import ConfigError
 
 
@@ -124,7 +124,7 @@ def study_command(
             header = table.header()
             title = loaded.title if len(tables) == 1 else f"{loaded.title}: {table.test}"
             print_table(header, table.lines(), title=title, right=header[len(table.axes) :])
-            click.echo("\n".join(["", *table.notes, ""]))
+            tell("\n".join(["", *table.notes, ""]))
     say(f"wrote {', '.join(map(str, paths))}")
     unfinished = [task for task in tasks if state_of(task, folders) != "finished"]
     if unfinished:

@@ -19,6 +19,7 @@ from reidkit.images import IMAGE_SUFFIXES, is_image, list_files
 from reidkit.labels import label_text
 from reidkit.name_patterns import NamePattern, Reader, identity_folder
 from reidkit.part_names import PARTS, part_of
+from reidkit.pattern_guess import guess_pattern
 from reidkit.registry import register
 from reidkit.types import Dataset
 
@@ -120,9 +121,11 @@ def _why_nothing_fits(root: Path, pattern: str | None, images: list[Path]) -> st
         return f"{root} holds no images at any depth; image suffixes are {', '.join(sorted(IMAGE_SUFFIXES))}"
     first = images[0].relative_to(root).as_posix()
     if pattern is None:
+        guess = guess_pattern([path.relative_to(root).as_posix() for path in images])
         return (
             f"{root} has no identity folders with images: its {len(images)} images lie elsewhere (the first "
             f"is {first}); give each identity a folder, or a pattern for the names"
+            + (f", such as pattern={guess!r}, which fits" if guess else "")
         )
     return (
         f"none of the {len(images)} images in {root} fits the pattern {pattern!r}; the first is {first}, "

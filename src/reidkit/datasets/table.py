@@ -44,7 +44,7 @@ def table(root: Path, *, column: Mapping[str, str] | None = None) -> Dataset:
     UTF-8 or UTF-16, separated by comma, semicolon, tab or bar.
 
     Labels are read as :mod:`reidkit.labels` says; ``Dataset.reading`` tells how. Identity "-1" is junk.
-    Without cameras, or with none filled in, ``has_cameras`` is false; some without and some with are refused.
+    Without cameras, or with none filled in, ``has_cameras`` is false; some empty and some not are refused: -1 is a camera not known.
 
     Args:
         root: the table, or a folder that holds exactly one (.csv, .tsv, .parquet).
@@ -185,7 +185,7 @@ def _camera_problems(rows: dict[int, Row]) -> list[tuple[int, str]]:
     problems = []
     for number, camera in cameras.items():
         if not camera and any(cameras.values()):
-            problems.append((number, "camera is empty"))
+            problems.append((number, "camera is empty; write -1 where it is not known"))
         elif camera and not is_number(camera, as_float=True) and 2 * num_numbers > len(cameras):
             problems.append((number, f"camera {shown(camera)} is not an integer, as the others are"))
     return problems

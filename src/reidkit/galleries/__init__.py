@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reidkit import registry
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError, DataError, shortened, shown
 from reidkit.galleries.labels import Where, check_where, parse_where
 
 __all__ = [
@@ -242,7 +242,7 @@ def _place(location: str | os.PathLike[str]) -> str:
         ) from None
     place = os.fsdecode(place)
     if not place or "\0" in place:
-        raise ConfigError(f"location is {place[:80]!r}; expected a folder, or scheme://address")
+        raise ConfigError(f"location is {shown(place)}; expected a folder, or scheme://address")
     return place
 
 
@@ -257,7 +257,7 @@ def _plain_encoder(encoder: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"encoder cannot be kept as JSON: {error}") from error
     if not isinstance(plain.get("fingerprint"), str):
         raise ConfigError(
-            f"encoder has no text under 'fingerprint': {str(plain)[:200]}; without it embeddings of "
+            f"encoder has no text under 'fingerprint': {shown(plain)}; without it embeddings of "
             "different encoders cannot be told apart"
         )
     return plain
@@ -272,15 +272,21 @@ def check_encoder(
             f"{location} holds {num_items} items, but not which encoder made them, so that "
             f"{_described(given)} cannot be checked; open it without encoder=, or fill a new gallery"
         )
-    if recorded is not None and recorded["fingerprint"] != given["fingerprint"]:
+    if recorded is not None and recorded["fingerprint"] not in _known_as(given, recorded):
         raise DataError(
-            f"{location} was filled by {_described(recorded)}, not by {_described(given)}; scores between "
-            "different encoders mean nothing: use that encoder, or fill a new gallery"
+            f"{location} was filled by another encoder: {_described(recorded)}, not {_described(given)}; "
+            "scores between the two mean nothing: use that encoder, or fill a new gallery"
         )
 
 
+def _known_as(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+    """Fingerprints of an encoder; those of version 0.1.0 only in what that version recorded."""
+    former = [] if "former_fingerprints" in recorded else given.get("former_fingerprints", [])
+    return [given["fingerprint"], *former]
+
+
 def _described(encoder: Mapping[str, Any]) -> str:
-    fingerprint, path = str(encoder["fingerprint"])[:80], str(encoder.get("path", ""))[:200]
+    fingerprint, path = shortened(str(encoder["fingerprint"])), shortened(str(encoder.get("path", "")), 200)
     return f"{path} (fingerprint {fingerprint})" if path else f"the encoder of fingerprint {fingerprint}"
 
 
@@ -330,5 +336,5 @@ def _array(embeddings: Any) -> NDArray[Any]:
     try:
         return np.asarray(embeddings)
     except Exception as error:  # rows of several lengths, objects that raise what they like
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = shortened((str(error).splitlines() or [type(error).__name__])[0], 200)
         raise DataError(f"embeddings are no array ({reason}); expected floating-point (N, D)") from None

@@ -24,7 +24,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reidkit.errors import ConfigError, DataError, did_you_mean
+from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
 from reidkit.galleries import (
     DamagedGallery,
     Hit,
@@ -132,7 +132,7 @@ class EmbeddedGallery:
     ) -> NDArray[np.int64]:
         if on_duplicate not in (choices := ("replace", "skip", "error")):
             raise ConfigError(
-                f"on_duplicate is {str(on_duplicate)[:80]!r};{did_you_mean(str(on_duplicate)[:80], choices)} "
+                f"on_duplicate is {shown(on_duplicate)};{did_you_mean(shown(on_duplicate), choices)} "
                 f"Allowed: {', '.join(choices)}"
             )
         vectors = unit_embeddings(embeddings, location=str(self.path))
@@ -291,7 +291,8 @@ class EmbeddedGallery:
         return dropped
 
     def info(self) -> dict[str, Any]:
-        """The keys that all engines have, and ``bytes`` on disk, ``num_dead_rows`` that compact() drops."""
+        """The keys that all engines have, and ``bytes`` on disk, ``num_dead_rows`` that compact() drops,
+        ``converted`` where it was of format 1 when it was opened."""
         with self._table.reading() as state:
             files = [self.path / FILE, self._vectors_folder / state.vectors]
             return {
@@ -302,6 +303,7 @@ class EmbeddedGallery:
                 "encoder": _decoded(state.encoder),
                 "bytes": sum(file.stat().st_size for file in files if file.exists()),
                 "num_dead_rows": state.num_rows - state.num_items,
+                "converted": self.converted,
             }
 
     def compact(self) -> int:
@@ -493,7 +495,7 @@ def _top(top: Any) -> int:
     except TypeError:
         number = 0
     if number < 1:
-        raise ConfigError(f"top is {str(top)[:80]}; ask for 1 hit or more, a whole number")
+        raise ConfigError(f"top is {shown(top)}; ask for 1 hit or more, a whole number")
     return number
 
 
@@ -509,7 +511,7 @@ def _ids(ids: Any) -> list[int]:
         except TypeError:
             number = None
         if number is None or abs(number) >= 2**63:
-            raise DataError(f"{str(id)[:80]} is no id; ids are whole numbers, as add() returns them")
+            raise DataError(f"{shown(id)} is no id; ids are whole numbers, as add() returns them")
         numbers.append(number)
     return numbers
 
@@ -526,7 +528,7 @@ def _check_place(path: Path, create: bool) -> None:
             return
         contents = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
     except OSError as error:  # a name too long, a loop of links, no permission
-        raise DataError(f"{str(path)[:200]} cannot be opened: {error.strerror}") from error
+        raise DataError(f"{shortened(str(path))} cannot be opened: {error.strerror}") from error
     if contents:
         raise DataError(
             f"{path} is not a gallery: it holds {', '.join(contents[:3])}{', ...' if contents[3:] else ''} "

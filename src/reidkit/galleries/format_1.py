@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.errors import DataError
+from reidkit.errors import DataError, shown
 from reidkit.galleries.items_table import FILE, ItemsTable, Row, State
 from reidkit.galleries.labels import label_rows
 from reidkit.galleries.vector_file import NAME_1, new_name, open_regular, remove_others, write_rows
@@ -66,7 +66,7 @@ def _read_state(db: sqlite3.Connection, folder: Path) -> tuple[State, str]:
     state = State(revision, new_name(), num_rows, 0, next_id, dimension, encoder)
     fault = state.fault()
     if not isinstance(name, str) or not NAME_1.fullmatch(name):
-        fault = f"{str(name)[:80]!r} is not the name of a file of vectors"
+        fault = f"{shown(name)} is not the name of a file of vectors"
     if fault is not None:
         raise DataError(f"{folder}: {FILE} is damaged or not made by reidkit: {fault}")
     return state, name

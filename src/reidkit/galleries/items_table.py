@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reidkit.errors import DataError
+from reidkit.errors import DataError, shortened, shown
 from reidkit.galleries import DamagedGallery, Item
 from reidkit.galleries.labels import Condition
 from reidkit.galleries.vector_file import NAME, check_only_name, check_regular, new_name
@@ -68,8 +68,8 @@ COLUMNS = "id, row, source, identity, camera, time, content, more, checksum"
 
 REASONS = {
     "SQLITE_BUSY": "another process is writing to it; try again when that has finished",
-    "SQLITE_READONLY": "it cannot be written to; check the permissions of the folder and its files; where they "
-    f"allow it, {FILE} is damaged",
+    "SQLITE_READONLY": "it cannot be written to; check the permissions of the folder and its files; "
+    f"where they allow it, {FILE} is damaged",
     "SQLITE_PERM": "it cannot be opened; check the permissions of the folder and its files",
     "SQLITE_FULL": "the disk is full; nothing was changed",
     "SQLITE_IOERR": "reading or writing failed; check the disk, and its quota; nothing was changed",
@@ -111,13 +111,13 @@ class State:
         if not all(type(count) is int and 0 <= count < 2**62 for count in counts):
             return "its counts are no numbers"
         if not isinstance(self.vectors, str) or not NAME.fullmatch(self.vectors):
-            return f"{str(self.vectors)[:80]!r} is not the name of a file of vectors"
+            return f"{shown(self.vectors)} is not the name of a file of vectors"
         if self.dimension is None and self.num_rows:
             return "its embeddings have no dimension"
         if self.dimension is not None and not (
             type(self.dimension) is int and 0 < self.dimension <= LARGEST_DIMENSION
         ):
-            return f"its dimension is {str(self.dimension)[:80]!r}"
+            return f"its dimension is {shown(self.dimension)}"
         if self.num_items > self.num_rows:
             return f"it counts {self.num_items} items, but {self.num_rows} embeddings"
         return _encoder_fault(self.encoder)
@@ -369,7 +369,7 @@ class ItemsTable:
 
     def damage(self, what: str, rows: Sequence[Row]) -> DamagedGallery:
         """An error that names a few of the damaged items."""
-        some = ", ".join(f"#{row.id} {row.source or ''}".strip()[:100] for row in rows[:3])
+        some = ", ".join(shortened(f"#{row.id} {row.source or ''}".strip(), 100) for row in rows[:3])
         return DamagedGallery(
             f"{self.folder} is damaged: {what} ({some}{', ...' if rows[3:] else ''}); drop them with `reid "
             f"gallery repair {self.folder} --drop`, and index their images again",

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from reidkit.errors import ConfigError, DataError, did_you_mean
+from reidkit.errors import ConfigError, DataError, did_you_mean, shown
 from reidkit.labels import label_text, label_value
 
 Where = Mapping[str, Any]
@@ -54,7 +54,7 @@ def label_rows(
     for index, source in enumerate(columns[0]):
         if source is not None and first.setdefault(source, index) != index:
             raise DataError(
-                f"sources[{first[source]}] and sources[{index}] are both {_cut(source)}; a source names one "
+                f"sources[{first[source]}] and sources[{index}] are both {shown(source)}; a source names one "
                 "item: give crops of one image names of their own, such as 'frame.jpg#2'"
             )
     return [Labels(*values) for values in zip(*columns, strict=True)]
@@ -65,7 +65,7 @@ def label_column(name: str, values: Iterable[Any] | None, num: int) -> list[Any]
     if values is None:
         return [None] * num
     if isinstance(values, str | bytes):
-        raise DataError(f"{name} is the text {_cut(values)}; expected a list with one value an embedding")
+        raise DataError(f"{name} is the text {shown(values)}; expected a list with one value an embedding")
     if hasattr(values, "detach"):  # a tensor, whose elements would be tensors
         values = values.detach().cpu().tolist()
     if isinstance(values, Mapping | Set) or not isinstance(values, Iterable):
@@ -94,12 +94,12 @@ def _source(value: Any) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "surrogateescape")
     if not isinstance(value, str | int | np.integer) or isinstance(value, bool):
-        raise ValueError(f"{_cut(value)} is neither a text nor an integer")
+        raise ValueError(f"{shown(value)} is neither a text nor an integer")
     text = str(value)
     try:
         text.encode("utf-8", "surrogateescape")  # names of files that are not UTF-8 are kept
     except UnicodeEncodeError:
-        raise ValueError(f"{_cut(value)} is not valid Unicode; rename the file") from None
+        raise ValueError(f"{shown(value)} is not valid Unicode; rename the file") from None
     return _not_too_long(text)
 
 
@@ -113,22 +113,14 @@ def _camera(value: Any) -> int | str | None:
 
 def _content(value: Any) -> str:
     if not isinstance(value, str) or not value.isascii():
-        raise ValueError(f"{_cut(value)} is not the hash of a content, as text")
+        raise ValueError(f"{shown(value)} is not the hash of a content, as text")
     return _not_too_long(value)
 
 
 def _not_too_long(value: T) -> T:
     if isinstance(value, str) and len(value) > LONGEST:
-        raise ValueError(f"{_cut(value)} has {len(value):,} characters; at most {LONGEST:,} are kept")
+        raise ValueError(f"{shown(value)} has {len(value):,} characters; at most {LONGEST:,} are kept")
     return value
-
-
-def _cut(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of thousands of digits
-        return f"a value of type {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _seconds(value: Any) -> float:
@@ -139,11 +131,11 @@ def _seconds(value: Any) -> float:
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise ValueError(f"{_cut(value)} is not an ISO time such as 2024-05-01T10:00") from None
+            raise ValueError(f"{shown(value)} is not an ISO time such as 2024-05-01T10:00") from None
     if isinstance(value, datetime):
         value = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
-        raise ValueError(f"{_cut(value)} is not a time; expected Unix seconds, a datetime or an ISO text")
+        raise ValueError(f"{shown(value)} is not a time; expected Unix seconds, a datetime or an ISO text")
     try:
         seconds = float(value)
     except OverflowError:
@@ -151,8 +143,8 @@ def _seconds(value: Any) -> float:
     if not math.isfinite(seconds):
         raise ValueError(f"{seconds} is not a time; None means unknown")
     if not -62135596800 <= seconds < 253402300800:
-        shown = f"{seconds:.0f}" if abs(seconds) < 1e18 else f"{seconds:g}"
-        raise ValueError(f"{shown} is not within the years 1 to 9999; seconds expected, milliseconds?")
+        number = f"{seconds:.0f}" if abs(seconds) < 1e18 else f"{seconds:g}"
+        raise ValueError(f"{number} is not within the years 1 to 9999; seconds expected, milliseconds?")
     return seconds
 
 
@@ -184,14 +176,14 @@ class Condition:
 def check_where(where: Where | None) -> tuple[Condition, ...]:
     """The conditions of a ``where`` (see :class:`Gallery`); :class:`ConfigError` names every fault."""
     if not isinstance(where, Mapping | None):
-        raise ConfigError(f"where is {_cut(where)}; expected a mapping such as {{'camera': 3}}")
+        raise ConfigError(f"where is {shown(where)}; expected a mapping such as {{'camera': 3}}")
     conditions: list[Condition] = []
     problems: list[str] = []
     for key, wanted in (where or {}).items():
         try:
             conditions += _conditions(key, wanted)
         except (ValueError, DataError) as error:
-            problems.append(f"where {_cut(key)}: {error}")
+            problems.append(f"where {shown(key)}: {error}")
     if problems:
         raise ConfigError(problems)
     return tuple(conditions)
@@ -199,13 +191,13 @@ def check_where(where: Where | None) -> tuple[Condition, ...]:
 
 def _conditions(key: str, wanted: Any) -> list[Condition]:
     if key not in LABELS:
-        raise ValueError(f"no such label;{did_you_mean(_cut(key), LABELS)} Labels: {', '.join(LABELS)}")
+        raise ValueError(f"no such label;{did_you_mean(shown(key), LABELS)} Labels: {', '.join(LABELS)}")
     forms = ("from", "to") if key == "time" else ("not",)
     if isinstance(wanted, Mapping):
         for form in wanted:
             if form not in forms:
                 raise ValueError(
-                    f"unknown {_cut(form)};{did_you_mean(_cut(form), forms)} Known: {', '.join(forms)}"
+                    f"unknown {shown(form)};{did_you_mean(shown(form), forms)} Known: {', '.join(forms)}"
                 )
     if key == "time":
         return _time_window(wanted)
@@ -219,11 +211,11 @@ def _conditions(key: str, wanted: Any) -> list[Condition]:
 def _time_window(wanted: Any) -> list[Condition]:
     if not isinstance(wanted, Mapping) or not wanted:
         raise ValueError(
-            f"{_cut(wanted)} is not a window; expected {{'from': ..., 'to': ...}} or one of them"
+            f"{shown(wanted)} is not a window; expected {{'from': ..., 'to': ...}} or one of them"
         )
     ends = {form: _seconds(value) for form, value in wanted.items()}
     if "from" in ends and "to" in ends and ends["from"] >= ends["to"]:
-        raise ValueError(f"from {_cut(wanted['from'])} is not before to {_cut(wanted['to'])}")
+        raise ValueError(f"from {shown(wanted['from'])} is not before to {shown(wanted['to'])}")
     return [Condition("time", ">=" if form == "from" else "<", (seconds,)) for form, seconds in ends.items()]
 
 
@@ -252,13 +244,13 @@ def parse_where(texts: Sequence[str]) -> dict[str, Any]:
         allowed = (">=", "<") if key == "time" else ("=", "!=")
         if operator not in allowed or not value:
             raise ConfigError(
-                f"where {_cut(text)}: expected a key, {' or '.join(allowed)}, and a value; conditions "
+                f"where {shown(text)}: expected a key, {' or '.join(allowed)}, and a value; conditions "
                 "look like camera!=3, identity=12,13, time>=2024-05-01T10:00, time<2024-05-02"
             )
         form = {"=": None, "!=": "not", ">=": "from", "<": "to"}[operator]
         if key in where and (key != "time" or form in where[key]):
             raise ConfigError(
-                f"where {_cut(text)}: {key} has a condition already; write a list, such as camera=1,2"
+                f"where {shown(text)}: {key} has a condition already; write a list, such as camera=1,2"
             )
         parsed = value if key == "time" else _listed(key, value)
         where[key] = {**where.get(key, {}), form: parsed} if form else parsed
