@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reidkit.errors import DataError
-from reidkit.galleries import embedded, items_table, open_gallery, vector_file
+from reidkit.galleries import DamagedGallery, embedded, items_table, open_gallery, records, vector_file
 from reidkit.galleries.nearest import nearest
 
 DIM = 32
@@ -158,6 +158,7 @@ def test_more_vectors_than_are_copied_at_once(tmp_path, monkeypatch):
 
 
 # --- crashes ----------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("verb", ["gallery.add(np.ones((50, 32)))", "gallery.compact()"])
 def test_killed_between_the_vectors_and_the_commit(tmp_path, verb):
@@ -445,8 +446,15 @@ def test_a_file_of_vectors_that_is_too_short(tmp_path, size):
         with pytest.raises(DataError, match=f"has {size or 0} bytes, but .* 20 embeddings of 32 numbers"):
             gallery.add(units(1))
         assert gallery.items() == before
-    with pytest.raises(DataError, match=r"\(2720 bytes\); it was cut or replaced"):
-        open_gallery(tmp_path / "g")
+    with open_gallery(tmp_path / "g") as gallery:
+        for verb in (lambda: gallery.search(units(1)), gallery.embeddings, gallery.verify, gallery.compact):
+            with pytest.raises(DataError, match=r"\(2720 bytes\); it was cut or replaced"):
+                verb()
+        left = (size or 0) // ROW
+        assert gallery.repair(drop=True) == tuple(range(left + 1, 21))
+        np.testing.assert_array_equal(gallery.embeddings(), units(20)[:left])
+        gallery.add(units(3, seed=1))
+        np.testing.assert_array_equal(gallery.embeddings(), [*units(20)[:left], *units(3, seed=1)])
 
 
 def test_a_damaged_table_is_a_data_error(tmp_path):
@@ -480,3 +488,107 @@ except DataError as error:
         found, error = process.stdout.read().splitlines()
     assert found == "5"
     assert "f32: Read-only file system" in error
+
+
+def test_repair_drops_what_is_damaged_and_nothing_else(tmp_path):
+    path = tmp_path / "g"
+    with open_gallery(path) as gallery:
+        gallery.add(units(20), sources=range(20))
+        gallery.remove(ids=[1])
+        [file] = path.glob("vectors*")
+    with file.open("r+b") as stream:
+        for row in (0, 4):  # the first is of no account any more
+            stream.seek(row * ROW)
+            stream.write(b"\xff")
+    with sqlite3.connect(path / "items.sqlite") as connection:
+        connection.execute("UPDATE items SET identity = 'ann' WHERE id = 9")
+    with open_gallery(path) as gallery:
+        assert gallery.verify().damaged == (9,)
+        with pytest.raises(DamagedGallery, match=r"2 items, ids 5, 9; repair\(drop=True\) drops them"):
+            gallery.repair()
+        with pytest.raises(DamagedGallery, match=r"labels of 1 of 19 items \(#9 8\)"):
+            gallery.items()
+        assert len(gallery) == 19
+        assert gallery.repair(drop=True) == (5, 9)
+        assert gallery.verify().damaged == ()
+        assert [item.id for item in gallery.items()] == [i for i in range(2, 21) if i not in (5, 9)]
+        assert len(gallery.search(units(1), top=30)[0]) == 17
+
+
+# --- galleries of version 0.1 ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def former(tmp_path):
+    """A gallery as version 0.1 wrote it, with a removed item."""
+    path = tmp_path / "former"
+    path.mkdir()
+    units(6).tofile(path / "vectors-3.f32")
+    with sqlite3.connect(path / "items.sqlite", isolation_level=None) as connection:
+        for statement in records.TABLES[1]:
+            connection.execute(statement)
+        connection.execute("PRAGMA application_id = 0x52454944")
+        connection.execute("PRAGMA user_version = 1")
+        state = (7, "vectors-3.f32", 6, 9, DIM, '{"fingerprint": "abc", "path": "runs/x"}')
+        connection.execute("INSERT INTO gallery VALUES (?, ?, ?, ?, ?, ?)", state)
+        rows = [(n + 2, n, f"{n}.jpg", str(n), n % 2, None if n else 5.0) for n in range(5)]
+        connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", rows)
+    return path
+
+
+def check_former(gallery):
+    assert [item.id for item in gallery.items()] == [2, 3, 4, 5, 6]
+    assert [item.camera for item in gallery.items()] == [0, 1, 0, 1, 0]
+    assert gallery.items()[0].time == 5.0
+    assert gallery.encoder["fingerprint"] == "abc"
+    np.testing.assert_array_equal(gallery.embeddings(), units(6)[:5])
+    assert [hit.source for hit in gallery.search(units(6)[3], top=1)[0]] == ["3.jpg"]
+
+
+def test_a_former_gallery_is_converted_in_its_place(former):
+    with open_gallery(former) as gallery:
+        assert gallery.info()["converted"]
+        check_former(gallery)
+        assert gallery.add(units(1, seed=1)).tolist() == [9]
+    assert len(list(former.iterdir())) == 2
+    with open_gallery(former) as gallery:
+        assert not gallery.info()["converted"]
+        assert gallery.verify().damaged == ()
+        assert len(gallery) == 6
+
+
+def test_a_former_gallery_is_whole_when_its_conversion_is_killed(former):
+    script = """
+def die(file):
+    os.kill(os.getpid(), signal.SIGKILL)
+os.fsync = die
+open_gallery(sys.argv[1])
+"""
+    before = (former / "items.sqlite").read_bytes()
+    with child(script, former) as process:
+        assert process.wait() == -signal.SIGKILL
+    assert (former / "items.sqlite").read_bytes() == before
+    assert len(list(former.glob("vectors*"))) == 2
+    with open_gallery(former) as gallery:
+        check_former(gallery)
+    assert len(list(former.glob("vectors*"))) == 1
+
+
+def test_a_former_gallery_that_cannot_be_written_to_is_read(former, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
+    before = {file.name: file.read_bytes() for file in former.iterdir()}
+    with open_gallery(former) as gallery:
+        check_former(gallery)
+        with pytest.raises(DataError, match="cannot be written to"):
+            gallery.add(units(1))
+    assert {file.name: file.read_bytes() for file in former.iterdir()} == before
+
+
+def test_damage_in_a_former_gallery_stays_damage(former):
+    with (former / "vectors-3.f32").open("r+b") as stream:
+        stream.write(np.float32([np.nan]).tobytes())
+    with open_gallery(former) as gallery:
+        with pytest.raises(DamagedGallery, match=r"embeddings of 1 of 5 items \(#2 0.jpg\)"):
+            gallery.search(units(1))
+        assert gallery.repair(drop=True) == (2,)

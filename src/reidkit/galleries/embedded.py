@@ -103,8 +103,8 @@ class EmbeddedGallery:
             self._vectors_folder = Path(self._temporary.name) if self._temporary else self.path
             if encoder is not None:
                 self._settle_encoder(encoder)
-            with self._table.reading() as state:
-                self._words(state)
+            with self._table.reading():  # checks the state
+                pass
         except BaseException:
             self.close()
             raise
@@ -152,8 +152,8 @@ class EmbeddedGallery:
         if named:
             self._check_items()
         with self._writing() as state:
-            # Again, now that the dimension cannot change.
-            vectors = unit_embeddings(vectors, dimension=state.dimension, location=str(self.path))
+            # Only now is it sure which dimension the gallery has.
+            unit_embeddings(vectors[:1], dimension=state.dimension, location=str(self.path))
             known: dict[str | None, int] = {}
             if named:
                 self._table.check_all(state)
@@ -276,11 +276,10 @@ class EmbeddedGallery:
             self._table.delete(labels)
             num_rows = min(state.num_rows, self._num_whole_rows(state))
             words = self._words(replace(state, num_rows=num_rows))
-            kept = self._table.select(replace(state, num_items=self._table.count()), ())
-            within = np.array([row.row for row in kept if row.row < num_rows], np.int64)
-            wrong = set(self._damaged(state, words, within).tolist())
-            vectors = [row.id for row in kept if row.row >= num_rows or row.row in wrong]
-            self._table.delete(vectors)
+            items = self._table.select(replace(state, num_items=self._table.count()), ())
+            within = np.array([row.row for row in items if row.row < num_rows], np.int64)
+            whole = set(within.tolist()) - set(self._damaged(state, words, within).tolist())
+            vectors = [row.id for row in items if row.row not in whole]
             dropped = tuple(sorted({*labels, *vectors}))
             if dropped and not drop:
                 raise DamagedGallery(
@@ -288,8 +287,12 @@ class EmbeddedGallery:
                     f"{', ...' if dropped[10:] else ''}; repair(drop=True) drops them",
                     ids=dropped,
                 )
-            self._table.set_state(state, num_rows=num_rows, num_items=self._table.count())
-        self._snapshot = None
+            self._table.delete(vectors)
+            changes: dict[str, Any] = {"num_items": len(whole)}
+            if num_rows < state.num_rows:  # in the same file, rows would be given a second time
+                changes |= self._rewrite(state, words, [row for row in items if row.row in whole])
+            self._table.set_state(state, **changes)
+        self._tidy = False
         return dropped
 
     def info(self) -> dict[str, Any]:
@@ -318,16 +321,10 @@ class EmbeddedGallery:
             snapshot = self._map(state)
             self._refuse(self._damaged(state, snapshot.words, snapshot.rows), state)
             rows = self._table.select(state, ())
-            file = vector_file.new_name()
-            self._write(file, snapshot.vectors, snapshot.rows, first=0)
-            # In ascending order a new number is never one that another item still has.
-            self._table.put(replace(row, row=number) for number, row in enumerate(rows))
-            self._table.set_state(state, vectors=file, num_rows=len(rows))
+            self._table.set_state(state, **self._rewrite(state, snapshot.words, rows))
         self._tidy = False
-        with (
-            contextlib.suppress(DataError),
-            self._writing(),
-        ):  # the old file; the next writer does it otherwise
+        # The old file goes now, or with the next that writes. Whoever still reads it has it open.
+        with contextlib.suppress(DataError), self._writing():
             pass
         return state.num_rows - len(rows)
 
@@ -468,6 +465,15 @@ class EmbeddedGallery:
         path = self._vectors_folder / state.vectors
         size = path.stat().st_size if path.is_file() else 0
         return size // (8 * vector_file.num_words(state.dimension or 0))
+
+    def _rewrite(self, state: State, words: vector_file.Words, rows: list[Row]) -> dict[str, Any]:
+        """Write the vectors of these items, by their rows, to a new file; the changes of the state."""
+        file = vector_file.new_name()
+        numbers = np.array([row.row for row in rows], np.int64)
+        self._write(file, vector_file.vectors_of(words, state.dimension or 0), numbers, first=0)
+        # In ascending order a new number is never one that another item still has.
+        self._table.put(replace(row, row=number) for number, row in enumerate(rows))
+        return {"vectors": file, "num_rows": len(rows)}
 
     def _write(self, file: str, vectors: NDArray[np.float32], rows: NDArray[np.int64], *, first: int) -> None:
         """Bring these rows of the vectors (N, D) to disk, as the file's rows from ``first`` on."""

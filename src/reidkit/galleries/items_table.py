@@ -110,10 +110,14 @@ class ItemsTable:
         """Others read meanwhile, but none writes. What is changed ends with :meth:`set_state`."""
         check_only_name(self.folder / FILE)
         with self._lock:
-            with self.transaction("BEGIN IMMEDIATE"):
-                before = self.state()
-                yield before
-                after = self.state()
+            try:
+                with self.transaction("BEGIN IMMEDIATE"):
+                    before = self.state()
+                    yield before
+                    after = self.state()
+            except BaseException:
+                self._checked = None  # what was found to be whole may just have been taken back
+                raise
             if self._checked == before:  # what is new was written just now
                 self._checked = after
 
