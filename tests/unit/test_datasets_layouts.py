@@ -281,3 +281,23 @@ def test_both_releases_of_cars196(tmp_path: Path) -> None:
     writers.save_mat(tmp_path / "one/cars_annos.mat", {"annotations": writers.structs([{"fname": "a"}])})
     with pytest.raises(DataError, match="annotations have no field class and relative_im_path"):
         cars196(tmp_path / "one")
+
+
+# Lists as other systems write them
+
+
+@pytest.mark.parametrize("layout", ["msmt17", "cub200", "mars"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_may_begin_with_a_byte_order_mark(tmp_path: Path, layout: str, encoding: str) -> None:
+    getattr(writers, layout)(tmp_path)
+    plain = load_dataset(layout, tmp_path)
+    lists = sorted(tmp_path.rglob("*.txt"))
+    assert lists
+    for path in lists:
+        path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    assert load_dataset(layout, tmp_path) == plain
+    lists[0].write_bytes(b"M\xfcller\n")
+    with pytest.raises(
+        DataError, match="is not UTF-8 text: byte 0xfc in line 1; in Windows-1252 it would read"
+    ):
+        load_dataset(layout, tmp_path)
