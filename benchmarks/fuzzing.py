@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 import fuzz.kinds  # noqa: F401  # registers them
 from fuzz.cases import KINDS, shares
-from fuzz.harness import Harness, in_order
+from fuzz.harness import Harness, Tally
 from results import processor, write_section
 
 
@@ -43,8 +43,18 @@ def main() -> None:
     if options.kind:
         counts = {kind: options.cases // len(options.kind) for kind in options.kind}
     started = time.perf_counter()
+    tally = Tally()
     with Harness() as harness:
-        tally = harness.run(in_order(counts, first=options.first), process=options.process)
+        for kind, count in counts.items():
+            numbers = range(options.first, options.first + count)
+            found = harness.run(((kind, number) for number in numbers), process=options.process)
+            tally.add(found)
+            print(
+                f"{kind}: {count:,} cases, {len(found.failures)} failures, "
+                f"{time.perf_counter() - started:.0f} s so far",
+                file=sys.stderr,
+                flush=True,
+            )
     minutes = (time.perf_counter() - started) / 60
     print(tally.table())
     for cause, failures in tally.causes():

@@ -1,8 +1,8 @@
-"""What the checks of a gallery cost: opening, the first search of a process and later ones, beside a bare product.
+"""What the checks of a gallery cost: opening, a process's first search and later ones, beside a bare product.
 
     python benchmarks/gallery.py --items 100000 1000000
 
-Needs room for the vectors on the disk of the temporary folder, twice their size in memory for the bare product.
+Needs room for the vectors on the disk of the temporary folder, and as much memory for the bare product.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def measure(path: Path) -> dict[str, float]:
         file.read_bytes()  # so that all is compared in a warm file cache
         found["first search (checks all vectors)"] = seconds(lambda: gallery.search(query))
         found["later searches"] = seconds(lambda: gallery.search(query), 9)
-        found["first filter (checks all labels)"] = seconds(lambda: gallery.search(query, where={"camera": 3}))
+        found["first filter (checks all labels)"] = seconds(
+            lambda: gallery.search(query, where={"camera": 3})
+        )
         found["later filters"] = seconds(lambda: gallery.search(query, where={"camera": 3}), 3)
         num, batch = len(gallery), np.tile(query, (100, 1))
         found["batches of 100"] = seconds(lambda: gallery.search(batch), 3)
@@ -77,7 +79,9 @@ def measure(path: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--items", type=int, nargs="+", default=[100_000])
     parser.add_argument("--gallery", type=Path, help="where galleries are kept for the next run")
     arguments = parser.parse_args()

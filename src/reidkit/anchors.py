@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from reidkit.ops import negative_mask, positive_mask
+from reidkit.ops import is_traced, negative_mask, positive_mask
 
 NUM_BLOCKS, SMALLEST_BLOCK = 8, 2**17
 """Blocks that a large matrix is cut into, and distances below which it is not cut further."""
@@ -22,7 +21,8 @@ def of_each_anchor(function: OfAnchor, distances: Tensor, labels: Tensor, *colum
     """``function`` of each row of the distances and the masks of its positives and negatives: (N,).
 
     The function is differentiated block by block, as it is computed. What it makes on the way then never
-    stands in memory for all N x N distances: only its gradient does.
+    stands in memory for all N x N distances: only its gradient does. A gradient of the gradient takes that
+    memory.
 
     Args:
         function: of rows; no row may look at another.
@@ -30,9 +30,13 @@ def of_each_anchor(function: OfAnchor, distances: Tensor, labels: Tensor, *colum
         labels: (N,).
         columns: further values of each anchor, (N,), with a graph or without.
     """
-    if torch.compiler.is_compiling():  # the compiler plans memory by itself
-        return function(distances, positive_mask(labels), negative_mask(labels), *columns)
-    values: Tensor = _OfEachAnchor.apply(function, distances, labels, *columns)
+    inputs = (distances, *columns)
+    if is_traced():  # a compiler plans memory by itself
+        return _of_all_anchors(function, labels, inputs)
+    if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in inputs):
+        parts = [_of_rows(function, labels, rows, inputs) for rows in blocks(len(labels))]
+        return torch.cat([values for values, _ in parts])
+    values: Tensor = _OfEachAnchor.apply(function, labels, *inputs)
     return values
 
 
@@ -51,27 +55,44 @@ def masks_of(labels: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
     return same, negative
 
 
+def _of_all_anchors(function: OfAnchor, labels: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    distances, *columns = inputs
+    return function(distances, positive_mask(labels), negative_mask(labels), *columns)
+
+
+def _of_rows(
+    function: OfAnchor, labels: Tensor, rows: slice, inputs: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """The values of some anchors, and the rows of the inputs that they were computed from."""
+    block = [tensor[rows].detach().requires_grad_(torch.is_grad_enabled()) for tensor in inputs]
+    return function(block[0], *masks_of(labels, rows), *block[1:]), block
+
+
 class _OfEachAnchor(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, function: OfAnchor, distances: Tensor, labels: Tensor, *columns: Tensor) -> Tensor:
-        inputs = (distances, *columns)
-        gradients = [torch.empty_like(tensor) for tensor in inputs] if any(ctx.needs_input_grad) else []
+    def forward(ctx: Any, function: OfAnchor, labels: Tensor, *inputs: Tensor) -> Tensor:
+        gradients = [torch.empty_like(tensor) for tensor in inputs]
         values = []
         for rows in blocks(len(labels)):
-            with torch.set_grad_enabled(bool(gradients)):
-                block = [tensor[rows].detach().requires_grad_(bool(gradients)) for tensor in inputs]
-                of_block = function(block[0], *masks_of(labels, rows), *block[1:])
-            if gradients:
-                of_inputs = torch.autograd.grad(of_block, block, torch.ones_like(of_block))
-                for gradient, of_input in zip(gradients, of_inputs, strict=True):
-                    gradient[rows] = of_input
+            with torch.enable_grad():
+                of_block, block = _of_rows(function, labels, rows, inputs)
+            of_inputs = torch.autograd.grad(of_block, block, torch.ones_like(of_block))
+            for gradient, of_input in zip(gradients, of_inputs, strict=True):
+                gradient[rows] = of_input
             values.append(of_block.detach())
-        ctx.save_for_backward(*gradients)
+        ctx.function = function
+        ctx.save_for_backward(labels, *inputs, *gradients)
         return torch.cat(values)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        of_distances, *of_columns = ctx.saved_tensors
+        labels, *saved = ctx.saved_tensors
+        inputs, gradients = saved[: len(saved) // 2], saved[len(saved) // 2 :]
+        if torch.is_grad_enabled():  # a gradient of the gradient is asked for, and these are constants
+            values = _of_all_anchors(ctx.function, labels, inputs)
+            needed = [tensor for tensor in inputs if tensor.requires_grad]
+            found = iter(torch.autograd.grad(values, needed, gradient, create_graph=True))
+            return None, None, *(next(found) if tensor.requires_grad else None for tensor in inputs)
+        of_distances, *of_columns = gradients
         gradient = gradient.to(of_distances.dtype)
-        return None, gradient[:, None] * of_distances, None, *(gradient * column for column in of_columns)
+        return None, None, gradient[:, None] * of_distances, *(gradient * column for column in of_columns)

@@ -81,20 +81,9 @@ def read_parquet(path: Path) -> dict[str, NDArray[Any]]:
         with parquet.ParquetFile(path) as file:
             _check_columns(path, file.schema_arrow.names)
             _check_size(path, file.metadata)
-            table = file.read()
-    except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
+            return _arrays(path, file.read())
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {shortened(_first_line(error), 200)}") from None
-    parts = _parts(path, table)
-    arrays: dict[str, NDArray[Any]] = {}
-    for part in ("",) if parts is None else PARTS:
-        rows = table if parts is None else table.filter(pyarrow.array(parts == part))
-        for name, column in COLUMNS.items():
-            # A column that only the other set fills is absent from this one.
-            if column in rows.column_names and (rows[column].null_count < len(rows) or not part):
-                arrays[f"{part}_{name}" if part else name] = _column(path, column, part, rows[column])
-    if parts is not None and "gallery" not in parts:
-        return {name.removeprefix("query_"): values for name, values in arrays.items()}
-    return arrays
 
 
 def import_pyarrow(doing: str) -> tuple[ModuleType, ModuleType]:
@@ -151,6 +140,22 @@ def _check_size(path: Path, metadata: Any) -> None:
             f"{path} has {path.stat().st_size:,} bytes and claims {num_values:,} values; write it without "
             "repeating one value over and over"
         )
+
+
+def _arrays(path: Path, table: Any) -> dict[str, NDArray[Any]]:
+    import pyarrow
+
+    parts = _parts(path, table)
+    arrays: dict[str, NDArray[Any]] = {}
+    for part in ("",) if parts is None else PARTS:
+        rows = table if parts is None else table.filter(pyarrow.array(parts == part))
+        for name, column in COLUMNS.items():
+            # A column that only the other set fills is absent from this one.
+            if column in rows.column_names and (rows[column].null_count < len(rows) or not part):
+                arrays[f"{part}_{name}" if part else name] = _column(path, column, part, rows[column])
+    if parts is not None and "gallery" not in parts:
+        return {name.removeprefix("query_"): values for name, values in arrays.items()}
+    return arrays
 
 
 def _parts(path: Path, table: Any) -> NDArray[Any] | None:

@@ -139,6 +139,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _read(file: IO[bytes], name: str, limit: int) -> Image.Image:
     file.seek(0)
     start = file.read(LOOK)
+    if not isinstance(start, bytes):
+        raise DataError(f"{name} is open as text; open it in binary mode, 'rb'")
     kind = kind_of(start)
     if not start:
         raise DataError(f"{name} is empty (0 bytes); copy it again or delete it")
@@ -190,11 +192,10 @@ def _loaded(image: Image.Image) -> Image.Image:
     if file is not None and not file.closed and file.seekable():
         if image.format in ("JPEG", "MPO") and image.tell() == 0:
             pixels = _jpeg_pixels(file, image)
+            # Of CMYK it was the check alone: files differ in whether they are inverted, which Pillow knows.
             if pixels is not None and pixels.shape[:2] == image.size[::-1] and image.mode != "CMYK":
-                return Image.fromarray(
-                    pixels
-                )  # in CMYK it was for the check: files differ in what they invert
-        elif image.format == "TIFF" and image.tell() == 0:
+                return Image.fromarray(pixels)
+        elif image.format == "TIFF" and bool(getattr(image, "filename", "")) and image.tell() == 0:
             # Opened by its path, Pillow maps the file to memory and takes the sides of a turned one for each
             # other. From the open file it does not.
             file.seek(0)
@@ -206,10 +207,8 @@ def _loaded(image: Image.Image) -> Image.Image:
 
 
 def _is_fresh(image: ImageFile.ImageFile) -> bool:
-    return bool(image.tile) or image.format in (
-        "WEBP",
-        "AVIF",
-    )  # those two keep no list of what is to be decoded
+    """Whether its pixels are still to be decoded, as far as Pillow tells: of WebP and AVIF it does not."""
+    return bool(image.tile) or image.format in ("WEBP", "AVIF")
 
 
 def _jpeg_pixels(file: IO[bytes], image: Image.Image) -> NDArray[np.uint8] | None:

@@ -38,6 +38,7 @@ _UNREAD_FRAMES = {
     0xF7: "JPEG-LS",
 }
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA, *_UNREAD_FRAMES}
+_FRAME_WITHIN = 1 << 20  # bytes; what stands before are notes of 64 kB each
 _BARE_MARKERS = {0x01, *range(0xD0, 0xD9)}
 
 
@@ -75,7 +76,7 @@ def decode(data: bytes, mode: str) -> NDArray[np.uint8] | None:
 def why_unread(data: bytes) -> str | None:
     """Which kind of JPEG it is, if it is one that is not decoded; ``None`` where that is not the reason."""
     place = 2
-    while place + 4 <= len(data):
+    while place + 4 <= min(len(data), _FRAME_WITHIN):
         if data[place] != 0xFF:
             break
         marker = data[place + 1]

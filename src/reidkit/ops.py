@@ -27,6 +27,8 @@ DISTANCE_FLOORS = {
 SMALL_BATCH = 1024
 """Images up to which chosen distances are computed at once: call overhead weighs more than memory."""
 
+DEVICES_WITHOUT_FLOAT64 = {"mps"}
+
 COLLAPSE_SHARE = 0.05
 """A batch whose root mean square distance is below this share of the margin counts as collapsed."""
 
@@ -93,7 +95,16 @@ def check_batch(embeddings: Tensor, labels: Tensor) -> None:
 
 def can_look_at_values(tensor: Tensor) -> bool:
     """Whether reading values costs nothing: eager mode on the CPU."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    return tensor.device.type == "cpu" and not is_traced()
+
+
+def is_traced() -> bool:
+    """Whether code is compiled, or under a transform of ``torch.func``, which see plain operations best."""
+    return torch.compiler.is_compiling() or _is_transformed()
+
+
+def _is_transformed() -> bool:
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def check_number(
@@ -121,6 +132,11 @@ def check_count(name: str, value: object, *, also: str = "") -> None:
         raise ConfigError(f"{name} is {value!r}; expected an integer of at least 1{also}")
 
 
+def widest_float(like: Tensor) -> torch.dtype:
+    """The type for long sums on a tensor's device: float64 but on Apple's GPUs, which have none."""
+    return torch.float32 if like.device.type in DEVICES_WITHOUT_FLOAT64 else torch.float64
+
+
 def at_least_float32(embeddings: Tensor) -> Tensor:
     return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
@@ -140,8 +156,17 @@ def pairwise_distances(embeddings: Tensor) -> Tensor:
     In float32 the product form gives identical unit vectors distances up to 1e-3; where few pairs are
     chosen, compute those again with :func:`distances_to`. The diagonal is set to the floor, 1e-6.
     """
+    if _is_transformed():  # by torch.func, which takes plain operations only
+        return _product_distances(embeddings)
     distances: Tensor = _PairwiseDistances.apply(embeddings)
     return distances
+
+
+def _product_distances(embeddings: Tensor) -> Tensor:
+    squared_norms = embeddings.square().sum(dim=1)
+    squared = torch.addmm(squared_norms, embeddings, embeddings.T, alpha=-2).add(squared_norms[:, None])
+    itself = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
+    return squared.masked_fill(itself, 0).clamp_min(SQUARED_DISTANCE_FLOOR).sqrt()
 
 
 class _PairwiseDistances(torch.autograd.Function):
@@ -179,6 +204,8 @@ def distances_to(embeddings: Tensor, partners: Tensor) -> Tensor:
 
     Holds neither N x k x D numbers nor, in the forward pass, N x N.
     """
+    if _is_transformed():
+        return distances_between(embeddings[partners], embeddings[:, None])
     distances: Tensor = _DistancesTo.apply(embeddings, partners)
     return distances
 

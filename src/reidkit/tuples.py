@@ -18,17 +18,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reidkit.anchors import blocks
-from reidkit.ops import positive_mask
+from reidkit.ops import is_traced, positive_mask, widest_float
 
 
 def triplet_hinges(distances: Tensor, positive: Tensor, negative: Tensor, *, margin: float) -> Tensor:
-    """Sum over the triplets of each anchor: (b, N) and two masks -> (b,), float64.
+    """Sum over the triplets of each anchor: (b, N) and two masks -> (b,), of the widest float there is.
 
     A triplet (a, p, n) is active where ``d(a, n) < d(a, p) + margin``.
     """
     with torch.no_grad():
-        # Compiled, the width cannot depend on the labels: there all columns are sorted.
-        width = distances.shape[1] if torch.compiler.is_compiling() else int(positive.sum(dim=1).max())
+        # Traced, the width cannot depend on the labels: there all columns are sorted.
+        width = distances.shape[1] if is_traced() else int(positive.sum(dim=1).max())
         furthest, partners = distances.where(positive, -math.inf).topk(width, dim=1)  # (b, width), descending
         thresholds = (furthest + margin).flip(1).contiguous()
         # Per negative the number of thresholds beyond it; per threshold the number of negatives before it:
@@ -40,27 +40,27 @@ def triplet_hinges(distances: Tensor, positive: Tensor, negative: Tensor, *, mar
         )
         num_before = histogram.flip(1).cumsum(1).flip(1)[:, 1:]  # (b, width)
         counts = (-num_beyond).to(distances.dtype).scatter_add_(1, partners, num_before)
-    return (counts * distances).sum(dim=1, dtype=torch.float64) + margin * num_before.sum(dim=1)
+    return (counts * distances).sum(dim=1, dtype=widest_float(distances)) + margin * num_before.sum(dim=1)
 
 
 def num_triplets(labels: Tensor) -> Tensor:
-    """Valid triplets of a batch, scalar float64."""
-    num_same = (labels[:, None] == labels).sum(dim=1).double()
+    """Valid triplets of a batch, a scalar of the widest float there is."""
+    num_same = (labels[:, None] == labels).sum(dim=1).to(widest_float(labels))
     return ((num_same - 1) * (len(labels) - num_same)).sum()
 
 
 def quadruplet_hinges(distances: Tensor, labels: Tensor, *, margin: float) -> Tensor:
-    """Sum over the quadruplets of a batch: (N, N) and (N,), N >= 1 -> scalar, float64.
+    """Sum over the quadruplets of a batch: (N, N) and (N,), N >= 1 -> a scalar, as of :func:`triplet_hinges`.
 
     A quadruplet (a, p, c, n) of three identities is active where ``d(c, n) < d(a, p) + margin``.
     """
     counts, num_active = _count_quadruplets(distances, labels, margin)
-    return (counts * distances).sum(dtype=torch.float64) + margin * num_active
+    return (counts * distances).sum(dtype=widest_float(distances)) + margin * num_active
 
 
 def num_quadruplets(labels: Tensor) -> Tensor:
-    """Valid quadruplets of a batch, pairs counted once, not once a direction: scalar float64."""
-    num_same = (labels[:, None] == labels).sum(dim=1).double()
+    """Valid quadruplets of a batch, pairs counted once, not once a direction: a scalar of the widest float."""
+    num_same = (labels[:, None] == labels).sum(dim=1).to(widest_float(labels))
     num_negative_pairs = (len(labels) - num_same).sum() / 2
     num_untouched = num_negative_pairs - num_same * (len(labels) - num_same)
     return ((num_same - 1) / 2 * num_untouched).sum()
@@ -115,12 +115,12 @@ def _count_quadruplets(distances: Tensor, labels: Tensor, margin: float) -> tupl
 
     counts = beyond.to(distances.dtype).div_(-2)
     counts.index_put_((anchors, partners), before.to(distances.dtype) / 2, accumulate=True)
-    return counts, before.sum().double() / 2
+    return counts, before.sum().to(widest_float(distances)) / 2
 
 
 def _positive_pairs(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices (M,) and (M,) of the pairs of one identity, each once; compiled, of all pairs."""
-    if torch.compiler.is_compiling():
+    """Indices (M,) and (M,) of the pairs of one identity, each once; traced, of all pairs."""
+    if is_traced():
         rows, columns = torch.triu_indices(len(labels), len(labels), 1, device=labels.device)
     else:
         rows, columns = positive_mask(labels).triu().nonzero(as_tuple=True)

@@ -158,12 +158,8 @@ def _load(path: Path) -> Any:
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
-    except (
-        SafetensorError,
-        OSError,
-        KeyError,
-        AttributeError,
-    ) as error:  # the latter two: types unknown here
+    # Of types of numbers that torch does not know come the latter two.
+    except (SafetensorError, OSError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {short(error)}") from error
 
 

@@ -65,7 +65,7 @@ def test_whatever_happens_is_told_in_one_line(ends, error, code, said):
     ended, line = ends(error)
     assert (ended, said in line) == (code, True), line
     assert "Traceback" not in line
-    assert len(line) < 1500
+    assert len(line) < 1000
     assert len(line.splitlines()) == len(getattr(error, "problems", [1]))
 
 

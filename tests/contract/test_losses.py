@@ -127,6 +127,42 @@ def test_gradients_are_those_of_the_value(case):
     assert torch.autograd.gradcheck(lambda f, *_: loss(f, labels), inputs)
 
 
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if not c[1].get("detach_weights")], ids=case_name
+)  # as above
+def test_second_derivatives_are_those_of_the_gradient(case):
+    loss = make(case).double()
+    embeddings, labels = random_batch([0, 0, 1, 1, 2, 0], seed=3)
+    inputs = (embeddings, *loss.parameters())
+    assert torch.autograd.gradgradcheck(lambda f, *_: loss(f, labels), inputs)
+
+
+@every_case
+def test_goes_with_the_transforms_of_torch_func(case):
+    loss = make(case).double()
+    batches = torch.stack([random_batch(HISTOGRAMS["ragged"], seed)[0].detach() for seed in range(3)])
+    labels = torch.tensor(HISTOGRAMS["ragged"])
+
+    def value(embeddings):
+        return loss(embeddings, labels)
+
+    expected = [value_and_gradients(loss, f.clone().requires_grad_(), labels) for f in batches]
+    assert_close(torch.vmap(value)(batches), torch.stack([found for found, _ in expected]))
+    gradients = torch.vmap(torch.func.grad(value))(batches)
+    assert_close(gradients, torch.stack([of_embeddings for _, (of_embeddings, *_) in expected]))
+
+
+@every_case
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_has_its_value_where_no_gradient_is_wanted(case, mode):
+    loss = make(case).double()
+    embeddings, labels = random_batch(HISTOGRAMS["ragged"])
+    with mode():
+        value = loss(embeddings.detach().clone(), labels)
+    assert not value.requires_grad
+    assert_close(value, loss(embeddings, labels).detach())
+
+
 @every_case
 def test_order_of_the_batch_does_not_matter(case):
     loss = make(case).double()

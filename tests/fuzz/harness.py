@@ -15,15 +15,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 TESTS = Path(__file__).parents[1]
 PATIENCE = 10.0  # seconds, after which a worker is ended and the case tried once more by a fresh one
-PROCESS_PATIENCE = 120.0
-START = 240.0  # importing torch and all the rest on a busy machine
+PROCESS_PATIENCE = 120.0  # of a case that is a process of its own
+START = 240.0  # of importing torch and all the rest on a busy machine
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,10 @@ class Failure:
     report: dict[str, Any]
 
     def __str__(self) -> str:
+        command = " ".join(map(repr, self.report.get("command", ())))
         return (
             f"{self.kind} {self.number}: {'; '.join(self.faults[:3])}\n"
-            f"  reid {' '.join(map(repr, self.report.get('command', ())))}\n"
+            f"  {command or 'of unknown command: its worker is gone'}\n"
             f"  again: python benchmarks/fuzzing.py --kind {shlex.quote(self.kind)} --number {self.number}"
         )
 
@@ -48,24 +49,24 @@ class Tally:
     """Cases by kind, and the failures among them."""
 
     cases: Counter[str] = field(default_factory=Counter)
-    codes: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)  # with exit code 2
     failures: list[Failure] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
         """Count another's cases with these."""
         self.cases += other.cases
-        self.codes += other.codes
+        self.refused += other.refused
         self.failures += other.failures
 
     def table(self) -> str:
         """Markdown: a row for each kind."""
         failed = Counter(failure.kind for failure in self.failures)
         rows = [
-            f"| {kind} | {count:,} | {self.codes[kind] / count:.0%} | {failed[kind]:,} |"
+            f"| {kind} | {count:,} | {self.refused[kind] / count:.0%} | {failed[kind]:,} |"
             for kind, count in self.cases.items()
         ]
-        answered = sum(self.codes.values()) / max(1, self.cases.total())
-        total = f"| all | {self.cases.total():,} | {answered:.0%} | {len(self.failures):,} |"
+        refused = sum(self.refused.values()) / max(1, self.cases.total())
+        total = f"| all | {self.cases.total():,} | {refused:.0%} | {len(self.failures):,} |"
         return "\n".join(["| kind | cases | refused | failures |", "|---|--:|--:|--:|", *rows, total])
 
     def causes(self) -> list[tuple[str, list[Failure]]]:
@@ -100,7 +101,7 @@ class Harness:
         for kind, number in cases:
             report = self.report(kind, number, process=process)
             tally.cases[kind] += 1
-            tally.codes[kind] += report.get("code") == 2
+            tally.refused[kind] += report.get("code") == 2
             if report["faults"]:
                 tally.failures.append(Failure(kind, number, tuple(report["faults"]), report))
         return tally
@@ -206,10 +207,3 @@ class Harness:
         _, _, current = text.rpartition("Current thread")  # others may wait elsewhere
         places = re.findall(r'reidkit/([\w/]+\.py)", line \d+ in (\w+)', current or text)
         return f"{places[0][0]}:{places[0][1]}" if places else "in no line of reidkit"
-
-
-def in_order(counts: dict[str, int], *, first: int = 0) -> Iterator[tuple[str, int]]:
-    """Kind by kind, which keeps a worker's caches warm."""
-    for kind, count in counts.items():
-        for number in range(first, first + count):
-            yield kind, number

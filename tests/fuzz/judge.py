@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fuzz.cases import Case
 
-LONGEST_LINE = 1_000
+LONGEST_LINE = 1_100  # characters; messages are cut to 1,000, and how much was cut is told
 MOST_LINES = 60
 MOST_SECONDS = 10.0
 MOST_MEMORY = 2 * 2**30
@@ -27,10 +27,11 @@ class Outcome:
     """What came of a case.
 
     Attributes:
-        code: the exit code; None where something else than SystemExit came out.
-        error: where code is None: type and place of the exception.
+        code: the exit code; None where an exception came out of the command.
+        error: type and place of that exception, or of what the command's last net caught (code 3).
         traceback: the same in full.
         events: what the audit hook saw that no case may do.
+        changes: files made, changed or gone, as :func:`changes` tells them.
     """
 
     code: int | None = 0
@@ -82,7 +83,7 @@ def _told_badly(stderr: str) -> list[str]:
         return ["exit code 2 without an error"]
     problems = lines[starts[-1] :]
     if any(len(line) > LONGEST_LINE for line in problems):
-        return [f"an error line of more than {LONGEST_LINE:,} characters"]
+        return ["an error line of more than 1,000 characters"]
     if len(lines) > MOST_LINES:
         return [f"{len(lines)} lines of errors"]
     return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sqlite3
@@ -54,7 +53,7 @@ def state(**changes):
         values = list(connection.execute(f"SELECT {names} FROM gallery").fetchone())
         for name, value in changes.items():
             values[names.split(", ").index(name)] = value
-        checksum = zlib.crc32(json.dumps(values).encode())
+        checksum = zlib.crc32(ascii(tuple(values)).encode())
         connection.execute(f"UPDATE gallery SET ({names}, checksum) = (?,?,?,?,?,?,?,?)", [*values, checksum])
         connection.close()
 
@@ -70,7 +69,7 @@ def item(**changes):
         values = list(connection.execute(f"SELECT {names} FROM items WHERE id = 7").fetchone())
         for name, value in changes.items():
             values[names.split(", ").index(name)] = value
-        checksum = zlib.crc32(json.dumps(values, default=str).encode())
+        checksum = zlib.crc32(ascii(tuple(values)).encode())
         connection.execute(
             f"UPDATE OR REPLACE items SET ({names}, checksum) = (?,?,?,?,?,?,?,?,?) WHERE id = 7",
             [*values, checksum],
@@ -166,7 +165,7 @@ def many_pages_lead_to_one(path):
 
 def to_format_1(path):
     """The tables of format 1, naming a file elsewhere."""
-    from reidkit.galleries.items_table import TABLES
+    from reidkit.galleries.records import TABLES
 
     (path / "items.sqlite").unlink()
     connection = sqlite3.connect(path / "items.sqlite", isolation_level=None)

@@ -1,6 +1,6 @@
 """The process in which cases run: ``python -m fuzz.worker FOLDER``, a request a line, an answer a line.
 
-It may die, hang or be killed at any time; whoever started it then starts another.
+It may die, hang or be killed at any time; the process that forked it then forks another.
 """
 
 from __future__ import annotations
@@ -33,27 +33,9 @@ PROCESS_MEMORY = 16 * 2**30  # the same of a whole process, whose libraries alon
 PROCESS_SECONDS = 60.0  # with the seconds that importing torch takes on a slow machine
 
 _NEVER_IMPORTED = frozenset({CANARY, "antigravity", "this", "turtledemo", "idlelib"})
-_STARTS = (
-    "subprocess.Popen",
-    "os.system",
-    "os.exec",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.fork",
-    "os.forkpty",
-    "pty.spawn",
-)
+_STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty")
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request")
-_MOVES = (
-    "os.rename",
-    "os.remove",
-    "os.rmdir",
-    "os.mkdir",
-    "os.link",
-    "os.symlink",
-    "os.truncate",
-    "shutil.rmtree",
-)
+_MOVES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate")
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -211,10 +193,8 @@ class Worker:
             outcome.code = 0  # it stands among the events
         except BaseException as error:
             outcome.code = None
-            outcome.error, outcome.traceback = (
-                _signature(error),
-                "".join(traceback.format_exception(error))[-6000:],
-            )
+            outcome.error = _signature(error)
+            outcome.traceback = "".join(traceback.format_exception(error))[-6000:]
         finally:
             self.guard.case = None
             _limit_memory(resource.RLIM_INFINITY)
@@ -235,15 +215,7 @@ def _import_everything() -> None:
 
     import reidkit
 
-    for name in (
-        "torch",
-        "torch._dynamo",
-        "torchvision",
-        "timm",
-        "matplotlib.pyplot",
-        "scipy.io",
-        "rich.progress",
-    ):
+    for name in ("torch._dynamo", "torchvision", "timm", "matplotlib.pyplot", "scipy.io", "rich.progress"):
         import_module(name)
     for module in pkgutil.walk_packages(reidkit.__path__, "reidkit."):
         if not module.name.endswith("__main__"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,6 +132,27 @@ def test_a_layout_with_its_own_validation_part_needs_no_other(tmp_path: Path) ->
     assert len(load_dataset("folder", tmp_path).val) == 8
     with pytest.raises(ConfigError, match="brings its own validation part of 8 images"):
         load_dataset("folder", tmp_path, val_identities=1)
+
+
+@pytest.mark.parametrize(
+    ("layout", "options", "message"),
+    [
+        ("folder", {"pattern": {}}, "dataset 'folder': pattern = {} is not of type str | None"),
+        ("folder", {"pattern": ["{identity}"]}, "pattern = ['{identity}'] is not of type str | None"),
+        ("folder", {"parts": True}, "parts = True is not of type str"),
+        ("viper", {"split": "first"}, "dataset 'viper': split = 'first' is not of type int"),
+        ("viper", {"split": True}, "split = True is not of type int"),
+        ("market1501", {"distractors": "yes"}, "distractors = 'yes' is not of type bool"),
+        ("folder", {"val_identities": "2"}, "val_identities = '2' is not a whole number"),
+        ("folder", {"seed": 0.5}, "seed = 0.5 is not a whole number"),
+        ("folder", {"corrupt_labels": []}, "corrupt_labels = [] is not a number"),
+    ],
+)
+def test_options_of_another_type_are_refused(
+    tmp_path: Path, layout: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_dataset(layout, tmp_path, **options)
 
 
 # folder

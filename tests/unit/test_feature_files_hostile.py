@@ -276,3 +276,15 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "folder/embeddings.npy")
     assert "is a named pipe" in refusal(tmp_path / "folder")
+
+
+def test_text_that_is_none(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = {"embedding": np.eye(3).tolist(), "identity": ["ZZZZ", "b", "c"]}
+    pq.write_table(pa.table(table), tmp_path / "f.parquet", compression="none", write_statistics=False)
+    data = (tmp_path / "f.parquet").read_bytes()
+    assert b"ZZZZ" in data
+    (tmp_path / "f.parquet").write_bytes(data.replace(b"ZZZZ", b"Z\xff\xfeZ"))
+    assert "cannot be read as Parquet" in refusal(tmp_path / "f.parquet")

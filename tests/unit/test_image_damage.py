@@ -161,3 +161,20 @@ def test_unknown_sampling_factors_are_left_to_pillow(files: dict[str, bytes]) ->
     data = bytearray(files["JPEG"])
     data[data.index(b"\xff\xc0") + 11] = 0x42  # luminance four times as wide, twice as high as colour
     assert jpeg.decode(bytes(data), "RGB") is None
+
+
+def test_whatever_the_bytes_are_it_is_a_picture_or_one_line(files: dict[str, bytes]) -> None:
+    rng = np.random.default_rng(0)
+    for name, data in files.items():
+        for _ in range(20):
+            changed = bytearray(data)
+            for place in rng.integers(0, min(len(data), 300), 4):
+                changed[place] = rng.integers(256)
+            try:
+                load_image(bytes(changed))
+            except DataError as error:
+                message = str(error)
+            else:
+                continue
+            assert "\n" not in message, name
+            assert len(message) < 600, name

@@ -14,7 +14,7 @@ import click
 from reidkit.errors import ReidError, shortened
 from reidkit.printable import printable
 
-MOST_CHARACTERS = 1000  # of a line: what is longer holds a value that somebody forgot to cut
+MOST_CHARACTERS = 900  # of a line: what is longer holds a value that somebody forgot to cut
 _ADVICE = {
     errno.ENOSPC: "free some space, then run the same command again",
     errno.EDQUOT: "free some space, then run the same command again",

@@ -42,7 +42,7 @@ def labelled_samples(paths: Sequence[Path], pattern: str | None) -> list[Sample]
 
 def is_table(path: Path) -> bool:
     """Whether a file is a table of labels, by its name."""
-    from reidkit.datasets.table import TABLE_SUFFIXES
+    from reidkit.table_files import TABLE_SUFFIXES
 
     return path.suffix.lower() in TABLE_SUFFIXES
 

@@ -53,6 +53,16 @@ def load_dataset(
             f"{root} does not exist (seen from {Path.cwd()}); "
             "unpack the data set there, or give its folder as root"
         )
+    whole = {"val_identities": val_identities, "train_identities": train_identities, "seed": seed}
+    problems = [
+        f"{option} = {shown(value)} is not a whole number"
+        for option, value in whole.items()
+        if not registry.fits(value, int)
+    ]
+    if not registry.fits(corrupt_labels, float):
+        problems.append(f"corrupt_labels = {shown(corrupt_labels)} is not a number")
+    if problems:
+        raise ConfigError(problems)
     with trust.given(name):
         dataset = registry.build("dataset", name, options, root)
     if not isinstance(dataset, Dataset):

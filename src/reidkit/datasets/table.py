@@ -44,7 +44,8 @@ def table(root: Path, *, column: Mapping[str, str] | None = None) -> Dataset:
     UTF-8 or UTF-16, separated by comma, semicolon, tab or bar.
 
     Labels are read as :mod:`reidkit.labels` says; ``Dataset.reading`` tells how. Identity "-1" is junk.
-    Without cameras, or with none filled in, ``has_cameras`` is false; some empty and some not are refused: -1 is a camera not known.
+    Without cameras, or with none filled in, ``has_cameras`` is false; where only some are empty they are
+    refused: a camera that is not known is -1.
 
     Args:
         root: the table, or a folder that holds exactly one (.csv, .tsv, .parquet).

@@ -8,6 +8,7 @@ what follows ``scheme://``. What all engines accept (embeddings, labels, filters
 from __future__ import annotations
 
 import json
+import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -288,6 +289,35 @@ def _known_as(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str
 def _described(encoder: Mapping[str, Any]) -> str:
     fingerprint, path = shortened(str(encoder["fingerprint"])), shortened(str(encoder.get("path", "")), 200)
     return f"{path} (fingerprint {fingerprint})" if path else f"the encoder of fingerprint {fingerprint}"
+
+
+def checked_top(top: Any) -> int:
+    """How many hits are asked for; :class:`ConfigError` unless it is a whole number above 0."""
+    try:
+        number = 0 if isinstance(top, bool) else operator.index(top)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ConfigError(f"top is {shown(top)}; ask for 1 hit or more, a whole number")
+    return number
+
+
+def checked_ids(ids: Any) -> list[int]:
+    """Ids as integers; :class:`DataError` unless they are whole numbers."""
+    if hasattr(ids, "tolist"):
+        ids = ids.tolist()
+    if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
+        raise DataError(f"ids are of type {type(ids).__name__}; expected a list of whole numbers")
+    numbers = []
+    for id in ids:
+        try:
+            number = None if isinstance(id, bool) else operator.index(id)
+        except TypeError:
+            number = None
+        if number is None or abs(number) >= 2**63:
+            raise DataError(f"{shown(id)} is no id; ids are whole numbers, as add() returns them")
+        numbers.append(number)
+    return numbers
 
 
 def unit_embeddings(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
@@ -33,14 +32,17 @@ from reidkit.galleries import (
     OnDuplicate,
     Verification,
     check_encoder,
+    checked_ids,
+    checked_top,
     embedding_rows,
     format_1,
     unit_embeddings,
     vector_file,
 )
-from reidkit.galleries.items_table import FILE, ItemsTable, Row, State
+from reidkit.galleries.items_table import ItemsTable
 from reidkit.galleries.labels import Where, check_where, label_column, label_rows
 from reidkit.galleries.nearest import nearest, pieces
+from reidkit.galleries.records import FILE, Row, State
 from reidkit.registry import register
 
 
@@ -185,7 +187,7 @@ class EmbeddedGallery:
         return np.array(ids, np.int64)
 
     def search(self, embeddings: ArrayLike, *, top: int = 10, where: Where | None = None) -> list[list[Hit]]:
-        top = _top(top)
+        top = checked_top(top)
         conditions = check_where(where)
         queries = embedding_rows(embeddings)
         while True:
@@ -211,7 +213,7 @@ class EmbeddedGallery:
         cameras: Sequence[Any] | NDArray[Any] | None = None,
         times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
     ) -> None:
-        wanted = _ids(ids)
+        wanted = checked_ids(ids)
         if len(set(wanted)) < len(wanted):
             raise DataError("ids holds one twice; give each item its labels once")
         given = {"sources": sources, "identities": identities, "cameras": cameras, "times": times}
@@ -390,7 +392,7 @@ class EmbeddedGallery:
             return self._table.select(state, check_where(where))
         if where is not None:
             raise ConfigError("ids and where cannot be combined; give one of them")
-        return self._by_id(state, _ids(ids))
+        return self._by_id(state, checked_ids(ids))
 
     def _by_id(self, state: State, ids: list[int]) -> list[Row]:
         found = {row.id: row for row in self._table.among(state, "id", set(ids))}
@@ -487,33 +489,6 @@ def _hit(item: Item, score: float) -> Hit:
         max(-1.0, min(1.0, score)),
         content=item.content,
     )
-
-
-def _top(top: Any) -> int:
-    try:
-        number = 0 if isinstance(top, bool) else operator.index(top)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ConfigError(f"top is {shown(top)}; ask for 1 hit or more, a whole number")
-    return number
-
-
-def _ids(ids: Any) -> list[int]:
-    if hasattr(ids, "tolist"):
-        ids = ids.tolist()
-    if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
-        raise DataError(f"ids are of type {type(ids).__name__}; expected a list of whole numbers")
-    numbers = []
-    for id in ids:
-        try:
-            number = None if isinstance(id, bool) else operator.index(id)
-        except TypeError:
-            number = None
-        if number is None or abs(number) >= 2**63:
-            raise DataError(f"{shown(id)} is no id; ids are whole numbers, as add() returns them")
-        numbers.append(number)
-    return numbers
 
 
 def _decoded(encoder: str | None) -> dict[str, Any] | None:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError, shown
-from reidkit.galleries.items_table import FILE, ItemsTable, Row, State
+from reidkit.galleries.items_table import ItemsTable
 from reidkit.galleries.labels import label_rows
+from reidkit.galleries.records import FILE, Row, State
 from reidkit.galleries.vector_file import NAME_1, new_name, open_regular, remove_others, write_rows
 
 _ROWS_AT_ONCE = 4096

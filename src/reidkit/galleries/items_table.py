@@ -11,60 +11,33 @@ in a process.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 import threading
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reidkit.errors import DataError, shortened, shown
-from reidkit.galleries import DamagedGallery, Item
+from reidkit.errors import DataError, shortened
+from reidkit.galleries import DamagedGallery
 from reidkit.galleries.labels import Condition
-from reidkit.galleries.vector_file import NAME, check_only_name, check_regular, new_name
+from reidkit.galleries.records import (
+    COLUMNS,
+    FILE,
+    FORMAT,
+    STATE_COLUMNS,
+    TABLES,
+    Row,
+    State,
+    is_whole,
+    stored,
+)
+from reidkit.galleries.vector_file import check_only_name, check_regular, new_name
 
-FORMAT = 2
-FILE = "items.sqlite"
 APPLICATION_ID = 0x52454944  # "REID", in the header of the SQLite file
 LOCK_SECONDS = 10.0
 LONGEST = 2**20  # bytes of one text; a label or an encoder's description is far shorter
-LARGEST_DIMENSION = 2**20
-
-# "revision" counts changes: what a reader holds is fresh while it is the same. "vectors" is the name of the
-# file; "num_rows" are its rows that were committed, those of removed items among them.
-# "content" is the hash of what was embedded. "more" is JSON, for labels to come.
-TABLES = {
-    2: (
-        "CREATE TABLE gallery (revision INTEGER NOT NULL, vectors TEXT NOT NULL, num_rows INTEGER NOT NULL, "
-        "num_items INTEGER NOT NULL, next_id INTEGER NOT NULL, dimension INTEGER, encoder TEXT, "
-        "checksum INTEGER NOT NULL)",
-        "CREATE TABLE items (id INTEGER PRIMARY KEY, row INTEGER NOT NULL UNIQUE, source TEXT UNIQUE, "
-        "identity TEXT, camera, time REAL, content TEXT, more TEXT, checksum INTEGER NOT NULL)",
-        "CREATE INDEX items_by_content ON items (content)",
-    ),
-    1: (
-        """CREATE TABLE gallery (
-        revision INTEGER NOT NULL,  -- counts changes: what a reader holds is fresh while this is the same
-        vectors TEXT NOT NULL,      -- name of the file
-        num_rows INTEGER NOT NULL,  -- rows of it that were committed, those of removed items too
-        next_id INTEGER NOT NULL,
-        dimension INTEGER,
-        encoder TEXT
-    )""",
-        """CREATE TABLE items (
-        id INTEGER PRIMARY KEY,
-        row INTEGER NOT NULL UNIQUE,
-        source TEXT UNIQUE,
-        identity TEXT,
-        camera INTEGER,
-        time REAL
-    )""",
-    ),
-}
-COLUMNS = "id, row, source, identity, camera, time, content, more, checksum"
 
 REASONS = {
     "SQLITE_BUSY": "another process is writing to it; try again when that has finished",
@@ -80,94 +53,6 @@ REASONS = {
 # Bugs of ours, which are not to look like a user's mistake.
 OURS = ("SQLITE_ERROR", "SQLITE_MISUSE", "SQLITE_RANGE")
 DAMAGED = f"{FILE} is damaged; put a copy in its place, or fill a new gallery"
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """The one row of the table ``gallery``."""
-
-    revision: int
-    vectors: str
-    num_rows: int
-    num_items: int
-    next_id: int
-    dimension: int | None
-    encoder: str | None
-
-    def checksum(self) -> int:
-        return _checksum(
-            self.revision,
-            self.vectors,
-            self.num_rows,
-            self.num_items,
-            self.next_id,
-            self.dimension,
-            self.encoder,
-        )
-
-    def fault(self) -> str | None:
-        """What is wrong with it, whoever wrote it."""
-        counts = (self.revision, self.num_rows, self.num_items, self.next_id)
-        if not all(type(count) is int and 0 <= count < 2**62 for count in counts):
-            return "its counts are no numbers"
-        if not isinstance(self.vectors, str) or not NAME.fullmatch(self.vectors):
-            return f"{shown(self.vectors)} is not the name of a file of vectors"
-        if self.dimension is None and self.num_rows:
-            return "its embeddings have no dimension"
-        if self.dimension is not None and not (
-            type(self.dimension) is int and 0 < self.dimension <= LARGEST_DIMENSION
-        ):
-            return f"its dimension is {shown(self.dimension)}"
-        if self.num_items > self.num_rows:
-            return f"it counts {self.num_items} items, but {self.num_rows} embeddings"
-        return _encoder_fault(self.encoder)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of the table ``items``; ``row`` is that of the item's vector."""
-
-    id: int
-    row: int
-    source: str | None
-    identity: str | None
-    camera: int | str | None
-    time: float | None
-    content: str | None
-    more: str | None = None
-
-    @property
-    def item(self) -> Item:
-        return Item(self.id, self.source, self.identity, self.camera, self.time, content=self.content)
-
-    def values(self) -> tuple[Any, ...]:
-        """As stored. A file name that is not UTF-8 is stored as its bytes."""
-        labels = self.identity, self.camera, self.time, self.content, self.more
-        return self.id, self.row, _stored(self.source), *labels, self.checksum()
-
-    def checksum(self) -> int:
-        return _checksum(
-            self.id,
-            self.row,
-            self.source,
-            self.identity,
-            self.camera,
-            self.time,
-            self.content,
-            self.more,
-        )
-
-    def is_whole(self, checksum: object) -> bool:
-        """Whether all values have their types and fit the checksum."""
-        texts = self.source, self.identity, self.content, self.more
-        return (
-            type(self.id) is int
-            and type(self.row) is int
-            and all(text is None or type(text) is str for text in texts)
-            and (self.camera is None or type(self.camera) in (int, str))
-            and (self.time is None or type(self.time) is float)
-            and self.checksum() == checksum
-        )
 
 
 class ItemsTable:
@@ -274,7 +159,7 @@ class ItemsTable:
         if not in_memory:
             self.db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self.db.execute(f"PRAGMA user_version = {FORMAT}")
-        self.db.execute("INSERT INTO gallery VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _values(state))
+        self.db.execute("INSERT INTO gallery VALUES (?, ?, ?, ?, ?, ?, ?, ?)", state.values())
 
     def check_tables(self) -> int:
         """The format of a file whose tables are exactly those of that format."""
@@ -305,20 +190,18 @@ class ItemsTable:
         rows = self.db.execute("SELECT * FROM gallery LIMIT 2").fetchall()
         if len(rows) != 1:
             raise DataError(f"{self.folder}: {DAMAGED}")
-        *values, checksum = rows[0]
-        state = State(*values)
+        state = State(*rows[0][:-1])
         fault = state.fault()
         if fault is not None:
             raise DataError(f"{self.folder}: {FILE} is damaged or not made by reidkit: {fault}")
-        if state.checksum() != checksum:
+        if state.values() != rows[0]:
             raise DataError(f"{self.folder}: {DAMAGED}")
         return state
 
     def set_state(self, state: State, **changes: Any) -> None:
         """Record what was changed, in the next revision."""
         after = replace(state, revision=state.revision + 1, **changes)
-        columns = "revision, vectors, num_rows, num_items, next_id, dimension, encoder, checksum"
-        self.db.execute(f"UPDATE gallery SET ({columns}) = (?, ?, ?, ?, ?, ?, ?, ?)", _values(after))
+        self.db.execute(f"UPDATE gallery SET ({STATE_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?)", after.values())
 
     # --- items --------------------------------------------------------------------------------------------
 
@@ -332,9 +215,7 @@ class ItemsTable:
             self.check_structure()
         # More rows than this are found only in a file that was made to keep us busy.
         query = f"SELECT {COLUMNS} FROM items WHERE row >= ? LIMIT ?"
-        wrong = [
-            row for row, whole in self._read(query, (since, state.num_rows + 1), state.num_rows) if not whole
-        ]
+        wrong = _wrong(self.db.execute(query, (since, state.num_rows + 1)), state.num_rows)
         if wrong:
             raise self.damage(f"the labels of {len(wrong)} of {state.num_items} items", wrong)
         count = self.count()
@@ -401,7 +282,7 @@ class ItemsTable:
     def damaged(self, state: State) -> list[Row]:
         """All items that are not whole."""
         query = f"SELECT {COLUMNS} FROM items LIMIT ?"
-        return [row for row, whole in self._read(query, (state.num_rows + 1,), state.num_rows) if not whole]
+        return _wrong(self.db.execute(query, (state.num_rows + 1,)), state.num_rows)
 
     def put(self, rows: Iterable[Row]) -> None:
         """Write items, in place of those with the same id."""
@@ -413,27 +294,16 @@ class ItemsTable:
         self.db.executemany("DELETE FROM items WHERE id = ?", ((id,) for id in ids))
 
     def _whole(self, query: str, values: Sequence[Any], num_rows: int) -> list[Row]:
-        found: list[Row] = []
-        wrong: list[Row] = []
-        for row, whole in self._read(query, values, num_rows):
-            (found if whole else wrong).append(row)
+        rows = self.db.execute(query, values).fetchall()
+        wrong = _wrong(rows, num_rows)
         if wrong:
             raise self.damage(f"the labels of {len(wrong)} items", wrong)
-        return found
-
-    def _read(self, query: str, values: Sequence[Any], num_rows: int) -> Iterator[tuple[Row, bool]]:
-        for *columns, checksum in self.db.execute(query, values):
-            if isinstance(columns[2], bytes):
-                columns[2] = columns[2].decode("utf-8", "surrogateescape")
-            row = Row(*columns)
-            yield row, row.is_whole(checksum) and 0 <= row.row < num_rows
+        return [Row.of(row[:-1]) for row in rows]
 
     def _want(self, number: int, values: Iterable[Any]) -> None:
         """Make a list of values, which SQL then knows by its number; any length, and bytes among them."""
         self.db.execute("DELETE FROM wanted WHERE list = ?", (number,))
-        self.db.executemany(
-            "INSERT INTO wanted VALUES (?, ?)", ((number, _stored(value)) for value in values)
-        )
+        self.db.executemany("INSERT INTO wanted VALUES (?, ?)", ((number, stored(value)) for value in values))
 
     def _sql(self, conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
         """Conditions in SQL, and the values of its question marks."""
@@ -453,38 +323,9 @@ class ItemsTable:
         return " AND ".join(parts), values
 
 
-def _checksum(*values: Any) -> int:
-    try:
-        return zlib.crc32(json.dumps(values).encode())
-    except (TypeError, ValueError):  # values of types that nothing is written in
-        return -1
-
-
-def _values(state: State) -> tuple[Any, ...]:
-    counts = state.revision, state.vectors, state.num_rows, state.num_items, state.next_id
-    return *counts, state.dimension, state.encoder, state.checksum()
-
-
-def _stored(value: Any) -> Any:
-    if isinstance(value, str) and not value.isascii():
-        encoded = value.encode("utf-8", "surrogateescape")
-        try:
-            encoded.decode()
-        except UnicodeDecodeError:
-            return encoded
-    return value
-
-
-def _encoder_fault(encoder: str | None) -> str | None:
-    if encoder is None:
-        return None
-    try:
-        described = json.loads(encoder)
-    except (TypeError, ValueError, RecursionError):
-        described = None
-    if not isinstance(described, dict) or not isinstance(described.get("fingerprint"), str):
-        return "what it says of its encoder has no fingerprint"
-    return None
+def _wrong(rows: Iterable[Sequence[Any]], num_rows: int) -> list[Row]:
+    """Items, as stored with their checksums, that are not whole."""
+    return [Row.of(row[:-1]) for row in rows if not is_whole(row[:-1], row[-1], num_rows=num_rows)]
 
 
 def _check_journal(path: Path) -> None:

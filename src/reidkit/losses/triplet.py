@@ -70,5 +70,5 @@ class TripletLoss(nn.Module):
 
 def triplet(distances: Tensor, labels: Tensor, *, margin: float) -> Tensor:
     """The loss from all distances, (N, N) and (N,)."""
-    hinges = of_each_anchor(partial(triplet_hinges, margin=margin), distances, labels)  # (N,) float64
+    hinges = of_each_anchor(partial(triplet_hinges, margin=margin), distances, labels)  # (N,)
     return (hinges.sum() / num_triplets(labels).clamp_min(1)).to(distances.dtype)

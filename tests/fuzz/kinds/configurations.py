@@ -54,17 +54,21 @@ def recipe_text(maker: Maker) -> Case:
     return Case(("config", "r.toml"))
 
 
+_TREES = changed(_TREE)
+
+
 @kind("recipe tree", weight=40)
 def recipe_tree(maker: Maker) -> Case:
-    maker.write("r.toml", toml_document(maker.draw(changed(_TREE))))
+    maker.write("r.toml", toml_document(maker.draw(_TREES)))
     return Case(("config", "r.toml"))
+
+
+_GIVEN = _OVERRIDES | texts().map(lambda text: [text])
 
 
 @kind("overrides", weight=50)
 def overrides(maker: Maker) -> Case:
-    given = [
-        text.replace("\0", "")[:60_000] for text in maker.draw(_OVERRIDES | texts().map(lambda text: [text]))
-    ]
+    given = [text.replace("\0", "")[:60_000] for text in maker.draw(_GIVEN)]
     # What is typed at the keyboard may name code, which is then imported.
     safe = [text for text in given if not any(name in text for name in NAMES_OF_CODE if len(name) > 5)]
     maker.write("r.toml", RECIPE)

@@ -162,12 +162,13 @@ _WHERE_TEXTS = st.one_of(
 )
 
 
+_CONDITIONS = st.lists(_WHERE_TEXTS, min_size=1, max_size=3)
+
+
 @kind("--where", weight=50)
 def where_texts(maker: Maker) -> Case:
     _with_gallery(maker)
-    conditions = [
-        text.replace("\0", "") for text in maker.draw(st.lists(_WHERE_TEXTS, min_size=1, max_size=3))
-    ]
+    conditions = [text.replace("\0", "") for text in maker.draw(_CONDITIONS)]
     given = [part for text in conditions for part in ("--where", text[:60_000])]
     return Case(("search", "p.jpg", "--gallery", "g", *given), writes=("g",))
 
@@ -254,12 +255,15 @@ def methods(maker: Maker) -> Case:
     return _with_open(maker, lambda gallery: getattr(gallery, verb)(*first, **options))
 
 
+_LOCATIONS = st.one_of(
+    texts(), st.sampled_from(("postgres://x", "embedded://", "://", "p.jpg", "g/items.sqlite"))
+)
+_ENCODERS = st.none() | values()
+
+
 @kind("gallery opened oddly", weight=20)
 def locations(maker: Maker) -> Case:
-    location = maker.draw(
-        st.one_of(texts(), st.sampled_from(("postgres://x", "embedded://", "://", "p.jpg", "g/items.sqlite")))
-    )
-    encoder = maker.draw(st.none() | values())
+    location, encoder = maker.draw(_LOCATIONS), maker.draw(_ENCODERS)
     _with_gallery(maker)
     if str(location).startswith(("/", "~", "..")) or location in HOSTILE_TEXTS[:2]:
         location = "g"

@@ -138,15 +138,18 @@ def weights(maker: Maker) -> Case:
     return _import(maker, "w.pth")
 
 
-@kind("import-weights options", weight=20)
-def options(maker: Maker) -> Case:
-    drawn = maker.draw(st.lists(st.tuples(
+_OPTIONS = st.lists(st.tuples(
         st.sampled_from(("model.neck", "model.pooling", "model.stripes", "model.dim", "model.last_stride",
         "model", "x",
                          "model.name", "model.pretrained", "model.features_only", "model.x.y")),
         st.sampled_from(("10**9", "1000000000", "-1", "0", "nan", "true", '"x"', "[]", "{}",
         "9223372036854775808", "x")),
-    ), min_size=1, max_size=2))  # fmt: skip
+    ), min_size=1, max_size=2)  # fmt: skip
+
+
+@kind("import-weights options", weight=20)
+def options(maker: Maker) -> Case:
+    drawn = maker.draw(_OPTIONS)
     model = maker.random.choice(
         (
             NETWORK,
@@ -242,11 +245,12 @@ def tensor_dims(tensor: Any) -> Any:
     return tensor.dims
 
 
+_TABLES = changed({**PREPROCESSING, "height": 8, "width": 4, "interpolation": "area", "dim": 5}) | values()
+
+
 @kind("network's preprocessing", weight=40)
 def preprocessing(maker: Maker) -> Case:
-    table = maker.draw(
-        changed({**PREPROCESSING, "height": 8, "width": 4, "interpolation": "area", "dim": 5}) | values()
-    )
+    table = maker.draw(_TABLES)
     if maker.random.random() < 0.5:
         from fuzz.hostile import as_toml, toml_document
 

@@ -58,11 +58,14 @@ _JSON = st.one_of(
 )
 
 
+_TEXTS = texts()
+
+
 @kind("run.json of another shape", weight=40)
 def shapes(maker: Maker) -> Case:
     run = _run(maker)
     name = maker.random.choice(("run.json", "evaluation.json", "metrics.jsonl"))
-    value, text = maker.draw(_JSON), maker.draw(texts())
+    value, text = maker.draw(_JSON), maker.draw(_TEXTS)
     try:
         content = json.dumps(value) + "\n"
     except RecursionError:
