@@ -34,8 +34,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
-from reidkit.calibration import bootstrap_interval, distance_distributions, roc
+from reidkit.calibration import distance_distributions, roc
 from reidkit.evaluation import evaluate_features
+from reidkit.significance import bootstrap_interval
 from reidkit.types import JUNK, Evaluation, Features
 from results import processor, write_section
 
@@ -144,7 +145,7 @@ def pair_statistics(query: Features, gallery: Features, average_precisions: NDAr
         "distance distributions": seconds(lambda: distance_distributions(query, gallery)),
         "ROC curve": seconds(lambda: roc(query, gallery)),
         "two bootstraps of 1,000 resamples": seconds(
-            lambda: [bootstrap_interval(average_precisions) for _ in range(2)]
+            lambda: [bootstrap_interval(average_precisions, identities=query.identities) for _ in range(2)]
         ),
     }
     parts = ", ".join(f"{name} {value:.2f} s" for name, value in taken.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,17 @@ Writer = Callable[[Path], None]
 
 
 def write_images(root: Path, names: Iterable[str], *, size: tuple[int, int] = (8, 16)) -> None:
-    for number, name in enumerate(names):
+    for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", size, (number % 256, number // 256, 99)).save(path)
+        picture("/".join(path.parts[-4:]), size).save(path)
+
+
+def picture(name: str, size: tuple[int, int] = (8, 16)) -> Image.Image:
+    """Another one for each name: equal files would be one picture, which is no match of itself."""
+    width, height = size
+    noise = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(noise)
 
 
 def touch(root: Path, *names: str) -> None:
@@ -262,10 +270,10 @@ def cuhk03_new_protocol(names: list[tuple[int, int, int, int]]) -> dict[str, Any
 
 def cuhk01(root: Path, *, num_identities: int = 102) -> None:
     (root / "campus").mkdir(parents=True)
-    pixels = Image.new("RGB", (8, 16))
     for identity in range(1, num_identities + 1):
         for image in range(1, 5):
-            pixels.save(root / f"campus/{identity:04}{image:03}.png", compress_level=0)
+            name = f"campus/{identity:04}{image:03}.png"
+            picture(name).save(root / name, compress_level=0)
 
 
 def grid(root: Path) -> None:

@@ -65,7 +65,8 @@ class Branches:
         writer.writerow(["query", "identity", "camera", *self.evaluations])
         for sample, ranks in zip(query_split, self.ranks.tolist(), strict=True):
             identity = sample.identity_name or sample.identity
-            writer.writerow([sample.path, identity, sample.camera, *(rank or "" for rank in ranks)])
+            camera = sample.camera if sample.camera_name is None else sample.camera_name
+            writer.writerow([sample.path, identity, camera, *(rank or "" for rank in ranks)])
         return text.getvalue()
 
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from reidkit.errors import DataError
 from reidkit.evaluation import rank_features
-from reidkit.features import rows_of
 from reidkit.protocols import Comparison, Indices, compare
 from reidkit.ranks import match_ranks, spans
+from reidkit.row_labels import shared_codes
 from reidkit.scores import average_precisions
 from reidkit.types import JUNK, Features
 
@@ -72,7 +72,7 @@ class CameraPairs:
     A query of camera a meets the gallery items of camera b only; it counts where one of them is right.
 
     Attributes:
-        query_cameras: (A,) labels.
+        query_cameras: (A,) labels; rows without a camera are in none.
         gallery_cameras: (B,) labels.
         num_queries: (A, B), queries that count.
         mean_average_precision: (A, B), NaN where no query counts.
@@ -101,13 +101,16 @@ def ranks_of_matches(
     *,
     camera_filter: str = "same_identity",
     galleries: Sequence[Sequence[int]] | None = None,
+    rows: Indices | None = None,
 ) -> MatchRanks:
     """Ranks of all matches of all queries, in one pass over the gallery.
 
-    ``galleries`` gives each query the gallery rows it meets; without a gallery every item queries all others.
+    ``galleries`` gives each query the gallery rows it meets; with ``rows`` only these queries have matches in
+    the result; without a gallery every item queries all others.
     Raises as :func:`reidkit.protocols.compare` does.
     """
-    return _match_ranks(compare(query, gallery, camera_filter=camera_filter, galleries=galleries))
+    comparison = compare(query, gallery, camera_filter=camera_filter, galleries=galleries)
+    return _match_ranks(comparison, rows)
 
 
 def precision_recall(matches: MatchRanks) -> NDArray[np.float64]:
@@ -150,8 +153,8 @@ def camera_pairs(
     if query.cameras is None or items.cameras is None:
         raise DataError("there are no camera labels to break the scores down by; give cameras to both sides")
     comparison = compare(query, gallery, camera_filter=camera_filter, galleries=galleries)
-    query_cameras, query_codes = np.unique(query.cameras, return_inverse=True)
-    gallery_cameras, gallery_codes = np.unique(items.cameras, return_inverse=True)
+    query_cameras, query_codes = _cameras(query.cameras, comparison.query_cameras)
+    gallery_cameras, gallery_codes = _cameras(items.cameras, comparison.gallery_cameras)
     shape = len(query_cameras), len(gallery_cameras)
     num_queries = np.zeros(shape, np.int64)
     mean_average_precision, rank1 = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -179,22 +182,17 @@ def confusions(
 ) -> list[Confusion]:
     """Who is taken for whom at rank 1, the most frequent first, then in the order of the queries.
 
-    ``matches`` says which queries have their first match later than rank 1; with a gallery only these are
-    ranked again.
+    ``matches`` says which queries have their first match later than rank 1; only these are ranked again.
     """
     wrong = np.flatnonzero(matches.first_match_ranks > 1)
     if not len(wrong):
         return []
-    if gallery is None:
-        gallery = query
-        nearest = rank_features(query, top=1, camera_filter=camera_filter, galleries=galleries).indices[wrong]
-    else:
-        met = None if galleries is None else [galleries[row] for row in wrong.tolist()]
-        asking = rows_of(query, wrong)
-        nearest = rank_features(asking, gallery, top=1, camera_filter=camera_filter, galleries=met).indices
-    counts = Counter(
-        zip(query.identities[wrong].tolist(), gallery.identities[nearest[:, 0]].tolist(), strict=True)
-    )
+    items = query if gallery is None else gallery
+    nearest = rank_features(
+        query, gallery, top=1, camera_filter=camera_filter, galleries=galleries, rows=wrong
+    ).indices[:, 0]
+    asked, found = query.identities[wrong].tolist(), items.identities[nearest].tolist()
+    counts = Counter(zip(asked, found, strict=True))
     return [Confusion(identity, other, num) for (identity, other), num in counts.most_common()]
 
 
@@ -222,17 +220,28 @@ def choose_identities(query: Features, gallery: Features, *, num: int, max_rows:
     An identity with more than ``max_rows / num`` images gives that many, evenly spaced. Identities that no
     query asks for are not chosen: junk, distractors.
     """
-    asked = query.identities[query.identities.astype(np.str_) != str(JUNK)]
-    labels, counts = np.unique(gallery.identities[np.isin(gallery.identities, asked)], return_counts=True)
+    asked, shown = shared_codes(query.identities, gallery.identities, "identities")
+    labels, counts = np.unique(shown[np.isin(shown, asked[asked != JUNK])], return_counts=True)
     chosen = labels[np.argsort(-counts, kind="stable")[:num]]
     parts = [np.empty(0, np.intp)]
     for label in chosen:
-        rows = np.flatnonzero(gallery.identities == label)
+        rows = np.flatnonzero(shown == label)
         num_kept = min(len(rows), max_rows // num)
         parts.append(rows[np.arange(num_kept) * len(rows) // num_kept])
     return np.concatenate(parts)
 
 
-def _match_ranks(comparison: Comparison) -> MatchRanks:
-    matches, ranks = match_ranks(comparison, comparison.same_identity_pairs())
+def _cameras(labels: NDArray[Any], codes: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Labels (A,) of the cameras of one side, and the place of each row's in them; -1 where it is missing."""
+    known = np.unique(codes[codes >= 0])
+    first = np.array([np.flatnonzero(codes == code)[0] for code in known], np.intp)
+    place = np.where(codes >= 0, np.searchsorted(known, codes), -1)
+    return labels[first], place
+
+
+def _match_ranks(comparison: Comparison, rows: Indices | None = None) -> MatchRanks:
+    pairs = comparison.same_identity_pairs()
+    if rows is not None:
+        pairs = pairs.where(np.isin(pairs.queries, rows))
+    matches, ranks = match_ranks(comparison, pairs)
     return MatchRanks(ranks, *spans(matches, len(comparison.query)))

@@ -1,4 +1,4 @@
-"""What scores mean: distance distributions, error rates at a threshold, bootstrap intervals.
+"""What scores mean: distance distributions, error rates at a threshold.
 
 Everything here counts the pairs that a protocol keeps (see :mod:`reidkit.protocols`): positive pairs show
 one identity, negative pairs two. Where there is no gallery, each two items are counted in both orders.
@@ -202,27 +202,6 @@ def roc(
         num_negative=int(negative.sum()),
         notes=comparison.notes,
     )
-
-
-def bootstrap_interval(
-    values: NDArray[np.floating], *, confidence: float = 0.95, num_resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of ``values`` (Q,), one value a query.
-
-    NaN values are queries that are not valid and are left out, as in the mean itself.
-    """
-    if not 0 < confidence < 1:
-        raise ConfigError(f"confidence is {confidence}; give a share between 0 and 1, such as 0.95")
-    if num_resamples < 1:
-        raise ConfigError(f"num_resamples is {num_resamples}; give at least 1")
-    values = np.asarray(values, np.float64)
-    values = values[~np.isnan(values)]
-    if not len(values):
-        raise DataError("there is no valid query to draw from: every value is NaN, or there is none")
-    generator = np.random.default_rng(seed)
-    means = [values[generator.integers(len(values), size=len(values))].mean() for _ in range(num_resamples)]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 def _negative_tiles(

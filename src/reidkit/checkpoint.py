@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from reidkit.errors import CheckpointError
+from reidkit.errors import CheckpointError, shortened, shown
 from reidkit.files import write_atomically
+from reidkit.text_files import parse_json
 
 _MARK = b"reidkit sha256 "  # begins what stands behind a checkpoint's content; torch.load passes over it
 
@@ -85,24 +87,43 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file of :func:`save_weights`: tensors by name, and the description.
 
     Raises:
-        CheckpointError: missing, truncated, without a description, or holding values that are not finite.
+        CheckpointError: missing, truncated, without a JSON object as description, or holding values that are
+            not finite.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path} is no regular file" if path.exists() else f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    except SafetensorError as error:
+        what = shortened(str(error), 200)
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {what}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (RuntimeError, ValueError, AttributeError, TypeError) as error:  # a type that torch does not have
+        raise CheckpointError(
+            f"{path} holds a weight that cannot be read: {shortened(str(error), 200)}"
+        ) from error
     if "reidkit" not in metadata:
         raise CheckpointError(
             f"{path} was not saved by reidkit: its header does not say how to build the network"
         )
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: weight {name!r} is not finite everywhere; it cannot be used")
-    return tensors, json.loads(metadata["reidkit"])
+        if not _is_finite(tensor):
+            raise CheckpointError(f"{path}: weight {shown(name)} is not finite everywhere; it cannot be used")
+    header: dict[str, Any] = parse_json(metadata["reidkit"], f"{path}: its header", error=CheckpointError)
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: its header holds {shown(header)}; expected a JSON object")
+    return tensors, header
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point():
+        return True
+    if tensor.dtype.itemsize < 2:  # torch computes nothing with these
+        tensor = tensor.float()
+    return bool(torch.isfinite(tensor).all())
 
 
 def _previous(path: Path) -> Path:
@@ -133,8 +154,13 @@ def _load(path: Path) -> dict[str, Any]:
         raise _Damaged("no such file") from error
     except _Damaged:
         raise
+    except (pickle.UnpicklingError, EOFError) as error:  # its checksum is right: this is what was written
+        raise CheckpointError(
+            f"{path} was not written by a training: it holds nothing, or more than numbers, texts and "
+            "tensors, and is not read, as that might run code"
+        ) from error
     except Exception as error:  # bytes with the right checksum are not at fault
-        said = (str(error) or "out of memory").splitlines()[0]
+        said = shortened((str(error) or "out of memory").splitlines()[0], 200)
         raise CheckpointError(
             f"{path} cannot be read now: {said}. Nothing was changed; mend that, then run the same command "
             "again"
@@ -145,7 +171,7 @@ def _load(path: Path) -> dict[str, Any]:
 def _unsealed(content: memoryview) -> memoryview:
     length = len(content) - len(_MARK) - hashlib.sha256().digest_size
     if bytes(content[length:][: len(_MARK)]) != _MARK:
-        raise _Damaged("it breaks off before its end")
+        raise _Damaged("it breaks off before its end, or is no checkpoint")
     if content[length:] != _seal(content[:length]):
         raise _Damaged("its checksum is wrong: bytes were changed")
     return content[:length]

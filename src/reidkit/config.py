@@ -10,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
@@ -20,14 +19,20 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from reidkit import registry
-from reidkit.errors import ConfigError, UnknownName, did_you_mean
+from reidkit import registry, trust
+from reidkit.errors import ConfigError, UnknownName, did_you_mean, listed_names, shortened, shown
+from reidkit.printable import is_plain
+from reidkit.text_files import is_too_deep, odd_values, parse_toml, read_text
 
 _CLOSED = ConfigDict(extra="forbid")
 Table = dict[str, Any]
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
+NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=registry.LARGEST)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+Shift = Annotated[int, Field(ge=0, le=4096)]
+NumProcesses = Annotated[int, Field(ge=0, le=1024)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -58,10 +63,10 @@ class DataConfig:
 class TransformConfig:
     """What an image goes through before the network. The first two keys hold in training and use alike."""
 
-    height: PositiveInt = _key(256, "pixels; images are resized to height x width")
-    width: PositiveInt = _key(128, "pixels")
+    height: Side = _key(256, "pixels; images are resized to height x width")
+    width: Side = _key(128, "pixels")
     flip: Probability = _key(0.5, "probability of a left-right flip")
-    shift: NonNegativeInt = _key(10, "pixels of padding before a random crop back to the same size")
+    shift: Shift = _key(10, "pixels of padding before a random crop back to the same size")
     zoom: Probability = _key(0.0, "largest random change of size, a share; 0.1 is 90 to 110 %")
     blur: Probability = _key(0.0, "probability of a Gaussian blur of random strength")
     jitter: NonNegativeFloat = _key(0.0, "strength of random changes of colour; 0.2 is mild")
@@ -150,7 +155,7 @@ class TrainConfig:
     )
     ema_decay: AverageDecay = _key(0.0, "validate and keep the weights' moving average, say 0.999; 0 is off")
     channels_last: bool = _key(True, "memory order of images; faster for convolutions on most hardware")
-    num_workers: NonNegativeInt = _key(2, "processes that read and transform images")
+    num_workers: NumProcesses = _key(2, "processes that read and transform images")
     unreadable: Literal["stop", "skip"] = _key(
         "stop", "an image that cannot be read: stop, or take another of the same identity and count it"
     )
@@ -167,7 +172,7 @@ class TrainConfig:
 class Config:
     """Everything that decides a run. Two runs of the same tree on the same data are the same run."""
 
-    seed: NonNegativeInt = _key(0, "of weights, batches and augmentation")
+    seed: Seed = _key(0, "of weights, batches and augmentation")
     data: DataConfig = Field(default_factory=DataConfig)
     transform: TransformConfig = Field(default_factory=TransformConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
@@ -192,10 +197,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: with every fault found, each naming its key.
     """
     path, text = _find(path)
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    tree = parse_toml(text, path)
     apply_overrides(tree, overrides)
     return parse(tree, source=str(path))
 
@@ -207,6 +209,10 @@ def parse(tree: Mapping[str, Any], *, source: str = "configuration") -> Config:
         ConfigError: with every fault found; where there is one, those that :func:`check_components` finds in
             the other keys are told as well.
     """
+    if is_too_deep(tree):
+        raise ConfigError(f"{source}: nested too deeply; no key is more than a few levels down")
+    if problems := [f"{source}: {problem}" for problem in odd_values(tree)]:
+        raise ConfigError(problems)
     adapter, gathered = TypeAdapter(Config), _gather_options(tree)
     try:
         return adapter.validate_python(gathered)
@@ -229,14 +235,30 @@ def parse_options(overrides: Sequence[str]) -> Table:
     return tree
 
 
-def check_components(config: Config) -> None:
+def texts_of(overrides: Sequence[str]) -> list[str]:
+    """All texts among the values of ``key=value`` texts, those in lists and tables as well."""
+    found, values = [], [_value(override.partition("=")[2]) for override in overrides]
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict | list):
+            values += value.values() if isinstance(value, dict) else value
+    return found
+
+
+def check_components(config: Config, *, skip: Collection[str] = ()) -> None:
     """Hold the component tables against the constructors they will be given to, keys against each other.
 
+    Args:
+        config: the configuration.
+        skip: names of components not to look at.
+
     Raises:
-        ConfigError: with every unknown component, every unknown or missing option, and a schedule that does
-            not go with the number of epochs.
+        ConfigError: with every unknown component, all code that :mod:`reidkit.trust` does not let through,
+            every unknown or missing option, and a schedule that does not go with the number of epochs.
     """
-    if problems := _component_problems(config) + schedule_problems(config.optim, config.train.epochs):
+    if problems := _component_problems(config, skip) + schedule_problems(config.optim, config.train.epochs):
         raise ConfigError(problems)
 
 
@@ -256,15 +278,31 @@ def schedule_problems(optim: OptimConfig, num_epochs: int) -> list[str]:
     ]
 
 
-def _component_problems(config: Config) -> list[str]:
-    tables: list[tuple[registry.Kind, str, str, Table, int]] = [
+def code_not_allowed(config: Config) -> list[str]:
+    """Names of components, ``module:object``, that would have to be allowed before they can be used."""
+    code = {
+        name: None
+        for kind, _, name, _, _ in _components(config)
+        if registry.is_code(kind, name) and not trust.is_allowed(name)
+    }
+    return list(code)
+
+
+def _components(config: Config) -> list[tuple[registry.Kind, str, str, Table, int]]:
+    """Kind, table, name and options of each component, and how many arguments it gets besides."""
+    return [
         ("dataset", "data", config.data.name, config.data.options, 1),  # 1: the root folder
         ("model", "model", config.model.name, config.model.options, 0),
         *(("loss", f"loss.{name}", loss.kind, loss.options, 0) for name, loss in config.loss.items()),
         *(("tracker", "train", name, {}, 1) for name in config.train.trackers),  # 1: the run folder
     ]
+
+
+def _component_problems(config: Config, skip: Collection[str] = ()) -> list[str]:
     problems: list[str] = []
-    for kind, table, name, options, num_positional in tables:
+    for kind, table, name, options, num_positional in _components(config):
+        if name in skip:
+            continue
         own = [field.name for field in dataclasses.fields(_TABLES[table.partition(".")[0]])]
         try:
             factory = registry.get(kind, name)
@@ -317,11 +355,17 @@ def dump(config: Config, *, comments: bool = True) -> str:
 def _find(path: str | Path) -> tuple[str, str]:
     """The file's name and text; a bare name may be a recipe's."""
     file = Path(path)
-    if file.is_file():
-        return str(file), file.read_text("utf-8")
-    if file.suffix == "" and len(file.parts) == 1:
+    try:
+        there, is_folder = file.exists(), file.is_dir()
+    except OSError:
+        there, is_folder = True, False  # reading it says what is wrong with it
+    if file.suffix == "" and len(file.parts) == 1 and (is_folder or not there):
         return str(path), recipe_text(str(path))
-    raise ConfigError(f"{path}: no such file; `reid recipes` lists what can be used by name")
+    if not there:
+        raise ConfigError(
+            f"{shortened(str(path), 200)}: no such file; `reid recipes` lists what can be used by name"
+        )
+    return str(file), read_text(file)
 
 
 def apply_overrides(tree: Table, overrides: Sequence[str]) -> None:
@@ -340,21 +384,27 @@ def _apply(tree: Table, override: str) -> str | None:
     key, equals, text = override.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not equals or not all(parts):
-        return f"override {override!r} is not of the form key=value, for example optim.lr=3e-4"
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
+        return f"override {shown(override)} is not of the form key=value, for example optim.lr=3e-4"
+    value = _value(text)
     tables = [tree]
     for part in parts[:-1]:
         tables = [below for table in tables for below in _below(table, part)]
         if not tables:
-            return f"override {override!r}: no table fits {part!r}"
+            return f"override {shown(override)}: no table fits {shown(part)}"
         if not all(isinstance(table, dict) for table in tables):
-            return f"override {override!r}: {part!r} is a value, not a table"
+            return f"override {shown(override)}: {shown(part)} is a value, not a table"
     for table in tables:
         table[parts[-1]] = value
     return None
+
+
+def _value(text: str) -> Any:
+    """A TOML value; the text itself where it is none."""
+    try:
+        table = parse_toml(f"value = {text}", "override")
+    except ConfigError:
+        return text.strip()
+    return table["value"] if len(table) == 1 else text.strip()
 
 
 def _below(table: Table, part: str) -> list[Any]:
@@ -404,9 +454,12 @@ def explain(fault: Any, known_keys: Callable[[Sequence[Any]], list[str]]) -> str
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = known_keys(fault["loc"][:-1])
-        return f"unknown key {where!r};{did_you_mean(str(fault['loc'][-1]), known)} Known: {', '.join(known)}"
+        name = str(fault["loc"][-1])
+        return f"unknown key {shown(where)};{did_you_mean(name, known)} {listed_names(name, known)}"
+    if fault["type"] == "missing":
+        return f"{shortened(where)} is missing"
     message = fault["msg"][:1].lower() + fault["msg"][1:]
-    return f"{where}: {message}, not {fault['input']!r}"
+    return f"{shortened(where)}: {shortened(message, 200)}, not {shown(fault['input'])}"
 
 
 def _known_keys(path: Iterable[Any]) -> list[str]:
@@ -441,7 +494,7 @@ def _dump_table(name: str, table: Table, kind: type, comments: bool) -> str:
 
 
 def _dump_key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else _dump_text(key)
 
 
 def _dump_value(value: Any) -> str:
@@ -454,4 +507,14 @@ def _dump_value(value: Any) -> str:
         return "{ " + ", ".join(f"{_dump_key(k)} = {_dump_value(v)}" for k, v in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_dump_value(item) for item in value) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    return _dump_text(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _dump_text(text: str) -> str:
+    """A text as TOML: as JSON, with what would not show itself as escapes of code points."""
+    return "".join(c if is_plain(c) else _dump_character(c) for c in json.dumps(text, ensure_ascii=False))
+
+
+def _dump_character(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import PIL
+import simplejpeg
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -165,10 +166,11 @@ def _checksum(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _name(split: Split, height: int, width: int) -> str:
-    """Differs for other images, another size, and a Pillow that may decode otherwise."""
-    digest = hashlib.blake2b(f"{PIL.__version__} {height} {width}".encode(), digest_size=8)
+    """Differs for other images, another size, and decoders that may decode otherwise."""
+    decoders = f"{PIL.__version__} {simplejpeg.__version__}"
+    digest = hashlib.blake2b(f"{decoders} {height} {width}".encode(), digest_size=8)
     for sample in split:
-        digest.update(f"{sample.path.absolute()} {sample.box}\n".encode())
+        digest.update(os.fsencode(sample.path.absolute()) + f" {sample.box}\n".encode())
     return f"{height}x{width}-{digest.hexdigest()}"
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,19 +17,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from reidkit.checkpoint import load_weights, save_weights
+from reidkit import trust
+from reidkit.checkpoint import save_weights
 from reidkit.devices import default_device
-from reidkit.errors import CheckpointError, ConfigError, DataError, UnknownName
-from reidkit.external import SUFFIXES, ExternalNetwork, load_network
+from reidkit.encoder_file import load_encoder_file
+from reidkit.errors import CheckpointError, ConfigError, DataError, UnknownName, working_on
+from reidkit.external import ExternalNetwork, is_network_file, load_network
 from reidkit.features import label_features
-from reidkit.images import Box, ImageSource, load_image
-from reidkit.models import Embedder, build_model
+from reidkit.fingerprint import fingerprints
+from reidkit.images import ImageSource, load_image
+from reidkit.models import Embedder
+from reidkit.network_files import SUFFIXES
 from reidkit.same_person import Calibration
 from reidkit.tracking import ProgressCallback
 from reidkit.transforms import normalize, to_input
 from reidkit.types import Features, Sample, Split
 
 BATCH_SIZE = 64
+
+SkipCallback: TypeAlias = Callable[[int, DataError], None]
 
 
 class Encoder:
@@ -72,6 +76,7 @@ class Encoder:
         self.height, self.width = height, width
         self.card = dict(card or {})
         self.bfloat16 = bfloat16
+        self._fingerprints: tuple[Any, tuple[str, ...]] | None = None
         self.feature = feature  # None is the model's own choice
         if feature is not None:
             if isinstance(self.model, ExternalNetwork):
@@ -88,12 +93,28 @@ class Encoder:
     @property
     def fingerprint(self) -> str:
         """Names the embedding space: equal for equal weights, transform and feature, different otherwise."""
-        settings = [self.height, self.width, *([] if self.feature is None else [self.feature])]
-        digest = hashlib.sha256(json.dumps(settings).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return self.fingerprints[0]
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """:attr:`fingerprint`, and what earlier versions called the same encoder; galleries hold either.
+
+        Computed again where weights were changed, but not where that was done through ``tensor.data``.
+        """
+        state = list(self.model.state_dict().values())
+        counted = not any(tensor.is_inference() for tensor in state)  # those do not count their changes
+        changes = [(tensor.data_ptr(), tensor._version) for tensor in state] if counted else []
+        made_of = (self.height, self.width, self.feature, *changes)
+        if self._fingerprints is None or not counted or self._fingerprints[0] != made_of:
+            found = fingerprints(self.model, height=self.height, width=self.width, feature=self.feature)
+            self._fingerprints = made_of, found
+        return self._fingerprints[1]
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a gallery records of the encoder that fills it, besides its path."""
+        fingerprint, *former = self.fingerprints
+        return {"fingerprint": fingerprint, "former_fingerprints": former}
 
     @property
     def calibration(self) -> Calibration | None:
@@ -103,9 +124,12 @@ class Encoder:
         """
         stored = self.card.get("calibration")
         # Scores of other weights, or of another feature, mean something else.
-        if stored is None or stored.get("fingerprint") != self.fingerprint:
+        if stored is None or stored.get("fingerprint") not in self.fingerprints:
             return None
-        return Calibration.from_dict(stored)
+        try:
+            return Calibration.from_dict(stored)
+        except DataError as error:
+            raise DataError(f"the calibration kept with this encoder cannot be used: {error}") from error
 
     def calibrate(self, calibration: Calibration) -> None:
         """Keep a calibration of this encoder's scores in its card, so that :meth:`save` writes it."""
@@ -113,18 +137,22 @@ class Encoder:
 
     def encode(
         self,
-        images: ImageSource | Sequence[ImageSource],
+        images: ImageSource | Sample | Iterable[ImageSource | Sample],
         *,
         batch_size: int = BATCH_SIZE,
         progress: ProgressCallback | None = None,
+        skip: SkipCallback | None = None,
     ) -> NDArray[np.float32]:
         """Embed images.
 
         Args:
             images: one or many of: path, bytes of a file, open file, PIL image, array (H, W, 3) uint8 in RGB
-                order; see :func:`reidkit.images.load_image` for other arrays, and how each is read.
+                order, sample of a data set (the box of its file); see :func:`reidkit.images.load_image` for
+                other arrays, and how each is read.
             batch_size: images at a time.
             progress: called with (done, total) after each batch.
+            skip: called with (place, error) of each image that cannot be read, or has no pixel in its box; it
+                then has no row. Without it the first such error is raised.
 
         Returns:
             Unit embeddings (N, D); N is 1 for a single image.
@@ -132,14 +160,14 @@ class Encoder:
         Raises:
             DataError: an image cannot be read, an array is of another shape or type.
         """
-        many = cast(Sequence[ImageSource], [images] if _is_one(images) else images)
-        return self._embed_all(many, self._prepare, batch_size, progress)
+        many = [images] if _is_one(images) else list(cast(Iterable[ImageSource | Sample], images))
+        return self._embed_all(cast(list[ImageSource | Sample], many), batch_size, progress, skip=skip)
 
     def features(
         self, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None
     ) -> Features:
         """Embed the samples of a split, with their labels beside them; one row a sample, frames included."""
-        return label_features(self._embed_all(split, self._prepare_sample, batch_size, progress), split)
+        return label_features(self.encode(split, batch_size=batch_size, progress=progress), split)
 
     def features_by_name(
         self, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None
@@ -158,9 +186,7 @@ class Encoder:
             return torch.cat([F.normalize(features[name].float(), dim=1) for name in model.features], dim=1)
 
         widths = list(model.features.values())
-        joined = self._embed_all(
-            split, self._prepare_sample, batch_size, progress, embed=embed, dim=sum(widths)
-        )
+        joined = self._embed_all(split, batch_size, progress, embed=embed, dim=sum(widths))
         parts = np.split(joined, np.cumsum(widths)[:-1], axis=1)
         return {
             name: label_features(np.ascontiguousarray(part), split)
@@ -185,38 +211,55 @@ class Encoder:
         save_weights(path, self.model.state_dict(), description)
         return path
 
-    def _prepare(self, image: ImageSource, *, box: Box | None = None) -> Tensor:
+    def _prepare(self, image: ImageSource | Sample) -> Tensor:
         """uint8 (3, height, width)."""
-        rgb = load_image(image, box=box)
+        if isinstance(image, Sample):
+            rgb = load_image(image.path, box=image.box)
+        else:
+            rgb = load_image(image)
         if isinstance(self.model, ExternalNetwork):
             rgb = rgb.resize((self.width, self.height), self.model.resampling)
         return to_input(rgb, height=self.height, width=self.width)
 
-    def _prepare_sample(self, sample: Sample) -> Tensor:
-        return self._prepare(sample.path, box=sample.box)
-
     def _embed_all(
         self,
-        items: Sequence[Any],
-        prepare: Any,
+        items: Sequence[ImageSource | Sample],
         batch_size: int,
         progress: ProgressCallback | None,
         *,
         embed: Callable[[Tensor], Tensor] | None = None,
         dim: int | None = None,
+        skip: SkipCallback | None = None,
     ) -> NDArray[np.float32]:
         """Embeddings (N, dim) of items; by the model's own embedding where no other is given."""
+
+        def prepared(item: ImageSource | Sample) -> Tensor | DataError:
+            try:
+                return self._prepare(item)
+            except DataError as error:
+                return error
+
         embed = embed or self.model.embed
         embeddings = np.empty((len(items), dim or self.dim), dtype=np.float32)
         self.model.eval()
-        done = 0
+        done = num_rows = 0
         with ThreadPoolExecutor(2) as pool:
             for batch in _batches(items, batch_size):
-                images = torch.stack(list(pool.map(prepare, batch)))
-                embeddings[done : done + len(batch)] = self._embed(images, embed)
+                images = []
+                for place, image in enumerate(pool.map(prepared, batch), start=done):
+                    if isinstance(image, Tensor):
+                        images.append(image)
+                    elif skip is None:
+                        raise image
+                    else:
+                        skip(place, image)
+                if images:
+                    embeddings[num_rows : num_rows + len(images)] = self._embed(torch.stack(images), embed)
+                num_rows += len(images)
                 done += len(batch)
                 if progress is not None:
                     progress(done, len(items))
+        embeddings = embeddings[:num_rows]
         if not np.isfinite(embeddings).all():
             rows = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
             raise DataError(
@@ -240,6 +283,7 @@ def load_encoder(
     device: str | torch.device | None = None,
     preprocessing: str | Path | Mapping[str, Any] | None = None,
     feature: str | None = None,
+    allow_code: Sequence[str] = (),
 ) -> Encoder:
     """Load an encoder.
 
@@ -251,41 +295,31 @@ def load_encoder(
             or its keys and values; left out, the ``.toml`` beside it, else its metadata.
         feature: which of the network's features to embed by, such as "global" or "local" of JLML; its
             embedding where left out.
+        allow_code: modules of your own from which the file may take its network, ``["my_package.models"]``;
+            they are imported, which runs them. See :mod:`reidkit.trust`.
 
     Raises:
         CheckpointError: nothing there, or the file is damaged, or was made for another network; or a network
             made elsewhere gives embeddings that are not finite, always the same or of another width.
+        CodeRefused: the file names a network of your own that is not allowed.
         ConfigError: a device, preprocessing or feature that the network does not go with.
         UnknownName: the network has no such feature.
         MissingExtra: the runtime of a network made elsewhere is not installed.
     """
     path = Path(path)
-    if path.suffix in SUFFIXES:
+    if is_network_file(path):
         return _load_external(path, device, preprocessing, feature)
     if preprocessing is not None:
         raise ConfigError(f"preprocessing goes with {' and '.join(SUFFIXES)} files; {path} has its own")
     file = weights_file(path)
-    tensors, description = load_weights(file)
-    options = dict(description["model"])
-    # The file holds all weights; asking for pretrained ones would download what is then overwritten.
-    model = build_model(
-        options.pop("name"), **{**options, **({"pretrained": False} if "pretrained" in options else {})}
-    )
-    model.description = description["model"]
-    expected = model.state_dict()
-    wrong = [n for n in sorted({*expected, *tensors}) if _shape(expected.get(n)) != _shape(tensors.get(n))]
-    if wrong:
-        raise CheckpointError(
-            f"{file} does not fit the network it names, {description['model']}: {len(wrong)} weights are "
-            f"missing, left over or of another shape (first: {wrong[0]})"
-        )
-    model.load_state_dict(tensors)
-    model = model.to(memory_format=torch.channels_last)
-    feature = feature or description.get("feature")
+    with working_on(file), trust.allow_code(*allow_code):
+        model, description = load_encoder_file(file)
+    feature = feature or description.feature
     return Encoder(
-        model,
-        **description["transform"],
-        card=description["card"],
+        model.to(memory_format=torch.channels_last),
+        height=description.transform.height,
+        width=description.transform.width,
+        card=description.card,
         device=device,
         feature=None if feature == model.embedding_feature else feature,
     )
@@ -336,14 +370,9 @@ def _load_external(
     return encoder
 
 
-def _is_one(images: ImageSource | Sequence[ImageSource]) -> bool:
-    return hasattr(images, "read") or isinstance(
-        images, (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
-    )
-
-
-def _shape(tensor: Tensor | None) -> torch.Size | None:
-    return None if tensor is None else tensor.shape
+def _is_one(images: ImageSource | Sample | Iterable[ImageSource | Sample]) -> bool:
+    kinds = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray, Sample)
+    return isinstance(images, kinds) or hasattr(images, "read") or not hasattr(images, "__iter__")
 
 
 def weights_file(path: Path) -> Path:
@@ -357,7 +386,7 @@ def weights_file(path: Path) -> Path:
         )
     if not path.exists():
         raise CheckpointError(f"{path}: no such run folder or weights file")
-    if path.suffix in (".pth", ".pt", ".tar", ".pkl"):
+    if path.suffix.lower() in (".pth", ".pt", ".tar", ".pkl"):
         raise CheckpointError(
             f"{path} does not say which network its weights are for; make an encoder of it with "
             f"`reid import-weights {path} --model NAME`"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.arrays import embedding_array
 from reidkit.errors import DataError
 from reidkit.protocols import Indices, row_lengths
 
@@ -97,13 +98,9 @@ def checked_sides(
     query: NDArray[np.floating[Any]], gallery: NDArray[np.floating[Any]] | None
 ) -> list[NDArray[np.floating[Any]]]:
     """Both, or the query alone, as arrays (N, D); :class:`DataError` where they are not, or differ in D."""
-    sides = [np.asanyarray(side) for side in (query, gallery) if side is not None]
-    for side, name in zip(sides, ("query", "gallery"), strict=False):
-        if side.ndim != 2 or side.dtype.kind != "f":
-            raise DataError(
-                f"{name} embeddings have shape {side.shape} and type {side.dtype}; "
-                "expected floating-point (N, D)"
-            )
+    sides = [embedding_array(query, "query embeddings")]
+    if gallery is not None:
+        sides.append(embedding_array(gallery, "gallery embeddings"))
     if sides[0].shape[1] != sides[-1].shape[1]:
         raise DataError(
             f"query embeddings have {sides[0].shape[1]} dimensions, gallery embeddings {sides[1].shape[1]}; "

@@ -16,9 +16,11 @@ from reidkit.evaluation_options import PROTOCOLS, check_distances, check_options
 from reidkit.features import pool_queries, pool_tracklets, pooled_tracklets, rows_of, with_frames
 from reidkit.metric_learning import LearnedMetric, fit_metric
 from reidkit.multi_query import check_multi_query, multi_query_images, own_images, pooling_texts
-from reidkit.protocols import Comparison, Pairs, compare, first_few
+from reidkit.protocols import Comparison, Indices, Pairs, compare, first_few
 from reidkit.ranks import has_choice, lowest, match_ranks, shot_ranks
 from reidkit.reranking import RerankOptions
+from reidkit.row_labels import camera_codes
+from reidkit.same_picture import picture_names
 from reidkit.scores import Scores, mean_scores, score_ranks
 from reidkit.types import JUNK, Dataset, Evaluation, Features, Ranking, Split
 
@@ -79,8 +81,8 @@ def evaluate(
         multi_query=multi_query,
     )
     data = with_frames(data, num_frames)
-    query = encoder.features(data.query)
-    gallery = encoder.features(data.gallery) if data.gallery else None
+    query = _with_sources(encoder.features(data.query), data.query)
+    gallery = _with_sources(encoder.features(data.gallery), data.gallery) if data.gallery else None
     pooled = ""
     notes: tuple[str, ...] = ()
     if multi_query is not None and gallery is not None:
@@ -294,32 +296,34 @@ def rank_features(
     top: int = 10,
     camera_filter: str = "same_identity",
     galleries: Sequence[Sequence[int]] | None = None,
+    rows: Indices | None = None,
 ) -> Ranking:
     """The nearest kept gallery items of each query, best first, ties by gallery order.
 
-    ``galleries`` gives each query the gallery rows it meets. Without a gallery every item queries all
-    others; without camera labels no camera filter is used. Raises as :func:`evaluate_features` does, but a
-    query without a positive is ranked like any other.
+    ``galleries`` gives each query the gallery rows it meets; ``rows``, where given, are the queries to rank,
+    in the order of the result. Without a gallery every item queries all others; without camera labels no
+    camera filter is used. Raises as :func:`evaluate_features` does, but a query without a positive is ranked
+    like any other.
     """
     if top < 1:
         raise ConfigError(f"top is {top}; give at least 1")
     comparison = compare(query, gallery, camera_filter=camera_filter, galleries=galleries)
-    num_queries = len(comparison.query)
-    best_scores = np.full((num_queries, top), -np.inf)
-    best_items = np.full((num_queries, top), -1, np.int64)
+    rows = np.arange(len(comparison.query)) if rows is None else rows
+    asking, place = np.unique(rows, return_inverse=True)
+    best_scores = np.full((len(asking), top), -np.inf)
+    best_items = np.full((len(asking), top), -1, np.int64)
     pairs = comparison.same_identity_pairs()
-    for rows, items, scores in comparison.tiles(
-        np.arange(num_queries), pairs.where(~pairs.positive), exact=True
-    ):
-        for row, row_scores in zip(rows, scores, strict=True):
+    for tile_rows, items, scores in comparison.tiles(asking, pairs.where(~pairs.positive), exact=True):
+        for row, row_scores in zip(np.searchsorted(asking, tile_rows), scores, strict=True):
             best = lowest(-row_scores, min(top, len(row_scores)))
             seen_scores = np.concatenate([best_scores[row], row_scores[best]])
             seen_items = np.concatenate([best_items[row], items[best]])
             order = np.argsort(-seen_scores, kind="stable")[:top]
             best_scores[row], best_items[row] = seen_scores[order], seen_items[order]
+    best_scores, best_items = best_scores[place], best_items[place]
     kept = np.isfinite(best_scores)
     best_items[~kept] = -1
-    same_identity = comparison.query_identities[:, None] == comparison.gallery_identities[best_items]
+    same_identity = comparison.query_identities[rows, None] == comparison.gallery_identities[best_items]
     return Ranking(
         indices=best_items,
         scores=np.where(kept, best_scores, np.nan).astype(np.float32),
@@ -336,11 +340,17 @@ def validation_features(features: Features) -> tuple[Features, Features]:
 
     Raises :class:`DataError` for no features, values that are not finite or labels of another type.
     """
+    codes = (
+        camera_codes(features.cameras) if features.cameras is not None else np.zeros(len(features), np.int64)
+    )
     comparison = compare(features, camera_filter="none")
-    people, cameras = comparison.person_queries, comparison.query_cameras
-    first_of_each = (comparison.query_identities * (cameras.max() + 1) + cameras)[people]
+    people = comparison.person_queries
+    first_of_each = (comparison.query_identities * (codes.max() + 1) + codes)[people]
     queries = people[np.sort(np.unique(first_of_each, return_index=True)[1])]
-    if cameras.max() > 0:
+    # A query without a camera is not hidden from itself by its camera.
+    if features.sources is None and (comparison.query_cameras < 0).any():
+        features = replace(features, sources=np.arange(len(features)).astype(np.str_))
+    if codes.max() > 0:
         return rows_of(features, queries), features
     without_cameras = replace(features, cameras=None)
     others = np.setdiff1d(np.arange(len(features)), queries)
@@ -362,6 +372,13 @@ def _ranks(
     return match_ranks(comparison, pairs, block_size=block_size)
 
 
+def _with_sources(features: Features, split: Split) -> Features:
+    """With what tells pictures apart, where the encoder did not give it."""
+    if features.sources is not None or len(features) != len(split):
+        return features
+    return replace(features, sources=np.array(picture_names(split), dtype=np.str_))
+
+
 def _fitted(name: str, encoder: FeatureSource, data: Dataset) -> LearnedMetric:
     """The metric of this name, learned from the data set's training images."""
     features = encoder.features(data.train)
@@ -376,16 +393,23 @@ def _left_out_notes(comparison: Comparison, pairs: Pairs) -> list[str]:
     meets = comparison.meets(pairs.queries, pairs.items)
     has_company = np.bincount(pairs.queries[meets], minlength=num_queries) > 0
     has_positive = np.bincount(pairs.queries[pairs.positive], minlength=num_queries) > 0
+    # Of one set, the row itself is no company either, and that is nothing to explain.
+    pictures = comparison.query_pictures[pairs.queries] == comparison.gallery_pictures[pairs.items]
+    same_identity = comparison.query_identities[pairs.queries] == comparison.gallery_identities[pairs.items]
+    if comparison.query is comparison.gallery:
+        pictures &= pairs.queries != pairs.items
+    has_itself = np.bincount(pairs.queries[pictures & same_identity], minlength=num_queries) > 0
     is_junk = comparison.query_identities == JUNK
     cameras = np.union1d(comparison.query_cameras, comparison.gallery_cameras)
-    if len(cameras) > 1:
+    if len(cameras) > 1 or cameras[0] < 0:
         no_positive = "all positives are under the query's own camera"
     else:
         no_positive = "camera labels are all equal, so every positive is under the query's own camera; "
         no_positive += 'camera_filter="none" ignores cameras'
     reasons = {
         "identity is -1 (junk)": is_junk,
-        "identity absent from the gallery": ~is_junk & ~has_company,
+        "identity absent from the gallery": ~is_junk & ~has_company & ~has_itself,
+        "nothing but the query's own picture shows its identity": ~is_junk & ~has_company & has_itself,
         no_positive: has_company & ~has_positive,
     }
     return [

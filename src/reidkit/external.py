@@ -7,13 +7,10 @@ gives, a TOML file of the same name beside the network, the network file's own m
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tomllib
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -24,17 +21,15 @@ from pydantic import ConfigDict, Field, FiniteFloat, PositiveInt, TypeAdapter, V
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from reidkit.errors import CheckpointError, ConfigError, MissingExtra, did_you_mean
+from reidkit.errors import CheckpointError, ConfigError, did_you_mean
+from reidkit.network_files import MAX_PIXELS, METADATA_KEY, SUFFIXES, NetworkFile, Port
+from reidkit.onnx_file import OnnxFile
+from reidkit.openvino_file import OpenVinoFile
+from reidkit.weights_files import short
 
-SUFFIXES = (".onnx", ".xml")
-"""Files that :func:`load_network` reads."""
-
-METADATA_KEY = "reidkit"
-"""Entry of a file's metadata (ONNX metadata_props, OpenVINO rt_info) with the preprocessing as JSON."""
-
-_MAX_THREADS = 2
-_IMAGENET_MEAN_255 = (123.675, 116.28, 103.53)
 _TYPES = {"tensor(float)": np.float32, "f32": np.float32, "tensor(float16)": np.float16, "f16": np.float16}
+_OUTPUT_TYPES = {*_TYPES, "tensor(double)", "f64"}
+_MAX_WIDTH = 2**20  # of embeddings
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -66,42 +61,17 @@ class Preprocessing:
     dim: PositiveInt | None = None
 
 
-@dataclass(frozen=True)
-class Port:
-    """An input or output of a network file. ``shape`` has None for sizes that are free."""
-
-    shape: tuple[int | None, ...]
-    type: str
-
-    def __str__(self) -> str:
-        return f"{self.type} ({', '.join('?' if size is None else str(size) for size in self.shape)})"
-
-
-class NetworkFile(Protocol):
-    """A network file that has been opened by its runtime."""
-
-    runtime: str
-    inputs: dict[str, Port]
-    outputs: dict[str, Port]
-
-    def preprocessing(self) -> dict[str, Any] | None:
-        """What the file's metadata says on preprocessing, if anything."""
-
-    def run(self, images: NDArray[Any], *, input: str, output: str) -> NDArray[Any]:
-        """One array in, one out."""
-
-
 class ExternalNetwork(nn.Module):
     """A network file with the face of :class:`reidkit.models.Embedder` that encoders use.
 
     Args:
-        path: the file; its bytes are part of the state that tells networks apart.
+        path: the file.
         file: the same, opened.
         preprocessing: what the file expects.
 
     Raises:
-        CheckpointError: the input is no batch of three-channel images, the output no batch of embeddings, or
-            not of the promised width; the names are not the file's.
+        CheckpointError: the input is no batch of three-channel images, or not the only one, the output no
+            batch of embeddings, or not of the promised width; the names are not the file's.
     """
 
     def __init__(self, path: Path, file: NetworkFile, preprocessing: Preprocessing) -> None:
@@ -114,16 +84,27 @@ class ExternalNetwork(nn.Module):
             raise CheckpointError(
                 f"{path}: input {self.input!r} is {port}; expected images (B, 3, H, W), 16- or 32-bit floats"
             )
+        if others := [name for name in file.inputs if name != self.input]:
+            raise CheckpointError(
+                f"{path} needs {short(', '.join(map(repr, others)))} besides the images; an encoder has "
+                "images only"
+            )
+        _check_output(path, self.output, file.outputs[self.output])
         self.batch, self.dtype = port.shape[0], _TYPES[port.type]
         self.height = _size(path, "height", preprocessing.height, port.shape[2])
         self.width = _size(path, "width", preprocessing.width, port.shape[3])
+        if (self.batch or 1) * self.height * self.width > MAX_PIXELS:
+            raise CheckpointError(
+                f"{path} takes {self.batch or 1:,} images of {self.height:,} x {self.width:,} at a time, "
+                f"more than {MAX_PIXELS:,} pixels; export it for fewer or smaller images"
+            )
         # The units of reidkit.transforms.normalize: RGB order, values of 0..1.
         order = 1 if preprocessing.color == "rgb" else -1
         self.mean = tuple(value / preprocessing.scale for value in preprocessing.mean[::order])
         self.std = tuple(value / preprocessing.scale for value in preprocessing.std[::order])
         self.resampling = _RESAMPLING[preprocessing.interpolation]
         self.description = {"name": file.runtime, "file": path.name}
-        self.path, self.digest = path, _digest(path)
+        self.path = path
         # No declared width can be trusted before an image has gone through.
         self.embedding_dim = self._infer(np.zeros((1, 3, self.height, self.width), self.dtype)).shape[1]
         promised = preprocessing.dim or _width(file.outputs[self.output])
@@ -140,9 +121,22 @@ class ExternalNetwork(nn.Module):
         parts = [self._infer(inputs[start : start + step]) for start in range(0, len(inputs), step)]
         return F.normalize(torch.from_numpy(np.concatenate(parts)), dim=1)
 
-    def get_extra_state(self) -> Tensor:
-        """Bytes that are equal for equal files and preprocessing; ``state_dict`` has them."""
-        return torch.frombuffer(bytearray(f"{self.digest} {self.preprocessing}".encode()), dtype=torch.uint8)
+    def identity(self) -> dict[str, Any]:
+        """What its embeddings depend on besides the size of images; equal for files that compute the same."""
+        normalisation = [f"{value:.9g}" for value in (*self.mean, *self.std)]
+        outputs = list(self.file.outputs)
+        return {
+            "network": self.file.digest,
+            "output": outputs.index(self.output) if len(outputs) > 1 else 0,
+            "color": self.preprocessing.color,
+            "normalisation": normalisation,
+            "interpolation": self.preprocessing.interpolation,
+        }
+
+    def former_identity(self) -> str | None:
+        """What version 0.1.0 told files apart by; None where it did not look at all of a file's weights."""
+        digest = self.file.former_digest
+        return None if digest is None else f"{digest} {self.preprocessing}"
 
     def _infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """(n, 3, H, W), no more than the file takes at a time -> (n, D)."""
@@ -153,7 +147,7 @@ class ExternalNetwork(nn.Module):
         except Exception as error:  # each runtime has errors of its own
             raise CheckpointError(
                 f"{self.path} cannot embed {len(filled)} images of {self.height} x {self.width}: "
-                f"{_line(error)}"
+                f"{short(error, 300)}"
             ) from error
         if output.ndim < 2 or len(output) != len(filled) or any(size != 1 for size in output.shape[2:]):
             raise CheckpointError(
@@ -163,13 +157,18 @@ class ExternalNetwork(nn.Module):
         return output.reshape(len(output), -1)[: len(images)].astype(np.float32)
 
 
+def is_network_file(path: Path) -> bool:
+    """Whether a path names a network file, by its ending or by its content."""
+    return path.suffix.lower() in SUFFIXES or (path.is_file() and (_is_xml(path) or _is_onnx(path)))
+
+
 def load_network(
     path: str | Path, *, preprocessing: str | Path | Mapping[str, Any] | None = None
 ) -> ExternalNetwork:
     """Open a network file.
 
     Args:
-        path: ``.onnx``, or ``.xml`` with its ``.bin`` beside it.
+        path: ONNX (``.onnx``), or OpenVINO (``.xml``) with its ``.bin`` beside it; told by its content.
         preprocessing: a TOML file, or its keys and values; left out, see the module's text.
 
     Raises:
@@ -178,9 +177,7 @@ def load_network(
         MissingExtra: the runtime is not installed.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    file: NetworkFile = OnnxFile(path) if path.suffix == ".onnx" else OpenVinoFile(path)
+    file = _open(path)
     if isinstance(preprocessing, Mapping):
         table, origin = dict(preprocessing), "the preprocessing given"
     else:
@@ -188,106 +185,26 @@ def load_network(
     return ExternalNetwork(path, file, _check(table, origin))
 
 
-class OnnxFile:
-    """An ONNX file opened by onnxruntime, on the CPU."""
-
-    runtime = "onnx"
-
-    def __init__(self, path: Path) -> None:
-        onnxruntime = _import("onnxruntime", path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = _num_threads()
-        options.log_severity_level = 3  # errors only: they come as exceptions, which say the same
-        try:
-            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has no one error to catch
-            raise CheckpointError(f"{path} is damaged or no ONNX file: {_line(error)}") from error
-        self.inputs = {port.name: Port(_free(port.shape), port.type) for port in self.session.get_inputs()}
-        self.outputs = {port.name: Port(_free(port.shape), port.type) for port in self.session.get_outputs()}
-
-    def preprocessing(self) -> dict[str, Any] | None:
-        text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        return None if text is None else json.loads(text)
-
-    def run(self, images: NDArray[Any], *, input: str, output: str) -> NDArray[Any]:
-        result: NDArray[Any] = self.session.run([output], {input: images})[0]
-        return result
+def _open(path: Path) -> NetworkFile:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        return OpenVinoFile(path) if _is_xml(path) else OnnxFile(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or short(error)}") from error
 
 
-class OpenVinoFile:
-    """An OpenVINO file, on the CPU. A batch size that the file fixes is freed where the network allows it."""
+def _is_xml(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(64)
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
 
-    runtime = "openvino"
 
-    def __init__(self, path: Path) -> None:
-        self.openvino = _import("openvino", path)
-        if not path.with_suffix(".bin").is_file():
-            raise CheckpointError(
-                f"{path} has no {path.with_suffix('.bin').name} beside it; that file holds its weights"
-            )
-        try:
-            self.model = self.openvino.Core().read_model(path)
-            self.compiled = self._compile()
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} is damaged or no OpenVINO network: {_line(error)}") from error
-        self._free_batch()
-        self.inputs = _ports(self.compiled.inputs)
-        self.outputs = _ports(self.compiled.outputs)
-
-    def preprocessing(self) -> dict[str, Any] | None:
-        if self.model.has_rt_info(METADATA_KEY):
-            table: dict[str, Any] = json.loads(self.model.get_rt_info(METADATA_KEY).astype(str))
-            return table
-        return self._conversion_parameters()
-
-    def run(self, images: NDArray[Any], *, input: str, output: str) -> NDArray[Any]:
-        # By place: a port need not have a name that the runtime takes.
-        place_in, place_out = list(self.inputs).index(input), list(self.outputs).index(output)
-        result: NDArray[Any] = self.compiled({place_in: images})[place_out]
-        return result
-
-    def _compile(self) -> Any:
-        # Left alone, OpenVINO computes in bfloat16 where the processor can, and figures differ by machine.
-        settings = {"INFERENCE_NUM_THREADS": _num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-        return self.openvino.compile_model(self.model, "CPU", settings)
-
-    def _free_batch(self) -> None:
-        """Let one-image networks take any number, if two images then come out as each does by itself."""
-        shape = _free_sizes(self.model.inputs[0].partial_shape)
-        if len(self.model.inputs) != 1 or len(shape) != 4 or shape[0] != 1 or None in shape:
-            return
-        one_image = [size or 0 for size in shape[1:]]
-        images = np.random.default_rng(0).random((2, *one_image), dtype=np.float32)
-        alone = self.compiled
-        try:
-            self.model.reshape([-1, *one_image])
-            together = self._compile()
-            two = [together(images)[i] for i in range(len(together.outputs))]
-            freed = all(
-                len(output) == 2 and np.allclose(output[i], alone(images[i : i + 1])[port][0], atol=1e-4)
-                for port, output in enumerate(two)
-                for i in range(2)
-            )
-        except RuntimeError:  # a size of 1 is built into its layers
-            freed = False
-        if freed:
-            self.compiled = together
-
-    def _conversion_parameters(self) -> dict[str, Any] | None:
-        """Preprocessing that OpenVINO's model optimizer built into the network and noted down.
-
-        Read in the one case that leaves no doubt: ImageNet's mean in RGB order, in front of which channels
-        are reversed. Such a network takes BGR values of 0..255.
-        """
-        known = {}
-        for name in ("mean_values", "scale_values", "reverse_input_channels"):
-            place = ["conversion_parameters", name]
-            known[name] = self.model.get_rt_info(place).astype(str) if self.model.has_rt_info(place) else ""
-        mean = known["mean_values"].partition("[")[2].rstrip("]").split(",")
-        is_rgb = mean == [str(value) for value in _IMAGENET_MEAN_255]
-        if not (is_rgb and known["scale_values"] and known["reverse_input_channels"] == "True"):
-            return None
-        return {"color": "bgr", "scale": 255, "mean": [0, 0, 0], "std": [1, 1, 1]}
+def _is_onnx(path: Path) -> bool:
+    """Whether a file begins as ModelProto does: its version, a small number, then another of its fields."""
+    with path.open("rb") as file:
+        head = file.read(3)
+    return len(head) == 3 and head[0] == 0x08 and head[1] < 32 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42"
 
 
 def _find_preprocessing(
@@ -301,12 +218,17 @@ def _find_preprocessing(
             return tomllib.loads(toml.read_text("utf-8")), str(toml)
         except OSError as error:
             raise ConfigError(f"{toml} cannot be read: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{toml} is not TOML: {error}") from None
+        except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of numbers without end
+            raise ConfigError(f"{toml} is not TOML: {short(error, 200)}") from None
     try:
         table = file.preprocessing()
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}: its metadata {METADATA_KEY!r} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        problem = short(error, 200)
+        raise CheckpointError(f"{path}: its metadata {METADATA_KEY!r} is not JSON: {problem}") from error
+    if table is not None and not isinstance(table, dict):
+        raise CheckpointError(
+            f"{path}: its metadata {METADATA_KEY!r} is {short(table)}, not keys with values"
+        )
     if table is None:
         raise CheckpointError(
             f"{path} does not say how images must be prepared for it, and there is no {beside.name} beside "
@@ -327,22 +249,32 @@ def _explain(fault: Any) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "unexpected_keyword_argument":
         known = Preprocessing.__annotations__
-        return f"unknown key {key!r};{did_you_mean(key, known)} Known: {', '.join(known)}"
+        return f"unknown key {short(key)!r};{did_you_mean(key, known)} Known: {', '.join(known)}"
     if fault["type"] == "missing":
         return f"the key {key!r} is missing"
-    return f"{key}: {fault['msg'][:1].lower()}{fault['msg'][1:]}, not {fault['input']!r}"
+    return f"{key}: {fault['msg'][:1].lower()}{fault['msg'][1:]}, not {short(repr(fault['input']))}"
 
 
 def _choose(path: Path, kind: str, wanted: str | None, ports: Mapping[str, Port]) -> str:
-    listed = ", ".join(f"{name!r} {port}" for name, port in ports.items())
+    listed = short(", ".join(f"{name!r} {port}" for name, port in ports.items()), 300)
+    if not ports:
+        raise CheckpointError(f"{path} has no {kind}; it cannot be used as an encoder")
     if wanted is None and len(ports) == 1:
         return next(iter(ports))
     if wanted is None:
         raise CheckpointError(f'{path} has {len(ports)} {kind}s; choose one with {kind} = "NAME": {listed}')
     if wanted not in ports:
         hint = did_you_mean(wanted, ports)
-        raise CheckpointError(f"{path} has no {kind} {wanted!r};{hint} it has {listed}")
+        raise CheckpointError(f"{path} has no {kind} {short(wanted)!r};{hint} it has {listed}")
     return wanted
+
+
+def _check_output(path: Path, name: str, port: Port) -> None:
+    if port.type not in _OUTPUT_TYPES or any((size or 1) > _MAX_WIDTH for size in port.shape):
+        raise CheckpointError(
+            f"{path}: output {short(name)!r} is {port}; expected embeddings (B, D) of floats, D up to "
+            f"{_MAX_WIDTH:,}"
+        )
 
 
 def _size(path: Path, name: str, wanted: int | None, fixed: int | None) -> int:
@@ -355,48 +287,3 @@ def _size(path: Path, name: str, wanted: int | None, fixed: int | None) -> int:
 
 def _width(port: Port) -> int | None:
     return port.shape[1] if len(port.shape) > 1 else None
-
-
-def _free(shape: list[Any]) -> tuple[int | None, ...]:
-    """ONNX names free sizes, or leaves them empty."""
-    return tuple(size if isinstance(size, int) else None for size in shape)
-
-
-def _free_sizes(shape: Any) -> tuple[int | None, ...]:
-    if shape.rank.is_dynamic:
-        return ()
-    return tuple(None if size.is_dynamic else size.get_length() for size in shape)
-
-
-def _ports(ports: Any) -> dict[str, Port]:
-    """OpenVINO's ports by their first name, in their order."""
-    return {
-        min(port.names, default=port.node.friendly_name): Port(
-            _free_sizes(port.partial_shape), port.element_type.get_type_name()
-        )
-        for port in ports
-    }
-
-
-def _digest(path: Path) -> str:
-    """Of the bytes of the file, and of the one with its weights."""
-    digest = hashlib.sha256(path.read_bytes())
-    if path.suffix == ".xml":
-        digest.update(path.with_suffix(".bin").read_bytes())
-    return digest.hexdigest()
-
-
-def _num_threads() -> int:
-    return min(_MAX_THREADS, torch.get_num_threads())
-
-
-def _import(package: str, path: Path) -> Any:
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise MissingExtra(package, extra="export", needed_for=f"reading {path.name}") from error
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -9,48 +9,49 @@ A file holds one set or two, ``query`` and ``gallery``. Arrays of an ``.npz`` fi
 ``tracklets``   (N,), integers
 ``indices``     (N,), integers: places in the split
 ``times``       (N,), seconds
-``paths``       (N,), text; not needed to evaluate
+``paths``       (N,), text: the image files
+``sources``     (N,), text, equal where two rows show the same picture; without them ``paths`` say so, unless
+                one comes twice on a side, since it then holds several people
 =============== ======================================================================================
 
 With two sets each name has the set in front: ``query_embeddings``, ``gallery_embeddings``, ... A folder holds
 the same arrays as ``query_embeddings.npy`` and so on; its embeddings are memory-mapped. A Parquet file has a
 row for each image and the columns ``part`` ("query" or "gallery"; absent with one set), ``embedding`` (a list
-of numbers), ``identity``, ``camera``, ``tracklet``, ``index``, ``time``, ``path``.
+of numbers), ``identity``, ``camera``, ``tracklet``, ``index``, ``time``, ``path``, ``source``.
 """
 
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.errors import ConfigError, DataError, MissingExtra, did_you_mean
-from reidkit.files import write_atomically
+from reidkit.errors import ConfigError, DataError
+from reidkit.feature_archives import NPY_MAGIC, ZIP_MAGIC, holds_arrays, read_folder, read_npz
+from reidkit.feature_tables import (
+    COLUMNS,
+    PARQUET_MAGIC,
+    PARTS,
+    as_parquet,
+    import_pyarrow,
+    missing,
+    read_parquet,
+    unknown,
+)
+from reidkit.files import open_regular, require_regular, write_atomically
+from reidkit.labels import read_labels
 from reidkit.types import Features
 
 SUFFIXES = (".npz", ".parquet")
-PARTS = ("query", "gallery")
-COLUMNS = {
-    "embeddings": "embedding",
-    "identities": "identity",
-    "cameras": "camera",
-    "tracklets": "tracklet",
-    "indices": "index",
-    "times": "time",
-    "paths": "path",
-}
-"""Columns of a Parquet file by the names of the arrays."""
 
-_OPTIONAL = ("cameras", "tracklets", "indices", "times")
+_OPTIONAL = ("cameras", "tracklets", "indices", "times", "sources")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".tar")
+_INTEGERS = ("tracklets", "indices")
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 Paths: TypeAlias = Sequence[str | PathLike[str]]
@@ -88,34 +89,49 @@ def save_embeddings(path: str | Path, embeddings: NDArray[np.floating[Any]], *, 
     return _write(Path(path), {"": {"embeddings": embeddings, "paths": _texts(paths, len(embeddings))}})
 
 
-def load_features(path: str | Path) -> tuple[Features, Features | None]:
-    """Read query and gallery features; the gallery is ``None`` where the file holds one set.
+def check_target(path: str | Path) -> None:
+    """Refuse, before the work, a file that features could not be written to.
 
     Raises:
-        DataError: no such file, damaged, a pickle; an array missing, of an unknown name, of another shape
-            or holding Python objects. The message names it.
+        ConfigError: another suffix (capitals do not matter), or a folder.
         MissingExtra: Parquet without pyarrow.
     """
     path = Path(path)
-    if path.suffix in _PICKLES:
-        raise DataError(_pickle_refused(path))
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path}: features are written to a file ending in {' or '.join(SUFFIXES)}")
     if path.is_dir():
-        arrays = _read_folder(path)
-    elif not path.is_file():
-        raise DataError(f"{path}: no such file of features")
-    elif path.suffix == ".parquet":
-        arrays = _read_parquet(path)
-    elif path.suffix == ".npz":
-        arrays = _read_npz(path)
-    else:
-        raise DataError(
-            f"{path}: features are read from {', '.join(SUFFIXES)} files and folders of .npy files"
-        )
+        raise ConfigError(f"{path} is a folder; give a file ending in {' or '.join(SUFFIXES)}")
+    if path.suffix.lower() == ".parquet":
+        import_pyarrow("writing")
+
+
+def load_features(path: str | Path) -> tuple[Features, Features | None]:
+    """Read query and gallery features; the gallery is ``None`` where the file holds one set.
+
+    What kind of file it is, its content says. Identities and cameras are read as :mod:`reidkit.labels` says,
+    both sets as one column: integers where all are numbers, else text; a camera that is missing is -1, or an
+    empty text. Where ``sources`` are absent, ``paths`` tell pictures apart, unless a set has one twice: then
+    they name what the crops were cut from.
+
+    Raises:
+        DataError: no such file, no regular one, damaged, a pickle; an array missing, of an unknown name, of
+            another shape or type, of more than the file can hold, or holding Python objects. The message
+            names it.
+        MissingExtra: Parquet without pyarrow.
+    """
+    path = Path(path)
+    if path.suffix.lower() in _PICKLES:
+        raise DataError(_pickle_refused(path))
+    arrays = read_folder(path, mapped="embeddings") if path.is_dir() else _read(path)
     two_sets = any(name.partition("_")[0] in PARTS for name in arrays)
-    _check_names(path, arrays, two_sets)
-    if two_sets:
-        return _features(path, arrays, "query_"), _features(path, arrays, "gallery_")
-    return _features(path, arrays, ""), None
+    prefixes = [f"{part}_" for part in PARTS] if two_sets else [""]
+    _check_names(path, arrays, prefixes)
+    try:
+        _plain_labels(arrays, prefixes)
+        sets = [_features(arrays, prefix) for prefix in prefixes]
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return sets[0], sets[1] if two_sets else None
 
 
 def holds_features(path: str | Path) -> bool:
@@ -123,7 +139,33 @@ def holds_features(path: str | Path) -> bool:
     path = Path(path)
     if path.is_dir():
         return any(path.glob("*embeddings.npy"))
-    return path.suffix in (*SUFFIXES, ".pkl", ".pickle")
+    if path.suffix.lower() in (*SUFFIXES, ".npy", ".pkl", ".pickle"):
+        return True
+    return path.is_file() and (_start(path) == PARQUET_MAGIC or holds_arrays(path))
+
+
+def _read(path: Path) -> Arrays:
+    require_regular(path)
+    start = _start(path)
+    if start == PARQUET_MAGIC:
+        return dict(read_parquet(path))
+    if start.startswith(ZIP_MAGIC):
+        return dict(read_npz(path))
+    if NPY_MAGIC.startswith(start) and start:
+        raise DataError(
+            f"{path} holds one array, and features are several: numpy.savez writes them into an .npz file; "
+            "or put it into a folder with the others"
+        )
+    if path.suffix.lower() in SUFFIXES:
+        raise DataError(
+            f"{path} is damaged or no {path.suffix.lower()} file: it begins with {start!r}; write it anew"
+        )
+    raise DataError(f"{path}: features are read from {', '.join(SUFFIXES)} files and folders of .npy files")
+
+
+def _start(path: Path) -> bytes:
+    with open_regular(path) as file:
+        return file.read(4)
 
 
 def _arrays(features: Features, paths: Paths | None) -> Arrays:
@@ -146,10 +188,9 @@ def _texts(paths: Paths, num_rows: int) -> NDArray[np.str_]:
 
 
 def _write(path: Path, sets: Mapping[str, Arrays]) -> Path:
-    if path.suffix not in SUFFIXES:
-        raise ConfigError(f"{path}: features are written to a file ending in {' or '.join(SUFFIXES)}")
-    if path.suffix == ".parquet":
-        return write_atomically(path, _as_parquet(sets))
+    check_target(path)
+    if path.suffix.lower() == ".parquet":
+        return write_atomically(path, as_parquet(sets))
     named = {
         f"{part}_{name}" if part else name: a for part, arrays in sets.items() for name, a in arrays.items()
     }
@@ -158,167 +199,84 @@ def _write(path: Path, sets: Mapping[str, Arrays]) -> Path:
     return write_atomically(path, buffer.getbuffer())
 
 
-def _as_parquet(sets: Mapping[str, Arrays]) -> memoryview:
-    pyarrow, parquet = _pyarrow("writing")
-    tables = []
-    for part, arrays in sets.items():
-        columns = {"part": pyarrow.array([part] * len(arrays["embeddings"]))} if part else {}
-        for name, values in arrays.items():
-            if name == "embeddings":
-                flat = pyarrow.array(np.asarray(values, np.float32).ravel())
-                columns["embedding"] = pyarrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
-            else:
-                columns[COLUMNS[name]] = pyarrow.array(values)
-        tables.append(pyarrow.table(columns))
-    # A column that only one set has is empty in the other.
-    try:
-        table = pyarrow.concat_tables(tables, promote_options="default")
-    except pyarrow.ArrowException as error:
-        raise DataError(
-            f"query and gallery do not fit into one table, write both the same way: {error}"
-        ) from None
-    buffer = io.BytesIO()
-    parquet.write_table(table, buffer)
-    return buffer.getbuffer()
-
-
-def _read_npz(path: Path) -> Arrays:
-    try:
-        with path.open("rb") as stream:
-            if not zipfile.is_zipfile(stream):
-                raise zipfile.BadZipFile("an .npz file is a zip archive, as numpy.savez writes it")
-        with np.load(path, allow_pickle=False) as file:
-            return {name: _member(path, file, name) for name in file.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path} is damaged or no .npz file: {error}") from error
-
-
-def _member(path: Path, file: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    try:
-        return file[name]
-    except ValueError as error:
-        raise DataError(_cannot_read(path, name, error)) from error
-
-
-def _read_folder(path: Path) -> Arrays:
-    arrays = {}
-    for file in sorted(path.glob("*.npy")):
-        try:
-            mapped = np.load(file, allow_pickle=False, mmap_mode="r")
-        except (ValueError, OSError, EOFError) as error:
-            raise DataError(_cannot_read(path, file.name, error)) from error
-        # Labels are looked at again and again; only embeddings are large.
-        arrays[file.stem] = mapped if file.stem.endswith("embeddings") else np.array(mapped)
-    if not arrays:
-        raise DataError(
-            f"{path} holds no .npy file; expected embeddings.npy and identities.npy, or query_... ones"
-        )
-    return arrays
-
-
-def _cannot_read(path: Path, name: str, error: Exception) -> str:
-    if "allow_pickle" in str(error):
-        return (
-            f"{path}: {name!r} holds Python objects, which only unpickling (that is, running code) reads; "
-            "write it as numbers or text: numpy.array(values.tolist())"
-        )
-    return f"{path}: {name!r} is damaged: {error}"
-
-
-def _read_parquet(path: Path) -> Arrays:
-    pyarrow, parquet = _pyarrow("reading")
-    try:
-        table = parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
-    _check_columns(path, table.column_names)
-    parts = np.array(table["part"].to_pylist(), dtype=object) if "part" in table.column_names else None
-    for row, part in enumerate(() if parts is None else parts):
-        if part not in PARTS:
-            raise DataError(
-                f"{path}, row {row}: part is {part!r};{did_you_mean(str(part), PARTS)} "
-                f"Parts: {', '.join(PARTS)}"
-            )
-    arrays: Arrays = {}
-    for part in ("",) if parts is None else PARTS:
-        rows = table if parts is None else table.filter(pyarrow.array(parts == part))
-        for name, column in COLUMNS.items():
-            # A column that only the other set fills is absent from this one.
-            if column in rows.column_names and (rows[column].null_count < len(rows) or not part):
-                arrays[f"{part}_{name}" if part else name] = _column(path, column, part, rows[column])
-    if parts is not None and "gallery" not in parts:
-        return {name.removeprefix("query_"): values for name, values in arrays.items()}
-    return arrays
-
-
-def _column(path: Path, column: str, part: str, values: Any) -> NDArray[Any]:
-    """A Parquet column as an array: (N, D) for lists of equal length, else (N,)."""
-    import pyarrow.compute
-
-    if values.null_count:
-        row = values.is_null().to_pylist().index(True)
-        raise DataError(
-            f"{path}: column {column!r} is empty in {values.null_count} of {len(values)} "
-            f"{part + ' ' if part else ''}rows (first: {row}); fill it everywhere or leave it out"
-        )
-    if column != "embedding":
-        return _plain(values.to_numpy())
-    if "list" not in str(values.type):
-        raise DataError(
-            f"{path}: column 'embedding' is of type {values.type}; expected a list of numbers a row"
-        )
-    lengths = np.unique(pyarrow.compute.list_value_length(values).to_numpy())
-    if len(lengths) > 1:
-        raise DataError(
-            f"{path}: embeddings have {lengths[0]} to {lengths[-1]} numbers; expected equally many"
-        )
-    flat: NDArray[Any] = values.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(values), lengths.max(initial=0))
-
-
-def _check_columns(path: Path, found: Sequence[str]) -> None:
-    known = ("part", *COLUMNS.values())
-    for name in ("embedding", "identity"):
-        if name not in found:
-            raise DataError(_missing(path, "column", name, found))
-    for name in found:
-        if name not in known:
-            raise DataError(_unknown(path, "column", name, known))
-
-
-def _check_names(path: Path, arrays: Arrays, two_sets: bool) -> None:
-    prefixes = [f"{part}_" for part in PARTS] if two_sets else [""]
+def _check_names(path: Path, arrays: Arrays, prefixes: Sequence[str]) -> None:
     for prefix in prefixes:
         for name in ("embeddings", "identities"):
             if prefix + name not in arrays:
-                raise DataError(_missing(path, "array", prefix + name, arrays))
+                raise DataError(missing(path, "array", prefix + name, arrays))
     known = [prefix + name for prefix in prefixes for name in COLUMNS]
     for name in arrays:
         # Cameras under another name would be ignored, and the scores be those of a set without cameras.
         if name not in known:
-            raise DataError(_unknown(path, "array", name, known))
+            raise DataError(unknown(path, "array", name, known))
 
 
-def _missing(path: Path, kind: str, name: str, found: Iterable[str]) -> str:
-    return (
-        f"{path} has no {kind} {name!r};{did_you_mean(name, found)} Found: {', '.join(found) or 'none'}. "
-        "Rename or add it"
-    )
+def _plain_labels(arrays: Arrays, prefixes: Sequence[str]) -> None:
+    """Put integers or text in place of identities and cameras, both sets read as one column."""
+    for name in ("identities", "cameras"):
+        present = [prefix + name for prefix in prefixes if prefix + name in arrays]
+        for key in present:
+            _check_column(key, arrays[key])
+        if not present or all(arrays[key].dtype.kind == "i" for key in present):
+            continue
+        rows = [value for key in present for value in arrays[key].tolist()]
+        dated = next((key for key in present if arrays[key].dtype.kind in "mM"), None)
+        if dated is not None:
+            raise DataError(f"{dated} are dates or times; a label is a text or a whole number")
+        column = read_labels(rows, what=name, junk=name == "identities")
+        gap = None if name == "cameras" or None not in column.names else column.names.index(None)
+        if gap is not None:
+            raise DataError(
+                f"{name}, row {gap}: no identity; write -1 for images that show nobody in particular"
+            )
+        if name == "cameras" and not any(column.names):
+            for key in present:
+                del arrays[key]
+            continue
+        if column.kind == "numbers":
+            plain = np.array([-1 if code is None else code for code in column.codes], dtype=np.int64)
+        else:
+            plain = np.array([name or "" for name in column.names], dtype=np.str_)
+        ends = np.cumsum([len(arrays[key]) for key in present])
+        arrays.update(zip(present, np.split(plain, ends[:-1]), strict=True))
 
 
-def _unknown(path: Path, kind: str, name: str, known: Sequence[str]) -> str:
-    return (
-        f"{path} has a {kind} {name!r} of no known meaning;{did_you_mean(name, known)} "
-        f"Known: {', '.join(known)}. Rename it or leave it out"
-    )
-
-
-def _features(path: Path, arrays: Arrays, prefix: str) -> Features:
+def _features(arrays: Arrays, prefix: str) -> Features:
+    embeddings = arrays[f"{prefix}embeddings"]
+    if embeddings.ndim == 2 and embeddings.shape[1] == 0 and len(embeddings):
+        raise DataError(f"{prefix}embeddings have shape {embeddings.shape}: no numbers a row")
     optional = {name: arrays[prefix + name] for name in _OPTIONAL if prefix + name in arrays}
+    for name, values in optional.items():
+        _check_column(prefix + name, values)
+        if name in (*_INTEGERS, "times"):
+            optional[name] = _numbers(prefix + name, values, whole=name in _INTEGERS)
+    paths = arrays.get(f"{prefix}paths")
+    if paths is not None and "sources" not in optional:
+        _check_column(f"{prefix}paths", paths)
+        if len(set(paths.tolist())) == len(paths):
+            optional["sources"] = paths
     try:
-        return Features(arrays[f"{prefix}embeddings"], arrays[f"{prefix}identities"], **optional)
+        return Features(embeddings, arrays[f"{prefix}identities"], **optional)
     except DataError as error:
-        raise DataError(f"{path}: {prefix}{error}") from error
+        raise DataError(f"{prefix}{error}") from error
+
+
+def _check_column(name: str, values: NDArray[Any]) -> None:
+    if values.ndim != 1:
+        raise DataError(f"{name} has shape {values.shape}; expected one value a row, (N,)")
+
+
+def _numbers(name: str, values: NDArray[Any], *, whole: bool) -> NDArray[Any]:
+    kind = "whole numbers" if whole else "numbers of seconds"
+    if values.dtype.kind == "i" or (values.dtype.kind == "f" and not whole):
+        return values
+    try:
+        numbers = np.array([float(value) for value in values.tolist()])
+        if whole and (numbers != [int(value) for value in values.tolist()]).any():
+            raise ValueError("a fraction")
+        return np.array([int(value) for value in values.tolist()], dtype=np.int64) if whole else numbers
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{name} are of type {values.dtype}; expected {kind}") from None
 
 
 def _pickle_refused(path: Path) -> str:
@@ -328,12 +286,3 @@ def _pickle_refused(path: Path) -> str:
         'numpy.savez("features.npz", query_embeddings=qf, query_identities=q_pids, query_cameras=q_camids, '
         "gallery_embeddings=gf, gallery_identities=g_pids, gallery_cameras=g_camids), tensors as qf.numpy()"
     )
-
-
-def _pyarrow(doing: str) -> tuple[ModuleType, ModuleType]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtra("pyarrow", extra="data", needed_for=f"{doing} Parquet files of features") from None
-    return pyarrow, pyarrow.parquet

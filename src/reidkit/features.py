@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError
 from reidkit.protocols import Indices, UnitRows, check_choice, compare
+from reidkit.row_labels import camera_labels, identity_labels
+from reidkit.same_picture import picture_names
 from reidkit.types import JUNK, Dataset, Features, Sample, Split
 
 POOLINGS = ("mean", "max")
@@ -41,18 +44,20 @@ def distinct_images(splits: Iterable[Split]) -> Split:
 
 
 def label_features(embeddings: NDArray[np.floating[Any]], split: Split) -> Features:
-    """Embeddings (N, D) with the labels of the N samples; cameras where any sample
-    has one, tracklets where every one does."""
+    """Embeddings (N, D) with the labels of the N samples, and what tells their pictures apart.
+
+    Identities and cameras are names where samples have names, else integers; cameras are ``None`` where no
+    sample has one, tracklets unless every one does. Each image file is read once more, for its content: a
+    copy under another name is the same picture.
+    """
     tracklets = [sample.tracklet for sample in split]
-    cameras = None
-    if any(sample.camera is not None for sample in split):  # -1: not known, among cameras that are
-        cameras = np.array([-1 if s.camera is None else s.camera for s in split], dtype=np.int64)
     return Features(
         embeddings,
-        np.array([sample.identity for sample in split], dtype=np.int64),
-        cameras,
+        identity_labels(split),
+        camera_labels(split),
         indices=np.array([sample.index for sample in split], dtype=np.int64),
         tracklets=None if None in tracklets else np.array(tracklets, dtype=np.int64),
+        sources=np.array(picture_names(split), dtype=np.str_),
     )
 
 
@@ -60,7 +65,7 @@ def rows_of(features: Features, rows: Indices) -> Features:
     """These rows of every array."""
     optional = {
         name: None if getattr(features, name) is None else getattr(features, name)[rows]
-        for name in ("cameras", "indices", "tracklets", "times")
+        for name in ("cameras", "indices", "tracklets", "times", "sources")
     }
     return Features(features.embeddings[rows], features.identities[rows], **optional)
 
@@ -96,7 +101,22 @@ def pooled_tracklets(features: Features, name: str) -> tuple[Features, tuple[str
             )
     frames = UnitRows(features.embeddings, name)
     pooled = _pool(frames, np.arange(len(frames)), place, len(first))
-    return replace(rows_of(features, first), embeddings=pooled), frames.notes
+    tracklets = replace(
+        rows_of(features, first), embeddings=pooled, sources=_joined_sources(features, place, len(first))
+    )
+    return tracklets, frames.notes
+
+
+def _joined_sources(features: Features, place: Indices, num_tracklets: int) -> NDArray[np.str_] | None:
+    """One text a tracklet, equal where two are of the same frames in any order; empty if one is unknown."""
+    if features.sources is None:
+        return None
+    frames: list[list[str]] = [[] for _ in range(num_tracklets)]
+    for tracklet, source in zip(place.tolist(), features.sources.tolist(), strict=True):
+        frames[tracklet].append(str(source))
+    joined = ["\n".join(sorted(texts)) if all(texts) else "" for texts in frames]
+    digests = [text and hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in joined]
+    return np.array(digests, dtype=np.str_)
 
 
 def pool_queries(query: Features, images: Features, *, pooling: str = "mean") -> Features:
@@ -124,9 +144,10 @@ def pool_queries(query: Features, images: Features, *, pooling: str = "mean") ->
             )
     comparison = compare(query, images, camera_filter="none")
     person = comparison.gallery_identities != JUNK
-    num_cameras = 1 + max(comparison.query_cameras.max(), comparison.gallery_cameras.max())
-    query_groups = comparison.query_identities * num_cameras + comparison.query_cameras
-    image_groups = comparison.gallery_identities * num_cameras + comparison.gallery_cameras
+    # Missing cameras are -1 and -2, unequal: such a query has no images but itself.
+    num_cameras = 3 + max(comparison.query_cameras.max(), comparison.gallery_cameras.max())
+    query_groups = comparison.query_identities * num_cameras + comparison.query_cameras + 2
+    image_groups = comparison.gallery_identities * num_cameras + comparison.gallery_cameras + 2
     groups, group_of = np.unique(query_groups, return_inverse=True)
     rows = np.flatnonzero(person & np.isin(image_groups, groups))
     place = np.searchsorted(groups, image_groups[rows])

@@ -13,7 +13,8 @@ from typing import Any
 from reidkit.errors import ConfigError, DataError, did_you_mean
 from reidkit.images import is_image
 from reidkit.labels import read_labels
-from reidkit.types import Dataset, Sample, Split
+from reidkit.part_names import PARTS
+from reidkit.types import JUNK, Dataset, Sample, Split
 
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
@@ -48,11 +49,8 @@ DUKE = TreeNames(
     MARKET_FOLDERS,
 )
 
-SPLIT_NAMES = {"train": "train", "val": "val", "query": "query", "gallery": "gallery", "test": "gallery"}
-"""What people call the parts of a data set, and what they are called here."""
-
 Fields = Mapping[str, Any]
-"""What is known of one image, as written: identity, and perhaps camera, tracklet, frame, time."""
+"""What is known of one image: identity, and perhaps camera, tracklet, frame, time; texts or numbers."""
 
 
 DUKE_LICENCE = "withdrawn by its authors in 2019: not for new work"
@@ -170,7 +168,7 @@ def unlisted_files(folder: Path, listed: Collection[str], *, source: str) -> lis
     if missing:
         raise DataError(
             f"{folder} lacks {len(missing)} of the {len(listed)} files that {source} lists: "
-            f"{_first_few(missing)}; unpack the release again"
+            f"{first_few(missing)}; unpack the release again"
         )
     return [folder / name for name in sorted(found - listed)]
 
@@ -245,19 +243,24 @@ def numbered(samples: Iterable[Sample]) -> Split:
 
 
 def labelled_dataset(
-    images: Sequence[tuple[str, Path, Fields]], *, name: str, root: Path, skipped: Iterable[Path] = ()
+    images: Sequence[tuple[str, Path, Fields]],
+    *,
+    name: str,
+    root: Path,
+    skipped: Iterable[Path] = (),
+    reading: Iterable[str] = (),
 ) -> Dataset:
     """A data set from (split, path, fields) of each image, with labels made integers over all splits.
 
-    Labels are read as :mod:`reidkit.labels` says, those of all splits together. Without a camera in any
-    fields ``has_cameras`` is false and the camera filter "none".
+    Labels are read as :mod:`reidkit.labels` says, those of all splits together. Camera -1 is one that is
+    not known. Without a known camera ``has_cameras`` is false and the camera filter "none".
 
     Raises :class:`DataError` for an image without an identity.
     """
     identities = read_labels((fields["identity"] for _, _, fields in images), what="identities", junk=True)
-    cameras = read_labels((fields.get("camera") for _, _, fields in images), what="cameras")
-    has_cameras = any(name is not None for name in cameras.names)
-    samples: dict[str, list[Sample]] = {split: [] for split in SPLIT_NAMES.values()}
+    cameras = read_labels((fields.get("camera") for _, _, fields in images), what="cameras", junk=True)
+    has_cameras = any(code not in (None, JUNK) for code in cameras.codes)
+    samples: dict[str, list[Sample]] = {split: [] for split in PARTS}
     for row, (split, path, fields) in enumerate(images):
         identity = identities.codes[row]
         if identity is None:
@@ -266,7 +269,7 @@ def labelled_dataset(
             Sample(
                 path,
                 identity,
-                cameras.codes[row],
+                None if cameras.codes[row] == JUNK else cameras.codes[row],
                 0,
                 tracklet=int(fields["tracklet"]) if "tracklet" in fields else None,
                 frame=int(fields["frame"]) if "frame" in fields else None,
@@ -286,13 +289,8 @@ def labelled_dataset(
         has_cameras=has_cameras,
         camera_filter="same_identity" if has_cameras else "none",
         skipped=tuple(skipped),
-        reading=(identities.reading, *([cameras.reading] if has_cameras else [])),
+        reading=(*reading, identities.reading, *([cameras.reading] if has_cameras else [])),
     )
-
-
-def is_integer(text: str) -> bool:
-    """Whether the label is a plain number from 0 on."""
-    return text.isascii() and text.isdigit()
 
 
 def existing_folder(root: Path, *, expected: str) -> Path:
@@ -354,9 +352,10 @@ def _down_to(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _listed(paths: list[Path]) -> str:
-    return _first_few([path.name for path in paths])
+    return first_few([path.name for path in paths])
 
 
-def _first_few(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str]) -> str:
+    """Names for a message: the first five, and how many more there are."""
     more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
     return ", ".join(names[:NUM_SHOWN]) + more

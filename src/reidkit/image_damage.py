@@ -29,14 +29,19 @@ from typing import IO
 from PIL import TiffImagePlugin, UnidentifiedImageError
 
 from reidkit import jpeg
+from reidkit.errors import shortened
 from reidkit.image_kinds import Kind
 
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, IndexError, TypeError, KeyError, EOFError, struct.error)
-"""What Pillow's decoders raise."""
+DECODING_ERRORS = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError),
+    *(AssertionError, RuntimeError, MemoryError, struct.error, zlib.error),
+)
+"""What Pillow's decoders raise, and those of its plugins, on bytes that nobody foresaw."""
 
 _ZEROS = 256  # so many in a row are no end of anything compressed; an interrupted copy leaves them
 _CHECKED_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"IEND")
 _MB = 1 << 20
+_MAX_PIECES = 1 << 18  # chunks or boxes of one file; a picture of 64 million pixels has a tenth
 
 
 class Damaged(Exception):
@@ -72,9 +77,14 @@ def why_undecoded(name: str, kind: Kind, file: IO[bytes] | None, error: Exceptio
     """
     if isinstance(error, Damaged):
         return _damaged(name, str(error))
-    if kind.format == "JPEG" and file is not None and (unread := _unread_jpeg(file)):
-        return f"{name} is a JPEG of a kind that is not read ({unread}); convert it to a usual JPEG or PNG"
-    reason = "incomplete header" if isinstance(error, UnidentifiedImageError) else str(error)
+    if kind.format == "JPEG" and file is not None:
+        file.seek(0)
+        if unread := jpeg.why_unread(file.read(_MB)):
+            return (
+                f"{name} is a JPEG of a kind that is not read ({unread}); convert it to a usual JPEG or PNG"
+            )
+    words = shortened(" ".join(str(error).split()), 200)
+    reason = "incomplete header" if isinstance(error, UnidentifiedImageError) else words
     if "truncated" in reason.lower() or (file is not None and _is_cut(file, kind.format)):
         return _damaged(name, reason)
     if kind.format == "TIFF" and file is not None and isinstance(error, UnidentifiedImageError):
@@ -93,19 +103,13 @@ def _damaged(name: str, reason: str) -> str:
     return f"{name} is truncated or damaged ({reason}); {ways_out}"
 
 
-def _unread_jpeg(file: IO[bytes]) -> str | None:
-    file.seek(0)
-    try:
-        return jpeg.why_unread(file.read(_MB))
-    except ValueError:
-        return None
-
-
 def _check_chunks(file: IO[bytes]) -> None:
     """Compare the checksums of a PNG's chunks; Pillow does not for those of the pixels."""
     size = file.seek(0, os.SEEK_END)
     place = file.seek(8)
-    while header := file.read(8):
+    for _ in range(_MAX_PIECES):
+        if not (header := file.read(8)):
+            return
         length, name = int.from_bytes(header[:4], "big"), header[4:]
         place += 12 + length
         if place > size:
@@ -122,6 +126,7 @@ def _check_chunks(file: IO[bytes]) -> None:
             raise Damaged(f"wrong checksum of the chunk {name.decode()}")
         if name == b"IEND":
             return
+    raise Damaged(f"it has more than {_MAX_PIECES:,} chunks")
 
 
 def _check_end(file: IO[bytes], file_format: str) -> None:
@@ -141,7 +146,7 @@ def _is_cut(file: IO[bytes], file_format: str) -> bool:
     file.seek(0)
     start = file.read(64)
     if file_format == "JPEG":
-        return _has_no_frame(file)
+        return _has_no_scan(file)
     if file_format == "BMP":
         return size < 54 or size < int.from_bytes(start[2:6], "little")
     if file_format == "WEBP":
@@ -156,14 +161,10 @@ def _is_cut(file: IO[bytes], file_format: str) -> bool:
     return size < 24  # shorter than any header
 
 
-def _has_no_frame(file: IO[bytes]) -> bool:
+def _has_no_scan(file: IO[bytes]) -> bool:
     file.seek(0)
     data = file.read(_MB)
-    try:
-        jpeg.why_unread(data)
-    except ValueError:
-        return len(data) < _MB
-    return False
+    return len(data) < _MB and b"\xff\xda" not in data
 
 
 def _is_cut_tiff(file: IO[bytes], size: int) -> bool:
@@ -180,7 +181,7 @@ def _is_cut_tiff(file: IO[bytes], size: int) -> bool:
         return True
     (num,) = struct.unpack(order + "H", head)
     entries = file.read(12 * num)
-    if len(entries) < 12 * num:
+    if num == 0 or len(entries) < 12 * num:
         return True
     sizes = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
     for entry in range(num):
@@ -209,7 +210,9 @@ def _pixel_layout(file: IO[bytes]) -> str:
 def _ends_within_box(file: IO[bytes], size: int) -> bool:
     """Whether the last box of an ISO media file is longer than what is left of the file."""
     place = 0
-    while place < size:
+    for _ in range(_MAX_PIECES):
+        if place >= size:
+            break
         file.seek(place)
         header = file.read(16)
         length = int.from_bytes(header[:4], "big")

@@ -52,7 +52,7 @@ _SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
         rb"[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0.{8}\x01\0[\x01\x04\x08\x10\x18\x20]\0",
         Kind("BMP without its header", "DIB"),
     ),
-    (rb"RIFF.{4}WEBP", Kind("WebP", "WEBP")),
+    (rb"RIFF.{4}WEBP|RIFF.{0,7}\Z", Kind("WebP", "WEBP")),
     (rb"(II\*\0|MM\0\*).{4}CR", _RAW),
     (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", Kind("TIFF", "TIFF")),
     (rb"GIF8", Kind("GIF", "GIF")),
@@ -82,7 +82,10 @@ _SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
 _COMPILED = tuple((re.compile(signature, re.DOTALL), kind) for signature, kind in _SIGNATURES)
 
 
-_RAW_SUFFIXES = (".3fr .arw .cr2 .cr3 .dng .erf .kdc .mef .mrw .nef .nrw .orf .pef .raf .rw2 .sr2 .srw".split())
+_RAW_SUFFIXES = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".kdc", ".mef", ".mrw"),
+    *(".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".sr2", ".srw"),
+)
 _BY_SUFFIX = {".tga": Kind("TGA"), ".pcx": Kind("PCX")} | dict.fromkeys(_RAW_SUFFIXES, _RAW)
 
 

@@ -36,7 +36,7 @@ MAX_PIXELS = 64_000_000
 MAX_PIXELS_VARIABLE = "REIDKIT_MAX_PIXELS"
 """Environment variable that sets the limit: it reaches every process that is started from here."""
 
-ImageSource: TypeAlias = "str | PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any]"
+ImageSource: TypeAlias = str | PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any]
 Box: TypeAlias = tuple[int, int, int, int]
 
 # No JPEG needs more: 16 bytes a pixel, and a preview, colour profile and notes in front.
@@ -139,6 +139,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _read(file: IO[bytes], name: str, limit: int) -> Image.Image:
     file.seek(0)
     start = file.read(LOOK)
+    if not isinstance(start, bytes):
+        raise DataError(f"{name} is open as text; open it in binary mode, 'rb'")
     kind = kind_of(start)
     if not start:
         raise DataError(f"{name} is empty (0 bytes); copy it again or delete it")
@@ -186,18 +188,27 @@ def _rgb(image: Image.Image, name: str, kind: Kind, file: IO[bytes] | None) -> I
 
 def _loaded(image: Image.Image) -> Image.Image:
     """The image with its pixels decoded; strictly where it comes from a file and was not decoded before."""
-    file = image.fp if isinstance(image, ImageFile.ImageFile) and image.tile else None
-    if file is not None and image.format is not None and file.seekable():
+    file = image.fp if isinstance(image, ImageFile.ImageFile) and _is_fresh(image) else None
+    if file is not None and not file.closed and file.seekable():
         if image.format in ("JPEG", "MPO") and image.tell() == 0:
             pixels = _jpeg_pixels(file, image)
+            # Of CMYK it was the check alone: files differ in whether they are inverted, which Pillow knows.
             if pixels is not None and pixels.shape[:2] == image.size[::-1] and image.mode != "CMYK":
-                return Image.fromarray(
-                    pixels
-                )  # in CMYK it was for the check: files differ in what they invert
-        else:
+                return Image.fromarray(pixels)
+        elif image.format == "TIFF" and bool(getattr(image, "filename", "")) and image.tell() == 0:
+            # Opened by its path, Pillow maps the file to memory and takes the sides of a turned one for each
+            # other. From the open file it does not.
+            file.seek(0)
+            image = Image.open(file, formats=("TIFF",))
+        elif image.format is not None:
             check_file(file, image.format)
     image.load()
     return image
+
+
+def _is_fresh(image: ImageFile.ImageFile) -> bool:
+    """Whether its pixels are still to be decoded, as far as Pillow tells: of WebP and AVIF it does not."""
+    return bool(image.tile) or image.format in ("WEBP", "AVIF")
 
 
 def _jpeg_pixels(file: IO[bytes], image: Image.Image) -> NDArray[np.uint8] | None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from reidkit.checkpoint import load_weights
 from reidkit.encoder import weights_file
-from reidkit.errors import CheckpointError
+from reidkit.errors import CheckpointError, shown
 
 
 def start_from(model: nn.Module, source: str | Path, *, say: Callable[[str], None]) -> None:
@@ -33,7 +33,8 @@ def start_from(model: nn.Module, source: str | Path, *, say: Callable[[str], Non
     if not learned & fitting.keys():
         raise CheckpointError(
             f"init = {str(source)!r}: none of the {len(theirs)} weights of {file}, of model "
-            f"{description['model']}, fits this network by name and shape; start from one of the same family"
+            f"{shown(description.get('model'))}, fits this network by name and shape; start from one of "
+            "the same family"
         )
     model.load_state_dict(fitting, strict=False)
     say(f"weights from {file}: {len(fitting)} of {len(ours)} tensors, classifiers start anew")

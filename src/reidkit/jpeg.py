@@ -38,6 +38,7 @@ _UNREAD_FRAMES = {
     0xF7: "JPEG-LS",
 }
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA, *_UNREAD_FRAMES}
+_FRAME_WITHIN = 1 << 20  # bytes; what stands before are notes of 64 kB each
 _BARE_MARKERS = {0x01, *range(0xD0, 0xD9)}
 
 
@@ -56,7 +57,7 @@ def decode(data: bytes, mode: str) -> NDArray[np.uint8] | None:
 
     Raises:
         ValueError: damaged; the message is the decoder's.
-        UnreadJpeg: more than :data:`MAX_SCANS` scans.
+        UnreadJpeg: lossless, hierarchical or of 12 bits; or more than :data:`MAX_SCANS` scans.
     """
     num_scans = data.count(b"\xff\xda")  # those of a preview in the metadata count, too
     if num_scans > MAX_SCANS:
@@ -66,18 +67,16 @@ def decode(data: bytes, mode: str) -> NDArray[np.uint8] | None:
     except ValueError as error:
         if "Could not determine subsampling" in str(error):
             return None
+        if unread := why_unread(data):
+            raise UnreadJpeg(unread) from None
         raise
     return pixels[:, :, 0] if mode == "L" else pixels
 
 
 def why_unread(data: bytes) -> str | None:
-    """Which kind of JPEG it is, if it is one that is not decoded; ``None`` where that is not the reason.
-
-    Raises:
-        ValueError: it ends before its frame header, or has none.
-    """
+    """Which kind of JPEG it is, if it is one that is not decoded; ``None`` where that is not the reason."""
     place = 2
-    while place + 4 <= len(data):
+    while place + 4 <= min(len(data), _FRAME_WITHIN):
         if data[place] != 0xFF:
             break
         marker = data[place + 1]
@@ -88,4 +87,4 @@ def why_unread(data: bytes) -> str | None:
             bits = data[place + 4] if place + 4 < len(data) else 8
             return _UNREAD_FRAMES.get(marker) or (None if bits == 8 else f"{bits} bits a channel")
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    raise ValueError("no frame header")
+    return None

@@ -20,7 +20,7 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any, Literal
 
-from reidkit.errors import DataError
+from reidkit.errors import DataError, shown
 
 JUNK_LABEL = "-1"
 """How an identity that counts neither as right nor as wrong is written."""
@@ -29,7 +29,6 @@ _NUMBER = re.compile(r"(0|-1|[1-9][0-9]{0,18})", re.ASCII)
 # A program that met an empty cell writes floats; with a decimal comma where that is the custom.
 _NUMBER_AS_FLOAT = re.compile(rf"{_NUMBER.pattern}(?:\.0+|,0)?", re.ASCII)
 _LARGEST = 2**63 - 1
-_NUM_CHARACTERS_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +67,17 @@ def label_text(value: Any) -> str | None:
         try:
             value = bytes(value).decode()
         except UnicodeDecodeError:
-            raise DataError(f"{_cut(value)} is not UTF-8 text; write the label as UTF-8") from None
+            raise DataError(f"{shown(value)} is not UTF-8 text; write the label as UTF-8") from None
     if isinstance(value, str):
         return _normal(value) or None
     if _is_missing(value):
         return None
     if isinstance(value, bool) or not isinstance(value, Real | Decimal):
         kind = type(value).__name__
-        raise DataError(f"{_cut(value)} is of type {kind}; a label is a text or a whole number")
+        raise DataError(f"{shown(value)} is of type {kind}; a label is a text or a whole number")
     number: Any = value
     if abs(number) > 10**38 or number != int(number):
-        raise DataError(f"{_cut(value)} is not a whole number of at most 38 digits; write it as text")
+        raise DataError(f"{shown(value)} is not a whole number of at most 38 digits; write it as text")
     return str(int(number))
 
 
@@ -89,7 +88,7 @@ def label_value(value: Any) -> int | str | None:
     [12, 12, '0001', 'anna', None]
     """
     text = label_text(value)
-    return int(text) if text is not None and _is_number(text) else text
+    return int(text) if text is not None and is_number(text) else text
 
 
 def read_labels(values: Iterable[Any], *, what: str, junk: bool = False) -> LabelColumn:
@@ -105,7 +104,7 @@ def read_labels(values: Iterable[Any], *, what: str, junk: bool = False) -> Labe
     """
     names = _texts(values, what)
     distinct = {name for name in names if name is not None}
-    odd = min((name for name in distinct if not _is_number(name, as_float=True)), default=None)
+    odd = min((name for name in distinct if not is_number(name, as_float=True)), default=None)
     if odd is None:
         plain = {name: re.split("[.,]", name)[0] for name in distinct}
         codes = {name: int(number) for name, number in plain.items()}
@@ -115,7 +114,7 @@ def read_labels(values: Iterable[Any], *, what: str, junk: bool = False) -> Labe
     else:
         plain = {name: JUNK_LABEL if junk and _is_junk(name) else name for name in distinct}
         codes, how = _codes(set(plain.values()), junk=junk)
-        reading = f"{what}: text, as written, since {_cut(odd)} is not a plain whole number; {how}"
+        reading = f"{what}: text, as written, since {shown(odd)} is not a plain whole number; {how}"
         codes = {name: codes[text] for name, text in plain.items()}
     return LabelColumn(
         names=tuple(None if name is None else plain[name] for name in names),
@@ -142,9 +141,15 @@ def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
 
 
+def is_number(text: str, *, as_float: bool = False) -> bool:
+    """Whether a text is a plain whole number of 64 bits; or, ``as_float``, one written as "3.0" or "3,0"."""
+    match = (_NUMBER_AS_FLOAT if as_float else _NUMBER).fullmatch(text)
+    return match is not None and int(match[1]) <= _LARGEST
+
+
 def _texts(values: Iterable[Any], what: str) -> list[str | None]:
     if isinstance(values, str | bytes):
-        raise DataError(f"{what} is the text {_cut(values)}; expected a list with one label a row")
+        raise DataError(f"{what} is the text {shown(values)}; expected a list with one label a row")
     if getattr(getattr(values, "dtype", None), "kind", "") in ("m", "M"):  # tolist would make them integers
         raise DataError(f"{what} are dates or times; a label is a text or a whole number")
     listed = values.tolist() if hasattr(values, "tolist") else values
@@ -169,11 +174,6 @@ def _codes(names: set[str], *, junk: bool) -> tuple[dict[str, int], str]:
     return numbers | special, "numbered from 1 in sorted order"
 
 
-def _is_number(text: str, *, as_float: bool = False) -> bool:
-    match = (_NUMBER_AS_FLOAT if as_float else _NUMBER).fullmatch(text)
-    return match is not None and int(match[1]) <= _LARGEST
-
-
 def _is_junk(text: str) -> bool:
     match = _NUMBER_AS_FLOAT.fullmatch(text)
     return match is not None and match[1] == JUNK_LABEL
@@ -184,7 +184,7 @@ def _normal(text: str) -> str:
         try:
             text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         except UnicodeEncodeError:
-            raise DataError(f"{_cut(text)} is not valid Unicode; write the label anew") from None
+            raise DataError(f"{shown(text)} is not valid Unicode; write the label anew") from None
         text = unicodedata.normalize("NFC", text)
     return text.strip()
 
@@ -194,11 +194,3 @@ def _is_missing(value: Any) -> bool:
         return bool(value != value)  # NaN and NaT are the values that differ from themselves
     except (TypeError, ValueError):  # pandas.NA has no truth value; neither have arrays
         return type(value).__name__ == "NAType"
-
-
-def _cut(value: Any) -> str:
-    try:
-        text = " ".join(repr(value).split())
-    except ValueError:  # an integer of thousands of digits
-        return "the number"
-    return text if len(text) <= _NUM_CHARACTERS_SHOWN else f"{text[:_NUM_CHARACTERS_SHOWN]}..."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError, MissingExtra
+from reidkit.matlab_elements import MatlabFile
 
-# What SciPy's reader raises on damaged bytes.
-_DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, zlib.error, RuntimeError)
+# What reading damaged bytes raises; h5py's exceptions are of nearly every kind.
+_DAMAGE = (
+    *(OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, ArithmeticError, AttributeError),
+    *(MemoryError, UnboundLocalError),
+)
+_MAX_PACKING = 1100  # deflate makes nothing smaller than a thousandth
 
 
 def load_variable(path: Path, name: str) -> Any:
@@ -23,24 +27,36 @@ def load_variable(path: Path, name: str) -> Any:
     Cells come as object arrays, structs as structured arrays whose fields hold objects.
 
     Raises:
-        DataError: the file is missing, damaged, of version 7.3, or has no such variable.
+        DataError: the file is missing, damaged, of another version, or has no such variable.
     """
-    from scipy.io import loadmat, whosmat
-    from scipy.io.matlab import MatReadError
-
     _check_exists(path)
     if _is_hdf5(path):
         raise DataError(
             f"{path} is a MATLAB file of version 7.3; expected the release's own, of version 5 to 7"
         )
     try:
-        names = [found for found, _, _ in whosmat(path)]
-        variable = loadmat(path, variable_names=[name], squeeze_me=True).get(name)
-    except (MatReadError, *_DAMAGE) as error:
+        file = MatlabFile(path.read_bytes())
+        if name not in file.names:
+            raise DataError(_no_variable(path, name, file.names))
+        return file.value(name)
+    except _DAMAGE as error:
         raise DataError(_damaged(path, error)) from None
-    if variable is None:
-        raise DataError(_no_variable(path, name, names))
-    return variable
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Take values of a MATLAB file apart: where they are of another shape or type, the file is to blame.
+
+    Raises :class:`DataError` for what NumPy and Python then raise.
+    """
+    try:
+        with np.errstate(invalid="raise"):  # NaN is no label, though NumPy makes it an integer
+            yield
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        raise DataError(
+            f"{path} holds other values than the release does ({type(error).__name__}: "
+            f"{_first_line(error)}); copy it again"
+        ) from None
 
 
 class Hdf5File:
@@ -69,10 +85,20 @@ class Hdf5File:
             dataset = self._file[key]
             if dataset.attrs.get("MATLAB_empty", 0):
                 return np.empty((0, 0))
+            self._check_size(dataset)
             # HDF5 stores rows first, MATLAB columns: all axes are reversed.
             return np.asarray(dataset[()]).T
         except _DAMAGE as error:
             raise DataError(_damaged(self._path, error)) from None
+
+    def _check_size(self, dataset: Any) -> None:
+        """Refuse what claims more values than the file can hold: it would take all memory."""
+        stored = dataset.id.get_storage_size()
+        if dataset.nbytes > _MAX_PACKING * stored + 2**20:
+            raise DataError(
+                f"{self._path} is damaged: {dataset.name} claims {dataset.nbytes:,} bytes, of which "
+                f"{stored:,} are there; copy it again"
+            )
 
 
 @contextmanager
@@ -101,7 +127,8 @@ def open_hdf5(path: Path) -> Iterator[Hdf5File]:
 
 def _check_exists(path: Path) -> None:
     if not path.is_file():
-        raise DataError(f"{path} is missing: there is no such file; it is part of the release")
+        state = "is no plain file" if path.exists() else "is missing: there is no such file"
+        raise DataError(f"{path} {state}; it is part of the release")
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -113,8 +140,11 @@ def _is_hdf5(path: Path) -> bool:
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"{path} is truncated or damaged ({reason}); copy it again"
+    return f"{path} is truncated or damaged ({_first_line(error)}); copy it again"
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 def _no_variable(path: Path, name: str, found: list[str]) -> str:

@@ -21,8 +21,10 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from reidkit.arrays import embedding_array
 from reidkit.errors import ConfigError, DataError
 from reidkit.protocols import check_choice, first_few
+from reidkit.row_labels import camera_codes, label_codes
 from reidkit.types import JUNK, Features
 
 Matrix = NDArray[np.float64]
@@ -214,17 +216,18 @@ class _Pairs:
 
 def _pair_covariances(features: Features) -> _Pairs:
     """Similar and dissimilar pairs are under two cameras where cameras are known, else any."""
-    persons = features.identities.astype(np.str_) != str(JUNK)
+    identities = label_codes(features.identities)
+    persons = identities != JUNK
     values = _checked(features.embeddings, "embeddings")[persons]
     if not len(values):
         raise DataError("there is no embedding of a person to learn from")
     mean = values.mean(axis=0)
     values -= mean  # or the sums over items cancel badly
-    identities = np.unique(features.identities[persons], return_inverse=True)[1]
+    identities = identities[persons]
     similar, num_similar = _scatter(values, identities)
     every, num_every = _scatter(values, np.zeros_like(identities))
     if features.cameras is not None:
-        cameras = np.unique(features.cameras[persons], return_inverse=True)[1]
+        cameras = camera_codes(features.cameras[persons])
         same_camera, num_same_camera = _scatter(values, cameras)
         both, num_both = _scatter(values, identities * (cameras.max() + 1) + cameras)
         similar, num_similar = similar - both, num_similar - num_both
@@ -280,13 +283,7 @@ def _check_dim(dim: object) -> None:
 
 def _checked(embeddings: NDArray[np.floating[Any]], name: str) -> Matrix:
     """As float64 (N, D); raises :class:`DataError` where they are of another kind, or not finite."""
-    embeddings = np.asanyarray(embeddings)
-    if embeddings.ndim != 2 or embeddings.dtype.kind != "f":
-        raise DataError(
-            f"{name} have shape {embeddings.shape} and type {embeddings.dtype}; "
-            "expected floating-point (N, D)"
-        )
-    values = embeddings.astype(np.float64)
+    values = embedding_array(embeddings, name).astype(np.float64)
     not_finite = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(not_finite):
         raise DataError(

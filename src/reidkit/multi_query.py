@@ -35,7 +35,7 @@ def check_multi_query(data: Dataset, camera_filter: str, pooling: str | None) ->
 
 def multi_query_images(data: Dataset) -> Split:
     """The set's own multi-query images that show a query's identity under its camera."""
-    asked = {(sample.identity, sample.camera) for sample in data.query}
+    asked = {(sample.identity, sample.camera) for sample in data.query if sample.camera is not None}
     return tuple(sample for sample in data.multi_query if (sample.identity, sample.camera) in asked)
 
 
@@ -53,7 +53,9 @@ def pooling_texts(data: Dataset, samples: Split, pooling: str) -> tuple[str, tup
     """What to add to the protocol, and a note; ``samples`` are the set's own images, where it has some."""
     source = "the set's multi-query images" if samples else "query and junk images"
     images = samples or data.query + data.gallery
-    num_images = Counter((sample.identity, sample.camera) for sample in images)
+    num_images: Counter[tuple[int, int | None]] = Counter(
+        (sample.identity, sample.camera) for sample in images if sample.camera is not None
+    )
     counts = [max(1, num_images[sample.identity, sample.camera]) for sample in data.query]
     note = (
         f"multi-query: each query is the {pooling} of {min(counts)} to {max(counts)} images, "

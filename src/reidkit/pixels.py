@@ -74,13 +74,13 @@ def from_array(array: NDArray[Any]) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     is_mask = array.ndim == 2 and array.dtype == np.bool_
-    if not is_mask and array.dtype not in (np.uint8, np.uint16):
+    if not is_mask and (array.dtype.kind != "u" or array.dtype.itemsize > 2):
         raise UnreadPixels(f"{seen}; give uint8, 0..255")
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (2, 3, 4)):
         raise UnreadPixels(
             f"{seen}; give one image of the shape (H, W, 3) in RGB order, or a list of them{_turned(array)}"
         )
-    if array.dtype == np.uint16:
+    if array.dtype.itemsize == 2:
         array = (array >> 8).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array))
 

@@ -28,6 +28,8 @@ def project(embeddings: NDArray[np.floating[Any]], *, seed: int = 0) -> NDArray[
         manifold = import_module("sklearn.manifold")
     except ImportError:
         raise MissingExtra("scikit-learn", extra="analysis", needed_for="laying out embeddings") from None
+    if embeddings.shape[1] == 1:  # the layout starts from two principal components
+        embeddings = np.pad(embeddings, ((0, 0), (0, 1)))
     perplexity = min(_PERPLEXITY, (len(embeddings) - 1) / 3)
     tsne = manifold.TSNE(perplexity=perplexity, init="pca", random_state=seed)
     points: NDArray[np.float64] = tsne.fit_transform(np.asarray(embeddings, np.float32)).astype(np.float64)

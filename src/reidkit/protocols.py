@@ -16,7 +16,7 @@ tie. Float32 products are only ever a first look.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError, UnknownName
+from reidkit.row_labels import shared_codes
+from reidkit.same_picture import pairs_of, picture_codes
 from reidkit.types import JUNK, Features
 
 CAMERA_FILTERS = ("same_identity", "other_cameras", "none")
@@ -41,10 +43,12 @@ _WORTH_CENTRING = 0.1  # squared length of the mean: below, scores would come no
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """Queries and gallery items that share an identity, by query, best score first, ties by gallery order.
+    """Queries and gallery items that share an identity or are one picture, by query, best score first.
+
+    Ties come by gallery order.
 
     All arrays (M,): ``queries`` and ``items`` are rows of the two splits, ``scores`` are exact,
-    ``positive`` is false for pairs that the protocol leaves out.
+    ``positive`` is false for pairs that the protocol leaves out, those of one picture among them.
     """
 
     queries: Indices
@@ -136,7 +140,9 @@ class FirstLook:
 class Comparison:
     """Queries (Q) against gallery items (G). Labels are codes that both share; JUNK stays JUNK.
 
-    ``listed`` (Q, G), where queries have galleries of their own, says which items are in them.
+    A missing camera is -1 among the queries' and -2 among the gallery's: it is no other row's camera.
+    Rows with equal numbers in ``query_pictures`` and ``gallery_pictures`` show the same picture. ``listed``
+    (Q, G), where queries have galleries of their own, says which items are in them.
     """
 
     query: UnitRows
@@ -147,7 +153,8 @@ class Comparison:
     gallery_cameras: NDArray[np.int64]
     camera_filter: str
     distance: str
-    without_self: bool
+    query_pictures: NDArray[np.int64]
+    gallery_pictures: NDArray[np.int64]
     listed: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = field(default=())
 
@@ -182,30 +189,34 @@ class Comparison:
 
     def meets(self, queries: Indices, items: Indices) -> NDArray[np.bool_]:
         """Whether an item is in its query's gallery at all, before any filter; rows of both, broadcast."""
-        met = np.ones(np.broadcast_shapes(queries.shape, items.shape), np.bool_)
-        if self.without_self:
-            met &= queries != items
+        met: NDArray[np.bool_] = self.query_pictures[queries] != self.gallery_pictures[items]
         if self.listed is not None:
             met &= self.listed[queries, items]
         return met
 
     def keeps(self, queries: Indices, items: Indices) -> NDArray[np.bool_]:
         """Whether the protocol leaves an item in its query's list; rows of both, broadcast."""
-        kept = self.meets(queries, items)
+        return self.meets(queries, items) & ~self.hides(queries, items)
+
+    def hides(self, queries: Indices, items: Indices) -> NDArray[np.bool_]:
+        """Whether the camera filter takes an item out of its query's list; rows of both, broadcast."""
         if self.camera_filter == "none":
-            return kept
-        hidden = self.query_cameras[queries] == self.gallery_cameras[items]
+            return np.zeros(np.broadcast_shapes(queries.shape, items.shape), np.bool_)
+        hidden: NDArray[np.bool_] = self.query_cameras[queries] == self.gallery_cameras[items]
         if self.camera_filter == "same_identity":
             hidden &= self.query_identities[queries] == self.gallery_identities[items]
-        kept &= ~hidden
-        return kept
+        return hidden
 
     def same_identity_pairs(self) -> Pairs:
-        """Every pair of one identity, positive or left out, scored exactly, an identity at a time."""
+        """Every pair of one identity, positive or left out, scored exactly, an identity at a time.
+
+        A picture that stands under two identities is left out of its own list too.
+        """
         parts = [
             self._identity_pairs(queries, items)
             for queries, items in _shared_groups(self.query_identities, self.gallery_identities)
         ]
+        parts.append(self._twice_named_pictures())
         nobody = Pairs(np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0), np.empty(0, np.bool_))
         parts.append(nobody)
         queries = np.concatenate([part.queries for part in parts])
@@ -270,6 +281,13 @@ class Comparison:
             np.repeat(queries, len(items)), np.tile(items, len(queries)), scores.ravel(), positive.ravel()
         )
 
+    def _twice_named_pictures(self) -> Pairs:
+        queries, items = pairs_of(self.query_pictures, self.gallery_pictures)
+        odd = self.query_identities[queries] != self.gallery_identities[items]
+        odd &= self.gallery_identities[items] != JUNK
+        queries, items = queries[odd], items[odd]
+        return Pairs(queries, items, self.exact_scores(queries, items), np.zeros(len(queries), np.bool_))
+
     def _hide(self, scores: NDArray[Any], rows: Indices, items: Indices, hidden: Pairs) -> None:
         if self.camera_filter == "other_cameras":
             scores[self.query_cameras[rows, None] == self.gallery_cameras[items]] = -np.inf
@@ -309,11 +327,12 @@ def compare(
         )
     query_rows = UnitRows(query.embeddings, "query")
     gallery_rows = query_rows if gallery is None else UnitRows(items.embeddings, "gallery")
-    query_identities, gallery_identities = _shared_codes(query.identities, items.identities, "identities")
+    query_identities, gallery_identities = shared_codes(query.identities, items.identities, "identities")
     notes = list(query_rows.notes if gallery is None else query_rows.notes + gallery_rows.notes)
     query_cameras, gallery_cameras = np.zeros(len(query), np.int64), np.zeros(len(items), np.int64)
     if query.cameras is not None and items.cameras is not None:
-        query_cameras, gallery_cameras = _shared_codes(query.cameras, items.cameras, "cameras")
+        query_cameras, gallery_cameras = shared_codes(query.cameras, items.cameras, "cameras")
+        notes += _missing_camera_notes(query_cameras, gallery_cameras, is_one_set=gallery is None)
     elif camera_filter != "none":
         side = "query" if query.cameras is None else "gallery"
         notes.append(f"no camera labels ({side}): camera filter none is used instead of {camera_filter}")
@@ -321,7 +340,7 @@ def compare(
     num_junk = int((gallery_identities == JUNK).sum())
     if num_junk:
         notes.append(f"{num_junk} of {len(items)} gallery items have identity -1 (junk) and leave every list")
-    return Comparison(
+    comparison = Comparison(
         query_rows,
         gallery_rows,
         query_identities,
@@ -330,10 +349,11 @@ def compare(
         gallery_cameras,
         camera_filter,
         distance,
-        without_self=gallery is None,
+        *picture_codes(query, gallery),
         listed=None if galleries is None else _listed(galleries, len(query), len(items)),
-        notes=tuple(notes),
     )
+    notes += _own_picture_notes(comparison, is_one_set=gallery is None)
+    return replace(comparison, notes=tuple(notes))
 
 
 def check_choice(kind: str, name: str, known: tuple[str, ...]) -> None:
@@ -364,6 +384,36 @@ def first_few(rows: Indices) -> str:
     """``rows 3, 8, 12, ...``: enough to find them by."""
     shown = ", ".join(str(row) for row in rows[:5])
     return f"row{'s' if len(rows) > 1 else ''} {shown}{', ...' if len(rows) > 5 else ''}"
+
+
+def _missing_camera_notes(
+    query_cameras: NDArray[np.int64], gallery_cameras: NDArray[np.int64], *, is_one_set: bool
+) -> list[str]:
+    sides = [("query", query_cameras), ("gallery", gallery_cameras)][: 1 if is_one_set else 2]
+    return [
+        f"{(cameras < 0).sum()} of {len(cameras)} {side} rows have no camera: they count as under another "
+        "camera than every other row"
+        for side, cameras in sides
+        if (cameras < 0).any()
+    ]
+
+
+def _own_picture_notes(comparison: Comparison, *, is_one_set: bool) -> list[str]:
+    """How many pairs are left out because they are one picture, and for no other reason."""
+    queries, items = pairs_of(comparison.query_pictures, comparison.gallery_pictures)
+    kept = ~comparison.hides(queries, items) & (comparison.gallery_identities[items] != JUNK)
+    kept &= comparison.query_identities[queries] != JUNK
+    if comparison.listed is not None:
+        kept &= comparison.listed[queries, items]
+    if is_one_set:  # where nobody expects a row to meet itself
+        kept &= queries != items
+    if not kept.any():
+        return []
+    num_queries = len(np.unique(queries[kept]))
+    return [
+        f"{num_queries} of {len(comparison.query)} queries have the very same picture in the gallery, "
+        f"which is no match of itself: {kept.sum()} such pairs are left out"
+    ]
 
 
 def _listed(galleries: Sequence[Sequence[int]], num_queries: int, num_items: int) -> NDArray[np.bool_]:
@@ -434,33 +484,3 @@ def _shared_groups(
     gallery_ends = np.searchsorted(gallery_labels[gallery_order], [shared, shared + 1])
     for query_start, query_end, gallery_start, gallery_end in zip(*query_ends, *gallery_ends, strict=True):
         yield query_order[query_start:query_end], gallery_order[gallery_start:gallery_end]
-
-
-def _shared_codes(
-    query_labels: NDArray[Any], gallery_labels: NDArray[Any], name: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Labels as integers >= 0 that are equal where the labels are; JUNK for identities -1 and "-1"."""
-    query_labels = _plain_labels(query_labels, f"query {name}")
-    gallery_labels = _plain_labels(gallery_labels, f"gallery {name}")
-    if query_labels.dtype.kind != gallery_labels.dtype.kind:
-        kinds = {"i": "integers", "U": "strings"}
-        raise DataError(
-            f"query {name} are {kinds[query_labels.dtype.kind]}, gallery {name} "
-            f"{kinds[gallery_labels.dtype.kind]}; they would never be equal, write both the same way"
-        )
-    labels = np.concatenate([query_labels, gallery_labels])
-    codes = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    if name == "identities":
-        codes[labels == (JUNK if labels.dtype.kind == "i" else str(JUNK))] = JUNK
-    return codes[: len(query_labels)], codes[len(query_labels) :]
-
-
-def _plain_labels(labels: NDArray[Any], name: str) -> NDArray[Any]:
-    """The labels as int64 or as strings."""
-    if labels.dtype.kind == "O":
-        labels = np.array(labels.tolist())
-    if labels.dtype.kind in "iu":
-        return labels.astype(np.int64)
-    if labels.dtype.kind in "US":
-        return labels.astype(np.str_)
-    raise DataError(f"{name} are of type {labels.dtype}; give integers or strings")

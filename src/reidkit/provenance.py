@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from reidkit.errors import ConfigError
+from reidkit.errors import CheckpointError, ConfigError, shown
 from reidkit.files import is_unfinished
+from reidkit.text_files import read_json
 from reidkit.types import Dataset, Split
 
 LOCK_FILE = ".lock"  # in a run folder, held by the process that trains there
@@ -40,12 +40,32 @@ def check_run_folder(folder: Path, settings: dict[str, Any]) -> None:
     """Raise :class:`ConfigError` where a folder holds something else than a run with these settings."""
     run_file = folder / "run.json"
     if run_file.is_file():
-        there = json.loads(run_file.read_text("utf-8"))["settings"]
+        there = read_run_file(run_file)["settings"]
         if differences := _differences(there, settings):
             other = f"{folder} holds a run with other settings; choose another folder with --out"
             raise ConfigError([other, *differences])
     elif folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
         raise ConfigError(f"{folder} exists and is not a run folder; choose an empty or a new one")
+
+
+def read_run_file(path: Path) -> dict[str, Any]:
+    """What ``run.json`` says: a table with ``settings``, and whatever else a training notes there.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
+    run = read_json(path, error=CheckpointError)
+    resumed = run.get("resumed_with", []) if isinstance(run, dict) else None
+    if (
+        not isinstance(run, dict)
+        or not isinstance(run.get("settings"), dict)
+        or not isinstance(resumed, list)
+        or not all(isinstance(entry, dict) for entry in resumed)
+    ):
+        raise CheckpointError(
+            f"{path} is not what a training writes, but {shown(run)}; choose another folder, or delete it"
+        )
+    return run
 
 
 def _is_foreign(path: Path) -> bool:
@@ -61,7 +81,7 @@ def _differences(there: Any, here: Any, path: str = "") -> list[str]:
     if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
         pairs = zip(there, here, strict=True)
         return [d for i, (a, b) in enumerate(pairs) for d in _differences(a, b, f"{path}[{i}]")]
-    return [] if there == here else [f"{path}: {there!r} there, {here!r} now"]
+    return [] if there == here else [f"{path}: {shown(there)} there, {shown(here)} now"]
 
 
 def images_hash(*splits: Split) -> str:

@@ -2,20 +2,24 @@
 
 A component registers itself with a decorator in a file of its folder. The folder is imported when a
 name of that kind is first asked for; installed packages add theirs through the entry-point group
-``reidkit``; code that is not installed is reached by a dotted path, ``my_package.losses:MyLoss``.
+``reidkit``; code that is not installed is reached by a dotted path, ``my_package.losses:MyLoss``, where
+:mod:`reidkit.trust` lets it.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Any, Literal, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from reidkit.errors import ConfigError, UnknownName, did_you_mean
+from reidkit import trust
+from reidkit.errors import ConfigError, UnknownName, did_you_mean, listed_names, shown
 
 Kind = Literal["loss", "dataset", "model", "gallery", "tracker"]
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -27,9 +31,14 @@ FOLDERS: dict[str, str] = {
     "gallery": "reidkit.galleries",
 }
 
+LARGEST = 2**63
+"""Integers are less: what comes after us counts in 64 bits."""
+
 # Trackers have no folder: those that there are belong to others.
 _components: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in (*FOLDERS, "tracker")}
 _scanned: set[str] = set()
+
+_GIVEN = {"dataset": 1, "tracker": 1, "gallery": 1}  # arguments that reidkit gives: root, run folder, address
 
 
 def register(kind: Kind, name: str) -> Callable[[Factory], Factory]:
@@ -58,15 +67,40 @@ def get(kind: Kind, name: str) -> Callable[..., Any]:
     """The component called ``name``, or the object at the dotted path ``package.module:object``.
 
     ``component:argument`` is a registered component with its first argument given, ``timm:convnext_tiny``.
+
+    Raises:
+        UnknownName: no such component.
+        CodeRefused: a dotted path that :mod:`reidkit.trust` does not let through.
+        ConfigError: a dotted path at which nothing is, or an argument for a component that takes none.
     """
     _scan(kind)
     components = _of_kind(kind)
-    first, colon, rest = name.partition(":")
-    if colon:
-        return partial(components[first], rest) if first in components else _from_dotted_path(kind, name)
+    if not isinstance(name, str):
+        raise ConfigError(f"{kind} {shown(name)} is no name; give a text")
+    first, colon, argument = name.partition(":")
+    if colon and first in components:
+        return _with_argument(kind, components[first], name, argument)
+    if trust.is_code(name):
+        return _from_dotted_path(kind, name)
     if name not in components:
         raise UnknownName(kind, name, components)
     return components[name]
+
+
+def is_code(kind: Kind, name: str) -> bool:
+    """Whether a name is that of code outside of what is registered; ``timm:convnext_tiny`` is not."""
+    return trust.is_code(name) and name.partition(":")[0] not in names(kind)
+
+
+def _with_argument(kind: str, factory: Callable[..., Any], name: str, argument: str) -> Callable[..., Any]:
+    parameters = _parameters(factory)
+    positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+    if len(positional) <= _GIVEN.get(kind, 0) or not argument:
+        raise ConfigError(
+            f"{kind} {shown(name)}: "
+            + ("nothing stands behind the colon" if not argument else "this one takes nothing behind a colon")
+        )
+    return partial(factory, argument)
 
 
 def build(kind: Kind, name: str, options: Mapping[str, Any] | None = None, /, *args: Any) -> Any:
@@ -97,14 +131,81 @@ def option_problems(
         return []
     known = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
     problems = [
-        f"{where} has no option {name!r};{did_you_mean(name, [*known, *also_known])} "
-        + (f"Options: {', '.join(known)}" if known else "It takes none")
+        f"{where} has no option {shown(name)};{did_you_mean(name, [*known, *also_known])} "
+        + (listed_names(name, known).replace("Known:", "Options:") if known else "It takes none")
         for name in options
         if name not in known
     ]
     required = [p.name for p in parameters if p.default is p.empty and p.name in known]
     problems += [f"{where} needs the option {name!r}" for name in required if name not in options]
+    problems += _type_problems(factory, parameters, options, where)
     return problems
+
+
+def _type_problems(
+    factory: Callable[..., Any], parameters: list[inspect.Parameter], options: Mapping[str, Any], where: str
+) -> list[str]:
+    """Options whose value is of a type that the annotation rules out, as sentences."""
+    problems = []
+    for parameter in parameters:
+        if parameter.name not in options:
+            continue
+        value, annotation = options[parameter.name], _resolved(factory, parameter)
+        if not fits(value, annotation):
+            expected = str(parameter.annotation if isinstance(parameter.annotation, str) else annotation)
+            problems.append(f"{where}: {parameter.name} = {shown(value)} is not of type {expected}")
+    return problems
+
+
+def _resolved(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """A parameter's annotation as a type; ``Any`` where it cannot be found out."""
+    function = getattr(factory, "func", factory)
+    owners = function.__mro__ if isinstance(function, type) else (function,)
+    for owner in owners:
+        target = owner.__dict__.get("__init__") if isinstance(owner, type) else owner
+        if target is None or parameter.name not in getattr(target, "__annotations__", {}):
+            continue
+        try:
+            return get_type_hints(target).get(parameter.name, Any)
+        except (NameError, TypeError):  # a name that is imported for type checkers only
+            return Any
+    return Any
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a plain value (number, text, list, table, None) can be meant by an annotation.
+
+    True where the annotation is none of plain types: the component itself then has to say.
+    """
+    if annotation is Any or annotation is inspect.Parameter.empty:
+        return True
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return fits(value, arguments[0])
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if origin in (Union, UnionType):
+        return any(fits(value, choice) for choice in arguments)
+    if annotation in (None, type(None)):
+        return value is None
+    if annotation is bool or annotation is str:
+        return isinstance(value, annotation)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) != math.inf
+    if origin in (list, tuple, Sequence, Iterable):
+        elements = [choice for choice in arguments if choice is not Ellipsis]
+        if origin is tuple and Ellipsis not in arguments:
+            return _is_list(value) and len(value) == len(elements) and all(map(fits, value, elements))
+        return _is_list(value) and all(fits(item, elements[0]) for item in value if elements)
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping)
+    return True
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def _parameters(factory: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -157,12 +258,14 @@ def _load_entry_points() -> None:
 
 
 def _from_dotted_path(kind: str, path: str) -> Callable[..., Any]:
+    trust.check_code(kind, path)
     module_name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # whatever a module does while it is imported
+        what = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"{kind} {path!r}: cannot import {module_name!r} ({error}); "
+            f"{kind} {path!r}: cannot import {module_name!r} ({what}); "
             "the part before the colon must be a module on PYTHONPATH"
         ) from error
     component: Callable[..., Any] | None = getattr(module, attribute, None)
@@ -172,6 +275,7 @@ def _from_dotted_path(kind: str, path: str) -> Callable[..., Any]:
             f"{kind} {path!r}: {module_name!r} has no class or function {attribute!r};"
             f"{did_you_mean(attribute, known)}"
         )
+    trust.check_origin(kind, path, component)
     return component
 
 

@@ -125,7 +125,7 @@ def write_report(
     )
     groups = _groups(chosen, lists)
     analysis = analyse(query, gallery, camera_filter=camera_filter, galleries=galleries)
-    scores = score_tiles(evaluation)
+    scores = score_tiles(evaluation, query.identities)
     figures = curve_figures(evaluation, analysis, calibration)
     of_cameras = [] if analysis.cameras is None else camera_figures(analysis.cameras)
     projection, no_projection = projection_section(query, gallery_side)
@@ -149,7 +149,7 @@ def write_report(
         cameras=analysis.cameras,
         no_cameras=analysis.no_cameras,
         camera_figures=of_cameras,
-        confusions=confusion_rows(analysis.confusions, query_side, gallery_side),
+        confusions=confusion_rows(analysis.confusions),
         num_confused=sum(item.num_queries for item in analysis.confusions),
         num_ranked=int(analysis.matches.valid.sum()),
         projection=projection,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,8 @@ from reidkit.files import write_atomically
 from reidkit.protocols import Indices
 from reidkit.report_parts import Figure, RankedList, check_lengths, ranked_lists, render, sides
 from reidkit.report_sections import distance_figure, score_names
-from reidkit.significance import PairedDifference, paired_bootstrap
+from reidkit.row_labels import label_name, shared_codes
+from reidkit.significance import OneIdentity, PairedDifference, paired_difference
 from reidkit.types import Evaluation, Features, Split
 from reidkit.viz import occupied_range
 from reidkit.viz_breakdown import two_cmc_figure
@@ -49,7 +51,10 @@ class ComparedRun:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A score of both runs, in fractions; without a difference where it is no mean over queries."""
+    """A score of both runs, in fractions.
+
+    Without a difference where the score is no mean over queries, or one identity asks alone.
+    """
 
     name: str
     first: float
@@ -86,7 +91,7 @@ def differences(first: ComparedRun, second: ComparedRun) -> Differences:
     one, other = first.evaluation, second.evaluation
     names = [name for name in score_names(one) if name in other.scores]
     rows = [
-        Row(name, one.scores[name], other.scores[name], _paired(name, one, other))
+        Row(name, one.scores[name], other.scores[name], _paired(name, one, other, first.query.identities))
         for name in sorted(names, key=lambda name: not name.startswith("mAP"))
     ]
     return Differences(tuple(rows), (_distances_of(first), _distances_of(second)))
@@ -173,12 +178,13 @@ def _check_alike(first: ComparedRun, second: ComparedRun) -> None:
                 f"{first.name} has {len(one)} {kind} items, {second.name} {len(other)}; "
                 "compare runs that were tested on the same images"
             )
-        odd = np.flatnonzero(one.identities.astype(np.str_) != other.identities.astype(np.str_))
+        codes = shared_codes(one.identities, other.identities, "identities")
+        odd = np.flatnonzero(codes[0] != codes[1])
         if len(odd):
+            names = [label_name(side.identities[odd[0]]) for side in (one, other)]
             raise DataError(
-                f"{kind} row {odd[0]} is identity {one.identities[odd[0]]} in {first.name} and "
-                f"{other.identities[odd[0]]} in {second.name}; compare runs on the same images in "
-                "the same order"
+                f"{kind} row {odd[0]} is identity {names[0]} in {first.name} and {names[1]} in "
+                f"{second.name}; compare runs on the same images in the same order"
             )
 
 
@@ -194,20 +200,31 @@ def _how(evaluation: Evaluation) -> tuple[str, str]:
     return evaluation.protocol, evaluation.average_precision
 
 
-def _paired(name: str, first: Evaluation, second: Evaluation) -> PairedDifference | None:
-    if name in ("mAP", "mAP@R"):
-        return paired_bootstrap(first.average_precisions, second.average_precisions)
-    if name == "mINP":
-        return paired_bootstrap(first.inverse_negative_penalties, second.inverse_negative_penalties)
-    k = int(name.removeprefix("rank-").removeprefix("Recall@"))
-    found = []
-    for evaluation in (first, second):
-        ranks = evaluation.first_match_ranks
-        found.append(np.where(ranks > 0, ranks <= k, np.nan))
-        # With several draws of the gallery the ranks are medians, of which the CMC is not the mean.
-        if not np.isclose(np.nanmean(found[-1]), evaluation.rank(k)):
+def _paired(
+    name: str, first: Evaluation, second: Evaluation, identities: NDArray[Any]
+) -> PairedDifference | None:
+    values = [_values(name, evaluation) for evaluation in (first, second)]
+    # With several draws of the gallery the ranks are medians, of which the CMC is not the mean.
+    for evaluation, own in zip((first, second), values, strict=True):
+        if not np.isclose(np.nanmean(own), evaluation.scores[name]):
             return None
-    return paired_bootstrap(*found)
+    try:
+        found = paired_difference(*values, identities=identities)
+    except OneIdentity:
+        return None
+    low, high = found.interval
+    return replace(found, interval=(max(low, -1.0), min(high, 1.0)))  # of shares
+
+
+def _values(name: str, evaluation: Evaluation) -> NDArray[np.float64]:
+    """What a score is the mean of, (Q,); NaN where a query is not valid."""
+    if name in ("mAP", "mAP@R"):
+        return evaluation.average_precisions
+    if name == "mINP":
+        return evaluation.inverse_negative_penalties
+    k = int(name.removeprefix("rank-").removeprefix("Recall@"))
+    ranks = evaluation.first_match_ranks
+    return np.where(ranks > 0, ranks <= k, np.nan)
 
 
 def _most_changed(changes: NDArray[np.float64]) -> tuple[Indices, Indices]:

@@ -17,10 +17,11 @@ from PIL import Image
 from reidkit.breakdown import ranks_of_matches
 from reidkit.errors import DataError
 from reidkit.evaluation import rank_features
-from reidkit.features import rows_of
 from reidkit.images import load_image
+from reidkit.printable import printable
 from reidkit.protocols import Indices
-from reidkit.types import Evaluation, Features, Sample, Split
+from reidkit.row_labels import camera_names, label_name
+from reidkit.types import Evaluation, Features, Split
 from reidkit.viz import Chart
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -42,8 +43,16 @@ class Shown:
         return f"row {row}" if self.split is None else self.split[row].path.name
 
     def identity(self, row: int) -> str:
-        sample = None if self.split is None else self.split[row]
-        return str(self.features.identities[row]) if sample is None else identity_name(sample)
+        """As it was written."""
+        if self.split is not None and self.split[row].identity_name:
+            return str(self.split[row].identity_name)
+        return label_name(self.features.identities[row])
+
+    def camera(self, row: int) -> str:
+        """As it was written; empty where it is not known, or where no protocol counts it."""
+        if not self.has_cameras or self.features.cameras is None:
+            return ""
+        return camera_names(self.features.cameras[[row]])[0]
 
     def photo(self, row: int) -> Image.Image:
         """The image; raises :class:`DataError` where it cannot be read or is not at hand."""
@@ -100,10 +109,6 @@ class Figure:
         return Markup(self.chart.svg())
 
 
-def identity_name(sample: Sample) -> str:
-    return sample.identity_name or str(sample.identity)
-
-
 def sides(
     query: Features, gallery: Features | None, query_split: Split | None, gallery_split: Split | None
 ) -> tuple[Shown, Shown]:
@@ -144,21 +149,22 @@ def ranked_lists(
     """The queries of ``rows`` with their ``top`` nearest; where the sides are one, all others are met."""
     if not len(rows):
         return []
-    met = None if galleries is None else [galleries[row] for row in rows.tolist()]
-    if gallery.features is query.features:
-        met = [np.delete(np.arange(len(query.features)), row).tolist() for row in rows]
     # Only these are ranked: the thousands of other queries are not on the page.
-    asked = rows_of(query.features, rows)
-    ranking = rank_features(asked, gallery.features, top=top, camera_filter=camera_filter, galleries=met)
-    found = ranks_of_matches(asked, gallery.features, camera_filter=camera_filter, galleries=met)
+    items = None if gallery.features is query.features else gallery.features
+    ranking = rank_features(
+        query.features, items, top=top, camera_filter=camera_filter, galleries=galleries, rows=rows
+    )
+    found = ranks_of_matches(
+        query.features, items, camera_filter=camera_filter, galleries=galleries, rows=rows
+    )
     lists = []
-    for number, (row, indices, scores, matches) in enumerate(
-        zip(rows, ranking.indices, ranking.scores, ranking.matches, strict=True)
+    for row, indices, scores, matches in zip(
+        rows.tolist(), ranking.indices, ranking.scores, ranking.matches, strict=True
     ):
         shown = np.flatnonzero(indices >= 0).tolist()
         lists.append(
             RankedList(
-                row=int(row),
+                row=row,
                 query=cell(query, row),
                 hits=tuple(
                     replace(
@@ -171,7 +177,7 @@ def ranked_lists(
                 rows=tuple(int(indices[place]) for place in shown),
                 average_precision=float(evaluation.average_precisions[row]),
                 first_match_rank=int(evaluation.first_match_ranks[row]),
-                match_ranks=tuple(found.of(number).tolist()),
+                match_ranks=tuple(found.of(row).tolist()),
             )
         )
     return lists
@@ -186,11 +192,10 @@ def cell(side: Shown, row: int) -> Cell:
         except DataError as error:
             path = side.split[row].path
             problem = str(error).replace(str(path), path.name)
-    cameras = side.features.cameras
     return Cell(
         name=side.name(row),
         identity=side.identity(row),
-        camera="" if cameras is None or not side.has_cameras else str(cameras[row]),
+        camera=side.camera(row),
         data_uri=data_uri,
         problem=problem,
     )
@@ -205,11 +210,17 @@ def as_data_uri(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def _fit_to_print(value: Any) -> Any:
+    """Of any value in a page, what shows itself and does nothing else; HTML of our own stays."""
+    return printable(value, keep="\n\t") if type(value) is str else value
+
+
 def render(template: str, **values: Any) -> str:
     """The page of a template; what it is given is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=_fit_to_print,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

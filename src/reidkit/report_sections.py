@@ -24,13 +24,14 @@ from reidkit.breakdown import (
 from reidkit.calibration import (
     DistanceDistributions,
     Roc,
-    bootstrap_interval,
     distance_distributions,
     roc,
 )
 from reidkit.errors import ConfigError, MissingExtra
 from reidkit.projection import project
 from reidkit.report_parts import Cell, Figure, RankedList, Shown, as_data_uri
+from reidkit.row_labels import camera_names, label_name
+from reidkit.significance import share_interval
 from reidkit.types import Evaluation, Features
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Probability(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A number at the head of the report, in fractions; ``interval`` is the bootstrap 95 % interval."""
+    """A number at the head of the report, in fractions; ``interval`` is the 95 % interval over identities."""
 
     name: str
     value: float
@@ -101,7 +102,7 @@ def analyse(
     matches = ranks_of_matches(query, gallery, camera_filter=camera_filter, galleries=galleries)
     cameras, no_cameras = None, ""
     if query.cameras is not None and items.cameras is not None:
-        num_cameras = max(len(np.unique(query.cameras)), len(np.unique(items.cameras)))
+        num_cameras = max(len({*camera_names(side)} - {""}) for side in (query.cameras, items.cameras))
         if 1 < num_cameras <= _MAX_CAMERAS:
             cameras = camera_pairs(query, gallery, camera_filter=camera_filter, galleries=galleries)
         elif num_cameras > _MAX_CAMERAS:
@@ -119,15 +120,17 @@ def analyse(
     )
 
 
-def score_tiles(evaluation: Evaluation) -> list[Score]:
-    """The headline scores, by the names of their protocol."""
+def score_tiles(evaluation: Evaluation, identities: NDArray[Any]) -> list[Score]:
+    """The headline scores, by the names of their protocol; ``identities`` (Q,) are those of the queries."""
     valid = np.isfinite(evaluation.average_precisions)
     first_is_right = (evaluation.first_match_ranks[valid] == 1).astype(np.float64)
     # With several draws of the gallery the ranks are medians, of which the CMC is not the mean.
     ranks_are_of_cmc = np.isclose(first_is_right.mean(), evaluation.rank(1))
-    intervals = dict.fromkeys(("mAP", "mAP@R"), bootstrap_interval(evaluation.average_precisions[valid]))
+    means = share_interval(evaluation.average_precisions, identities=identities)
+    intervals = {"mAP": means, "mAP@R": means}
     if ranks_are_of_cmc:
-        intervals |= dict.fromkeys(("rank-1", "Recall@1"), bootstrap_interval(first_is_right))
+        firsts = share_interval(first_is_right, identities=identities[valid])
+        intervals |= {"rank-1": firsts, "Recall@1": firsts}
     return [
         Score(name, evaluation.scores[name], _MEANINGS[name], intervals.get(name))
         for name in score_names(evaluation)
@@ -251,15 +254,10 @@ def activation_section(
     return overlays, ""
 
 
-def confusion_rows(found: Sequence[Confusion], query: Shown, gallery: Shown) -> list[tuple[str, str, int]]:
+def confusion_rows(found: Sequence[Confusion]) -> list[tuple[str, str, int]]:
     """The most frequent confusions: identity, whom it is taken for, number of queries."""
-    names = _names(query) | _names(gallery)
     return [
-        (
-            names.get(item.identity, str(item.identity)),
-            names.get(item.taken_for, str(item.taken_for)),
-            item.num_queries,
-        )
+        (label_name(item.identity), label_name(item.taken_for), item.num_queries)
         for item in found[:_NUM_CONFUSIONS]
     ]
 
@@ -354,18 +352,12 @@ def _reliability(found: Roc, calibration: Probability) -> Figure:
 
 def _cameras(found: CameraPairs, score: str, name: str, fractions: NDArray[np.float64]) -> Figure:
     row, column = np.unravel_index(np.nanargmin(fractions), fractions.shape)
+    names = camera_names(found.query_cameras), camera_names(found.gallery_cameras)
     return Figure(
         f"{score} by pair of cameras",
-        viz_breakdown.camera_figure(name, found.query_cameras, found.gallery_cameras, fractions),
+        viz_breakdown.camera_figure(name, *names, fractions),
         f"{score} in percent, the deeper the blue the higher, for queries of the row's camera that look "
         "among gallery photos of the column's camera only. An empty field has no query with a right photo.",
-        f"Hardest: from camera {found.query_cameras[row]} to camera {found.gallery_cameras[column]}, "
+        f"Hardest: from camera {names[0][row]} to camera {names[1][column]}, "
         f"{100 * fractions[row, column]:.1f} % over {found.num_queries[row, column]:,} queries.",
     )
-
-
-def _names(side: Shown) -> dict[Any, str]:
-    """Identities as they were written."""
-    if side.split is None:
-        return {}
-    return {sample.identity: sample.identity_name for sample in side.split if sample.identity_name}

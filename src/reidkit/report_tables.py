@@ -17,6 +17,7 @@ from reidkit.breakdown import RECALL_LEVELS
 from reidkit.files import write_atomically
 from reidkit.report_parts import RankedList, Shown
 from reidkit.report_sections import FALSE_POSITIVE_RATES, Analysis, Overlay, Score
+from reidkit.row_labels import label_name
 from reidkit.types import Evaluation
 from reidkit.viz import Chart, ranked_list_picture
 
@@ -71,7 +72,10 @@ def write_tables(
     write_csv(
         folder / "confused.csv",
         ("identity", "taken_for", "num_queries"),
-        ((item.identity, item.taken_for, item.num_queries) for item in analysis.confusions),
+        (
+            (label_name(item.identity), label_name(item.taken_for), item.num_queries)
+            for item in analysis.confusions
+        ),
     )
     write_csv(
         folder / "queries.csv",
@@ -154,8 +158,8 @@ def _camera_rows(analysis: Analysis) -> Iterable[Sequence[Any]]:
         return
     for row, column in np.ndindex(found.num_queries.shape):
         yield (
-            found.query_cameras[row],
-            found.gallery_cameras[column],
+            label_name(found.query_cameras[row]),
+            label_name(found.gallery_cameras[column]),
             int(found.num_queries[row, column]),
             float(found.mean_average_precision[row, column]),
             float(found.rank1[row, column]),
@@ -163,13 +167,12 @@ def _camera_rows(analysis: Analysis) -> Iterable[Sequence[Any]]:
 
 
 def _query_rows(evaluation: Evaluation, query: Shown) -> Iterable[Sequence[Any]]:
-    cameras = query.features.cameras
     for row, average_precision in enumerate(evaluation.average_precisions.tolist()):
         rank = int(evaluation.first_match_ranks[row])
         yield (
             row,
             query.identity(row),
-            "" if cameras is None else cameras[row],
+            query.camera(row),
             average_precision,
             rank or "",
             "" if query.split is None else str(query.split[row].path),

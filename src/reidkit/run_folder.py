@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from reidkit import distributed
 from reidkit.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
-from reidkit.errors import ConfigError
+from reidkit.errors import CheckpointError, ConfigError, shortened
 from reidkit.files import exclusive, remove_unfinished, write_atomically
-from reidkit.provenance import LOCK_FILE, check_run_folder, versions
+from reidkit.provenance import LOCK_FILE, check_run_folder, read_run_file, versions
 from reidkit.tracking import MetricsFile, Tracker, tensorboard
+
+_STATE: dict[str, type] = {
+    "epoch": int,
+    "batch": int,
+    "best": dict,
+    "num_processes": int,
+    "weights": dict,
+    "optimizer": dict,
+    "scaler": dict,
+}
+"""What the state of a training holds in any case, whichever version wrote it."""
 
 
 class RunFolder:
@@ -36,6 +49,7 @@ class RunFolder:
             ConfigError: the folder holds something else, or a run with other settings, or one that is being
                 trained now.
         """
+        made = not self.path.exists()
         with ExitStack() as locks:
 
             def hold() -> None:
@@ -48,13 +62,25 @@ class RunFolder:
                 remove_unfinished(self.path)
 
             distributed.run_on_main(hold)
-            yield
+            try:
+                yield
+            finally:
+                if made and distributed.is_main():
+                    self._remove_unused()
+
+    def _remove_unused(self) -> None:
+        """Leave no folder behind for a training that was refused before it had written anything."""
+        if [path.name for path in self.path.iterdir()] == [LOCK_FILE]:
+            (self.path / LOCK_FILE).unlink()
+            with suppress(OSError):  # another training has come meanwhile
+                self.path.rmdir()
 
     def stored_state(self) -> dict[str, Any] | None:
         """The state to go on from, on every process; None where the run begins.
 
         Raises:
-            CheckpointError: neither the last checkpoint nor the one before it can be read.
+            CheckpointError: neither the last checkpoint nor the one before it can be read, or what they hold
+                is no state of a training.
         """
 
         def read() -> dict[str, Any] | None:
@@ -63,6 +89,7 @@ class RunFolder:
             state, problem = load_checkpoint(self.checkpoint)
             if problem:
                 self.say(problem)
+            _check_state(state, self.checkpoint)
             before, now = state["num_processes"], distributed.world_size()
             if before != now:
                 self.say(
@@ -73,6 +100,21 @@ class RunFolder:
             return state
 
         return distributed.run_on_main(read)
+
+    @contextmanager
+    def taking_up(self) -> Iterator[None]:
+        """While inside, parts of a state are given to what they are the state of.
+
+        Raises :class:`CheckpointError` where one does not take its part.
+        """
+        try:
+            yield
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            what = shortened(" ".join(str(error).split()), 300)
+            raise CheckpointError(
+                f"{self.checkpoint} does not fit this run ({type(error).__name__}: {what}); start again in "
+                "another folder"
+            ) from error
 
     def describe(
         self,
@@ -93,11 +135,12 @@ class RunFolder:
         else:
             self._note_changes(path, now, epoch=epoch)
         # It follows the last start: other commands look there for where the data lies.
-        if configuration is not None and _text(self.path / "config.toml") != configuration:
-            write_atomically(self.path / "config.toml", configuration)
+        file = self.path / "config.toml"
+        if configuration is not None and not (file.is_file() and file.read_bytes() == configuration.encode()):
+            write_atomically(file, configuration)
 
     def _note_changes(self, path: Path, now: dict[str, Any], *, epoch: int) -> None:
-        run = json.loads(path.read_text("utf-8"))
+        run = read_run_file(path)
         resumed = run.get("resumed_with", [])
         before: dict[str, Any] = {key: value for part in (run, *resumed) for key, value in part.items()}
         changed = {key: value for key, value in now.items() if before.get(key, value) != value}
@@ -124,5 +167,26 @@ class RunFolder:
             save_checkpoint(self.checkpoint, state)
 
 
-def _text(path: Path) -> str | None:
-    return path.read_text("utf-8") if path.is_file() else None
+def _check_state(state: object, path: Path) -> None:
+    if not isinstance(state, dict):
+        raise CheckpointError(
+            f"{path} holds no state of a training, but a value of type {type(state).__name__}"
+        )
+    wrong = [key for key, kind in _STATE.items() if not isinstance(state.get(key), kind)]
+    wrong += [key for key in ("epoch", "batch") if key not in wrong and state[key] < 0]
+    if "optimizer" not in wrong and not _is_optimizer_state(state["optimizer"].get("state")):
+        wrong.append("optimizer.state")
+    if wrong:
+        raise CheckpointError(
+            f"{path} holds no state of a training that we can go on from: {', '.join(wrong)} missing "
+            "or of another type; start again in another folder"
+        )
+
+
+def _is_optimizer_state(values: object) -> bool:
+    """Whether it holds tensors and numbers by name for each parameter; others would fail in mid-training."""
+    return isinstance(values, dict) and all(
+        isinstance(of_parameter, dict)
+        and all(isinstance(value, Tensor | float | int | None) for value in of_parameter.values())
+        for of_parameter in values.values()
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reidkit import config, registry
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from reidkit import config, registry, trust
 from reidkit.errors import CheckpointError, ConfigError
+from reidkit.text_files import read_json
 from reidkit.tracking import Tracker, named_tracker, read_metrics
 
 if TYPE_CHECKING:
@@ -27,15 +30,16 @@ def load_data(resolved: config.Config) -> Dataset:
     from reidkit.datasets import load_dataset
 
     data = resolved.data
-    return load_dataset(
-        data.name,
-        data.root,
-        val_identities=data.val_identities,
-        train_identities=data.train_identities,
-        corrupt_labels=data.corrupt_labels,
-        seed=resolved.seed,
-        **data.options,
-    )
+    with trust.from_file():
+        return load_dataset(
+            data.name,
+            data.root,
+            val_identities=data.val_identities,
+            train_identities=data.train_identities,
+            corrupt_labels=data.corrupt_labels,
+            seed=resolved.seed,
+            **data.options,
+        )
 
 
 def build_trainer(
@@ -48,7 +52,8 @@ def build_trainer(
     """Everything that a configuration names, put together; ``fit()`` trains it into the folder ``out``.
 
     Raises:
-        ConfigError: unknown components or options, or settings that do not go together.
+        ConfigError: unknown components or options, code that :mod:`reidkit.trust` does not let through, or
+            settings that do not go together.
         DataError: the data set is not there, or not laid out as its name says.
     """
     config.check_components(resolved)
@@ -60,7 +65,8 @@ def build_trainer(
 
     data = load_data(resolved)
     torch.manual_seed(resolved.seed)
-    model = build_model(resolved.model.name, **resolved.model.options)
+    with trust.from_file():
+        model = build_model(resolved.model.name, **resolved.model.options)
     objectives = [
         Objective(
             registry.build("loss", loss.kind, loss.options),
@@ -143,8 +149,10 @@ def list_runs(folder: str | Path, *, sort: str = "name") -> tuple[list[RunSummar
     for run_file in sorted(folder.rglob(RUN_FILE)):
         try:
             summaries.append(_summary(run_file.parent, folder))
-        except (CheckpointError, OSError) as error:
+        except CheckpointError as error:
             problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{run_file.parent} cannot be read: {error.strerror or error}")
     numbers = sort not in ("name", "data", "model", "losses")
     summaries.sort(key=lambda run: _sort_key(getattr(run, sort)), reverse=numbers)
     return summaries, problems
@@ -157,30 +165,62 @@ def _sort_key(value: Any) -> Any:
 
 
 def _summary(run: Path, folder: Path) -> RunSummary:
-    records = _read(run / "metrics.jsonl", read_metrics)
-    epochs_done = sum(record["kind"] == "epoch" for record in records)
-    validations = [record["mAP"] for record in records if record["kind"] == "validation"]
-    evaluation: dict[str, Any] = {}
+    settings = _settings(run / RUN_FILE)
+    records = read_metrics(run / "metrics.jsonl")
+    validations = [_score(record, "mAP") for record in records if record["kind"] == "validation"]
+    evaluation: Any = {}
     if (run / "evaluation.json").is_file():
-        evaluation = _read(run / "evaluation.json", _read_json)
+        evaluation = read_json(run / "evaluation.json", error=CheckpointError)
+    return RunSummary(
+        name=str(run.relative_to(folder)),
+        data=settings.data.name,
+        model=settings.model.name,
+        losses=tuple(map(_loss_text, settings.losses)),
+        epochs_done=sum(record["kind"] == "epoch" for record in records),
+        epochs=settings.epochs,
+        val_mAP=max((score for score in validations if score is not None), default=None),
+        mAP=_score(evaluation, "mAP", "mAP@R"),
+        rank_1=_score(evaluation, "rank-1", "Recall@1"),
+        changed=datetime.fromtimestamp(max(map(_changed, run.iterdir())), UTC),
+    )
+
+
+@pydantic_dataclass(frozen=True)
+class _Named:
+    name: str
+
+
+@pydantic_dataclass(frozen=True)
+class _Loss:
+    loss: str
+    weight: float
+
+
+@pydantic_dataclass(frozen=True)
+class _Settings:
+    """What is listed of a run's settings, which hold more."""
+
+    data: _Named
+    model: _Named
+    losses: list[_Loss]
+    epochs: int
+
+
+def _settings(path: Path) -> _Settings:
+    run = read_json(path, error=CheckpointError)
     try:
-        settings = _read(run / RUN_FILE, _read_json)["settings"]
-        return RunSummary(
-            name=str(run.relative_to(folder)),
-            data=settings["data"]["name"],
-            model=settings["model"]["name"],
-            losses=tuple(_loss_text(loss) for loss in settings["losses"]),
-            epochs_done=epochs_done,
-            epochs=settings["epochs"],
-            val_mAP=max(validations, default=None),
-            mAP=evaluation.get("mAP", evaluation.get("mAP@R")),
-            rank_1=evaluation.get("rank-1", evaluation.get("Recall@1")),
-            changed=datetime.fromtimestamp(max(map(_changed, run.iterdir())), UTC),
-        )
-    except (KeyError, TypeError) as error:
+        return TypeAdapter(_Settings).validate_python(run.get("settings") if isinstance(run, dict) else run)
+    except ValidationError as error:
+        faults = [config.explain(fault, lambda _: []) for fault in error.errors()]
         raise CheckpointError(
-            f"{run / RUN_FILE} is not what a training writes: {error!r} is absent"
+            f"{path} is not what a training writes: settings.{'; settings.'.join(faults[:3])}"
         ) from None
+
+
+def _score(values: Any, *names: str) -> float | None:
+    """The first of these figures that is there."""
+    figures = [values.get(name) for name in names] if isinstance(values, dict) else []
+    return next((float(figure) for figure in figures if isinstance(figure, int | float)), None)
 
 
 def _changed(path: Path) -> float:
@@ -191,17 +231,6 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def _loss_text(loss: dict[str, Any]) -> str:
-    kind = loss["loss"].partition("(")[0]
-    return kind if loss["weight"] == 1 else f"{loss['weight']:g} {kind}"
-
-
-def _read(path: Path, read: Callable[[Path], Any]) -> Any:
-    try:
-        return read(path)
-    except ValueError as error:  # a damaged file of JSON
-        raise CheckpointError(f"{path} is damaged: {error}") from None
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8"))
+def _loss_text(loss: _Loss) -> str:
+    kind = loss.loss.partition("(")[0]
+    return kind if loss.weight == 1 else f"{loss.weight:g} {kind}"

@@ -19,13 +19,14 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reidkit.calibration import Roc, roc
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError, DataError, shown
 from reidkit.protocols import Comparison, compare
 from reidkit.types import Features
 
@@ -111,12 +112,20 @@ class Calibration:
 
         Raises :class:`DataError` where a value is missing or does not fit.
         """
+        from pydantic import TypeAdapter, ValidationError
+
         try:
-            plain = {field.name: _frozen(values[field.name]) for field in dataclasses.fields(cls)}
-            calibration = cls(**plain)
-            calibration.probability(0.0)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"this is no calibration ({error!r}); fit it again") from error
+            calibration = TypeAdapter(cls).validate_python(
+                {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
+            )
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(map(str, fault["loc"]))
+            raise DataError(
+                f"this is no calibration ({where}: {fault['msg']}, not {shown(fault['input'])}); fit it again"
+            ) from error
+        if problem := calibration._problem():
+            raise DataError(f"this is no calibration ({problem}); fit it again")
         return calibration
 
     def __str__(self) -> str:
@@ -133,6 +142,23 @@ class Calibration:
                     f"  {100 * self.true_match_rate_at(rate):13.1f} %"
                 )
         return "\n".join(lines)
+
+    def _problem(self) -> str | None:
+        """What keeps the figures from being those of a calibration."""
+        by_score = (self.scores, self.log_likelihood_ratios)
+        by_rate = (self.false_match_rates, self.thresholds, self.true_match_rates)
+        intervals = [bound for interval in self.threshold_intervals for bound in interval]
+        if not all(map(math.isfinite, [*sum(by_score + by_rate, ()), *intervals, self.equal_error_rate])):
+            return "a figure is not finite"
+        if not self.scores or len(self.scores) != len(self.log_likelihood_ratios):
+            return "scores and log_likelihood_ratios are not of one length"
+        if len({len(self.threshold_intervals), *map(len, by_rate)}) > 1:
+            return "false_match_rates and what belongs to them are not of one length"
+        if not (_ascends(self.scores) and _ascends(self.false_match_rates)):
+            return "scores or false_match_rates do not ascend"
+        if any(not 0 < rate <= _HIGHEST_RATE for rate in self.false_match_rates):
+            return f"false_match_rates are outside of 0 to {_HIGHEST_RATE}"
+        return None
 
     def _at(self, rate: float, values: Numbers) -> float:
         if not self.false_match_rates or not self.false_match_rates[0] <= rate <= _HIGHEST_RATE:
@@ -299,6 +325,5 @@ def _numbers(values: ArrayLike) -> Numbers:
     return tuple(round(float(value), _DIGITS) for value in np.asarray(values))
 
 
-def _frozen(value: Any) -> Any:
-    """Tuples where JSON made lists."""
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+def _ascends(values: Numbers) -> bool:
+    return all(low <= high for low, high in pairwise(values))

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError, DataError, shown
 from reidkit.files import write_atomically
 from reidkit.folder_trees import numbered
 from reidkit.types import JUNK, Dataset, Sample
 
+UNKNOWN = -1  # a camera, in a table whose other rows have one
 COLUMNS = ("path", "identity", "camera", "split", "tracklet", "frame", "time")
 
 
@@ -72,7 +73,7 @@ def write_table(data: Dataset, path: str | Path) -> Path:
     Raises:
         ConfigError: the file exists, or is not called .csv.
         DataError: a sample is a box of a scene, for which the table has no column; or a name begins or ends
-            with a space, which a table does not keep.
+            with a space, which a table does not keep, or is not UTF-8.
         WriteError: the file cannot be written.
     """
     path = Path(path)
@@ -166,7 +167,7 @@ def _row(sample: Sample, split: str, folder: Path, data: Dataset) -> dict[str, s
     values = {
         "path": _relative(sample.path, folder),
         "identity": sample.identity_name or sample.identity,
-        "camera": (sample.camera_name or sample.camera) if data.has_cameras else None,
+        "camera": _camera_text(sample) if data.has_cameras else None,
         "split": split,
         "tracklet": sample.tracklet,
         "frame": sample.frame,
@@ -175,8 +176,19 @@ def _row(sample: Sample, split: str, folder: Path, data: Dataset) -> dict[str, s
     texts = {name: "" if value is None else str(value) for name, value in values.items()}
     for name in ("path", "identity", "camera"):
         if texts[name] != texts[name].strip():
-            raise DataError(f"the {name} {texts[name]!r} begins or ends with a space; rename it")
+            raise DataError(f"the {name} {shown(texts[name])} begins or ends with a space; rename it")
+    if not _is_unicode(texts["path"]):
+        raise DataError(f"the name {shown(texts['path'])} is not UTF-8, as a table is; rename the file")
     return texts
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a name is valid text: Python reads bytes of a file name that are none as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _camera_text(sample: Sample) -> str:
+    return sample.camera_name or str(UNKNOWN if sample.camera is None else sample.camera)
 
 
 def _relative(path: Path, folder: Path) -> str:

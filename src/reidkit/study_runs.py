@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit import config
+from reidkit import config, trust
 from reidkit.config import Table
 from reidkit.errors import ConfigError, DataError
+from reidkit.features import frames_by_tracklet
 from reidkit.files import HAS_LOCKS, exclusive, write_atomically
 from reidkit.provenance import data_fingerprint, images_hash
+from reidkit.row_labels import identity_labels
 from reidkit.runs import RUN_FILE, load_data
 from reidkit.studies import Cell, Run, Study, TestPart, fingerprint, run_fingerprint
 from reidkit.tracking import Record, read_metrics
@@ -94,14 +96,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """What one measurement of a run gave. ``values`` are by column; ``average_precisions`` is (Q,).
+    """What one measurement of a run gave. ``values`` are by column.
 
+    ``average_precisions`` and ``identities`` are (Q,), of the queries; the latter are unknown in what was
+    measured before they were kept, until :func:`check_data` has the data at hand.
     ``seconds`` of training passed; ``processor_seconds`` are those of its process alone, whatever else the
     machine did meanwhile.
     """
 
     values: dict[str, float]
     average_precisions: NDArray[np.float64]
+    identities: NDArray[Any] | None
     protocol: str
     seconds: float
     processor_seconds: float
@@ -175,6 +180,27 @@ def check_data(tasks: Sequence[Task], folders: Folders) -> None:
             saved = _saved(measurement, folders)
             if saved and saved["images"] != loaded.tested(tested):
                 raise _other_images(folder, "measured on other images", tested)
+            if saved:
+                _add_identities(folder / f"{measurement.file_stem}.npz", tested)
+
+
+def _add_identities(file: Path, tested: Dataset) -> None:
+    """Keep whom each query shows with a result that was measured before that was kept."""
+    with np.load(file, allow_pickle=False) as arrays:
+        average_precisions = arrays["average_precisions"]
+        is_complete = "identities" in arrays.files
+    if not is_complete:
+        _write_queries(file, average_precisions, tested)
+
+
+def _write_queries(file: Path, average_precisions: NDArray[np.float64], tested: Dataset) -> None:
+    """Of each query its average precision and its identity."""
+    queries = tested.query
+    if tested.protocol == "tracklets":
+        queries = tuple(frames[0] for frames in frames_by_tracklet(queries).values())
+    arrays = io.BytesIO()
+    np.savez(arrays, average_precisions=average_precisions, identities=identity_labels(queries))
+    write_atomically(file, arrays.getvalue())
 
 
 def _other_images(folder: Path, what: str, data: Dataset) -> ConfigError:
@@ -205,7 +231,12 @@ class _Loaded:
             return self.training(measurement.run)
         layout, root = test.data, Path(measurement.run.configuration.data.root) / test.folder
         key = [layout, str(root), test.options]
-        return self._once(key, lambda: load_dataset(layout, root, **test.options))
+
+        def load() -> Dataset:
+            with trust.from_file():
+                return load_dataset(layout, root, **test.options)
+
+        return self._once(key, load)
 
     def trained(self, data: Dataset) -> dict[str, Any]:
         """What stands for the training images of a set that was loaded here."""
@@ -285,8 +316,9 @@ def read_result(measurement: Measurement, folders: Folders) -> Result | None:
     folder = folders.run(measurement.run)
     with np.load(folder / f"{measurement.file_stem}.npz", allow_pickle=False) as arrays:
         average_precisions = arrays["average_precisions"]
+        identities = arrays["identities"] if "identities" in arrays.files else None
     # An epoch that was interrupted is taken up again: the last time counts.
-    cost = {record["epoch"]: record for record in read_metrics(folder / COST_FILE)}.values()
+    cost = {record["epoch"]: record for record in _costs(folder / COST_FILE)}.values()
     values = {name: value for name, value in saved.items() if isinstance(value, float)}
     epochs = epochs_to_share_of_final(read_metrics(folder / "metrics.jsonl"))
     if epochs is not None:
@@ -294,6 +326,7 @@ def read_result(measurement: Measurement, folders: Folders) -> Result | None:
     return Result(
         values,
         average_precisions,
+        identities,
         f"{saved['protocol']}, {saved['average_precision']} AP",
         sum(record["seconds"] for record in cost),
         sum(record["processor_seconds"] for record in cost),
@@ -361,7 +394,7 @@ def _carry_out_one(task: Task, folders: Folders) -> list[str]:
 
 def _train(run: Run, folder: Path) -> None:
     epochs = run.configuration.train.epochs
-    if any(record["epoch"] == epochs for record in read_metrics(folder / COST_FILE)):
+    if any(record["epoch"] == epochs for record in _costs(folder / COST_FILE)):
         return
     from reidkit.runs import build_trainer
 
@@ -370,6 +403,11 @@ def _train(run: Run, folder: Path) -> None:
     stopwatch.start()
     trainer.fit()
     stopwatch.lap(epoch=epochs)  # validating and saving the last epoch
+
+
+def _costs(path: Path) -> list[dict[str, Any]]:
+    """What each epoch cost; empty if there is no file."""
+    return read_metrics(path, required={"epoch": int})
 
 
 class _Stopwatch:
@@ -395,7 +433,7 @@ class _Stopwatch:
             "processor_seconds": time.process_time() - self._mark[1],
             "threads": torch.get_num_threads(),
         }
-        lines = [*read_metrics(self._path), line]
+        lines = [*_costs(self._path), line]
         write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines))
         self.start()
 
@@ -414,9 +452,7 @@ def _measure(measurement: Measurement, source: _EmbedsOnce, tested: Dataset, fol
         **evaluation.as_dict(),
         **identity_variances(*parts)._asdict(),
     }
-    arrays = io.BytesIO()
-    np.savez(arrays, average_precisions=evaluation.average_precisions)
-    write_atomically(folder / f"{measurement.file_stem}.npz", arrays.getvalue())
+    _write_queries(folder / f"{measurement.file_stem}.npz", evaluation.average_precisions, tested)
     write_atomically(folder / f"{measurement.file_stem}.json", json.dumps(saved, indent=2))
     if measurement.is_plain:  # where `reid runs` looks
         write_atomically(folder / "evaluation.json", json.dumps(saved, indent=2))

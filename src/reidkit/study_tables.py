@@ -16,15 +16,15 @@ import numpy as np
 
 from reidkit.errors import DataError
 from reidkit.files import write_atomically
-from reidkit.significance import PairedDifference, paired_bootstrap
+from reidkit.significance import PairedDifference, paired_difference
 from reidkit.studies import OTHER_COLUMNS, SCORES, Cell, Published, Study, TestPart
 from reidkit.study_runs import Folders, Result, failure_text, measurement_of, read_result
 
 COST = ("seconds", "CPU seconds")
 TEST_USED = (
     "Difference in mAP points to the baseline on the same queries and seeds, with the 95 % interval and the "
-    "two-sided p of a paired bootstrap (10,000 resamples of seeds and of queries); not corrected for the "
-    "number of rows. With so few seeds it says more about other queries than about other trainings."
+    "two-sided p of a t test that takes identities, with all their queries, and seeds as drawn at random; "
+    "not corrected for the number of rows. Two or three seeds tell little of how other trainings would vary."
 )
 
 
@@ -218,7 +218,7 @@ def _compare(baseline: dict[int, Result], other: dict[int, Result]) -> PairedDif
     if len({len(values) for values in (*first, *second)}) > 1:
         return None
     try:
-        return paired_bootstrap(np.stack(first), np.stack(second))
+        return paired_difference(np.stack(first), np.stack(second), identities=baseline[seeds[0]].identities)
     except DataError:
         return None
 

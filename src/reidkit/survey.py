@@ -1,8 +1,8 @@
 """What a folder holds: images, and what is left out, with the reason.
 
-    found = survey("photos")
-    found.images          # paths
-    found.summary()       # "2 .heic (needs pillow-heif ...), 1 .mov (a video)"
+found = survey("photos")
+found.images          # paths
+found.summary()       # "2 .heic (needs pillow-heif ...), 1 .mov (a video)"
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Files below a folder, sorted as :func:`reidkit.images.list_files` does; hidden ones are in neither list."""
+    """Files below a folder, in the order of :func:`reidkit.images.list_files`; hidden ones are in neither."""
 
     images: tuple[Path, ...]
     left_out: tuple[LeftOut, ...]
@@ -51,7 +51,7 @@ class Survey:
 
 
 def survey(folder: str | Path) -> Survey:
-    """Look through a folder at any depth. Files whose names are no image's are opened, and read as far as needed.
+    """Look through a folder at any depth. Files whose names are no image's are opened, to see what they are.
 
     A picture whose name does not say so, as a JPEG without a suffix, is left out and named: it may as well be
     a backup copy or somebody's cache. It is read where it is given by itself.

@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from reidkit import registry
+from reidkit.errors import CheckpointError, shown
 from reidkit.files import append, write_atomically
+from reidkit.printable import printable
+from reidkit.text_files import parse_json, read_text
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +30,8 @@ Record: TypeAlias = Mapping[str, Any]
 Tracker: TypeAlias = Callable[[Record], None]
 ProgressCallback: TypeAlias = Callable[[int, int], None]
 """Called with (done, total)."""
+
+_OF_EVERY_RECORD: Mapping[str, type] = {"kind": str, "step": int}
 
 
 class MetricsFile:
@@ -51,12 +56,31 @@ class MetricsFile:
         append(self.path, json.dumps(record) + "\n")
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Records of a metrics file, without a last line that a crash cut short; empty if there is no file."""
+def read_metrics(path: Path, *, required: Mapping[str, type] = _OF_EVERY_RECORD) -> list[dict[str, Any]]:
+    """Records of a metrics file, without a last line that a crash cut short; empty if there is no file.
+
+    Args:
+        path: the file.
+        required: keys that every record must have, with the types of their values.
+
+    Raises:
+        CheckpointError: a line that is no such record.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text("utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    records = []
+    for number, line in enumerate(read_text(path, error=CheckpointError).split("\n")[:-1], start=1):
+        if line:
+            record = parse_json(line, f"{path}, line {number}", error=CheckpointError)
+            if not isinstance(record, dict) or not all(
+                isinstance(record.get(key), kind) for key, kind in required.items()
+            ):
+                raise CheckpointError(
+                    f"{path}, line {number}: {shown(record)} is no record of a training, which has "
+                    f"{' and '.join(required)}; delete that line or move the file away"
+                )
+            records.append(record)
+    return records
 
 
 class TensorBoard:
@@ -209,12 +233,13 @@ def progress(description: str) -> Iterator[ProgressCallback]:
     if not sys.stderr.isatty():
         state = {"done": 0}
         yield lambda done, total: state.update(done=done)
-        print(f"{description}: {state['done']:,}", file=sys.stderr)
+        print(f"{printable(description)}: {state['done']:,}", file=sys.stderr)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    description_column = TextColumn("{task.description}", markup=False)
+    columns = (description_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=None)
+        task = bar.add_task(printable(description), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

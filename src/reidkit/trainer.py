@@ -420,14 +420,16 @@ class Trainer:
         """Go on with what the folder holds, or begin there; returns the module that takes the steps."""
         state = self.folder.stored_state()
         if state is not None:
-            self._restore(state)
+            with self.folder.taking_up():
+                self._restore(state)
         elif self.init:
             start_from(self.model, self.init, say=self.say)
         wrapped = distributed.data_parallel(self.step_module)
         if self.ema_decay:
             self.average = WeightAverage(self.model, decay=self.ema_decay)
             if state is not None:
-                self.average.load_state_dict(state["average"])
+                with self.folder.taking_up():
+                    self.average.load_state_dict(state["average"])
         self.log.trackers = self.trackers
         if self.complete:
             return wrapped

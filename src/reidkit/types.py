@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.arrays import embedding_array, plain_array
 from reidkit.errors import DataError
 
 JUNK = -1
@@ -111,9 +112,10 @@ class Dataset:
 class Features:
     """Embeddings with the labels that evaluation needs.
 
-    Shapes: ``embeddings`` (N, D), any float type, may be memory-mapped; ``identities`` (N,) integers or
-    strings; ``cameras`` (N,) integers or strings, or ``None`` where camera labels are absent; the
-    optional arrays (N,). Raises :class:`DataError` where lengths differ.
+    Shapes: ``embeddings`` (N, D), any float type, may be memory-mapped; lists and tensors become arrays.
+    ``identities`` (N,) integers or strings; ``cameras`` (N,) integers or strings, or ``None`` where camera
+    labels are absent; the optional arrays (N,). ``sources`` are texts that are equal where two rows show the
+    same picture (see :mod:`reidkit.same_picture`). Raises :class:`DataError` where lengths differ.
     """
 
     embeddings: NDArray[np.floating[Any]]
@@ -122,20 +124,16 @@ class Features:
     indices: NDArray[np.int64] | None = field(default=None, kw_only=True)
     tracklets: NDArray[np.int64] | None = field(default=None, kw_only=True)
     times: NDArray[np.float64] | None = field(default=None, kw_only=True)
+    sources: NDArray[Any] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        embeddings = np.asanyarray(self.embeddings)
-        if embeddings.ndim != 2 or embeddings.dtype.kind != "f":
-            raise DataError(
-                f"embeddings have shape {embeddings.shape} and type {embeddings.dtype}; "
-                "expected floating-point (N, D)"
-            )
+        embeddings = embedding_array(self.embeddings, "embeddings")
         object.__setattr__(self, "embeddings", embeddings)
-        for name in ("identities", "cameras", "indices", "tracklets", "times"):
+        for name in ("identities", "cameras", "indices", "tracklets", "times", "sources"):
             values = getattr(self, name)
             if values is None:
                 continue
-            values = np.asarray(values)
+            values = plain_array(values, name)
             if values.shape != (len(embeddings),):
                 raise DataError(
                     f"{name} has shape {values.shape}, but there are {len(embeddings)} embeddings; "

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reidkit.errors import DataError
+from reidkit.row_labels import label_codes
 from reidkit.types import JUNK, Features
 
 
@@ -29,14 +30,15 @@ def identity_variances(*parts: Features) -> Variances:
     """
     embeddings = np.concatenate([np.asarray(part.embeddings, np.float64) for part in parts])
     identities = np.concatenate([part.identities for part in parts])
-    kept = identities != JUNK
+    codes = label_codes(identities)
+    kept = codes != JUNK
     if not kept.any():
         raise DataError(
             "there are no identities to take variances over: every item is junk, or there is none"
         )
-    embeddings, identities = embeddings[kept], identities[kept]
+    embeddings, codes = embeddings[kept], codes[kept]
     embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-    _, identity_of, counts = np.unique(identities, return_inverse=True, return_counts=True)
+    _, identity_of, counts = np.unique(codes, return_inverse=True, return_counts=True)
     sums = np.zeros((len(counts), embeddings.shape[1]))
     np.add.at(sums, identity_of, embeddings)
     means = (sums / counts[:, None])[identity_of]  # (N, D): the mean of each image's identity

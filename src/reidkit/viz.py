@@ -11,7 +11,9 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from reidkit.printable import printable
 
 INK = "#0a0b0c"
 """Stands for the page's text colour while a figure is drawn; the finished SVG says currentColor."""
@@ -56,7 +60,10 @@ class Chart:
         """A PNG file, on white."""
         buffer = io.BytesIO()
         self.figure.patch.set_visible(True)
-        self.figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, facecolor="white", metadata=_QUIET_PNG)
+        with _any_script():
+            self.figure.savefig(
+                buffer, format="png", dpi=_DOTS_PER_INCH, facecolor="white", metadata=_QUIET_PNG
+            )
         self.figure.patch.set_visible(False)
         return buffer.getvalue()
 
@@ -235,6 +242,7 @@ def add_legend(axes: Axes, figure: Figure) -> None:
 
 def _shortened(name: str) -> str:
     """A name that fits into a chart: the middle of a long one is left out."""
+    name = printable(name)
     half = _MAX_NAME // 2
     return name if len(name) <= _MAX_NAME else f"{name[:half]}…{name[-half:]}"
 
@@ -285,11 +293,19 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+@contextmanager
+def _any_script() -> Iterator[None]:
+    """Names may be of scripts that matplotlib's font lacks: pages show them in the reader's fonts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
 def _svg(figure: Figure, name: str) -> str:
     """The figure as an ``<svg>`` element for an HTML page."""
     buffer = io.StringIO()
     # Text stays text; ids follow from the content, so that equal figures are equal strings.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reidkit"}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reidkit"}), _any_script():
         figure.savefig(buffer, format="svg", metadata=_QUIET_SVG)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].strip()
@@ -326,6 +342,7 @@ def _cell(image: Image.Image, caption: str, is_match: bool | None, colour: str, 
     """An image in a frame with its caption, and before the caption a check mark or a cross."""
     frame, line = max(2, height // 48), max(12, height // 6)
     image = image.convert("RGB").resize((max(1, round(image.width * height / image.height)), height))
+    caption = printable(caption)
     font = ImageFont.load_default(size=round(line * 0.6))
     mark_size = 0 if is_match is None else round(line * 0.6)
     indent = mark_size + frame if mark_size else 0

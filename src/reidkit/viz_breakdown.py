@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
+from reidkit.printable import printable
 from reidkit.viz import BLUE, GREY, INK, LINES, MAX_POINTS, ORANGE, PURPLE, TEAL, Chart, add_legend, new_axes
 
 _MOST_CAMERAS_WITH_NUMBERS = 8
@@ -86,8 +87,8 @@ def camera_figure(
     axes.set_xlim(-0.5, num_columns - 0.5)
     axes.set_ylim(num_rows - 0.5, -0.5)
     font_size = 10 if max(fractions.shape) <= _MOST_CAMERAS_WITH_NUMBERS else 6
-    axes.set_xticks(range(num_columns), [str(camera) for camera in gallery_cameras], fontsize=font_size)
-    axes.set_yticks(range(num_rows), [str(camera) for camera in query_cameras], fontsize=font_size)
+    axes.set_xticks(range(num_columns), list(map(printable, gallery_cameras)), fontsize=font_size)
+    axes.set_yticks(range(num_rows), list(map(printable, query_cameras)), fontsize=font_size)
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         label.set_parse_math(False)
     return Chart(name, figure)

@@ -6,25 +6,19 @@ not and why stands in the report.
 
 from __future__ import annotations
 
-import hashlib
-import http.client
-import os
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
-from reidkit.errors import CheckpointError, DataError, did_you_mean
-from reidkit.files import write_atomically
+from reidkit.errors import CheckpointError, did_you_mean
 from reidkit.models import Embedder
 from reidkit.models.timm import TimmBackbone
+from reidkit.weights_download import locate
 from reidkit.weights_files import WeightsFile, read_weights, read_weights_file, short
 from reidkit.weights_names import FASTREID, REIDKIT, Toolkit, toolkit_of
 
@@ -35,7 +29,6 @@ Shape = tuple[int, ...]
 _COUNTERS = "num_batches_tracked"  # of a batch norm; older files lack it, and no result depends on it
 _PIXEL_MEAN, _PIXEL_STD = "pixel_mean", "pixel_std"  # FastReID, some versions; in units of 0..255
 _POSITIONS = "backbone.network.pos_embed"
-_TIMEOUT = 60  # seconds without an answer
 # What layers that a network lacks tell of the one that the file was made by.
 _HINTS = (
     ("NL_2.", ". The file has non-local blocks: give model.non_local=true"),
@@ -166,64 +159,6 @@ def import_weights(
     _refuse_other_embedding(path, model, tensors, toolkit)
     model.load_state_dict(_fitting(path, own, tensors, named, report), strict=False)
     return report
-
-
-def locate(source: str | Path, *, say: Callable[[str], None] | None = None) -> Path:
-    """The file at a path or, downloaded once and kept, at an ``https`` address.
-
-    Downloads go to ``reidkit/weights`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
-
-    Raises:
-        DataError: an address that cannot be read, or is not ``https`` (``http`` is read from this machine).
-    """
-    if "://" not in str(source):
-        return Path(source)
-    url = str(source)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reidkit" / "weights"
-    path = (
-        cache
-        / hashlib.sha256(url.encode()).hexdigest()[:12]
-        / (PurePosixPath(urlsplit(url).path).name or "file")
-    )
-    tell = say or (lambda text: None)
-    if path.is_file():
-        tell(f"{url}: already at {path}")
-        return path
-    content = _download(url)
-    write_atomically(path, content)
-    tell(f"{url}: {len(content) / 1e6:.1f} MB, kept at {path}")
-    return path
-
-
-def _download(url: str) -> bytes:
-    _check_address(url)
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
-            _check_address(answer.url)  # it may have been sent on to another one
-            content: bytes = answer.read()
-    except http.client.IncompleteRead as error:
-        whole = len(error.partial) + (error.expected or 0)
-        raise DataError(
-            f"{url} broke off after {len(error.partial):,} bytes of {whole:,}; try again"
-        ) from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise DataError(f"{url} cannot be read: {getattr(error, 'reason', error)}") from error
-    if content.lstrip()[:1] == b"<":
-        raise DataError(
-            f"{url} is a web page, not a file of weights; open it in a browser, download the file, and give "
-            "its path"
-        )
-    return content
-
-
-def _check_address(url: str) -> None:
-    parts = urlsplit(url)
-    here = parts.hostname in ("localhost", "127.0.0.1", "::1")
-    if parts.scheme != "https" and not (parts.scheme == "http" and here):
-        raise DataError(
-            f"{url}: only https addresses are read, so that nobody can change the file on its way; download "
-            "it yourself and give its path"
-        )
 
 
 def _dropped(path: Path, tensors: Mapping[str, Tensor], drop: Sequence[str]) -> list[str]:

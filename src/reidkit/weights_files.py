@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from reidkit.errors import CheckpointError, did_you_mean
+from reidkit.errors import CheckpointError, did_you_mean, shortened, shown
 
 WHOLE = "(whole file)"
 """The name of a set that lies in no nest."""
@@ -106,24 +106,26 @@ def read_weights_file(path: str | Path, *, key: str | None = None) -> WeightsFil
     if not sets:
         held = ", ".join(map(short, content)) if isinstance(content, Mapping) else type(content).__name__
         raise CheckpointError(
-            f"{path} holds no named weights but {short(held, 120) if held else 'nothing'}; expected tensors by name, "
-            "or a dict with them under 'state_dict' or 'model'"
+            f"{path} holds no named weights but {short(held, 120) if held else 'nothing'}; expected tensors "
+            "by name, or a dict with them under 'state_dict' or 'model'"
         )
     # Loose tensors beside the networks (a queue, centres of a loss) are no choice.
     most = max(map(len, sets.values()))
-    comparable = [name for name, tensors in sets.items() if 2 * len(tensors) >= most]
+    comparable = [name for name, tensors in sets.items() if 2 * len(tensors) > most]
     chosen = _choose(path, sets, comparable, key)
+    for name, tensor in sets[chosen].items():
+        _check_kind(path, name, tensor)
     _check_size(path, sets[chosen])
     for name, tensor in sets[chosen].items():
-        _check_tensor(path, name, tensor)
+        _check_values(path, name, tensor)
     return WeightsFile(sets[chosen], chosen, tuple(name for name in comparable if name != chosen))
 
 
 def short(value: object, limit: int = 80) -> str:
-    """A value for a message: its first line that says something, cut where it is long."""
-    text = str(value) if not isinstance(value, int) or value.bit_length() < 100 else "a very large number"
+    """What a library or a file says, for a message: its first line with words, cut where it is long."""
+    text = str(value) if isinstance(value, str | Exception) else shown(value, limit)
     line = next((line.strip() for line in text.splitlines() if line.strip()), type(value).__name__)
-    return line if len(line) <= limit else f"{line[:limit]}..."
+    return shortened(line, limit)
 
 
 def _load(path: Path) -> Any:
@@ -156,12 +158,8 @@ def _load(path: Path) -> Any:
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
-    except (
-        SafetensorError,
-        OSError,
-        KeyError,
-        AttributeError,
-    ) as error:  # the latter two: types unknown here
+    # Of types of numbers that torch does not know come the latter two.
+    except (SafetensorError, OSError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {short(error)}") from error
 
 
@@ -178,7 +176,8 @@ def _load_zip(path: Path) -> Any:
             if not pickles:
                 names = ", ".join(entry.filename for entry in entries[:3])
                 raise CheckpointError(
-                    f"{path} is a zip archive, but not of PyTorch: it holds {short(names) if names else 'nothing'}"
+                    f"{path} is a zip archive, but not of PyTorch: it holds "
+                    f"{short(names) if names else 'nothing'}"
                 )
             if sum(entry.file_size for entry in entries) > 4 * path.stat().st_size + 2**20:
                 raise CheckpointError(f"{path} unpacks to far more than weights can be compressed by")
@@ -310,10 +309,13 @@ def _check_size(path: Path, tensors: Mapping[str, Tensor]) -> None:
         )
 
 
-def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
+def _check_kind(path: Path, name: str, tensor: Tensor) -> None:
     fault = _fault(tensor)
     if fault:
         raise CheckpointError(f"{path}: weight {short(name)!r} {fault}")
+
+
+def _check_values(path: Path, name: str, tensor: Tensor) -> None:
     # Both extremes are NaN where any value is, and no second tensor is made.
     if tensor.is_floating_point() and tensor.numel() and not all(map(torch.isfinite, torch.aminmax(tensor))):
         raise CheckpointError(
@@ -327,6 +329,8 @@ def _fault(tensor: Tensor) -> str | None:
         return "is on the meta device: the file holds its shape, not its values"
     if tensor.is_quantized:
         return "is quantised; save the network before it is quantised, or its tensors after dequantize()"
+    if tensor.is_nested:
+        return "is a nested tensor, which has no one shape"
     if tensor.layout != torch.strided:
         return f"is kept as {str(tensor.layout).removeprefix('torch.')}; save it after to_dense()"
     if tensor.is_complex():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -57,6 +58,15 @@ def test_several_processes_share_the_cells_and_the_exit_code_tells_of_failures(r
     assert again.exit_code == 0
     assert "2 runs to look at, 2 of them finished" in again.stderr
     assert json.loads(again.stdout)[0]["rows"] == rows
+
+    # Results as 0.1.0 kept them, without identities: these come from the data, and nothing is trained.
+    for file in (tmp_path / "out" / "runs").glob("*/evaluation-*.npz"):
+        np.savez(file, average_precisions=np.load(file)["average_precisions"])
+    tables = reid(*command, "--tables", "--json")
+    assert tables.exit_code == 1
+    assert "started" not in tables.stderr
+    assert json.loads(tables.stdout)[0]["rows"] == rows
+    assert rows[1]["versus"]["num_identities"] == 4
 
     listed = reid("runs", tmp_path / "out", "--sort", "mAP", data=False)
     assert listed.exit_code == 0

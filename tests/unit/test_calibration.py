@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reidkit import protocols
-from reidkit.calibration import Roc, bootstrap_interval, distance_distributions, roc
+from reidkit.calibration import Roc, distance_distributions, roc
 from reidkit.errors import ConfigError, DataError
 from reidkit.features import rows_of
 from reidkit.same_person import fit_calibration
@@ -219,57 +219,3 @@ def test_roc_prints() -> None:
 def test_a_false_positive_rate_that_is_no_share(rate: float) -> None:
     with pytest.raises(ConfigError, match=f"false positive rate is {rate}; give a share from 0 to 1"):
         roc(random_features(30, seed=7)).threshold_at(rate)
-
-
-# Bootstrap
-
-
-def test_bootstrap_interval_is_that_of_the_mean() -> None:
-    values = np.random.default_rng(0).normal(0.6, 0.2, 400)
-    low, high = bootstrap_interval(values)
-    half = 1.96 * values.std() / np.sqrt(len(values))
-    assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
-    assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
-    narrow = bootstrap_interval(values, confidence=0.5)
-    assert low < narrow[0] < values.mean() < narrow[1] < high
-
-
-def test_bootstrap_interval_covers_the_true_mean() -> None:
-    rng = np.random.default_rng(1)
-    intervals = [bootstrap_interval(rng.random(60) ** 2, num_resamples=200, seed=i) for i in range(200)]
-    covered = sum(low <= 1 / 3 <= high for low, high in intervals)
-    assert 0.89 * 200 <= covered <= 0.99 * 200
-
-
-def test_bootstrap_leaves_out_queries_that_are_not_valid() -> None:
-    values = np.array([0.2, np.nan, 0.9, 0.4, np.nan])
-    assert bootstrap_interval(values) == bootstrap_interval(values[[0, 2, 3]])
-
-
-def test_bootstrap_follows_its_seed() -> None:
-    values = np.random.default_rng(0).random(50)
-    assert bootstrap_interval(values, seed=3) == bootstrap_interval(values, seed=3)
-    assert bootstrap_interval(values, seed=3) != bootstrap_interval(values, seed=4)
-
-
-def test_bootstrap_of_one_value() -> None:
-    assert bootstrap_interval(np.array([0.25])) == (0.25, 0.25)
-
-
-@pytest.mark.parametrize("values", [[], [np.nan, np.nan]])
-def test_bootstrap_of_nothing(values: list[float]) -> None:
-    with pytest.raises(DataError, match="no valid query to draw from"):
-        bootstrap_interval(np.array(values))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"confidence": 95}, "confidence is 95; give a share between 0 and 1"),
-        ({"confidence": 0.0}, r"confidence is 0\.0"),
-        ({"num_resamples": 0}, "num_resamples is 0; give at least 1"),
-    ],
-)
-def test_bootstrap_options(options: dict[str, float], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        bootstrap_interval(np.ones(3), **options)

@@ -77,6 +77,12 @@ def test_a_sound_data_set_has_counts_and_no_findings(tmp_path: Path) -> None:
         "query         2           2        2     0            0",
         "gallery       5           2        2     1            1",
         "2 of 2 queries have a match in the gallery",
+        "image train/0.png, part train, identity 1, camera 1",
+        "image train/3.png, part train, identity 2, camera 2",
+        "image query/0.png, part query, identity 3, camera 1",
+        "image query/1.png, part query, identity 4, camera 2",
+        "image gallery/0.png, part gallery, identity 3, camera 1",
+        "image gallery/4.png, part gallery, identity junk, camera 2",
         "nothing to complain of",
     ]
 
@@ -203,7 +209,8 @@ def test_without_camera_labels_another_image_is_a_match_but_not_the_query_itself
     data = Dataset("x", tmp_path, query=(gallery[0], gallery[2]), gallery=gallery, has_cameras=False)
     check = check_dataset(data)
     assert check.num_valid_queries == 1
-    assert the_finding(check, "absent from the gallery").examples == ("gallery/2.png",)
+    assert the_finding(check, "the only match is the query's own picture").examples == ("gallery/2.png",)
+    assert the_finding(check, "queries whose own picture is in the gallery").count == 2
     assert the_finding(check, "images without camera labels").severity == "note"
     assert check.counts["gallery"].cameras == 0
 
@@ -233,11 +240,21 @@ def test_training_images_from_one_camera(tmp_path: Path) -> None:
 
 
 def test_skipped_files_are_named(tmp_path: Path) -> None:
-    skipped = tuple(tmp_path / name for name in ("query/Thumbs.db", "query/odd.jpg"))
-    check = check_dataset(replace(sound(tmp_path), skipped=skipped))
-    images, others = check.findings
-    assert (images.severity, images.examples) == ("warning", ("query/odd.jpg",))
-    assert (others.severity, others.examples) == ("note", ("query/Thumbs.db",))
+    data = sound(tmp_path)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "query/phone").write_bytes(data.query[0].path.read_bytes())
+    (tmp_path / "query/a.txt").write_text("seen on Monday")
+    names = ("query/Thumbs.db", "query/odd.jpg", "query/phone", "query/a.txt", "query/gone.txt", "more")
+    check = check_dataset(replace(data, skipped=tuple(tmp_path / name for name in names)))
+    assert [(finding.severity, finding.title) for finding in check.findings] == [
+        ("warning", "images left out"),
+        ("warning", "pictures left out: 1 without a suffix (PNG by content, not by name: rename it)"),
+        ("warning", "files left out: 1 .txt (cannot be opened)"),
+        ("note", "folders left out"),
+        ("note", "other files left out"),
+    ]
+    assert check.findings[0].examples == ("query/odd.jpg",)
+    assert check.findings[-1].examples == ("query/Thumbs.db", "query/a.txt")
 
 
 def test_tiny_and_wide_images(tmp_path: Path) -> None:
@@ -252,7 +269,7 @@ def test_tiny_and_wide_images(tmp_path: Path) -> None:
 def test_findings_come_worst_first_and_as_plain_values(tmp_path: Path) -> None:
     data = sound(tmp_path)
     data.train[0].path.write_bytes(b"")
-    data = replace(data, query=data.query[:1], skipped=(tmp_path / "x.db", tmp_path / "y.jpg"))
+    data = replace(data, query=data.query[:1], skipped=(tmp_path / "thumbs.db", tmp_path / "y.jpg"))
     check = check_dataset(data)
     assert [finding.severity for finding in check.findings] == ["error", "warning", "note"]
     plain = json.loads(json.dumps(check.as_dict()))

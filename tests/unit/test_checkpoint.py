@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from reidkit.checkpoint import has_checkpoint, load_checkpoint, load_weights, save_checkpoint, save_weights
+from reidkit.checkpoint import (
+    _seal,
+    has_checkpoint,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
 from reidkit.errors import CheckpointError
 
 
@@ -133,3 +140,23 @@ def test_bad_weights_files_are_told_apart(tmp_path):
     safetensors.torch.save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match="was not saved by reidkit"):
         load_weights(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("content", [b"", b"x", pickle.dumps(print)])
+def test_sealed_content_of_others_is_told_apart_from_damage(tmp_path, content):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(content + _seal(memoryview(content)))
+    with pytest.raises(CheckpointError, match="was not written by a training"):
+        load_checkpoint(path)
+    assert path.exists()
+
+
+def test_headers_that_are_no_json_objects_are_told(tmp_path):
+    import safetensors.torch
+
+    path = tmp_path / "w.safetensors"
+    for text, said in {"{": "not JSON", "[1]": "expected a JSON object", "[" * 100_000: "nested"}.items():
+        safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"reidkit": text})
+        with pytest.raises(CheckpointError, match=said):
+            load_weights(path)

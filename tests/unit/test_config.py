@@ -5,7 +5,8 @@ from click.testing import CliRunner
 
 from reidkit import config
 from reidkit.cli import cli
-from reidkit.errors import ConfigError
+from reidkit.errors import ConfigError, UnknownName
+from reidkit.printable import printable
 
 
 @pytest.mark.parametrize("name", config.recipes())
@@ -152,3 +153,76 @@ def test_a_recipe_is_not_copied_into_a_folder_that_is_not_there(tmp_path):
     assert isinstance(result.exception, ConfigError)
     assert f"{tmp_path / 'missing'}: no such folder" in str(result.exception)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("seed=1979-05-27", "seed: 1979-05-27 is a date, which no key takes"),
+        ("model.dim=07:32:00", "model.dim: 07:32:00 is a time"),
+        ("seed=" + "1" * 5000, "seed: "),
+        ("seed=" + "[" * 10_000, "seed: "),
+        (".".join(["a"] * 2000) + "=1", "nested too deeply"),
+        ("data.root=\udcff", "is not UTF-8"),
+        ("transform.height=1000000000", "less than or equal to 4096"),
+        ("train.num_workers=1000000", "less than or equal to 1024"),
+        ("seed=1e400", "seed: "),
+        ("x" * 100_000, "is not of the form key=value"),
+        ("model.name=" + "x" * 100_000, "unknown model"),
+        ("optim.milestones=[" + "'x'," * 5000 + "]", "and 4,980 more problems"),
+    ],
+)
+def test_odd_overrides_are_told_briefly(override, said):
+    with pytest.raises(ConfigError) as error:
+        config.check_components(config.load("small-cpu", [override]))
+    assert said in str(error.value)
+    assert max(map(len, str(error.value).split("\n"))) < 1000
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("loss.metric.margin='x'", r"margin = 'x' is not of type float"),
+        ("loss.metric.margin=[1]", r"margin = \[1\] is not of type float"),
+        ("loss.metric.margin=inf", r"margin = inf is not of type float"),
+        ("model.last_stride=true", r"last_stride = True is not of type int"),
+        ("model.neck={}", r"neck = \{\} is not of type str"),
+    ],
+)
+def test_values_of_options_are_held_against_the_types_that_a_component_says(override, said):
+    with pytest.raises(ConfigError, match=said):
+        config.check_components(config.load("small-cpu", [override]))
+
+
+def test_files_that_are_no_utf_8_or_no_files_are_told(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_bytes(b"\xef\xbb\xbfseed = 3")
+    assert config.load(path).seed == 3
+    path.write_bytes("seed = 3".encode("utf-16"))
+    with pytest.raises(ConfigError, match="UTF-16"):
+        config.load(path)
+    for name, said in {
+        tmp_path: "is a folder",
+        "x" * 5000: "File name too long",
+        tmp_path / "no.toml": "no such",
+    }.items():
+        with pytest.raises(ConfigError, match=said):
+            config.load(name)
+
+
+def test_dump_shows_what_would_hide_and_reads_back():
+    texts = ["a\u202eb", "\x7f\x9b", "\u2028", "José 李 😀", "\U000e0041", 'a"\\\n\t']
+    parsed = config.parse(
+        {"data": {"root": "".join(texts), "😀 \u202e": texts}, "loss": {"😀": {"kind": "msml"}}}
+    )
+    text = config.dump(parsed)
+    assert printable(text, keep="\n\t") == text
+    assert "José 李 😀" in text
+    assert config.parse(tomllib.loads(text)) == parsed
+
+
+def test_many_names_are_not_all_listed():
+    message = str(UnknownName("timm model", "resnt50" * 20_000, [f"resnet{n}" for n in range(1000)]))
+    assert message.count("resnet") <= 12
+    assert "and 990 more" in message
+    assert len(message) < 500

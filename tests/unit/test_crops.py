@@ -335,3 +335,21 @@ def test_kinds_and_folders(split, tmp_path, monkeypatch):
     assert default_folder() == tmp_path / "elsewhere"
     monkeypatch.delenv("REIDKIT_CACHE")
     assert default_folder() == Path.home() / ".cache" / "reidkit"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode on Windows")
+def test_a_disk_cache_of_files_whose_names_are_not_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    draw(path, 0)
+    cache = CropCache((Sample(path, 1, 1, 0),), **SIZE, gigabytes=1e-3, folder=tmp_path / "cache")
+    sample = Sample(path, 1, 1, 0)
+    assert torch.equal(cache.read(sample), cache.read(sample))
+
+
+def test_a_box_without_a_pixel_gets_no_crop(tmp_path):
+    draw(tmp_path / "1.png", 0)
+    sample = Sample(tmp_path / "1.png", 1, 1, 0, box=(90, 0, 99, 9))
+    cache = CropCache((sample,), **SIZE, gigabytes=1e-3)
+    for _ in range(2):  # and none is kept
+        with pytest.raises(DataError, match="holds no pixel"):
+            cache.read(sample)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,6 +134,27 @@ def test_a_layout_with_its_own_validation_part_needs_no_other(tmp_path: Path) ->
         load_dataset("folder", tmp_path, val_identities=1)
 
 
+@pytest.mark.parametrize(
+    ("layout", "options", "message"),
+    [
+        ("folder", {"pattern": {}}, "dataset 'folder': pattern = {} is not of type str | None"),
+        ("folder", {"pattern": ["{identity}"]}, "pattern = ['{identity}'] is not of type str | None"),
+        ("folder", {"parts": True}, "parts = True is not of type str"),
+        ("viper", {"split": "first"}, "dataset 'viper': split = 'first' is not of type int"),
+        ("viper", {"split": True}, "split = True is not of type int"),
+        ("market1501", {"distractors": "yes"}, "distractors = 'yes' is not of type bool"),
+        ("folder", {"val_identities": "2"}, "val_identities = '2' is not a whole number"),
+        ("folder", {"seed": 0.5}, "seed = 0.5 is not a whole number"),
+        ("folder", {"corrupt_labels": []}, "corrupt_labels = [] is not a number"),
+    ],
+)
+def test_options_of_another_type_are_refused(
+    tmp_path: Path, layout: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_dataset(layout, tmp_path, **options)
+
+
 # folder
 
 
@@ -149,7 +172,7 @@ def test_split_folders_share_their_labels(tmp_path: Path) -> None:
     write(
         tmp_path, "train/ben/1.jpg", "val/cleo/1.jpg", "query/anna/1.jpg", "test/anna/2.jpg", "other/x/1.jpg"
     )
-    data = folder(tmp_path)
+    data = folder(tmp_path, parts="named")
     assert labels(data) == [("train/ben/1.jpg", 2, None)]
     assert labels(data, "val") == [("val/cleo/1.jpg", 3, None)]
     assert labels(data, "query") == [("query/anna/1.jpg", 1, None)]
@@ -158,6 +181,79 @@ def test_split_folders_share_their_labels(tmp_path: Path) -> None:
     write(tmp_path, "gallery/anna/3.jpg")
     with pytest.raises(DataError, match="folders gallery and test, which mean the same"):
         folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "query", "gallery"),
+    [
+        ("Train", "Query", "Test"),
+        ("TRAIN", "QUERIES", "GALLERY"),
+        ("training", "probe", "testing"),
+        ("train_set", "query_set", "gallery_set"),
+        ("TrainImages", "image_query", "Test-Data"),
+        ("bounding_box_train", "query", "bounding_box_test"),
+    ],
+)
+def test_parts_by_other_names(tmp_path: Path, train: str, query: str, gallery: str) -> None:
+    write(tmp_path, f"{train}/ben/1.jpg", f"{query}/anna/1.jpg", f"{gallery}/anna/2.jpg", "readme/a.txt")
+    data = folder(tmp_path)
+    assert {part: len(split) for part, split in data.splits.items()} == {"train": 1, "query": 1, "gallery": 1}
+    assert data.reading[0] == (
+        f"parts: folder {train} is train, folder {query} is query, folder {gallery} is gallery"
+    )
+
+
+def test_names_that_only_resemble_parts_are_identities(tmp_path: Path) -> None:
+    write(tmp_path, "Valerie/1.jpg", "Tess/1.jpg", "trainer/1.jpg", "query1/1.jpg")
+    data = folder(tmp_path)
+    assert len(data.train) == data.num_identities == 4
+    assert data.reading[0] == "parts: none, all images are train"
+
+
+def test_parts_beside_identities_are_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, "anna/1.jpg", "ben/1.jpg", "Val/1.jpg")
+    with pytest.raises(
+        DataError, match=r'has Val, called .* beside anna, ben; give parts="none" if .*"named"'
+    ):
+        folder(tmp_path)
+    assert folder(tmp_path, parts="none").num_identities == 3
+    with pytest.raises(ConfigError, match=r"parts = 'no' is unknown; .*'auto', 'named', 'none'"):
+        folder(tmp_path, parts="no")
+
+
+def test_images_beside_parts_are_asked_for_where_a_pattern_could_read_them(tmp_path: Path) -> None:
+    write(tmp_path, "train/anna_1.jpg", "ben_1.jpg")
+    with pytest.raises(DataError, match=r"has train, called .* beside ben_1\.jpg; give"):
+        folder(tmp_path, pattern="{identity}_*.jpg")
+    assert [s.identity_name for s in folder(tmp_path, pattern="{identity}_*.jpg", parts="named").train] == [
+        "anna"
+    ]
+    assert [path.name for path in folder(tmp_path, parts="none").skipped] == ["ben_1.jpg"]
+
+
+def test_two_folders_for_one_part_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "Train/anna/1.jpg", "training/ben/1.jpg")
+    with pytest.raises(
+        DataError, match=r'folders Train and training, which mean the same, train; .*parts="none"'
+    ):
+        folder(tmp_path)
+
+
+def test_a_folder_without_a_name_is_no_identity(tmp_path: Path) -> None:
+    write(tmp_path, " /1.jpg", "anna/1.jpg")
+    data = folder(tmp_path)
+    assert (len(data.train), len(data.skipped)) == (1, 1)
+
+
+def test_numbers_of_more_than_64_bits_are_refused_where_they_must_be_numbers(tmp_path: Path) -> None:
+    write(tmp_path, f"anna_{'9' * 30}.jpg")
+    with pytest.raises(DataError, match=r"frame 9{30}... has 30 digits; numbers have up to 18"):
+        load_dataset("folder", tmp_path, pattern="{identity}_{frame}.jpg")
+    data = load_dataset("folder", tmp_path, pattern="anna_{identity}.jpg")
+    assert (data.train[0].identity, data.train[0].identity_name) == (1, "9" * 30)
+    write(market(tmp_path / "m"), f"bounding_box_train/{'9' * 30}_c1s1_000001_00.jpg")
+    with pytest.raises(DataError, match=r"identity 9{30}... has 30 digits"):
+        load_dataset("market1501", tmp_path / "m")
 
 
 @pytest.mark.parametrize(
@@ -317,7 +413,7 @@ def test_an_empty_camera_column_means_no_cameras(tmp_path: Path) -> None:
     ("header", "message"),
     [
         ("path,identty", "has no column 'identity'; did you mean 'identty'? Columns found: path, identty"),
-        ("path,pid", "has no column 'identity'; rename 'pid'? Columns found: path, pid"),
+        ("path,pid", "has no column 'identity'; rename 'pid', or give column.identity=pid? Columns found"),
         ("identity", "has no column 'path'; Columns found: identity"),
         ("path,identity,camid", "has a column 'camid' and none called 'camera'; rename it 'camera'"),
         ("path,identity,camera,Camera", "has the column 'camera' twice"),
@@ -385,7 +481,10 @@ def test_tables_that_cannot_be_found_or_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"found a\.csv, b\.tsv; give the file as root"):
         table(tmp_path)
     (tmp_path / "b.tsv").write_text("path,identity\nMüller.jpg,1\n", encoding="latin-1")
-    with pytest.raises(DataError, match=r"b\.tsv is not UTF-8 text .* at byte 15\); save it as UTF-8"):
+    with pytest.raises(
+        DataError,
+        match=r"b\.tsv is not UTF-8 text: byte 0xfc in line 2; in Windows-1252 it would read 'Mül",
+    ):
         table(tmp_path / "b.tsv")
 
 

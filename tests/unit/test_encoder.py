@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 import reidkit as rk
 from reidkit.checkpoint import save_weights
+from reidkit.cli import cli
 from reidkit.errors import CheckpointError, DataError
+from reidkit.types import Sample
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,64 @@ def test_paths_images_and_arrays_give_the_same_unit_embeddings(encoder, paths):
     np.testing.assert_allclose(encoder.encode([np.asarray(image) for image in images]), by_path, atol=1e-6)
     np.testing.assert_allclose(encoder.encode(str(paths[0])), by_path[:1], atol=1e-6)
     np.testing.assert_allclose(encoder.encode(paths, batch_size=2), by_path, atol=1e-6)
+    contents = [path.read_bytes() for path in paths]
+    np.testing.assert_allclose(encoder.encode(contents), by_path, atol=1e-6)
+    np.testing.assert_allclose(encoder.encode(contents[0]), by_path[:1], atol=1e-6)
+    with paths[0].open("rb") as file:
+        np.testing.assert_allclose(encoder.encode(file), by_path[:1], atol=1e-6)
+
+
+def test_a_turned_picture_embeds_as_its_file(encoder, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as image:
+        np.testing.assert_array_equal(encoder.encode(image), encoder.encode(tmp_path / "turned.png"))
+
+
+def test_samples_embed_as_what_their_boxes_cut_out(encoder, paths):
+    sample = Sample(paths[0], 1, 1, 0, box=(5, 5, 25, 55))
+    with Image.open(paths[0]) as image:
+        crop = image.crop((5, 5, 25, 55))
+    np.testing.assert_array_equal(encoder.encode(sample), encoder.encode(crop))
+
+
+def test_what_cannot_be_read_is_skipped_where_the_caller_counts_it(encoder, paths, tmp_path):
+    (tmp_path / "broken.png").write_bytes(paths[0].read_bytes()[:500])
+    outside = Sample(paths[0], 1, 1, 0, box=(500, 0, 600, 90))
+    images = [tmp_path / "broken.png", *paths, outside]
+    skipped = {}
+    embeddings = encoder.encode(images, batch_size=3, skip=skipped.__setitem__)
+    np.testing.assert_array_equal(embeddings, encoder.encode(paths, batch_size=3))
+    assert sorted(skipped) == [0, 6]
+    assert "broken.png is truncated or damaged" in str(skipped[0])
+    assert "holds no pixel of the 30 x 60 image" in str(skipped[6])
+    assert encoder.encode([outside] * 3, skip=skipped.__setitem__).shape == (0, encoder.dim)
+    with pytest.raises(DataError, match="holds no pixel"):
+        encoder.encode(images[1:])
+    with pytest.raises(DataError, match="holds no pixel"):
+        encoder.features((outside,))
+
+
+def test_the_command_leaves_out_what_it_cannot_read_below_folders(encoder, paths, tmp_path):
+    file, out = encoder.save(tmp_path / "e.safetensors"), tmp_path / "f.NPZ"
+    (tmp_path / "photos").mkdir()
+    for path in paths:
+        path.rename(tmp_path / "photos" / path.name)
+    broken = tmp_path / "photos" / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 half")
+    (tmp_path / "photos" / "clip.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ")
+    result = CliRunner().invoke(cli, ["encode", str(file), str(tmp_path / "photos"), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "left out: 1 .mov (a video: cut pictures out of it)" in result.stderr
+    assert "left out: 1 of 6 images, which could not be read:" in result.stderr
+    assert "broken.jpg is truncated or damaged" in result.stderr
+    with np.load(out) as file_of_features:
+        assert len(file_of_features["embeddings"]) == 5
+        assert str(broken) not in file_of_features["paths"].tolist()
+    result = CliRunner().invoke(cli, ["encode", str(file), str(broken), "--out", str(out)])
+    assert isinstance(result.exception, DataError), "named by itself it is an error"
 
 
 def test_nothing_gives_nothing(encoder):
@@ -46,7 +107,7 @@ def test_progress_is_told(encoder, paths):
 
 
 def test_bad_images_are_named(encoder, paths, tmp_path):
-    with pytest.raises(DataError, match=r"an image array is \(3, 60, 30\) float64; expected RGB"):
+    with pytest.raises(DataError, match=r"image array has the shape \(3, 60, 30\) and the type float64"):
         encoder.encode(np.zeros((3, 60, 30)))
     with pytest.raises(DataError, match="nobody"):
         encoder.encode([paths[0], tmp_path / "nobody.jpg"])
@@ -77,7 +138,7 @@ def test_what_cannot_be_loaded_is_said(encoder, tmp_path):
     save_weights(tmp_path / "wrong.safetensors", encoder.model.state_dict(), description)
     with pytest.raises(
         CheckpointError,
-        match=r"does not fit the network it names.*weights are missing, left over or of another shape",
+        match=r"does not fit the network it names.*weights are missing \(\d+, .*left over \(\d+,",
     ):
         rk.load_encoder(tmp_path / "wrong.safetensors")
 

@@ -458,14 +458,26 @@ def test_an_empty_side(num_query: int, num_gallery: int, name: str) -> None:
 
 
 def test_labels_that_could_never_be_equal() -> None:
-    query = Features(np.eye(2), ["1", "2"])
-    with pytest.raises(DataError, match="query identities are strings, gallery identities integers"):
+    query = Features(np.eye(2), ["0001", "0002"])
+    with pytest.raises(DataError, match=r"query identities are text \(0001, .* identities numbers \(1, "):
         evaluate_features(query, Features(np.eye(2), [1, 2]))
 
 
+@pytest.mark.parametrize("written", [["1", "2"], [1.0, 2.0], ["1.0", "2"], [b"1", b"2"], [np.int8(1), 2.0]])
+def test_a_number_is_one_identity_however_it_is_written(written: list[Any]) -> None:
+    query, gallery = Features(np.eye(2), [1, 2]), Features(np.eye(2)[::-1], np.array(written, object))
+    result = evaluate_features(query, gallery, camera_filter="none")
+    assert result.first_match_ranks.tolist() == [2, 2]
+    assert evaluate_features(gallery, query, camera_filter="none").scores == result.scores
+
+
 def test_labels_that_are_neither_integers_nor_strings() -> None:
-    with pytest.raises(DataError, match="query identities are of type float64; give integers or strings"):
-        evaluate_features(Features(np.eye(2), [1.0, 2.0]))
+    with pytest.raises(DataError, match=r"query identities, row 1: 2\.5 is not a whole number"):
+        evaluate_features(Features(np.eye(2), [1.0, 2.5]))
+    with pytest.raises(DataError, match="query identities are of type bool; give integers or strings"):
+        evaluate_features(Features(np.eye(2), [True, False]))
+    with pytest.raises(DataError, match=r"query identities are missing in 1 of 2 rows \(first: 1\)"):
+        evaluate_features(Features(np.eye(2), [1.0, np.nan]))
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_each_fault_has_its_own_words(tmp_path: Path) -> None:
     assert "is not an image: it begins with b'dear diary'" in message(text)
     postscript = tmp_path / "page.jpg"
     postscript.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    assert "is not an image" in message(postscript)
+    assert "is PostScript, which is not read here" in message(postscript)
 
 
 def test_a_large_image_names_its_size_and_the_option(tmp_path: Path) -> None:

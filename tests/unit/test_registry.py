@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from reidkit import registry
+from reidkit import registry, trust
 from reidkit.errors import ConfigError, UnknownName
 
 
@@ -32,12 +32,13 @@ def test_a_dotted_path_reaches_code_outside(tmp_path, monkeypatch):
         "class Mine:\n    def __init__(self, strength=1): self.strength = strength\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    built = registry.build("loss", "outside_losses:Mine", {"strength": 3})
-    assert built.strength == 3
-    with pytest.raises(ConfigError, match="has no class or function 'Mien'; did you mean 'Mine'"):
-        registry.get("loss", "outside_losses:Mien")
-    with pytest.raises(ConfigError, match="cannot import 'no_such_module'"):
-        registry.get("loss", "no_such_module:X")
+    with trust.allow_code("outside_losses", "no_such_module"):
+        built = registry.build("loss", "outside_losses:Mine", {"strength": 3})
+        assert built.strength == 3
+        with pytest.raises(ConfigError, match="has no class or function 'Mien'; did you mean 'Mine'"):
+            registry.get("loss", "outside_losses:Mien")
+        with pytest.raises(ConfigError, match="cannot import 'no_such_module'"):
+            registry.get("loss", "no_such_module:X")
     del sys.modules["outside_losses"]
 
 

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from reidkit.breakdown import choose_queries
-from reidkit.calibration import bootstrap_interval
 from reidkit.errors import DataError
 from reidkit.evaluation import evaluate_features
 from reidkit.files import WriteError
 from reidkit.report import write_report
+from reidkit.significance import share_interval
 from reidkit.types import JUNK, Features, Sample, Split
 
 NUM_IDENTITIES = 8
@@ -89,7 +89,7 @@ def test_the_page_shows_scores_with_intervals(page: str, inputs: dict[str, Any])
     for score in (evaluation.mean_average_precision, evaluation.rank(1), evaluation.rank(5)):
         assert f'<dd class="value">{100 * score:.1f}</dd>' in page
     for values in (evaluation.average_precisions, evaluation.first_match_ranks == 1):
-        low, high = bootstrap_interval(np.asarray(values, dtype=np.float64))
+        low, high = share_interval(values, identities=inputs["query"].identities)
         assert f"{100 * low:.1f} to {100 * high:.1f}" in page
     assert evaluation.protocol in page
 

@@ -13,7 +13,7 @@ from PIL import Image
 from reidkit.errors import DataError
 from reidkit.evaluation import evaluate_features
 from reidkit.report_comparison import ComparedRun, write_comparison
-from reidkit.significance import paired_bootstrap
+from reidkit.significance import paired_difference
 from reidkit.types import Features, Sample
 
 IDENTITIES = np.arange(20)
@@ -37,7 +37,11 @@ def page_of(tmp_path: Path, first: ComparedRun, second: ComparedRun) -> str:
 def test_differences_come_with_paired_intervals(tmp_path: Path) -> None:
     first, second = run("weak", noise=1.2), run("strong", noise=0.6, seed=1)
     page = page_of(tmp_path, first, second)
-    paired = paired_bootstrap(first.evaluation.average_precisions, second.evaluation.average_precisions)
+    paired = paired_difference(
+        first.evaluation.average_precisions,
+        second.evaluation.average_precisions,
+        identities=first.query.identities,
+    )
     assert f"<strong>{100 * paired.difference:+.1f}</strong>" in page
     low, high = paired.interval
     assert f"{100 * low:+.1f} to {100 * high:+.1f}" in page

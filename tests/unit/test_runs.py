@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from reidkit import config
+from reidkit import config, trust
 from reidkit.errors import ConfigError
 from reidkit.runs import build_trainer, list_runs
 
@@ -47,7 +47,7 @@ def test_a_damaged_run_is_named_and_the_others_are_listed(runs, tmp_path):
     summaries, problems = list_runs(tmp_path / "runs")
     assert [run.name for run in summaries] == ["a/first"]
     assert len(problems) == 3
-    assert any("second/run.json is damaged" in problem for problem in problems)
+    assert any("second/run.json: not JSON" in problem for problem in problems)
     assert any("old/run.json is not what a training writes" in problem for problem in problems)
 
 
@@ -82,10 +82,41 @@ def test_a_tracker_of_ones_own_is_made_of_the_run_folder(tiny_recipe, tiny_marke
     (tmp_path / "own_tracker.py").write_text(OWN_TRACKER)
     monkeypatch.syspath_prepend(tmp_path)
     changes = [f"data.root={tiny_market}", "train.epochs=2", "train.trackers=['own_tracker:follow']"]
-    trainer = build_trainer(config.load(tiny_recipe, changes), tmp_path / "run", say=lambda text: None)
-    assert not (tmp_path / "run").exists()
-    trainer.fit()
+    with trust.allow_code("own_tracker"):
+        trainer = build_trainer(config.load(tiny_recipe, changes), tmp_path / "run", say=lambda text: None)
+        assert not (tmp_path / "run").exists()
+        trainer.fit()
     assert (tmp_path / "run" / "mine.txt").read_text() == "True epoch epoch"
     changes[-1] = "train.trackers=['mlflo']"
     with pytest.raises(ConfigError, match="unknown tracker 'mlflo'; none is registered"):
         build_trainer(config.load(tiny_recipe, changes), tmp_path / "no")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("run.json", text) for text in ("", "3", "[]", "{}", "\0", "[" * 100_000, '{"settings": 3}')),
+        ("run.json", '{"settings": {"data": [], "model": {"name": 3}, "losses": 3, "epochs": "x"}}'),
+        *(("metrics.jsonl", text) for text in ("3\n", "{}\n", "\0\n")),
+        *(("evaluation.json", text) for text in ("", "{", '{"a": 1, "a": 2}')),
+    ],
+)
+def test_runs_with_files_of_another_shape_are_told_and_the_others_listed(tmp_path, name, content):
+    for folder in ("good", "odd"):
+        (tmp_path / folder).mkdir()
+        settings = {"data": {"name": "a"}, "model": {"name": "b"}, "losses": [], "epochs": 3, "more": 1}
+        (tmp_path / folder / "run.json").write_text(json.dumps({"settings": settings}))
+    (tmp_path / "odd" / name).write_text(content)
+    summaries, problems = list_runs(tmp_path)
+    assert [run.name for run in summaries] == ["good"]
+    assert [str(tmp_path / "odd" / name) in problem for problem in problems] == [True]
+    assert len(problems[0]) < 500
+
+
+def test_scores_that_are_no_numbers_are_none(tmp_path):
+    settings = {"data": {"name": "a"}, "model": {"name": "b"}, "losses": [], "epochs": 3}
+    (tmp_path / "run.json").write_text(json.dumps({"settings": settings}))
+    for text in ("[]", "3", '{"mAP": "x", "rank-1": []}', "{}"):
+        (tmp_path / "evaluation.json").write_text(text)
+        ((run,), problems) = list_runs(tmp_path)
+        assert (run.mAP, run.rank_1, problems) == (None, None, [])

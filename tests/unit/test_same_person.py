@@ -133,7 +133,20 @@ def test_no_pairs_of_one_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"scores": None}, {"scores": [0.1]}, {"log_likelihood_ratios": ["a", "b"]}]
+    "change",
+    [
+        {"scores": None},
+        {"scores": [0.1]},
+        {"scores": []},
+        {"scores": "x"},
+        {"log_likelihood_ratios": ["a", "b"]},
+        {"thresholds": [1.0]},
+        {"threshold_intervals": [[1, 2, 3]]},
+        {"false_match_rates": [-1.0] * 60},
+        {"equal_error_rate": float("nan")},
+        {"num_negative": "many"},
+        {"source": ["a"]},
+    ],
 )
 def test_a_card_that_holds_something_else(fitted: Calibration, change: dict[str, object]) -> None:
     values = {name: value for name, value in {**fitted.as_dict(), **change}.items() if value is not None}

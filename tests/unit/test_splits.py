@@ -190,3 +190,27 @@ def test_what_a_table_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the identity ' anna' begins or ends with a space"):
         write_table(spaced, tmp_path / "people.csv")
     assert not (tmp_path / "people.csv").exists()
+
+
+def test_a_name_that_is_no_unicode_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    data = Dataset("x", tmp_path, train=(Sample(tmp_path / "caf\udce9.jpg", 1, 1, 0),))
+    with pytest.raises(
+        DataError, match=r"the name 'caf\\udce9.jpg' is not UTF-8, as a table is; rename the file"
+    ):
+        write_table(data, tmp_path / "t.csv")
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_labels_as_written_go_through_a_table(tmp_path: Path) -> None:
+    names = [
+        f"{person}_c{camera}_{n}.jpg" for person in ("0001", "0002") for camera in ("02", "5") for n in (1, 2)
+    ]
+    for name in names:
+        (tmp_path / name).touch()
+    data = load_dataset("folder", tmp_path, pattern="{identity}_c{camera}_{frame}.jpg")
+    write_table(data, tmp_path / "t.csv")
+    read = load_dataset("table", tmp_path / "t.csv")
+    assert [(s.identity, s.identity_name, s.camera, s.camera_name) for s in read.train] == [
+        (s.identity, s.identity_name, s.camera, s.camera_name) for s in data.train
+    ]
+    assert (data.train[0].identity_name, data.train[0].camera_name) == ("0001", "02")

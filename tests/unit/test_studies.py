@@ -221,7 +221,7 @@ def test_a_study_trains_measures_compares_and_records_what_fails(study_file, tin
     assert "| loss | seeds | mAP | rank-1 | seconds | CPU seconds | vs baseline | p | paper mAP |" in text
     assert "| 70.0 |" in text
     assert "Published: Nobody 2020. Other people." in text
-    assert "paired bootstrap" in text
+    assert "a t test that takes identities" in text
     lines = paths[1].read_text().splitlines()
     assert len(lines) == 5
     values = json.loads(paths[2].read_text())["tables"][0]["rows"]

@@ -1,6 +1,7 @@
 import pytest
 
 from reidkit import registry
+from reidkit.errors import CheckpointError
 from reidkit.tracking import MetricsFile, TensorBoard, named_tracker, read_metrics
 
 
@@ -62,3 +63,24 @@ def test_a_named_tracker_is_made_late_and_closed(tmp_path, monkeypatch):
     tracker.close()
     tracker(records(2)[0])
     assert [adapter.closed for adapter in made] == [1, 0], "a second training makes another"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"3", b"[]", b"{}", b"{", b"\0\0\0", b"\xff\xfe", b"[" * 100_000),
+        *(
+            b'{"kind": 3, "step": 1}',
+            b'{"kind": "epoch", "step": "1"}',
+            b'{"kind": "a", "step": 1, "step": 2}',
+        ),
+    ],
+)
+def test_lines_that_are_no_records_are_told(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"kind": "epoch", "step": 1}\n' + line + b"\n")
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl") as error:
+        read_metrics(path)
+    assert len(str(error.value)) < 500
+    path.write_bytes(b'{"kind": "epoch", "step": 1}\n{"kind": "ep')  # cut short by a crash
+    assert read_metrics(path) == [{"kind": "epoch", "step": 1}]

@@ -1,8 +1,9 @@
 import os
+import sys
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,105 +16,15 @@ from reidkit.errors import CheckpointError, DataError
 from reidkit.weights import import_weights, locate, read_weights
 from reidkit.weights_names import FASTREID, PLAIN, REIDKIT, STRONG_BASELINE, toolkit_of
 
-# Names and shapes as the toolkits' own code documents them.
-
-
-def batch_norm(name, width):
-    affine = {f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")}
-    return {**affine, f"{name}.num_batches_tracked": ()}
-
-
-def resnet50(prefix=""):
-    """torchvision's names, which all toolkits keep."""
-    state = torchvision.models.resnet50(weights=None).state_dict()
-    return {prefix + name: tuple(value.shape) for name, value in state.items() if not name.startswith("fc.")}
-
-
-def conv1x1(name, inputs, outputs):
-    return {f"{name}.conv.weight": (outputs, inputs, 1, 1), **batch_norm(f"{name}.bn", outputs)}
-
-
-def light_conv(name, width):
-    depthwise = {f"{name}.conv1.weight": (width, width, 1, 1), f"{name}.conv2.weight": (width, 1, 3, 3)}
-    return depthwise | batch_norm(f"{name}.bn", width)
-
-
-def instance_norm(name, width):
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-
-
-def osnet_block(at, inputs, width, streams):
-    middle = width // 4
-    names = conv1x1(f"{at}.conv1", inputs, middle) | conv1x1(f"{at}.conv3", middle, width)
-    for stream in streams:
-        names |= light_conv(f"{at}.{stream}", middle)
-    for fc, shape in (("fc1", (middle // 16, middle, 1, 1)), ("fc2", (middle, middle // 16, 1, 1))):
-        names |= {f"{at}.gate.{fc}.weight": shape, f"{at}.gate.{fc}.bias": shape[:1]}
-    return names | (conv1x1(f"{at}.downsample", inputs, width) if inputs != width else {})
-
-
-def osnet_ends(channels):
-    """First convolution, last convolution, feature layer and classifier."""
-    first = {"conv1.conv.weight": (channels[0], 3, 7, 7), **batch_norm("conv1.bn", channels[0])}
-    feature = {"fc.0.weight": (512, channels[-1]), "fc.0.bias": (512,), **batch_norm("fc.1", 512)}
-    classifier = {"classifier.weight": (751, 512), "classifier.bias": (751,)}
-    return first | conv1x1("conv5", channels[-1], channels[-1]) | feature | classifier
-
-
-def with_instance_norm_first(names):
-    names = {name: shape for name, shape in names.items() if not name.startswith("conv1.bn")}
-    return names | instance_norm("conv1.bn", 64)
-
-
-def torchreid_osnet(*channels, ibn=False):
-    """Zhou et al. 2019, table 1; names of Torchreid's osnet.py."""
-    streams = ["conv2a"]
-    streams += [f"conv2{name}.{i}" for name, depth in (("b", 2), ("c", 3), ("d", 4)) for i in range(depth)]
-    names = osnet_ends(channels)
-    for stage, (before, width) in enumerate(pairwise(channels), start=2):
-        names |= osnet_block(f"conv{stage}.0", before, width, streams)
-        names |= osnet_block(f"conv{stage}.1", width, width, streams)
-        if stage < 4:
-            names |= conv1x1(f"conv{stage}.2.0", width, width)
-    if ibn:
-        names = with_instance_norm_first(names)
-        names |= instance_norm("conv2.0.IN", 256) | instance_norm("conv2.1.IN", 256)
-    return names
-
-
-def torchreid_osnet_ain():
-    """Zhou et al. 2021; names of Torchreid's osnet_ain.py."""
-    channels = (64, 256, 384, 512)
-    streams = [f"conv2.{t}.layers.{i}" for t in range(4) for i in range(t + 1)]
-    names = with_instance_norm_first(osnet_ends(channels))
-    for stage, (before, width) in enumerate(pairwise(channels), start=2):
-        names |= osnet_block(f"conv{stage}.0", before, width, streams)
-        names |= osnet_block(f"conv{stage}.1", width, width, streams)
-        if stage < 4:
-            names |= conv1x1(f"pool{stage}.0", width, width)
-    for at, width in (("conv2.0", 256), ("conv2.1", 256), ("conv3.1", 384), ("conv4.0", 512)):
-        names = {name: shape for name, shape in names.items() if not name.startswith(f"{at}.conv3.bn")}
-        names |= instance_norm(f"{at}.IN", width)
-    return names
-
-
-def resnet50_ibn_a(prefix=""):
-    """Pan et al. 2018: the first norm of each block of stages 1 to 3 is half instance, half batch norm."""
-    names = {}
-    for name, shape in resnet50(prefix).items():
-        at, _, part = name.rpartition(".")
-        if "bn1" not in at or "layer4" in at or "layer" not in at:
-            names[name] = shape
-        elif part == "weight":
-            names |= instance_norm(f"{at}.IN", shape[0] // 2) | batch_norm(f"{at}.BN", shape[0] // 2)
-    return names
-
-
-def made_up(shapes):
-    """A number of its own for each name: of whatever shape, a file holds it once."""
-    generator = torch.Generator().manual_seed(0)
-    return {name: (torch.rand((), generator=generator) + 0.5).expand(shape) for name, shape in shapes.items()}
-
+sys.path.append(str(Path(__file__).parents[1]))
+from published_weights import (
+    batch_norm,
+    made_up,
+    resnet50,
+    resnet50_ibn_a,
+    torchreid_osnet,
+    torchreid_osnet_ain,
+)
 
 FILES = {
     "torchvision": ({**resnet50(), "fc.weight": (1000, 2048), "fc.bias": (1000,)}, PLAIN, 2, {}),
@@ -370,8 +281,6 @@ def test_a_pickled_module_is_refused_with_the_way_to_convert_it(tmp_path):
     here = os.getcwd()  # noqa: PTH109
     os.chdir(tmp_path)
     try:
-        import sys
-
         sys.argv = ["-c", "f.pth"]
         exec(code, {})
     finally:

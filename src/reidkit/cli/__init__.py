@@ -1,18 +1,26 @@
 """The ``reid`` command: parse, call, print. A command's file is imported when that command is run.
 
-Exit codes: 0 done, 2 a mistake of the caller (one line says which), 130 stopped by ctrl-C.
+Exit codes: 0 done, 2 a mistake of the caller or a fault of the machine (one line says which), 3 a bug of
+reidkit's, 130 stopped by ctrl-C.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import traceback
+import warnings
+from collections.abc import Sequence
 from importlib import import_module
+from itertools import islice
 
 import click
 
-from reidkit import __version__
-from reidkit.errors import ReidError, did_you_mean
+from reidkit import __version__, trust
+from reidkit.cli.endings import ending
+from reidkit.errors import did_you_mean, shown
+from reidkit.printable import printable
 
 _COMMANDS = {
     "demo": ("demo", "From nothing to a result: draw people, train, evaluate, search."),
@@ -27,6 +35,7 @@ _COMMANDS = {
     "encode": ("encode", "Embed images into a file of features."),
     "index": ("index", "Embed images into a gallery."),
     "search": ("search", "Find who looks most like an image in a gallery."),
+    "gallery": ("gallery", "Say what a gallery holds, check it, mend it."),
     "recipes": ("recipes", "List, show and copy the shipped recipes."),
     "config": ("config", "Print a configuration with all its values."),
     "list": ("components", "List what is available: losses, models, datasets, galleries."),
@@ -51,7 +60,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
             raise click.UsageError(
-                f"no command {args[0]!r};{did_you_mean(args[0], _COMMANDS)} `reid --help` lists them"
+                f"no command {shown(args[0])};{did_you_mean(args[0], _COMMANDS)} `reid --help` lists them"
             )
         return super().resolve_command(ctx, args)
 
@@ -66,8 +75,14 @@ class LazyGroup(click.Group):
 @click.option(
     "--max-pixels", type=click.IntRange(min=1), help="Largest width x height of an image (64 million)."
 )
+@click.option(
+    "--allow-code",
+    multiple=True,
+    metavar="MODULE",
+    help="Let files name your own code in MODULE, as my_package.models; may be repeated.",
+)
 @click.pass_context
-def cli(ctx: click.Context, debug: bool, max_pixels: int | None) -> None:
+def cli(ctx: click.Context, debug: bool, max_pixels: int | None, allow_code: tuple[str, ...]) -> None:
     """Person re-identification: train, measure, search.
 
     \b
@@ -76,24 +91,46 @@ def cli(ctx: click.Context, debug: bool, max_pixels: int | None) -> None:
     """
     if max_pixels is not None:
         os.environ["REIDKIT_MAX_PIXELS"] = str(max_pixels)  # reaches the processes that read images, too
+    trust.allow_code_everywhere(*allow_code)
 
 
 def main() -> None:
     """Run the command line and exit."""
-    debug = "--debug" in sys.argv
-    if debug:
-        sys.argv.remove("--debug")  # allowed in any place
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name need not be text in the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
+    words = sys.argv[1:]
+    anywhere, others = allowed_anywhere(words)
+    if "--debug" not in anywhere and not sys.warnoptions:
+        warnings.simplefilter("ignore")  # those of libraries, meant for who calls them, which is us
     try:
-        code = cli.main(standalone_mode=False)
-    except ReidError as error:
-        if debug:
-            raise
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except click.ClickException as error:
+        code = cli.main([*anywhere, *others], standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped; run the same command again to go on", err=True)
         sys.exit(130)
+    except Exception as error:
+        line, code = ending(error, words)
+        if "--debug" in anywhere:
+            click.echo(printable("".join(traceback.format_exception(error)), keep="\n\t"), err=True)
+        click.echo(line, err=True)
+        sys.exit(code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def allowed_anywhere(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options of ``reid`` itself that may stand behind the command as well, and all other words."""
+    anywhere, others = [], []
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            others += [word, *rest]
+        elif word == "--debug" or word.startswith("--allow-code="):
+            anywhere.append(word)
+        elif word == "--allow-code":
+            anywhere += [word, *islice(rest, 1)]
+        else:
+            others.append(word)
+    return anywhere, others

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reidkit.cli.output import json_option, print_json, print_table, say
+from reidkit.cli.output import json_option, print_json, print_table, say, tell
 
 if TYPE_CHECKING:
     from reidkit.check import DatasetCheck
@@ -106,16 +106,24 @@ def print_check(result: DatasetCheck) -> None:
     header, *rows = result.rows()
     print_table(header, rows, title=f"{result.name} in {result.root}", right=header[1:])
     if result.num_valid_queries is not None:
-        click.echo(f"{result.num_valid_queries:,} of {result.num_queries:,} queries have a match")
+        tell(f"{result.num_valid_queries:,} of {result.num_queries:,} queries have a match")
+    if result.reading:
+        tell("\nread as")
+    for sentence in result.reading:
+        tell(f"  {sentence}")
+    if result.samples:
+        columns = list(dict.fromkeys(name for sample in result.samples for name in sample))
+        tell("\nfor example")
+        print_table(columns, [[sample.get(name, "") for name in columns] for sample in result.samples])
     for finding in result.findings:
-        click.echo()
+        tell()
         count = f": {finding.count:,}" if finding.count > 1 else ""
         click.secho(finding.severity, fg=_STYLES[finding.severity], bold=True, nl=False)
-        click.echo(f"  {finding.title}{count}")
+        tell(f"  {finding.title}{count}")
         for example in finding.examples:
-            click.echo(f"    {example}")
+            tell(f"    {example}")
         if finding.examples and finding.count > len(finding.examples):
-            click.echo(f"    and {finding.count - len(finding.examples):,} more")
-        click.echo(f"  {finding.advice}")
+            tell(f"    and {finding.count - len(finding.examples):,} more")
+        tell(f"  {finding.advice}")
     if not result.findings:
-        say("nothing to complain about")
+        say("\nnothing to complain about")

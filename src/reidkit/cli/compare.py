@@ -10,12 +10,13 @@ import click
 
 from reidkit import config
 from reidkit.cli.data import RUNS, choose, load, refuse
-from reidkit.cli.output import json_option, print_json, print_table, say
+from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.cli.scoring import Scoring, embed, test_part
 
 if TYPE_CHECKING:
     from reidkit.calibration import DistanceDistributions
     from reidkit.report_comparison import ComparedRun, Differences
+    from reidkit.significance import PairedDifference
     from reidkit.types import Dataset
 
 SURE = 0.05
@@ -58,8 +59,9 @@ def compare_command(
     reid compare runs/mine model.onnx --data viper --root data/
     reid compare theirs.npz ours.npz
 
-    Differences are SECOND less FIRST, query by query; their intervals are those that other queries of the
-    same kind would give. They say nothing of another training with another seed.
+    Differences are SECOND less FIRST, query by query; their intervals are those that other people of the
+    same kind would give, each with all of their queries. They say nothing of another training with another
+    seed.
     """
     from reidkit.feature_files import holds_features
     from reidkit.files import write_atomically
@@ -109,16 +111,19 @@ def _values(found: Differences, first: ComparedRun, second: ComparedRun) -> dict
         "first": _one(first, found.distances[0]),
         "second": _one(second, found.distances[1]),
         "paired": paired,
-        "verdict": _verdict(second.name, score.name, _difference(score.paired)),
+        "verdict": _verdict(second.name, score.name, score.paired),
     }
 
 
-def _verdict(name: str, score: str, difference: dict[str, Any]) -> str:
+def _verdict(name: str, score: str, difference: PairedDifference | None) -> str:
     """One plain sentence on a difference in a score."""
-    points, (low, high) = 100 * difference["difference"], (100 * end for end in difference["interval"])
+    if difference is None:
+        return f"no difference shown: one identity asks alone, and how {score} varies cannot be told from it"
+    points, (low, high) = 100 * difference.difference, (100 * end for end in difference.interval)
     interval = f"95 % interval {low:+.1f} to {high:+.1f}"
-    found = f"{score} {points:+.1f} points, {interval}, p = {difference['p_value']:.3g}"
-    if difference["p_value"] >= SURE:
+    found = f"{score} {points:+.1f} points, {interval}, p = {difference.p_value:.3g}"
+    found += f", over {difference.num_identities:,} identities"
+    if difference.p_value >= SURE:
         return f"no difference shown: {found}"
     return f"{name} is {'better' if points > 0 else 'worse'}: {found}"
 
@@ -136,7 +141,7 @@ def _one(run: ComparedRun, distances: DistanceDistributions) -> dict[str, Any]:
     }
 
 
-def _difference(found: Any) -> dict[str, Any]:
+def _difference(found: PairedDifference) -> dict[str, Any]:
     return {"difference": found.difference, "interval": list(found.interval), "p_value": found.p_value}
 
 
@@ -224,4 +229,4 @@ def _print(values: dict[str, Any], first: ComparedRun, second: ComparedRun) -> N
         )
     columns = ["", first.name, second.name, "difference", "95 % interval", "p"]
     print_table(columns, rows, title=first.evaluation.protocol, right=columns[1:])
-    click.echo(values["verdict"])
+    tell(values["verdict"])

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reidkit import config
+from reidkit import config, trust
 from reidkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Chosen(NamedTuple):
 
 def choose(run: Path, name: str | None, root: Path | None, given: dict[str, Any]) -> Chosen:
     """The data set asked for, or the run's own."""
+    if name is not None:
+        trust.allow_typed(name)
     configuration = run / "config.toml"
     own = config.load(configuration).data if configuration.is_file() else None
     if own is None:
@@ -44,6 +46,11 @@ def choose(run: Path, name: str | None, root: Path | None, given: dict[str, Any]
 
 def load(chosen: Chosen, split: str | None) -> list[Dataset]:
     """The split asked for, or all."""
+    with trust.from_file():  # a run's own set is named in a file; one that was typed is allowed already
+        return _load(chosen, split)
+
+
+def _load(chosen: Chosen, split: str | None) -> list[Dataset]:
     from reidkit.datasets import load_dataset
 
     options = chosen.options

@@ -111,17 +111,15 @@ def _search(out: Path, run: Path, people: Path) -> None:
     from reidkit.cli.index import fill
     from reidkit.cli.search import draw_hits, print_hits
     from reidkit.datasets import load_dataset
-    from reidkit.encoder import load_encoder
-    from reidkit.galleries import open_gallery
+    from reidkit.search import Searcher
     from reidkit.types import JUNK
 
     data = load_dataset("synthetic", people)
-    encoder = load_encoder(run)
     location = out / "people.gallery"
-    fill(location, encoder, run, [sample for sample in data.gallery if sample.identity != JUNK])
+    fill(location, run, [sample for sample in data.gallery if sample.identity != JUNK])
     queries = data.query[:: max(1, len(data.query) // 3)][:3]
     paths = [sample.path for sample in queries]
-    with open_gallery(location, create=False) as gallery:
-        found = gallery.search(encoder.encode(paths), top=10)
+    with Searcher(location, encoder=run) as searcher:
+        found = [list(result.hits) for result in searcher.search(paths, top=10)]
     print_hits(paths[:1], found[:1])
     draw_hits(paths, found, out / "search.png", identities=[str(sample.identity) for sample in queries])

@@ -11,11 +11,13 @@ from reidkit import config
 from reidkit.cli.data import choose, load, refuse
 from reidkit.cli.images import image_paths
 from reidkit.cli.output import say
-from reidkit.errors import ConfigError
+from reidkit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from reidkit.encoder import Encoder
     from reidkit.types import Dataset
+
+NUM_SHOWN = 5
 
 
 @click.command("encode")
@@ -49,19 +51,19 @@ def encode_command(
     reid encode runs/mine --data market1501 --root data/ --out features.npz
     reid evaluate features.npz
 
-    Of IMAGES the file holds `embeddings` (N, D), unit float32, and `paths` (N,). Of a data set it holds
-    `query_embeddings`, `query_identities`, `query_cameras`, `query_paths` and the same of the gallery, as
-    `reid evaluate` and `reid compare` read them. A .parquet file has columns of these.
+    An image below a folder that cannot be read is left out, and told at the end; one named by itself is an
+    error. Of IMAGES the file holds `embeddings` (N, D), unit float32, and `paths` (N,). Of a data set it
+    holds `query_embeddings`, `query_identities`, `query_cameras`, `query_paths` and the same of the gallery,
+    as `reid evaluate` and `reid compare` read them. A .parquet file has columns of these.
     """
     from reidkit.encoder import load_encoder
-    from reidkit.feature_files import SUFFIXES
+    from reidkit.feature_files import check_target
 
-    if out.suffix not in SUFFIXES:
-        raise ConfigError(f"--out {out}: the file must end in {' or '.join(SUFFIXES)}")
+    check_target(out)
     if images:
         refuse({"--data": data, "--root": root, "--option": options}, "give either images or a data set")
         paths = image_paths(images)  # first: what is wrong there is said before the network is loaded
-        _encode_images(load_encoder(run, feature=feature), paths, out)
+        _encode_images(load_encoder(run, feature=feature), paths, set(images), out)
     elif data is None and root is None and not (run / "config.toml").is_file():
         raise ConfigError("nothing to embed; give images, or a data set by --data NAME --root FOLDER")
     else:
@@ -69,14 +71,29 @@ def encode_command(
         _encode_data(load_encoder(run, feature=feature), dataset, out)
 
 
-def _encode_images(encoder: Encoder, paths: list[Path], out: Path) -> None:
+def _encode_images(encoder: Encoder, paths: list[Path], named: set[Path], out: Path) -> None:
     from reidkit.feature_files import save_embeddings
     from reidkit.tracking import progress
 
+    unread: dict[int, DataError] = {}
+
+    def skip(place: int, error: DataError) -> None:
+        if paths[place] in named:  # somebody wants this very one
+            raise error
+        unread[place] = error
+
     with progress("images embedded") as shown:
-        embeddings = encoder.encode(paths, progress=shown)
-    save_embeddings(out, embeddings, paths=paths)
-    click.echo(f"{out}: {len(paths)} embeddings of {encoder.dim} values")
+        embeddings = encoder.encode(paths, progress=shown, skip=skip)
+    if not len(embeddings):
+        raise DataError(f"none of the {len(paths)} images could be read; the first: {unread[0]}")
+    save_embeddings(out, embeddings, paths=[path for n, path in enumerate(paths) if n not in unread])
+    click.echo(f"{out}: {len(embeddings)} embeddings of {encoder.dim} values")
+    if unread:
+        say(f"left out: {len(unread)} of {len(paths)} images, which could not be read:")
+        for error in list(unread.values())[:NUM_SHOWN]:
+            say(f"  {error}")
+        if len(unread) > NUM_SHOWN:
+            say("  ...; `reid check folder` names them all")
 
 
 def _encode_data(encoder: Encoder, dataset: Dataset, out: Path) -> None:

@@ -11,7 +11,7 @@ import click
 
 from reidkit import config
 from reidkit.cli.data import choose, load, refuse, results_folder
-from reidkit.cli.output import json_option, print_json, print_table, say
+from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.cli.scoring import (
     ReportParts,
     Scoring,
@@ -163,7 +163,7 @@ def evaluate_command(
         _print_branches(compare_features(encoder, splits[0], scoring, out=out, frames=frames), as_json)
     elif len(splits) > 1:
         texts, values = evaluate_all(encoder, splits, scoring, out=out, frames=frames)
-        print_json(values) if as_json else click.echo(texts)
+        print_json(values) if as_json else tell(texts)
     else:
         evaluations = evaluate_data(
             encoder,
@@ -201,9 +201,9 @@ def evaluate(
 
 def _check_can_be_stored(run: Path, encoder: Encoder) -> None:
     """Before the images are embedded, which takes minutes."""
-    from reidkit.external import SUFFIXES
+    from reidkit.external import is_network_file
 
-    foreign = run.suffix in SUFFIXES
+    foreign = is_network_file(run)
     refuse({"--store-calibration": foreign}, f"{run} was made elsewhere and cannot keep a calibration")
     # The file would embed by it from now on.
     refuse({"--feature": encoder.feature}, "a calibration is stored for the network's own embedding only")
@@ -225,7 +225,7 @@ def _print(evaluations: Sequence[Evaluation], about: dict[str, Any], as_json: bo
     if as_json:
         print_json({**about, **values_of(evaluations)})
     else:
-        click.echo("\n\n".join(map(str, evaluations)))
+        tell("\n\n".join(map(str, evaluations)))
 
 
 def _print_branches(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -239,7 +239,7 @@ def _print_branches(rows: list[dict[str, Any]], as_json: bool) -> None:
         percent = [f"{100 * value:.1f}" for value in values[:2]]
         shown.append([feature, *percent, *values[2:]])
     print_table(columns, shown, right=columns[1:])
-    click.echo(
+    tell(
         "right: queries whose first hit is right; alone right: by this feature only; "
         "soonest: its first right hit comes before all others'"
     )

@@ -27,17 +27,24 @@ pattern_option: Callable[[F], F] = click.option(
 
 
 def labelled_samples(paths: Sequence[Path], pattern: str | None) -> list[Sample]:
-    """Samples of a table (.csv, .parquet), or of folders whose file names follow a pattern."""
+    """Samples of tables, or of folders whose file names follow a pattern."""
     from reidkit.datasets import load_dataset
 
     found: list[Sample] = []
     for path in paths:
-        if path.suffix.lower() in (".csv", ".parquet"):
+        if is_table(path):
             data = load_dataset("table", path)
         else:
             data = load_dataset("folder", path, pattern=pattern)
         found += [sample for split in data.splits.values() for sample in split]
     return found
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table of labels, by its name."""
+    from reidkit.table_files import TABLE_SUFFIXES
+
+    return path.suffix.lower() in TABLE_SUFFIXES
 
 
 def image_paths(paths: Sequence[Path]) -> list[Path]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reidkit import config
-from reidkit.cli.output import json_option, print_json, say
-from reidkit.errors import CheckpointError, ConfigError
+from reidkit.cli.output import json_option, print_json, say, tell
+from reidkit.errors import CheckpointError, ConfigError, shown
 
 if TYPE_CHECKING:
     from reidkit.weights import WeightsReport
@@ -79,7 +79,7 @@ def import_weights_command(
             {**dataclasses.asdict(report), "backbone": report.backbone, "used": report.used, "out": out}
         )
     else:
-        click.echo(str(report))
+        tell(str(report))
     say(f"wrote {out}: {encoder.dim} values an embedding, fingerprint {encoder.fingerprint}")
 
 
@@ -108,5 +108,7 @@ def _model_options(overrides: tuple[str, ...]) -> dict[str, Any]:
         raise ConfigError(
             f"{', '.join(sorted(others))}: only options of the model can be set, model.OPTION=VALUE"
         )
-    options: dict[str, Any] = tree.get("model", {})
+    options = tree.get("model", {})
+    if not isinstance(options, dict):
+        raise ConfigError(f"model = {shown(options)}: give options of the model, model.OPTION=VALUE")
     return options

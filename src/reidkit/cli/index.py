@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from reidkit.cli.images import image_paths, images_argument, labelled_samples, pattern_option
+from reidkit.cli.images import image_paths, images_argument, is_table, labelled_samples, pattern_option
+from reidkit.cli.output import say, tell
 
 if TYPE_CHECKING:
-    from reidkit.encoder import Encoder
+    from reidkit.search import Searcher
     from reidkit.types import Sample
 
-_AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
+_NUM_LISTED = 20  # images that could not be read
 
 
 @click.command("index")
@@ -22,55 +22,42 @@ _AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted 
 @images_argument
 @click.option("--gallery", "location", required=True, help="Gallery to fill; made if it is not there.")
 @pattern_option
-@click.option("--camera", type=int, help="Camera number of all these images.")
+@click.option("--camera", help="Camera of all these images: a number or a name.")
 def index_command(
-    run: Path, images: tuple[Path, ...], location: str, pattern: str | None, camera: int | None
+    run: Path, images: tuple[Path, ...], location: str, pattern: str | None, camera: str | None
 ) -> None:
     """Embed IMAGES with RUN and add them to a gallery.
 
-    IMAGES are files, folders, or a table (.csv, .parquet) with the columns path, identity, camera, time.
-    An image that the gallery holds already is replaced, so indexing a folder again does no harm.
+    IMAGES are files, folders, or a table (.csv, .tsv, .parquet) with the columns path, identity, camera,
+    time. What the gallery holds already is not embedded again, even if it was moved or renamed, so that an
+    interrupted run goes on where it stopped. Images that cannot be read are left out and listed.
     """
-    from reidkit.encoder import load_encoder
-    from reidkit.types import Sample
-
-    labelled = pattern is not None or any(path.suffix.lower() in (".csv", ".parquet") for path in images)
-    if labelled:
-        samples = labelled_samples(images, pattern)
-    else:
-        samples = [Sample(path, 0, None, index) for index, path in enumerate(image_paths(images))]
-    fill(location, load_encoder(run), run, samples, labelled=labelled, camera=camera)
+    labelled = pattern is not None or any(map(is_table, images))
+    fill(location, run, labelled_samples(images, pattern) if labelled else image_paths(images), camera=camera)
 
 
 def fill(
-    location: str | Path,
-    encoder: Encoder,
-    run: Path,
-    samples: Sequence[Sample],
-    *,
-    labelled: bool = True,
-    camera: int | None = None,
+    location: str | Path, run: Path, images: list[Sample] | list[Path], *, camera: str | None = None
 ) -> None:
-    """Embed samples and store them, with their labels where they have any."""
-    from reidkit.galleries import open_gallery
+    """Embed images and store them, with their labels where they are samples; say what became of them."""
+    from reidkit.search import Searcher
     from reidkit.tracking import progress
 
-    description = {"path": str(run.resolve()), "fingerprint": encoder.fingerprint}
-    with open_gallery(location, encoder=description) as gallery:
+    with Searcher(location, encoder=run) as searcher:
+        say_if_converted(searcher)
         with progress("images indexed") as shown:
-            for start in range(0, len(samples), _AT_A_TIME):
-                part = samples[start : start + _AT_A_TIME]
-                own_cameras = [sample.camera if labelled else None for sample in part]
-                gallery.add(
-                    encoder.features(tuple(part)).embeddings,
-                    sources=[str(sample.path.resolve()) for sample in part],
-                    identities=[_name(sample) if labelled else None for sample in part],
-                    cameras=own_cameras if camera is None else [camera] * len(part),
-                    times=[sample.time for sample in part],
-                )
-                shown(start + len(part), len(samples))
-        click.echo(f"{location}: {len(gallery)} images")
+            added = searcher.add(images, camera=camera, progress=shown)
+        say(str(added))
+        for _, reason in added.unreadable[:_NUM_LISTED]:
+            say(f"  {reason}")
+        if added.unreadable[_NUM_LISTED:]:
+            say(f"  and {len(added.unreadable) - _NUM_LISTED:,} more")
+        tell(f"{location}: {len(searcher)} images")
 
 
-def _name(sample: Sample) -> str:
-    return sample.identity_name or str(sample.identity)
+def say_if_converted(searcher: Searcher) -> None:
+    if searcher.converted:
+        say(
+            f"{searcher.location} was written by reidkit 0.1 and has been converted, so that reidkit 0.1 "
+            "cannot read it any more"
+        )

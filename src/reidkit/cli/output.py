@@ -1,4 +1,4 @@
-"""Printing: tables a person reads, JSON a program reads."""
+"""Printing: tables a person reads, JSON a program reads. Here all text is made fit to print."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from reidkit.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,15 +31,31 @@ def print_table(
 ) -> None:
     """A table; the columns named in ``right`` are numbers and stand flush right."""
     table = Table(
-        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+        title=None if title is None else _cell(title),
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
     )
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        justify = "right" if column in right else "left"
+        table.add_column(_cell(column), justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*map(_cell, row))
     Console().print(table)
 
 
-def say(text: str = "") -> None:
+def tell(text: object = "") -> None:
+    """A result for a person, on standard output."""
+    click.echo(printable(text, keep="\n\t"))
+
+
+def say(text: object = "") -> None:
     """A sentence for a person, on standard error, so that standard output stays for results."""
-    click.echo(text, err=True)
+    click.echo(printable(text, keep="\n\t"), err=True)
+
+
+def _cell(value: object) -> Text:
+    """As rich's own text, in which nothing is markup."""
+    return Text(printable(value))

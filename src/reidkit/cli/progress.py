@@ -7,7 +7,9 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
+from reidkit.printable import printable
 from reidkit.tracking import Record
 
 
@@ -51,7 +53,7 @@ class TrainingProgress:
 
     def say(self, text: str) -> None:
         """A sentence, above the bar where there is one."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self.console.print(Text(printable(text, keep="\n\t")), soft_wrap=True)
 
 
 def _step_text(record: Record) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from reidkit import config
-from reidkit.cli.output import json_option, print_json, print_table, say
+from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.errors import ConfigError
 from reidkit.files import write_atomically
 
@@ -47,4 +47,4 @@ def copy(name: str, path: Path) -> None:
             f"{path.parent}: no such folder; make it first or choose another place for {path.name}"
         )
     write_atomically(path, text)
-    click.echo(f"{path}: edit it, then `reid train {path} --out runs/{path.stem}`")
+    tell(f"{path}: edit it, then `reid train {path} --out runs/{path.stem}`")

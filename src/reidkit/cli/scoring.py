@@ -173,7 +173,7 @@ def test_part(source: EmbeddedImages, dataset: Dataset) -> TestPart:
 
     query = source.features(dataset.query)
     gallery = source.features(dataset.gallery) if dataset.gallery else None
-    if not dataset.has_cameras:  # then every camera is 0, which is nothing to show
+    if not dataset.has_cameras:  # a set may have labels that are no cameras
         query = replace(query, cameras=None)
         gallery = None if gallery is None else replace(gallery, cameras=None)
     query_split, gallery_split = dataset.query, dataset.gallery or dataset.query

@@ -10,8 +10,9 @@ import click
 
 from reidkit.cli.data import refuse
 from reidkit.cli.images import image_paths, images_argument
+from reidkit.cli.index import say_if_converted
 from reidkit.cli.output import json_option, print_json, print_table, say
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import DataError
 
 if TYPE_CHECKING:
     from reidkit.galleries import Hit
@@ -28,7 +29,10 @@ _COLUMNS = ("score", "camera", "identity", "image")
     "--where", "conditions", multiple=True, help="Only these, for example camera!=3; may be repeated."
 )
 @click.option(
-    "--encoder", "run", type=click.Path(path_type=Path), help="Run folder, if the one indexed with moved."
+    "--encoder",
+    "run",
+    type=click.Path(path_type=Path),
+    help="Run folder, if the one indexed with moved; its place is kept.",
 )
 @click.option(
     "--threshold",
@@ -42,6 +46,7 @@ _COLUMNS = ("score", "camera", "identity", "image")
     type=float,
     help="How probable a hit shows the person, before looking; changes the probabilities.  [default: 0.5]",
 )
+@click.option("--include-self", is_flag=True, help="Keep hits that are the query's own picture.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the hits, .png.")
 @json_option
 def search_command(
@@ -52,6 +57,7 @@ def search_command(
     run: Path | None,
     false_match_rate: float | None,
     prior: float | None,
+    include_self: bool,
     picture: Path | None,
     as_json: bool,
 ) -> None:
@@ -64,47 +70,47 @@ def search_command(
     \b
     reid search query.jpg --gallery people.gallery --where camera!=3
     reid search query.jpg --gallery people.gallery --threshold 0.001
+
+    An image that is in the gallery itself, at its place or as a copy, is left out of its own hits.
     """
-    from reidkit.encoder import load_encoder
-    from reidkit.galleries import open_gallery, parse_where
+    from reidkit.galleries import parse_where
+    from reidkit.search import Searcher
 
     paths = image_paths(images)
     where = parse_where(conditions)
-    with open_gallery(location, create=False) as gallery:
-        origin = gallery.encoder or {}
-        if run is None and "path" not in origin:
-            raise ConfigError(f"{location} does not say which encoder filled it; give --encoder RUN")
-        encoder_path = run or origin["path"]
-        encoder = load_encoder(encoder_path)
-        if origin.get("fingerprint") not in (None, encoder.fingerprint):
-            raise ConfigError(
-                f"{location} was filled by another encoder (fingerprint {origin['fingerprint']}, this one "
-                f"has {encoder.fingerprint}); scores between the two mean nothing. Index again, or "
-                "give --encoder the run that filled it"
-            )
-        calibration, lowest = encoder.calibration, None
+    with Searcher(location, encoder=run) as searcher:
+        say_if_converted(searcher)
+        calibration, lowest = searcher.calibration, None
         if calibration is None:
             refuse(
                 {"--threshold": false_match_rate, "--prior": prior},
-                f"{encoder_path} has no calibration, which would say what scores mean; make one with "
-                f"`reid evaluate {encoder_path} --store-calibration`",
+                f"{searcher.place} has no calibration, which would say what scores mean; make one with "
+                f"`reid evaluate {searcher.place} --store-calibration`",
             )
         elif false_match_rate is not None:
             lowest = calibration.threshold_at(false_match_rate)
         prior = 0.5 if prior is None else prior
-        found = gallery.search(encoder.encode(paths), top=top, where=where)
+        results = searcher.search(paths, top=top, where=where, include_self=include_self)
+        if not any(result.hits or result.own for result in results):
+            say(searcher.why_nothing(where))
+    found = [list(result.hits) for result in results]
+    own = [{hit.id for hit in result.own} for result in results]
+    if not include_self and any(own):
+        say(
+            f"left out: {sum(map(len, own))} hits that are the query's own picture; --include-self keeps them"
+        )
     if lowest is not None:
         found = [[hit for hit in hits if hit.score >= lowest] for hits in found]
         say(f"shown are hits that score {lowest:.3f} or more (false-match rate {false_match_rate:g})")
     if as_json:
         print_json(
             [
-                {"query": str(p), "hits": [_plain(hit, calibration, prior) for hit in hits]}
-                for p, hits in zip(paths, found, strict=True)
+                {"query": str(p), "hits": [_plain(hit, hit.id in same, calibration, prior) for hit in hits]}
+                for p, hits, same in zip(paths, found, own, strict=True)
             ]
         )
     else:
-        print_hits(paths, found, calibration=calibration, prior=prior)
+        print_hits(paths, found, own=own, calibration=calibration, prior=prior)
     if picture is not None:
         draw_hits(paths, found, picture)
         say(f"wrote {picture}")
@@ -114,15 +120,19 @@ def print_hits(
     paths: list[Path],
     found: list[list[Hit]],
     *,
+    own: list[set[int]] | None = None,
     calibration: Calibration | None = None,
     prior: float = 0.5,
 ) -> None:
-    """A table for each query, with probabilities where a calibration is given."""
+    """A table for each query, with probabilities where a calibration is given.
+
+    ``own`` are ids of hits that show the query's own picture, which are marked.
+    """
     columns = list(_COLUMNS)
     if calibration is not None:
         columns.insert(1, "probably same person")
-    for path, hits in zip(paths, found, strict=True):
-        rows = [list(_row(hit)) for hit in hits]
+    for path, hits, same in zip(paths, found, own or [set()] * len(paths), strict=True):
+        rows = [list(_row(hit, is_own=hit.id in same)) for hit in hits]
         for row, hit in zip(rows, hits, strict=True):
             if calibration is not None:
                 row.insert(1, _percent(float(calibration.probability(hit.score, prior=prior))))
@@ -135,18 +145,18 @@ def _percent(probability: float) -> str:
     return f"{percent:.0f} %" if 1 <= percent <= 99 else f"{percent:.1f} %"
 
 
-def _plain(hit: Hit, calibration: Calibration | None, prior: float) -> dict[str, Any]:
-    values = dataclasses.asdict(hit)
+def _plain(hit: Hit, is_own: bool, calibration: Calibration | None, prior: float) -> dict[str, Any]:
+    values = dataclasses.asdict(hit) | {"is_query": is_own}
     if calibration is not None:
         values["probability"] = float(calibration.probability(hit.score, prior=prior))
     return values
 
 
-def _row(hit: Hit) -> tuple[str, ...]:
+def _row(hit: Hit, *, is_own: bool) -> tuple[str, ...]:
     source = Path(hit.source or "")
     if source.is_relative_to(Path.cwd()):
         source = source.relative_to(Path.cwd())
-    cells = (hit.camera, hit.identity, source)
+    cells = (hit.camera, hit.identity, f"{source} (the query)" if is_own else source)
     return f"{hit.score:.3f}", *("" if cell is None else str(cell) for cell in cells)
 
 

@@ -21,6 +21,11 @@ from reidkit.errors import ConfigError
     help="What ROOT_OR_TABLE is; a folder of images, or a table where it is a file.",
 )
 @pattern_option
+@click.option(
+    "--parts",
+    type=click.Choice(["auto", "named", "none"]),
+    help='Whether folders called "train", "test", ... are parts; "none" takes them for identities.',
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all draws.")
 @click.option(
     "--test-identities",
@@ -42,6 +47,7 @@ def split_command(
     out: Path,
     data: str | None,
     pattern: str | None,
+    parts: str | None,
     seed: int,
     test_identities: float,
     val_identities: int,
@@ -61,9 +67,10 @@ def split_command(
 
     check_table_path(out)
     kind = data or ("table" if source.is_file() else "folder")
-    if kind == "table" and pattern is not None:
-        raise ConfigError("--pattern reads labels from file names; a table has them in columns")
-    options: dict[str, Any] = {} if pattern is None else {"pattern": pattern}
+    if kind == "table" and (pattern is not None or parts is not None):
+        raise ConfigError("--pattern and --parts read folders; a table has labels and parts in columns")
+    given = {"pattern": pattern, "parts": parts}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     loaded = load_dataset(kind, source, **options)
     cut = make_splits(loaded, test_identities=test_identities, val_identities=val_identities, seed=seed)
     write_table(cut, out)

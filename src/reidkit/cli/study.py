@@ -13,7 +13,8 @@ from types import FrameType
 
 import click
 
-from reidkit.cli.output import json_option, print_json, print_table, say
+from reidkit import config, trust
+from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.errors import ConfigError
 
 
@@ -38,6 +39,9 @@ from reidkit.errors import ConfigError
 )
 @click.option("--only", metavar="PATTERN", help="Cells to run, by name: '*msml*/seed-0'; in any case.")
 @click.option("--show", is_flag=True, help="Print the study's file, to make one of your own of it.")
+@click.option(
+    "--tables", "tables_only", is_flag=True, help="Write the tables of what is finished; train nothing."
+)
 @click.option("--worker", is_flag=True, hidden=True)
 @json_option
 @click.pass_context
@@ -51,6 +55,7 @@ def study_command(
     processes: int,
     only: str | None,
     show: bool,
+    tables_only: bool,
     worker: bool,
     as_json: bool,
 ) -> None:
@@ -75,6 +80,7 @@ def study_command(
     if show:
         click.echo(study_text(study), nl=False)
         return
+    trust.allow_typed(*config.texts_of(overrides))
     loaded = load_study(study)
     cells = cells_of(loaded, overrides)
     from reidkit.files import write_atomically
@@ -97,14 +103,17 @@ def study_command(
         return
     check_data(tasks, folders)
     write_atomically(out / "study.toml", study_text(study))
-    forget_failures(tasks, folders)
+    if not tables_only:
+        forget_failures(tasks, folders)
     todo = sum(state_of(task, folders) == "open" for task in tasks)
     say(f"{len(cells)} cells, {len(tasks)} runs to look at, {len(tasks) - todo} of them finished")
+    if tables_only:
+        todo = 0
     if processes > 1 and todo:
         words = ["study", study, *overrides, "--out", out, "--runs", folders.runs, "--worker"]
         words += ["--only", only] if only else []
         _run_workers([*map(str, words)], min(processes, todo), most_restarts=MOST_ATTEMPTS * todo)
-    else:
+    elif todo:
         carry_out(tasks, folders, say=say)
     tables = tables_of(loaded, cells, folders)
     paths = write_tables(loaded, tables, out)
@@ -115,7 +124,7 @@ def study_command(
             header = table.header()
             title = loaded.title if len(tables) == 1 else f"{loaded.title}: {table.test}"
             print_table(header, table.lines(), title=title, right=header[len(table.axes) :])
-            click.echo("\n".join(["", *table.notes, ""]))
+            tell("\n".join(["", *table.notes, ""]))
     say(f"wrote {', '.join(map(str, paths))}")
     unfinished = [task for task in tasks if state_of(task, folders) != "finished"]
     if unfinished:

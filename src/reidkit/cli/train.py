@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from reidkit import config
+from reidkit import config, trust
 from reidkit.cli.output import say
 
 
@@ -25,6 +25,7 @@ def train_command(recipe: str, overrides: tuple[str, ...], out: Path, init: str 
     """
     if init is not None:
         overrides = (*overrides, f"train.init={json.dumps(init)}")
+    trust.allow_typed(*config.texts_of(overrides))
     if train(config.load(recipe, overrides), out):
         say(f"next: reid evaluate {out}")
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reidkit import registry
-from reidkit.errors import ConfigError, DataError
+from reidkit import registry, trust
+from reidkit.errors import ConfigError, DataError, shown
 from reidkit.folder_trees import numbered
 from reidkit.types import JUNK, Dataset, Split
 
@@ -45,20 +45,50 @@ def load_dataset(
         ConfigError: unknown name or option, or more validation or training identities than there can be.
         DataError: ``root`` does not exist or is not laid out as the name says.
     """
-    registry.get("dataset", name)  # a misspelt name is told before a missing folder
+    with trust.given(name):
+        registry.get("dataset", name)  # a misspelt name is told before a missing folder
     root = Path(root).expanduser()
     if not root.exists():
         raise DataError(
             f"{root} does not exist (seen from {Path.cwd()}); "
             "unpack the data set there, or give its folder as root"
         )
-    dataset: Dataset = registry.build("dataset", name, options, root)
+    whole = {"val_identities": val_identities, "train_identities": train_identities, "seed": seed}
+    problems = [
+        f"{option} = {shown(value)} is not a whole number"
+        for option, value in whole.items()
+        if not registry.fits(value, int)
+    ]
+    if not registry.fits(corrupt_labels, float):
+        problems.append(f"corrupt_labels = {shown(corrupt_labels)} is not a number")
+    if problems:
+        raise ConfigError(problems)
+    with trust.given(name):
+        dataset = registry.build("dataset", name, options, root)
+    if not isinstance(dataset, Dataset):
+        raise ConfigError(
+            f"dataset {shown(name)} gives a {type(dataset).__name__}; a layout gives a reidkit.Dataset"
+        )
+    _check_numbers(dataset)
     dataset = _without_junk_in_train(dataset)
     if val_identities:
         dataset = _with_validation(dataset, val_identities, seed)
     if train_identities:
         dataset = _with_fewer_identities(dataset, train_identities, seed)
     return _with_wrong_labels(dataset, corrupt_labels, seed) if corrupt_labels else dataset
+
+
+def _check_numbers(dataset: Dataset) -> None:
+    """Refuse numbers that no array of 64-bit integers holds; a layout takes any number of digits."""
+    for split in (*dataset.splits.values(), dataset.multi_query):
+        for name in ("identity", "camera", "tracklet", "frame"):
+            for sample in split:
+                if (number := getattr(sample, name)) is not None and not -(2**63) <= number < 2**63:
+                    raise DataError(
+                        f"{sample.path}: {name} {str(number)[:30]}... has {len(str(number))} digits; numbers "
+                        "have up to 18 digits here: rename the file, or read such labels as text with the "
+                        "data set 'folder' and a pattern"
+                    )
 
 
 def _without_junk_in_train(dataset: Dataset) -> Dataset:

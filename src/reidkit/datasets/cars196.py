@@ -8,7 +8,7 @@ import numpy as np
 
 from reidkit.errors import DataError
 from reidkit.folder_trees import existing_folder, find_file, find_tree, numbered, unlisted_files
-from reidkit.matlab import load_variable
+from reidkit.matlab import load_variable, understood
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
 
@@ -87,7 +87,8 @@ def _labels(path: Path, name_field: str) -> dict[str, int]:
     missing = {name_field, "class"} - set(annotations.dtype.names or ())
     if missing:
         raise DataError(f"{path}: annotations have no field {' and '.join(sorted(missing))}")
-    return {
-        str(name): int(label)
-        for name, label in zip(annotations[name_field], annotations["class"], strict=True)
-    }
+    with understood(path):
+        return {
+            str(name): int(label)
+            for name, label in zip(annotations[name_field], annotations["class"], strict=True)
+        }

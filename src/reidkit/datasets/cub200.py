@@ -7,6 +7,7 @@ from pathlib import Path
 
 from reidkit.errors import DataError
 from reidkit.folder_trees import find_tree, numbered, unlisted_files
+from reidkit.foreign_text import read_text
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
 
@@ -70,7 +71,7 @@ def _sample(path: Path, label: str) -> Sample:
 def _read_table(path: Path) -> Mapping[str, str]:
     """Value by image number, of lines ``1 001.Black_footed_Albatross/....jpg``."""
     table = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         key, _, value = line.strip().partition(" ")
         if not key.isdecimal() or not value:
             raise DataError(f"{path}, line {number} is {line!r}; expected an image number and a value")

@@ -25,7 +25,7 @@ from reidkit.folder_trees import (
     numbered,
     published_name,
 )
-from reidkit.matlab import Hdf5File, load_variable, open_hdf5
+from reidkit.matlab import Hdf5File, load_variable, open_hdf5, understood
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
 
@@ -127,7 +127,8 @@ def classic_test_persons(release: Hdf5File, split: int) -> set[Person]:
     if len(testsets) != NUM_SPLITS:
         raise DataError(f"{RELEASE} holds {len(testsets)} test sets, expected {NUM_SPLITS}; copy it again")
     pairs = release.cell(testsets[split])
-    return {(int(pair), int(person)) for pair, person in pairs}
+    with understood(Path(RELEASE)):
+        return {(int(pair), int(person)) for pair, person in pairs}
 
 
 def _new_protocol(tree: Path, images: Path, config: Path, boxes: str) -> Dataset:
@@ -135,8 +136,13 @@ def _new_protocol(tree: Path, images: Path, config: Path, boxes: str) -> Dataset
         load_variable(config, name)
         for name in ("filelist", "labels", "camId", "train_idx", "query_idx", "gallery_idx")
     )
+    with understood(config):
+        names = list(map(str, np.atleast_1d(names)))
+        train, query, gallery = (
+            new_protocol_samples(images, names, labels, cameras, rows) for rows in (train, query, gallery)
+        )
     unpacked, skipped = fitting_files(images, NAME, example="1_001_1_01.png")
-    missing = sorted({*map(str, names)} - {path.name for path, _ in unpacked})
+    missing = sorted({*names} - {path.name for path, _ in unpacked})
     if missing:
         raise DataError(
             f"{images} lacks {len(missing)} images that {config.name} lists ({missing[0]} is the first); "
@@ -145,9 +151,9 @@ def _new_protocol(tree: Path, images: Path, config: Path, boxes: str) -> Dataset
     return Dataset(
         name="cuhk03",
         root=tree,
-        train=new_protocol_samples(images, map(str, names), labels, cameras, train),
-        query=new_protocol_samples(images, map(str, names), labels, cameras, query),
-        gallery=new_protocol_samples(images, map(str, names), labels, cameras, gallery),
+        train=train,
+        query=query,
+        gallery=gallery,
         split_name=f"new protocol 767/700, {boxes}",
         skipped=tuple(skipped),
         published=NEW[boxes],

@@ -12,7 +12,7 @@ import numpy as np
 
 from reidkit.errors import DataError
 from reidkit.folder_trees import check_option, find_tree, unlisted_files
-from reidkit.matlab import load_variable
+from reidkit.matlab import load_variable, understood
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample, Split
 
@@ -60,15 +60,16 @@ def cuhksysu(root: Path, *, gallery_size: int = 100) -> Dataset:
     """
     check_option("gallery_size", gallery_size, GALLERY_SIZES)
     tree = find_tree(Path(root), (SCENES, f"{ANNOTATION}/Images.mat", LISTS), known_as="CUHK-SYSU")
-    boxes = scene_boxes(load_variable(tree / ANNOTATION / "Images.mat", "Img"))
-    persons = load_variable(tree / LISTS / "Train.mat", "Train")
     name = f"TestG{gallery_size}"
-    queries = load_variable(tree / LISTS / f"{name}.mat", name)
-    query, gallery, galleries = search_part(tree / SCENES, queries, boxes)
+    with understood(tree / ANNOTATION):
+        boxes = scene_boxes(load_variable(tree / ANNOTATION / "Images.mat", "Img"))
+        train = train_part(tree / SCENES, load_variable(tree / LISTS / "Train.mat", "Train"))
+        queries = load_variable(tree / LISTS / f"{name}.mat", name)
+        query, gallery, galleries = search_part(tree / SCENES, queries, boxes)
     return Dataset(
         name="cuhksysu",
         root=tree,
-        train=train_part(tree / SCENES, persons),
+        train=train,
         query=query,
         gallery=gallery,
         has_cameras=False,

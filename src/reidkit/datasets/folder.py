@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import re
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
-from reidkit.errors import ConfigError, DataError, did_you_mean
-from reidkit.folder_trees import SPLIT_NAMES, Fields, existing_folder, labelled_dataset, subfolders
+from reidkit.errors import DataError
+from reidkit.folder_trees import (
+    Fields,
+    check_option,
+    existing_folder,
+    first_few,
+    labelled_dataset,
+    subfolders,
+)
 from reidkit.images import IMAGE_SUFFIXES, is_image, list_files
+from reidkit.labels import label_text
+from reidkit.name_patterns import NamePattern, Reader, identity_folder
+from reidkit.part_names import PARTS, part_of
+from reidkit.pattern_guess import guess_pattern
 from reidkit.registry import register
 from reidkit.types import Dataset
 
-# Text fields take as much as they can, so that "john_carter_c1" splits at the last "_c".
-FIELDS = {
-    "identity": r"[^/]+",
-    "camera": r"[^/]+",
-    "frame": r"\d+",
-    "tracklet": r"\d+",
-    "time": r"\d+(?:\.\d+)?",
-}
-
-IDENTITY_FOLDERS = re.compile(r"(?P<identity>[^/]+)/.+")
-
 
 @register("dataset", "folder")
-def folder(root: Path, *, pattern: str | None = None) -> Dataset:
+def folder(root: Path, *, pattern: str | None = None, parts: str = "auto") -> Dataset:
     """Your own photos, labelled by the names of folders or files.
 
     Without a pattern each folder directly below ``root`` is one identity, and camera labels are absent
-    (every camera 0, ``has_cameras`` false)::
+    (``has_cameras`` false)::
 
         photos/anna/1.jpg
         photos/ben/1.jpg
@@ -39,73 +40,80 @@ def folder(root: Path, *, pattern: str | None = None) -> Dataset:
         folder(root, pattern="{identity}/cam{camera}/{frame}_*.*")     # anna/camdoor/451_02.png
 
     Fields are identity (required), camera, frame, tracklet (digits), time (seconds). ``*`` stands for any
-    text inside one folder or file name, ``.*`` at the end for any image suffix; all else is literal.
+    text inside one folder or file name, ``.*`` at the end for any image suffix; all else is literal. Two
+    fields need a text between them, or nobody could tell where one ends.
 
-    Where ``root`` has folders called train, val, query, gallery or test (another word for gallery), those
-    are the parts, and labels are read below each. Otherwise every image is in ``train``: cut parts
-    from it with ``reid split``, or with ``val_identities`` of :func:`reidkit.load_dataset`.
+    Where the folders in ``root`` are called as parts are, they are the parts, and labels are read below
+    each: train (or training, train_set, ... in any case), val (valid, validation), query (queries, probe),
+    gallery (test). Otherwise every image is in ``train``: cut parts from it with ``reid split``, or with
+    ``val_identities`` of :func:`reidkit.load_dataset`.
 
-    Identities that are all numbers keep their values; others count from 1 in sorted order, with the text
-    in ``Sample.identity_name``. Cameras likewise. "-1" is junk. What is not an image, or does not fit
-    the pattern, is listed in ``Dataset.skipped``.
+    Labels are read as :mod:`reidkit.labels` says; ``Dataset.reading`` tells how. "-1" is junk. What is not an
+    image, or does not fit the pattern, is listed in ``Dataset.skipped``.
+
+    Args:
+        root: the folder.
+        pattern: for the paths of images below ``root``, or below a part.
+        parts: "auto" takes folders called as parts for parts, and asks where others with images lie
+            beside them; "named" then leaves the others out; "none" takes every folder for what it is
+            without a name of its own, an identity or what the pattern says.
 
     Raises:
-        ConfigError: the pattern has an unknown field, a stray brace, or no identity.
-        DataError: ``root`` is no folder, has both gallery and test, or no image in it has an identity.
+        ConfigError: what is not a pattern, another ``parts``.
+        DataError: ``root`` is no folder, has two folders for one part, has parts beside other folders, or
+            no image in it has an identity.
     """
-    name_pattern = IDENTITY_FOLDERS if pattern is None else _compiled(pattern)
+    check_option("parts", parts, ("auto", "named", "none"))
+    fields_of: Reader = identity_folder if pattern is None else NamePattern(pattern).match
     root = existing_folder(Path(root), expected="a folder of images")
+    files = list_files(root)
+    part_folders: Mapping[str, str] = {}
+    if parts != "none":
+        others = {path.relative_to(root).parts[0] for path in files if is_image(path)}
+        if pattern is None:  # an image in no folder has no identity in either case
+            others -= {path.name for path in files if path.parent == root}
+        part_folders = _part_folders(root, others, may_leave_out=parts == "named")
     images: list[tuple[str, Path, Fields]] = []
     skipped: list[Path] = []
-    parts = _parts(root)
-    for path in list_files(root):
-        part = path.relative_to(root).parts[0]
-        start, split = (root / part, SPLIT_NAMES[part]) if part in parts else (root, "train")
-        fields = name_pattern.fullmatch(path.relative_to(start).as_posix())
-        if fields and is_image(path) and (part in parts or not parts):
-            images.append((split, path, fields.groupdict()))
-        else:
+    for path in files:
+        below = path.relative_to(root).as_posix()
+        first, _, rest = below.partition("/")
+        part, name = (part_folders.get(first), rest) if part_folders else ("train", below)
+        fields = fields_of(name) if part is not None and is_image(path) else None
+        if part is None or fields is None or label_text(fields["identity"]) is None:
             skipped.append(path)
+        else:
+            images.append((part, path, fields))
     if not images:
         raise DataError(_why_nothing_fits(root, pattern, [path for path in skipped if is_image(path)]))
-    return labelled_dataset(images, name="folder", root=root, skipped=skipped)
+    told = ", ".join(f"folder {name} is {part}" for name, part in part_folders.items())
+    reading = f"parts: {told}" if told else "parts: none, all images are train"
+    return labelled_dataset(images, name="folder", root=root, skipped=skipped, reading=[reading])
 
 
-def _parts(root: Path) -> set[str]:
-    parts = {path.name for path in subfolders(root)} & SPLIT_NAMES.keys()
-    if {"gallery", "test"} <= parts:
-        raise DataError(f"{root} has the folders gallery and test, which mean the same; merge or rename one")
-    return parts
+def _part_folders(root: Path, with_images: set[str], *, may_leave_out: bool) -> Mapping[str, str]:
+    """The part that each folder of ``root`` holds, where folders are called as parts are.
 
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    """A regular expression for paths below the root, with one group a field."""
-    problems = []
-    expression = ""
-    any_image = pattern.endswith(".*")
-    for piece in re.split(r"(\{[^{}]*\})", pattern.removesuffix(".*")):
-        field = piece[1:-1]
-        if not piece.startswith("{") or not piece.endswith("}"):
-            if "{" in piece or "}" in piece:
-                problems.append(f"pattern {pattern!r} has a brace without its other half")
-            expression += re.escape(piece).replace(r"\*", "[^/]*")
-        elif field not in FIELDS:
-            problems.append(
-                f"pattern {pattern!r} has an unknown field {piece};{did_you_mean(field, FIELDS)} "
-                f"Fields: {', '.join(FIELDS)}"
+    ``with_images`` are the images in ``root`` and the folders that hold some.
+    """
+    found = {path.name: part for path in subfolders(root) if (part := part_of(path.name)) is not None}
+    by_part: dict[str, list[str]] = defaultdict(list)
+    for name, part in found.items():
+        by_part[part].append(name)
+    for part, names in by_part.items():
+        if len(names) > 1:
+            raise DataError(
+                f"{root} has the folders {' and '.join(names)}, which mean the same, {part}; merge or rename "
+                'one, or give parts="none" if they are identities'
             )
-        elif f"(?P<{field}>" in expression:
-            expression += f"(?P={field})"
-        else:
-            expression += f"(?P<{field}>{FIELDS[field]})"
-    if "(?P<identity>" not in expression and not problems:
-        problems.append(
-            f"pattern {pattern!r} has no {{identity}}; "
-            "write for example {identity}_c{camera}_{frame}.jpg"
+    others = sorted(with_images - found.keys())
+    if found and others and not may_leave_out:
+        raise DataError(
+            f"{root} has {first_few(sorted(found))}, called as parts of a data set are, beside "
+            f'{first_few(others)}; give parts="none" if all of these are identities, or parts="named" to '
+            "read the parts alone and leave the others out"
         )
-    if problems:
-        raise ConfigError(problems)
-    return re.compile(expression + (r"\.[^./]+" if any_image else ""), re.ASCII)
+    return {name: part for part in PARTS for name in by_part[part]}
 
 
 def _why_nothing_fits(root: Path, pattern: str | None, images: list[Path]) -> str:
@@ -113,9 +121,11 @@ def _why_nothing_fits(root: Path, pattern: str | None, images: list[Path]) -> st
         return f"{root} holds no images at any depth; image suffixes are {', '.join(sorted(IMAGE_SUFFIXES))}"
     first = images[0].relative_to(root).as_posix()
     if pattern is None:
+        guess = guess_pattern([path.relative_to(root).as_posix() for path in images])
         return (
             f"{root} has no identity folders with images: its {len(images)} images lie elsewhere (the first "
             f"is {first}); give each identity a folder, or a pattern for the names"
+            + (f", such as pattern={guess!r}, which fits" if guess else "")
         )
     return (
         f"none of the {len(images)} images in {root} fits the pattern {pattern!r}; the first is {first}, "

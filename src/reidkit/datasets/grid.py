@@ -19,7 +19,7 @@ from reidkit.folder_trees import (
     published_name,
     seeded_name,
 )
-from reidkit.matlab import load_variable
+from reidkit.matlab import load_variable, understood
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
 
@@ -106,7 +106,9 @@ def _train_persons(tree: Path, persons: set[int], split: int) -> tuple[set[int],
     if path is None:
         test = draw_identities(persons, len(persons) // 2, seed=split)
         return persons - test, seeded_name(split, NUM_SPLITS)
-    train = train_persons_by_split(load_variable(path, "trainIdxAll"), source=str(path))[split]
+    partitions = load_variable(path, "trainIdxAll")
+    with understood(path):
+        train = train_persons_by_split(partitions, source=str(path))[split]
     if not train <= persons:
         raise DataError(f"{path}, split {split} names person {min(train - persons):04}, who is not in probe")
     return train, published_name(split, NUM_SPLITS, SPLIT_FILE)

@@ -18,7 +18,7 @@ from reidkit.folder_trees import (
     published_name,
     seeded_name,
 )
-from reidkit.matlab import load_variable
+from reidkit.matlab import load_variable, understood
 from reidkit.registry import register
 from reidkit.types import Dataset, Split
 
@@ -101,5 +101,7 @@ def _test_persons(tree: Path, persons: list[int], split: int) -> tuple[set[int],
     path = find_file(SPLIT_FILE, places)
     if path is None:
         return draw_identities(persons, len(persons) // 2, seed=split), seeded_name(split, NUM_SPLITS)
-    splits = test_persons_by_split(load_variable(path, "ls_set"), persons, source=str(path))
+    orders = load_variable(path, "ls_set")
+    with understood(path):
+        splits = test_persons_by_split(orders, persons, source=str(path))
     return splits[split], published_name(split, NUM_SPLITS, SPLIT_FILE)

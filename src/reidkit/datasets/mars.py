@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from reidkit.errors import DataError
 from reidkit.folder_trees import check_option, find_tree, unlisted_files
-from reidkit.matlab import load_variable
+from reidkit.foreign_text import read_text
+from reidkit.matlab import load_variable, understood
 from reidkit.registry import register
 from reidkit.types import JUNK, Dataset, Sample
 
@@ -67,10 +68,11 @@ def mars(root: Path, *, gallery: str = "all") -> Dataset:
         if not (info / name).is_file():
             raise DataError(f"{info} lacks {name}; the folder info holds {', '.join(INFO)}")
     train_names, test_names = (_read_names(info / name) for name in INFO[:2])
-    train_tracks = _tracks(load_variable(info / INFO[2], "track_train_info"))
-    test_tracks = _tracks(load_variable(info / INFO[3], "track_test_info"))
-    query_rows = np.atleast_1d(load_variable(info / INFO[4], "query_IDX")).astype(np.int64)
-    gallery_rows = searched_rows(test_tracks, query_rows, gallery)
+    with understood(info):
+        train_tracks = _tracks(load_variable(info / INFO[2], "track_train_info"))
+        test_tracks = _tracks(load_variable(info / INFO[3], "track_test_info"))
+        query_rows = np.atleast_1d(load_variable(info / INFO[4], "query_IDX")).astype(np.int64)
+        gallery_rows = searched_rows(test_tracks, query_rows, gallery)
     train_rows = np.arange(1, len(train_tracks) + 1)
     skipped = [
         *unlisted_files(tree / "bbox_train", list(map(_below, train_names)), source=INFO[0]),
@@ -150,7 +152,7 @@ def _tracks(table: Any) -> Tracks:
 
 
 def _read_names(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").split()
+    return read_text(path).split()
 
 
 def _below(name: str) -> str:

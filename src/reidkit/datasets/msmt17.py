@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from reidkit.errors import DataError
 from reidkit.folder_trees import find_tree, numbered, unlisted_files
+from reidkit.foreign_text import read_text
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
 
@@ -49,7 +50,7 @@ def msmt17(root: Path) -> Dataset:
     """
     tree = find_tree(Path(root), LISTS, known_as="MSMT17")
     train_folder, test_folder = _image_folders(tree)
-    lines = {name: read_list((tree / name).read_text(encoding="utf-8"), source=tree / name) for name in LISTS}
+    lines = {name: read_list(read_text(tree / name), source=tree / name) for name in LISTS}
     train = lines["list_train.txt"] + lines["list_val.txt"]
     query, gallery = lines["list_query.txt"], lines["list_gallery.txt"]
     skipped = [

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from reidkit.errors import DataError, MissingExtra, did_you_mean
-from reidkit.folder_trees import SPLIT_NAMES, Fields, is_integer, labelled_dataset
+from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
+from reidkit.folder_trees import first_few, labelled_dataset
+from reidkit.labels import is_number, label_text
+from reidkit.part_names import PARTS, part_of
 from reidkit.registry import register
+from reidkit.table_files import TABLE_SUFFIXES, Row, Table, is_table, read_table
 from reidkit.types import Dataset
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 REQUIRED = ("path", "identity")
 COLUMNS = (*REQUIRED, "camera", "split", "tracklet", "time", "frame")
 NUM_SHOWN = 5
+LAST_SECOND = 253402300800  # the year 10000, where datetime ends
 
 # An optional column under another name would be ignored, and the set would look as if it had none.
 OTHER_NAMES = {
@@ -29,53 +32,61 @@ OTHER_NAMES = {
     **dict.fromkeys(("timestamp", "seconds"), "time"),
 }
 
-Row = dict[str, str]
-
 
 @register("dataset", "table")
-def table(root: Path) -> Dataset:
+def table(root: Path, *, column: Mapping[str, str] | None = None) -> Dataset:
     """Images listed in a CSV or Parquet file, one a row.
 
     Columns: ``path`` (relative to the table's folder, or absolute) and ``identity``; optional are
     ``camera``, ``split`` (train, val, query, gallery, or test for gallery; without it all is train),
-    ``tracklet`` and ``frame`` (integers), ``time`` (seconds). Column names may be in any case; further
-    columns are ignored. CSV is UTF-8, separated by comma, semicolon or tab.
+    ``tracklet`` and ``frame`` (integers), ``time`` (seconds, or ISO as 2024-05-01T10:00, UTC where no
+    offset is given). Column names may be in any case; ``Dataset.reading`` tells which are not read. CSV is
+    UTF-8 or UTF-16, separated by comma, semicolon, tab or bar.
 
-    Identities that are all numbers keep their values; others count from 1 in sorted order, with the text
-    in ``Sample.identity_name``. Cameras likewise. Identity "-1" is junk. Without cameras, or with none
-    filled in, every camera is 0 and ``has_cameras`` false.
+    Labels are read as :mod:`reidkit.labels` says; ``Dataset.reading`` tells how. Identity "-1" is junk.
+    Without cameras, or with none filled in, ``has_cameras`` is false; where only some are empty they are
+    refused: a camera that is not known is -1.
 
     Args:
         root: the table, or a folder that holds exactly one (.csv, .tsv, .parquet).
+        column: what the columns are called where not as above, ``{"path": "file", "camera": "cam_name"}``;
+            on the command line ``column.path=file column.camera=cam_name``.
 
     Raises:
+        ConfigError: ``column`` has another key, or names what the table lacks.
         DataError: no table or several; a column is missing; rows are bad: a cell missing or too many, an
             empty path or identity, a file that is not there, an unknown split, a camera that is no number
             among numbers, a number that is none. The first five are told, with the count.
         MissingExtra: the table is Parquet and pyarrow is not installed.
     """
     path = _find_table(Path(root))
-    header, rows, problems = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    _check_columns(path, header)
+    found = read_table(path)
+    names = _column_names(path, found.header, column)
+    rows = {number: _known(row, names) for number, row in found.rows.items()}
+    problems = list(found.problems)
     for number, row in rows.items():
-        problems += [(number, problem) for problem in _row_problems(row, path.parent)]
+        problems += [(number, problem) for problem in _row_problems(row, path.parent, found)]
     problems += _camera_problems(rows)
     if problems:
         raise DataError(_bad_rows(path, problems))
     if not rows:
         raise DataError(f"{path} has a header and no rows")
-    images = [(SPLIT_NAMES[_split(row)], path.parent / row["path"], _fields(row)) for row in rows.values()]
-    return labelled_dataset(images, name="table", root=path.parent)
+    images = [
+        (_part(row) or "", path.parent / row["path"], _fields(row, found.decimal_comma))
+        for row in rows.values()
+    ]
+    unread = [name for name in found.header if name and name not in names.values()]
+    reading = [f"columns that are not read: {first_few(unread)}"] if unread else []
+    return labelled_dataset(images, name="table", root=path.parent, reading=reading)
 
 
 def _find_table(root: Path) -> Path:
     if root.is_file():
         return root
     if not root.is_dir():
-        raise DataError(
-            f"{root} does not exist; expected a table ({', '.join(TABLE_SUFFIXES)}) or its folder"
-        )
-    tables = sorted(path for path in root.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
+        state = "is neither a file nor a folder" if root.exists() else "does not exist"
+        raise DataError(f"{root} {state}; expected a table ({', '.join(TABLE_SUFFIXES)}) or its folder")
+    tables = sorted(path for path in root.iterdir() if is_table(path))
     if len(tables) == 1:
         return tables[0]
     found = ", ".join(path.name for path in tables[:NUM_SHOWN]) or "none"
@@ -85,123 +96,130 @@ def _find_table(root: Path) -> Path:
     )
 
 
-def _read_csv(path: Path) -> tuple[list[str], dict[int, Row], list[tuple[int, str]]]:
-    """Column names, rows by their line number, and problems with the number of cells."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
-    first_line = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first_line.count))
-    rows: dict[int, Row] = {}
-    problems = []
-    header: list[str] = []
-    try:
-        for cells in reader:
-            cells = [cell.strip() for cell in cells]
-            if not header:
-                header = [cell.casefold() for cell in cells]
-            elif len(cells) != len(header) and any(cells):
-                problems.append((reader.line_num, f"{len(cells)} cells under {len(header)} columns"))
-            elif any(cells):
-                rows[reader.line_num] = dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise DataError(f"{path}, row {reader.line_num}: {error}") from None
-    return header, rows, problems
+def _column_names(path: Path, header: list[str], column: Mapping[str, str] | None) -> dict[str, str]:
+    """How the table calls each column that it has and that is read."""
+    given = _given_names(path, header, {} if column is None else column)
+    _check_columns(path, header, given)
+    return {name: given.get(name, name) for name in COLUMNS if given.get(name, name) in header}
 
 
-def _read_parquet(path: Path) -> tuple[list[str], dict[int, Row], list[tuple[int, str]]]:
-    """The same for Parquet; rows are numbered as if the header were row 1."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtra("pyarrow", extra="data", needed_for="reading Parquet tables") from None
-    try:
-        columns = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
-    header = [name.strip().casefold() for name in columns.column_names]
-    cells = [[_as_text(value) for value in column.to_pylist()] for column in columns.columns]
-    rows = {
-        number: dict(zip(header, row, strict=True)) for number, row in enumerate(zip(*cells, strict=True), 2)
-    }
-    return header, rows, []
+def _given_names(path: Path, header: list[str], column: Any) -> dict[str, str]:
+    if not isinstance(column, Mapping) or not all(isinstance(name, str) for name in column.values()):
+        raise ConfigError(
+            f"column = {shown(column)} is no table of names; write for example column.path=file"
+        )
+    given = {key: name.strip().casefold() for key, name in column.items()}
+    problems = [
+        f"column has no key {key!r};{did_you_mean(str(key), COLUMNS)} Keys: {', '.join(COLUMNS)}"
+        for key in given.keys() - set(COLUMNS)
+    ]
+    problems += [
+        f"{path} has no column {name!r}, given as column.{key};{did_you_mean(name, header)} Columns found: "
+        f"{_listed(header)}"
+        for key, name in given.items()
+        if key in COLUMNS and name not in header
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return given
 
 
-def _as_text(value: Any) -> str:
-    """A Parquet cell as CSV would write it; integers with gaps arrive as floats."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
-
-
-def _check_columns(path: Path, header: list[str]) -> None:
-    found = ", ".join(header) or "none"
+def _check_columns(path: Path, header: list[str], given: Mapping[str, str]) -> None:
+    found = _listed(header)
+    names = {name: given.get(name, name) for name in COLUMNS}
     for name in REQUIRED:
-        if name not in header:
+        if names[name] not in header:
             other = next((column for column in header if OTHER_NAMES.get(column) == name), None)
-            hint = f" rename {other!r}?" if other else did_you_mean(name, header)
+            hint = (
+                f" rename {other!r}, or give column.{name}={other}?" if other else did_you_mean(name, header)
+            )
             raise DataError(f"{path} has no column {name!r};{hint} Columns found: {found}")
     for column in header:
         wanted = OTHER_NAMES.get(column)
-        if wanted and wanted not in header:
+        if wanted and names[wanted] not in header and column not in given.values():
             raise DataError(
-                f"{path} has a column {column!r} and none called {wanted!r}; rename it {wanted!r} to use it, "
-                "or to something else to have it ignored"
+                f"{path} has a column {column!r} and none called {wanted!r}; rename it {wanted!r} or give "
+                f"column.{wanted}={column} to use it, or rename it to something else to have it ignored"
             )
-    twice = [name for name in COLUMNS if header.count(name) > 1]
+    twice = [name for name in names.values() if header.count(name) > 1]
     if twice:
         raise DataError(f"{path} has the column {twice[0]!r} twice; columns found: {found}")
 
 
-def _row_problems(row: Row, folder: Path) -> Iterable[str]:
+def _known(row: Row, names: Mapping[str, str]) -> Row:
+    return {name: row.get(column, "") for name, column in names.items()}
+
+
+def _row_problems(row: Row, folder: Path, found: Table) -> Iterable[str]:
     if not row["path"]:
         yield "path is empty"
-    elif not (folder / row["path"]).is_file():
-        yield f"there is no file {folder / row['path']}"
+    elif not _is_file(folder / row["path"]):
+        yield f"there is no file {shown(str(folder / row['path']))}"
     if not row["identity"]:
         yield "identity is empty"
-    split = _split(row)
-    if split not in SPLIT_NAMES:
-        yield f"unknown split {split!r};{did_you_mean(split, SPLIT_NAMES)} Splits: {', '.join(SPLIT_NAMES)}"
+    for name in ("identity", "camera"):
+        try:
+            label_text(row.get(name))
+        except DataError as error:
+            yield f"{name} {error}"
+    if _part(row) is None:
+        split = row["split"].casefold()
+        yield (f"unknown split {shown(split)};{did_you_mean(split, PARTS)} Splits: {', '.join(PARTS)}, test")
     for name in ("tracklet", "frame"):
-        if row.get(name) and not is_integer(row[name]):
-            yield f"{name} {row[name]!r} is not an integer from 0 on"
-    if row.get("time") and not _is_finite(row["time"]):
-        yield f"time {row['time']!r} is not a number of seconds"
+        if row.get(name) and _integer(row[name]) is None:
+            yield f"{name} {shown(row[name])} is not an integer from 0 on"
+    if row.get("time") and _seconds(row["time"], found.decimal_comma) is None:
+        yield f"time {shown(row['time'])} is not a number of seconds, nor a time such as 2024-05-01T10:00"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, or a folder one may not enter
+        return False
 
 
 def _camera_problems(rows: dict[int, Row]) -> list[tuple[int, str]]:
     """Cameras left out, and odd ones among numbers: a slip of the pen would become a camera of its own."""
     cameras = {number: row.get("camera", "") for number, row in rows.items()}
-    num_integers = sum(is_integer(camera) for camera in cameras.values())
+    num_numbers = sum(is_number(camera, as_float=True) for camera in cameras.values())
     problems = []
     for number, camera in cameras.items():
         if not camera and any(cameras.values()):
-            problems.append((number, "camera is empty"))
-        elif camera and not is_integer(camera) and 2 * num_integers > len(cameras):
-            problems.append((number, f"camera {camera!r} is not an integer, as the others are"))
+            problems.append((number, "camera is empty; write -1 where it is not known"))
+        elif camera and not is_number(camera, as_float=True) and 2 * num_numbers > len(cameras):
+            problems.append((number, f"camera {shown(camera)} is not an integer, as the others are"))
     return problems
 
 
-def _split(row: Row) -> str:
-    return row.get("split", "train").casefold()
+def _part(row: Row) -> str | None:
+    return part_of(row["split"]) if "split" in row else "train"
 
 
-def _fields(row: Row) -> Fields:
-    return {name: text for name, text in row.items() if name in COLUMNS and text}
+def _fields(row: Row, decimal_comma: bool) -> dict[str, Any]:
+    fields: dict[str, Any] = {name: row[name] for name in ("identity", "camera") if row.get(name)}
+    fields |= {name: _integer(row[name]) for name in ("tracklet", "frame") if row.get(name)}
+    if row.get("time"):
+        fields["time"] = _seconds(row["time"], decimal_comma)
+    return fields
 
 
-def _is_finite(text: str) -> bool:
+def _integer(text: str) -> int | None:
+    """A number from 0 on; programs that met an empty cell write 3.0."""
+    number = re.fullmatch(r"([0-9]{1,18})(?:\.0+|,0)?", text)
+    return int(number[1]) if number else None
+
+
+def _seconds(text: str, decimal_comma: bool) -> float | None:
     try:
-        return math.isfinite(float(text))
+        seconds = float(text.replace(",", ".") if decimal_comma else text)
     except ValueError:
-        return False
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            return None
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return seconds if math.isfinite(seconds) and abs(seconds) < LAST_SECOND else None
 
 
 def _bad_rows(path: Path, problems: list[tuple[int, str]]) -> str:
@@ -212,3 +230,7 @@ def _bad_rows(path: Path, problems: list[tuple[int, str]]) -> str:
         f"{path} has bad rows, {num_bad} in all (the header is row 1): {'; '.join(shown)}{more}; "
         "mend them or take them out"
     )
+
+
+def _listed(header: list[str]) -> str:
+    return shortened(", ".join(header), 200) or "none"

@@ -18,7 +18,7 @@ from reidkit.types import JUNK, Dataset, Sample, Split
 def union(
     root: Path,
     *,
-    sets: Sequence[str | Mapping[str, Any]] = (),
+    sets: Sequence[str | Mapping[str, Any]] | str = (),
     test: str | None = None,
     without: Sequence[str] = (),
 ) -> Dataset:

@@ -17,6 +17,7 @@ from reidkit.folder_trees import (
     published_name,
     seeded_name,
 )
+from reidkit.foreign_text import read_text
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
 
@@ -110,7 +111,7 @@ def _test_persons(tree: Path, persons: set[int], split: int) -> tuple[set[int], 
     path = find_file(SPLIT_FILE, (tree, tree.parent))
     if path is None:
         return draw_identities(persons, len(persons) // 2, seed=split), seeded_name(split, NUM_SPLITS)
-    test = test_persons_by_split(path.read_text(encoding="utf-8"), source=str(path))[split]
+    test = test_persons_by_split(read_text(path), source=str(path))[split]
     if not test <= persons:
         raise DataError(f"{path}, split {split} names person {min(test - persons):03}, who has no image")
     return test, published_name(split, NUM_SPLITS, SPLIT_FILE)

@@ -8,9 +8,10 @@ what follows ``scheme://``. What all engines accept (embeddings, labels, filters
 from __future__ import annotations
 
 import json
+import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, Self
 
@@ -18,23 +19,52 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reidkit import registry
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError, DataError, shortened, shown
 from reidkit.galleries.labels import Where, check_where, parse_where
 
-__all__ = ["Gallery", "Hit", "Item", "OnDuplicate", "Where", "check_where", "open_gallery", "parse_where"]
+__all__ = [
+    "DamagedGallery",
+    "Gallery",
+    "Hit",
+    "Item",
+    "NoGallery",
+    "OnDuplicate",
+    "Verification",
+    "Where",
+    "check_where",
+    "open_gallery",
+    "parse_where",
+]
 
 OnDuplicate = Literal["replace", "skip", "error"]
 
 
+class NoGallery(DataError):
+    """There is no gallery at a location, and none was to be made."""
+
+
+class DamagedGallery(DataError):
+    """What a gallery holds is not what was written. ``ids`` are the items it concerns, where known."""
+
+    def __init__(self, message: str, *, ids: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.ids = tuple(ids)
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One embedding's labels. ``time`` is in Unix seconds; ``None`` means unknown."""
+    """One embedding's labels; ``None`` means unknown.
+
+    ``identity`` is a text, as it was written; ``camera`` a number or a name; ``time`` in Unix seconds;
+    ``content`` the hash of the picture that was embedded.
+    """
 
     id: int
     source: str | None
     identity: str | None
-    camera: int | None
+    camera: int | str | None
     time: float | None
+    content: str | None = field(default=None, kw_only=True)
 
     def __str__(self) -> str:
         parts = [f"#{self.id}"]
@@ -63,18 +93,36 @@ class Hit(Item):
         return f"{self.score:6.3f}  {Item.__str__(self)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a check of a whole gallery found: ids of items whose labels, or whose vectors, are damaged."""
+
+    num_items: int
+    labels: tuple[int, ...] = ()
+    vectors: tuple[int, ...] = ()
+
+    @property
+    def damaged(self) -> tuple[int, ...]:
+        """All damaged items."""
+        return tuple(sorted({*self.labels, *self.vectors}))
+
+
 class Gallery(Protocol):
     """What every engine offers.
 
     Embeddings are stored as unit float32 rows; those of another length are normalised. A ``where`` is a
     mapping; its conditions must all hold::
 
-        {"camera": 3}                      {"camera": [1, 2]}              {"camera": {"not": 3}}
+        {"camera": 3}                      {"camera": [1, "door"]}         {"camera": {"not": 3}}
         {"identity": "12"}                 {"source": {"not": [...]}}      {"identity": None}   (unknown)
         {"time": {"from": "2024-05-01T10:00", "to": datetime(...)}}        from included, to excluded
 
     "not" keeps items whose label is unknown; a time window does not. Times are Unix seconds, datetimes or
-    ISO texts; without an offset they are taken as UTC.
+    ISO texts; without an offset they are taken as UTC. Identities and cameras are read as everywhere
+    (:mod:`reidkit.labels`): identity 12 and "12" are one, "012" is another, and so are cameras.
+
+    Every verb but :meth:`verify` and :meth:`repair` raises :class:`DamagedGallery` where its answer would
+    rest on something that is not what was written.
     """
 
     @property
@@ -91,8 +139,9 @@ class Gallery(Protocol):
         *,
         sources: Sequence[str | os.PathLike[str] | None] | None = None,
         identities: Sequence[str | int | None] | NDArray[Any] | None = None,
-        cameras: Sequence[int | None] | NDArray[Any] | None = None,
+        cameras: Sequence[int | str | None] | NDArray[Any] | None = None,
         times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
+        contents: Sequence[str | None] | None = None,
         on_duplicate: OnDuplicate = "replace",
     ) -> NDArray[np.int64]:
         """Store embeddings (N, D) with their labels: all of them or, where an error is raised, none.
@@ -118,6 +167,20 @@ class Gallery(Protocol):
             where: conditions as above.
         """
 
+    def relabel(
+        self,
+        ids: Iterable[int],
+        *,
+        sources: Sequence[str | os.PathLike[str] | None] | None = None,
+        identities: Sequence[str | int | None] | NDArray[Any] | None = None,
+        cameras: Sequence[int | str | None] | NDArray[Any] | None = None,
+        times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
+    ) -> None:
+        """Give the items with these ids other labels, one each; kinds that are left out stay.
+
+        Raises :class:`DataError` and changes nothing where an id is unknown or a source is another item's.
+        """
+
     def remove(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> int:
         """Delete the items with these ids, or those that ``where`` lets through; how many they were.
 
@@ -131,6 +194,12 @@ class Gallery(Protocol):
         self, *, ids: Iterable[int] | None = None, where: Where | None = None
     ) -> NDArray[np.float32]:
         """Unit embeddings (N, D) of the same items, in the same order, as :meth:`items` gives."""
+
+    def verify(self) -> Verification:
+        """Check all that is stored. Raises :class:`DamagedGallery` where it cannot even be listed."""
+
+    def repair(self, *, drop: bool = False) -> tuple[int, ...]:
+        """Drop the items that are damaged; their ids. Without ``drop`` they are named in the error only."""
 
     def info(self) -> dict[str, Any]:
         """``engine``, ``location``, ``num_items``, ``dimension``, ``encoder``, and what an engine adds."""
@@ -156,23 +225,41 @@ def open_gallery(
             it again, such as ``path``; kept as JSON. A gallery that holds embeddings of another encoder,
             or of one that was never recorded, is refused: their scores would mean nothing.
     """
-    engine, separator, address = os.fspath(location).partition("://")
+    place = _place(location)
+    engine, separator, address = place.partition("://")
     if not separator:
-        engine, address = "embedded", os.fspath(location)
+        engine, address = "embedded", place
     options = {"create": create, "encoder": None if encoder is None else _plain_encoder(encoder)}
     gallery: Gallery = registry.build("gallery", engine, options, address)
     return gallery
 
 
+def _place(location: str | os.PathLike[str]) -> str:
+    try:
+        place = os.fspath(location)
+    except TypeError:
+        raise ConfigError(
+            f"location is of type {type(location).__name__}; expected a folder, or scheme://address"
+        ) from None
+    place = os.fsdecode(place)
+    if not place or "\0" in place:
+        raise ConfigError(f"location is {shown(place)}; expected a folder, or scheme://address")
+    return place
+
+
 def _plain_encoder(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(encoder, Mapping):
+        raise ConfigError(
+            f"encoder is of type {type(encoder).__name__}; expected a mapping with a fingerprint"
+        )
     try:
         plain: dict[str, Any] = json.loads(json.dumps(dict(encoder), default=os.fspath))
-    except TypeError as error:
-        raise ConfigError(f"encoder cannot be kept as JSON ({error}): {encoder}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"encoder cannot be kept as JSON: {error}") from error
     if not isinstance(plain.get("fingerprint"), str):
         raise ConfigError(
-            f"encoder has no text under 'fingerprint': {plain}; without it embeddings of different encoders "
-            "cannot be told apart"
+            f"encoder has no text under 'fingerprint': {shown(plain)}; without it embeddings of "
+            "different encoders cannot be told apart"
         )
     return plain
 
@@ -183,26 +270,66 @@ def check_encoder(
     """Raise :class:`DataError` where a gallery's items do not come from the given encoder."""
     if recorded is None and num_items:
         raise DataError(
-            f"{location} holds {num_items} items, but not which encoder made them, so that {dict(given)} "
-            "cannot be checked; open it without encoder=, or fill a new gallery"
+            f"{location} holds {num_items} items, but not which encoder made them, so that "
+            f"{_described(given)} cannot be checked; open it without encoder=, or fill a new gallery"
         )
-    if recorded is not None and recorded["fingerprint"] != given["fingerprint"]:
+    if recorded is not None and recorded["fingerprint"] not in _known_as(given, recorded):
         raise DataError(
-            f"{location} was filled by {dict(recorded)}, not by {dict(given)}; scores between different "
-            "encoders mean nothing: use that encoder, or fill a new gallery"
+            f"{location} was filled by another encoder: {_described(recorded)}, not {_described(given)}; "
+            "scores between the two mean nothing: use that encoder, or fill a new gallery"
         )
+
+
+def _known_as(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+    """Fingerprints of an encoder; those of version 0.1.0 only in what that version recorded."""
+    former = [] if "former_fingerprints" in recorded else given.get("former_fingerprints", [])
+    return [given["fingerprint"], *former]
+
+
+def _described(encoder: Mapping[str, Any]) -> str:
+    fingerprint, path = shortened(str(encoder["fingerprint"])), shortened(str(encoder.get("path", "")), 200)
+    return f"{path} (fingerprint {fingerprint})" if path else f"the encoder of fingerprint {fingerprint}"
+
+
+def checked_top(top: Any) -> int:
+    """How many hits are asked for; :class:`ConfigError` unless it is a whole number above 0."""
+    try:
+        number = 0 if isinstance(top, bool) else operator.index(top)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ConfigError(f"top is {shown(top)}; ask for 1 hit or more, a whole number")
+    return number
+
+
+def checked_ids(ids: Any) -> list[int]:
+    """Ids as integers; :class:`DataError` unless they are whole numbers."""
+    if hasattr(ids, "tolist"):
+        ids = ids.tolist()
+    if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
+        raise DataError(f"ids are of type {type(ids).__name__}; expected a list of whole numbers")
+    numbers = []
+    for id in ids:
+        try:
+            number = None if isinstance(id, bool) else operator.index(id)
+        except TypeError:
+            number = None
+        if number is None or abs(number) >= 2**63:
+            raise DataError(f"{shown(id)} is no id; ids are whole numbers, as add() returns them")
+        numbers.append(number)
+    return numbers
 
 
 def unit_embeddings(
     embeddings: ArrayLike, *, dimension: int | None = None, location: str
 ) -> NDArray[np.float32]:
-    """Rows (N, D) at unit length, as given where they have it already (to 1e-6).
+    """Rows (N, D) at unit length, as given where they have it already (to 1e-6); tensors of torch, too.
 
     Raises :class:`DataError` for other shapes and types, rows that are zero or not finite, and a
     dimension other than the gallery's.
     """
-    array = np.asarray(embeddings)
-    if array.ndim != 2 or array.dtype.kind != "f":
+    array = _array(embeddings)
+    if array.ndim != 2 or array.dtype.kind != "f" or not array.shape[1]:
         raise DataError(
             f"embeddings have shape {array.shape} and type {array.dtype}; expected floating-point (N, D)"
         )
@@ -211,7 +338,8 @@ def unit_embeddings(
             f"embeddings have {array.shape[1]} numbers each, but those in {location} have {dimension}: "
             "another encoder?"
         )
-    norms = np.sqrt(np.einsum("nd,nd->n", array, array, dtype=np.float64, casting="same_kind"))
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.sqrt(np.einsum("nd,nd->n", array, array, dtype=np.float64, casting="same_kind"))
     wrong = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
     if len(wrong):
         raise DataError(
@@ -223,3 +351,20 @@ def unit_embeddings(
     # Divides in float64 without a copy of all rows: float16 and large values keep their direction.
     np.divide(array, norms[:, None], out=unit, casting="same_kind")
     return unit
+
+
+def embedding_rows(embeddings: ArrayLike) -> NDArray[Any]:
+    """Embeddings as an array (N, D), where a single one (D,) may be given."""
+    array = _array(embeddings)
+    return array[None] if array.ndim == 1 else array
+
+
+def _array(embeddings: Any) -> NDArray[Any]:
+    if hasattr(embeddings, "detach"):  # a tensor: NumPy knows neither gradients nor bfloat16
+        tensor = embeddings.detach().cpu()
+        embeddings = (tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy()
+    try:
+        return np.asarray(embeddings)
+    except Exception as error:  # rows of several lengths, objects that raise what they like
+        reason = shortened((str(error).splitlines() or [type(error).__name__])[0], 200)
+        raise DataError(f"embeddings are no array ({reason}); expected floating-point (N, D)") from None

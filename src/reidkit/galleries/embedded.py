@@ -1,10 +1,11 @@
 """The gallery in a folder: vectors in a memory-mapped file, labels in SQLite, exact search.
 
-``vectors.f32`` holds unit rows, little-endian float32, one after the other; ``items.sqlite`` says which
-rows count and what they show. SQLite is the authority. Vectors are appended and brought to disk first,
-then their items are committed in one transaction: after a crash in between, the rows that no item names
-are overwritten by the next add. A row number is never used again within one file, and :meth:`compact`
-writes another file, so that a reader never takes one item's vector for another's.
+``vectors-*.f32`` holds unit rows with their checksums (:mod:`reidkit.galleries.vector_file`);
+``items.sqlite`` says which rows count and what they show (:mod:`reidkit.galleries.items_table`). SQLite is
+the authority. Vectors are appended and brought to disk first, then their items are committed in one
+transaction: after a crash in between, the rows that no item names are overwritten by the next add. A row
+number is never used again within one file, and :meth:`compact` writes another file, so that a reader never
+takes one item's vector for another's.
 """
 
 from __future__ import annotations
@@ -12,82 +13,51 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import operator
-import os
-import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reidkit.errors import ConfigError, DataError, did_you_mean
-from reidkit.galleries import Hit, Item, OnDuplicate, check_encoder, unit_embeddings
-from reidkit.galleries.labels import Condition, Where, check_where, label_rows
+from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
+from reidkit.galleries import (
+    DamagedGallery,
+    Hit,
+    Item,
+    NoGallery,
+    OnDuplicate,
+    Verification,
+    check_encoder,
+    checked_ids,
+    checked_top,
+    embedding_rows,
+    format_1,
+    unit_embeddings,
+    vector_file,
+)
+from reidkit.galleries.items_table import ItemsTable
+from reidkit.galleries.labels import Where, check_where, label_column, label_rows
 from reidkit.galleries.nearest import nearest, pieces
+from reidkit.galleries.records import FILE, Row, State
 from reidkit.registry import register
-
-FORMAT = 1
-APPLICATION_ID = 0x52454944  # "REID", in the header of the SQLite file
-LOCK_SECONDS = 10.0
-
-SCHEMA = f"""
-    CREATE TABLE gallery (
-        revision INTEGER NOT NULL,  -- counts changes: what a reader holds is fresh while this is the same
-        vectors TEXT NOT NULL,      -- name of the file
-        num_rows INTEGER NOT NULL,  -- rows of it that were committed, those of removed items too
-        next_id INTEGER NOT NULL,
-        dimension INTEGER,
-        encoder TEXT
-    );
-    CREATE TABLE items (
-        id INTEGER PRIMARY KEY,
-        row INTEGER NOT NULL UNIQUE,
-        source TEXT UNIQUE,
-        identity TEXT,
-        camera INTEGER,
-        time REAL
-    );
-    INSERT INTO gallery VALUES (0, 'vectors.f32', 0, 1, NULL, NULL);
-    PRAGMA application_id = {APPLICATION_ID};
-    PRAGMA user_version = {FORMAT};
-"""
-
-REASONS = {
-    "SQLITE_BUSY": "another process is writing to it; try again when that has finished",
-    "SQLITE_READONLY": "it cannot be written to; check the permissions of the folder and its files",
-    "SQLITE_FULL": "the disk is full; nothing was changed",
-    "SQLITE_IOERR": "reading or writing failed; check the disk, and its quota; nothing was changed",
-    "SQLITE_CANTOPEN": "items.sqlite cannot be opened or made; check the permissions of the folder",
-    "SQLITE_NOTADB": "items.sqlite is damaged or not made by reidkit",
-    "SQLITE_CORRUPT": "items.sqlite is damaged; put a copy in its place, or fill a new gallery",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """The one row of the table ``gallery``."""
-
-    revision: int
-    vectors: str
-    num_rows: int
-    next_id: int
-    dimension: int | None
-    encoder: str | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Snapshot:
-    """All vectors (R, D) of one revision, and the rows (K,) of items, in order; ``None`` if all rows are."""
+    """All rows (R, W) of one revision, and the numbers (K,) of items' rows, ascending."""
 
-    revision: int
-    file: str
-    vectors: NDArray[np.float32]
-    rows: NDArray[np.int64] | None
+    state: State
+    words: vector_file.Words
+    rows: NDArray[np.int64]
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """(R, D)."""
+        return vector_file.vectors_of(self.words, self.state.dimension or 0)
 
 
 @register("gallery", "embedded")
@@ -98,27 +68,43 @@ class EmbeddedGallery:
     into or out of the ``top`` is computed again in float64. Hits of equal score stand in the order in
     which their embeddings were written.
 
-    One process writes at a time; another waits for ``LOCK_SECONDS``, then gets a :class:`DataError`.
-    Any number may read meanwhile, and see each change as soon as it is committed. Threads may share one
-    object. A removed or replaced item's vector stays in the file until :meth:`compact`.
+    One process writes at a time; another waits for 10 seconds, then gets a :class:`DataError`. Any number
+    may read meanwhile, and see each change as soon as it is committed. Threads may share one object. A
+    removed or replaced item's vector stays in the file until :meth:`compact`.
+
+    Checksums of vectors are compared when they are first searched, once in a process, and again for what
+    is added; labels are with each item that is told, and as a whole before anything rests on all of them.
+
+    A gallery of format 1, made by reidkit 0.1, is converted when it is opened, all at once or not at all;
+    ``converted`` says so. In a place that cannot be written to, that is done in memory and a temporary file.
 
     Raises:
-        DataError: the path is a file, or a folder of something else; there is no gallery and ``create``
-            is false; the gallery is damaged, or filled by another encoder.
+        NoGallery: there is none and ``create`` is false.
+        DataError: the path is a file, or a folder of something else; the gallery is damaged, is not one
+            that reidkit makes, or was filled by another encoder.
     """
 
     def __init__(self, path: str, *, create: bool = True, encoder: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
-        self._lock = threading.RLock()
+        self._temporary: TemporaryDirectory[str] | None = None
         self._snapshot: _Snapshot | None = None
-        self._connection: sqlite3.Connection | None = None
+        self._verified = ("", 0)  # name of a file of vectors, and how many of its rows were checked
+        self._tidy = False
         _check_place(self.path, create)
         try:
-            self._open(create)
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot make the folder {self.path}: {error.strerror}") from error
+        self._table = ItemsTable(self.path, create=create)
+        try:
+            self.converted = self._table.format == 1
+            if self.converted:
+                self._temporary = format_1.convert(self._table)
+            self._vectors_folder = Path(self._temporary.name) if self._temporary else self.path
             if encoder is not None:
                 self._settle_encoder(encoder)
-            with self._reading() as state:
-                self._map(state)
+            with self._table.reading() as state:
+                self._words(state)
         except BaseException:
             self.close()
             raise
@@ -127,108 +113,199 @@ class EmbeddedGallery:
 
     @property
     def dimension(self) -> int | None:
-        with self._reading() as state:
+        with self._table.reading() as state:
             return state.dimension
 
     @property
     def encoder(self) -> dict[str, Any] | None:
-        with self._reading() as state:
+        with self._table.reading() as state:
             return _decoded(state.encoder)
 
     def add(
         self,
         embeddings: ArrayLike,
         *,
-        sources: Sequence[str | os.PathLike[str] | None] | None = None,
-        identities: Sequence[str | int | None] | NDArray[Any] | None = None,
-        cameras: Sequence[int | None] | NDArray[Any] | None = None,
+        sources: Sequence[Any] | None = None,
+        identities: Sequence[Any] | NDArray[Any] | None = None,
+        cameras: Sequence[Any] | NDArray[Any] | None = None,
         times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
+        contents: Sequence[str | None] | None = None,
         on_duplicate: OnDuplicate = "replace",
     ) -> NDArray[np.int64]:
         if on_duplicate not in (choices := ("replace", "skip", "error")):
             raise ConfigError(
-                f"on_duplicate is {on_duplicate!r};{did_you_mean(on_duplicate, choices)} "
+                f"on_duplicate is {shown(on_duplicate)};{did_you_mean(shown(on_duplicate), choices)} "
                 f"Allowed: {', '.join(choices)}"
             )
+        vectors = unit_embeddings(embeddings, location=str(self.path))
+        labels = label_rows(
+            len(vectors),
+            sources=sources,
+            identities=identities,
+            cameras=cameras,
+            times=times,
+            contents=contents,
+        )
+        if not labels:
+            return np.empty(0, np.int64)
+        named = [label.source for label in labels if label.source is not None]
+        if named:
+            self._check_items()
         with self._writing() as state:
-            vectors = unit_embeddings(embeddings, dimension=state.dimension, location=str(self.path))
-            labels = label_rows(
-                len(vectors), sources=sources, identities=identities, cameras=cameras, times=times
-            )
-            if not labels:
-                return np.empty(0, np.int64)
-            known = self._ids_of_sources([source for source, *_ in labels if source is not None])
+            # Again, now that the dimension cannot change.
+            vectors = unit_embeddings(vectors, dimension=state.dimension, location=str(self.path))
+            known: dict[str | None, int] = {}
+            if named:
+                self._table.check_all(state)
+                known = {row.source: row.id for row in self._table.among(state, "source", named)}
             if known and on_duplicate == "error":
                 raise DataError(
                     f"{self.path} holds {len(known)} of these {len(labels)} sources already, such as "
                     f"{next(iter(known))!r}; nothing was added: choose on_duplicate='replace' or 'skip'"
                 )
             new_ids = itertools.count(state.next_id)
-            ids = [known[source] if source in known else next(new_ids) for source, *_ in labels]
+            ids = [known[label.source] if label.source in known else next(new_ids) for label in labels]
             fresh = [
                 index
-                for index, (source, *_) in enumerate(labels)
-                if on_duplicate == "replace" or source not in known
+                for index, label in enumerate(labels)
+                if on_duplicate == "replace" or label.source not in known
             ]
-            self._write(state.vectors, self._check_length(state), vectors, np.array(fresh, np.int64))
-            self._db.executemany(
-                "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?)",
-                ((ids[index], row, *labels[index]) for row, index in enumerate(fresh, state.num_rows)),
-            )
-            self._db.execute(
-                "UPDATE gallery SET num_rows = num_rows + ?, next_id = ?, dimension = ?",
-                (len(fresh), next(new_ids), vectors.shape[1]),
+            self._write(state.vectors, vectors, np.array(fresh, np.int64), first=state.num_rows)
+            rows = [
+                Row(ids[index], number, *astuple(labels[index]))
+                for number, index in enumerate(fresh, state.num_rows)
+            ]
+            self._table.put(rows)
+            num_new = sum(label.source not in known for label in labels)
+            self._table.set_state(
+                state,
+                num_rows=state.num_rows + len(fresh),
+                num_items=state.num_items + num_new,
+                next_id=next(new_ids),
+                dimension=vectors.shape[1],
             )
         return np.array(ids, np.int64)
 
     def search(self, embeddings: ArrayLike, *, top: int = 10, where: Where | None = None) -> list[list[Hit]]:
-        if top < 1:
-            raise ConfigError(f"top is {top}; ask for 1 hit or more")
+        top = checked_top(top)
         conditions = check_where(where)
-        queries = np.asarray(embeddings)
-        if queries.ndim == 1:
-            queries = queries[None]
+        queries = embedding_rows(embeddings)
         while True:
-            with self._reading() as state:
+            with self._table.reading() as state:
                 snapshot = self._map(state)
-                rows = self._rows(conditions) if conditions else snapshot.rows
-            queries = unit_embeddings(queries, dimension=state.dimension, location=str(self.path))
-            hits = self._hits(nearest(snapshot.vectors, rows, queries, top=top), file=snapshot.file)
+                rows = snapshot.rows
+                if conditions:
+                    rows = np.array(self._table.rows(state, conditions), np.int64)
+            units = unit_embeddings(queries, dimension=state.dimension, location=str(self.path))
+            self._check_vectors(snapshot)
+            every = len(rows) == state.num_rows
+            ranked = nearest(snapshot.vectors, None if every else rows, units, top=min(top, len(rows) + 1))
+            hits = self._hits(ranked, snapshot.state)
             if hits is not None:
                 return hits
+
+    def relabel(
+        self,
+        ids: Iterable[int],
+        *,
+        sources: Sequence[Any] | None = None,
+        identities: Sequence[Any] | NDArray[Any] | None = None,
+        cameras: Sequence[Any] | NDArray[Any] | None = None,
+        times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
+    ) -> None:
+        wanted = checked_ids(ids)
+        if len(set(wanted)) < len(wanted):
+            raise DataError("ids holds one twice; give each item its labels once")
+        given = {"sources": sources, "identities": identities, "cameras": cameras, "times": times}
+        columns = {
+            field: label_column(kind, given[kind], len(wanted))
+            for kind, field in _FIELDS.items()
+            if given[kind] is not None
+        }
+        self._check_items()
+        with self._writing() as state:
+            rows = [
+                replace(row, **{field: values[index] for field, values in columns.items()})
+                for index, row in enumerate(self._by_id(state, wanted))
+            ]
+            named = [row.source for row in rows if row.source is not None]
+            taken = [row for row in self._table.among(state, "source", named) if row.id not in set(wanted)]
+            if taken or len(set(named)) < len(named):
+                name = taken[0].source if taken else next(n for n in named if named.count(n) > 1)
+                raise DataError(f"two items would have the source {name!r}; nothing was changed")
+            self._table.put(rows)
+            self._table.set_state(state)
 
     def remove(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> int:
         if ids is None and where is None:
             raise ConfigError("remove needs ids= or where=; where={} removes everything")
-        with self._writing():
-            doomed = {id for (id,) in self._select("id", ids, where)}
-            self._db.executemany("DELETE FROM items WHERE id = ?", ((id,) for id in doomed))
+        with self._writing() as state:
+            doomed = {row.id for row in self._select(state, ids, where)}
+            self._table.delete(doomed)
+            self._table.set_state(state, num_items=state.num_items - len(doomed))
         return len(doomed)
 
     def items(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> list[Item]:
-        with self._reading():
-            return [Item(*row) for row in self._select("id, source, identity, camera, time", ids, where)]
+        with self._table.reading() as state:
+            return [row.item for row in self._select(state, ids, where)]
 
     def embeddings(
         self, *, ids: Iterable[int] | None = None, where: Where | None = None
     ) -> NDArray[np.float32]:
-        with self._reading() as state:
-            rows = [row for _, row in self._select("id, row", ids, where)]
-            return np.array(self._map(state).vectors[rows], np.float32)
+        with self._table.reading() as state:
+            rows = np.array([row.row for row in self._select(state, ids, where)], np.int64)
+            words = self._words(state)
+            self._refuse(self._damaged(state, words, np.unique(rows)), state)
+            return np.array(vector_file.vectors_of(words, state.dimension or 0)[rows], np.float32)
+
+    def verify(self) -> Verification:
+        with self._table.reading() as state:
+            self._table.check_structure()
+            labels = [row.id for row in self._table.damaged(state)]
+            rows = {} if labels else {row.row: row.id for row in self._table.select(state, ())}
+            if labels:
+                return Verification(state.num_items, labels=tuple(labels))
+            numbers = np.array(sorted(rows), np.int64)
+            vectors = self._damaged(state, self._words(state), numbers)
+            return Verification(state.num_items, vectors=tuple(sorted(rows[row] for row in vectors.tolist())))
+
+    def repair(self, *, drop: bool = False) -> tuple[int, ...]:
+        with self._writing() as state:
+            self._table.mend_indexes()
+            labels = [row.id for row in self._table.damaged(state)]
+            self._table.delete(labels)
+            num_rows = min(state.num_rows, self._num_whole_rows(state))
+            words = self._words(replace(state, num_rows=num_rows))
+            kept = self._table.select(replace(state, num_items=self._table.count()), ())
+            within = np.array([row.row for row in kept if row.row < num_rows], np.int64)
+            wrong = set(self._damaged(state, words, within).tolist())
+            vectors = [row.id for row in kept if row.row >= num_rows or row.row in wrong]
+            self._table.delete(vectors)
+            dropped = tuple(sorted({*labels, *vectors}))
+            if dropped and not drop:
+                raise DamagedGallery(
+                    f"{self.path} is damaged: {len(dropped)} items, ids {', '.join(map(str, dropped[:10]))}"
+                    f"{', ...' if dropped[10:] else ''}; repair(drop=True) drops them",
+                    ids=dropped,
+                )
+            self._table.set_state(state, num_rows=num_rows, num_items=self._table.count())
+        self._snapshot = None
+        return dropped
 
     def info(self) -> dict[str, Any]:
-        """The keys that all engines have, and ``bytes`` on disk, ``num_dead_rows`` that compact() drops."""
-        with self._reading() as state:
-            num_items = self._count()
-            files = [self.path / "items.sqlite", self.path / state.vectors]
+        """The keys that all engines have, and ``bytes`` on disk, ``num_dead_rows`` that compact() drops,
+        ``converted`` where it was of format 1 when it was opened."""
+        with self._table.reading() as state:
+            files = [self.path / FILE, self._vectors_folder / state.vectors]
             return {
                 "engine": "embedded",
                 "location": str(self.path),
-                "num_items": num_items,
+                "num_items": state.num_items,
                 "dimension": state.dimension,
                 "encoder": _decoded(state.encoder),
                 "bytes": sum(file.stat().st_size for file in files if file.exists()),
-                "num_dead_rows": state.num_rows - num_items,
+                "num_dead_rows": state.num_rows - state.num_items,
+                "converted": self.converted,
             }
 
     def compact(self) -> int:
@@ -236,30 +313,33 @@ class EmbeddedGallery:
 
         Needs room on disk for the new file beside the old one. Ids stay.
         """
+        self._tidy = False
         with self._writing() as state:
-            vectors, rows = self._map(state).vectors, self._rows(())
-            file = f"vectors-{state.revision + 1}.f32"
-            self._write(file, 0, vectors, rows)
+            snapshot = self._map(state)
+            self._refuse(self._damaged(state, snapshot.words, snapshot.rows), state)
+            rows = self._table.select(state, ())
+            file = vector_file.new_name()
+            self._write(file, snapshot.vectors, snapshot.rows, first=0)
             # In ascending order a new number is never one that another item still has.
-            self._db.executemany("UPDATE items SET row = ? WHERE row = ?", enumerate(rows.tolist()))
-            self._db.execute("UPDATE gallery SET vectors = ?, num_rows = ?", (file, len(rows)))
-        # Whoever still reads the old file has it open. Where the system forbids this, the next call does it.
-        for old in self.path.glob("vectors*.f32"):
-            if old.name != file:
-                with contextlib.suppress(OSError):
-                    old.unlink()
+            self._table.put(replace(row, row=number) for number, row in enumerate(rows))
+            self._table.set_state(state, vectors=file, num_rows=len(rows))
+        self._tidy = False
+        with (
+            contextlib.suppress(DataError),
+            self._writing(),
+        ):  # the old file; the next writer does it otherwise
+            pass
         return state.num_rows - len(rows)
 
     def __len__(self) -> int:
-        with self._reading():
-            return self._count()
+        with self._table.reading() as state:
+            return state.num_items
 
     def close(self) -> None:
-        with self._lock:
-            self._snapshot = None
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        self._snapshot = None
+        self._table.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def __enter__(self) -> Self:
         return self
@@ -270,223 +350,145 @@ class EmbeddedGallery:
     def __repr__(self) -> str:
         return f"EmbeddedGallery({str(self.path)!r})"
 
-    # --- transactions -------------------------------------------------------------------------------------
-
-    @property
-    def _db(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise DataError(f"{self.path} is closed; open it again")
-        return self._connection
-
-    def _open(self, create: bool) -> None:
-        with self._errors():
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise DataError(f"cannot make the folder {self.path}: {error.strerror}") from error
-            self._connection = sqlite3.connect(
-                self.path / "items.sqlite",
-                timeout=LOCK_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            # EXTRA brings the folder to disk with each commit, a new vectors file's name with it.
-            self._db.execute("PRAGMA synchronous = EXTRA")
-            # A large transaction must not lock readers out before it commits.
-            self._db.execute("PRAGMA cache_spill = OFF")
-            if self._pragma("schema_version") == 0 and create:
-                self._create()
-            application, version = self._pragma("application_id"), self._pragma("user_version")
-        if application != APPLICATION_ID:
-            raise DataError(f"{self.path}: items.sqlite is not a gallery's: empty or not made by reidkit")
-        if version != FORMAT:
-            raise DataError(
-                f"{self.path} has format {version}; this version of reidkit reads format {FORMAT}: update it"
-            )
-
-    def _create(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-        if self._pragma("schema_version") == 0:  # nobody else was faster
-            for statement in SCHEMA.split(";"):
-                self._db.execute(statement)
-        self._db.execute("COMMIT")
-
-    def _pragma(self, name: str) -> int:
-        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[_State]:
-        """What is read within is of one revision; no writer commits meanwhile, so keep it short."""
-        with self._lock, self._errors():
-            self._db.execute("BEGIN")
-            try:
-                yield self._state()
-            finally:
-                self._end()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[_State]:
-        """All that is done within, or, where an error is raised, none of it."""
-        with self._lock, self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._state()
-                self._db.execute("UPDATE gallery SET revision = revision + 1")
-                self._db.execute("COMMIT")
-            finally:
-                self._end()
-
-    def _end(self) -> None:
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            code = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
-            if code not in REASONS:
-                raise
-            raise DataError(f"{self.path}: {REASONS[code]}") from error
-
-    def _state(self) -> _State:
-        return _State(*self._db.execute("SELECT * FROM gallery").fetchone())
-
-    def _settle_encoder(self, encoder: Mapping[str, Any]) -> None:
-        with self._reading() as state:
-            self._check_encoder(state, encoder)
-        if state.encoder is None:
-            with self._writing() as state:
-                self._check_encoder(state, encoder)
-                self._db.execute("UPDATE gallery SET encoder = ?", (json.dumps(dict(encoder)),))
-
-    def _check_encoder(self, state: _State, encoder: Mapping[str, Any]) -> None:
-        check_encoder(_decoded(state.encoder), encoder, num_items=self._count(), location=str(self.path))
-
     # --- the table ----------------------------------------------------------------------------------------
 
-    def _count(self) -> int:
-        return int(self._db.execute("SELECT COUNT(*) FROM items").fetchone()[0])
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[State]:
+        with self._table.writing() as state:
+            if self._temporary is not None:
+                raise DataError(f"{self.path} cannot be written to; check the permissions of the folder")
+            if not self._tidy:  # nobody else writes now, so that what is not named was left by the killed
+                vector_file.remove_others(self.path, state.vectors)
+                self._tidy = True
+            yield state
 
-    def _ids_of_sources(self, sources: list[str]) -> dict[str, int]:
-        return dict(
-            self._db.execute(
-                "SELECT source, id FROM items WHERE source IN (SELECT value FROM json_each(?))",
-                (json.dumps(sources),),
-            )
-        )
+    def _settle_encoder(self, encoder: Mapping[str, Any]) -> None:
+        with self._table.reading() as state:
+            recorded = self._check_encoder(state, encoder)
+        if recorded is None:
+            self._record(encoder)
+        elif recorded != {**recorded, **encoder}:  # the same encoder in a new place
+            with contextlib.suppress(DataError):  # which can be told again where the gallery is read-only
+                self._record({**recorded, **encoder})
 
-    def _rows(self, conditions: Sequence[Condition]) -> NDArray[np.int64]:
-        condition, values = _sql(conditions)
-        rows = self._db.execute(f"SELECT row FROM items WHERE {condition} ORDER BY row", values)
-        return np.fromiter((row for (row,) in rows), np.int64)
+    def _record(self, encoder: Mapping[str, Any]) -> None:
+        with self._writing() as state:
+            self._check_encoder(state, encoder)
+            self._table.set_state(state, encoder=json.dumps(dict(encoder)))
 
-    def _select(self, columns: str, ids: Iterable[int] | None, where: Where | None) -> list[tuple[Any, ...]]:
-        """Rows of the table, ``id`` first: in the order of the ids given, or as they were written."""
+    def _check_encoder(self, state: State, encoder: Mapping[str, Any]) -> dict[str, Any] | None:
+        recorded = _decoded(state.encoder)
+        check_encoder(recorded, encoder, num_items=state.num_items, location=str(self.path))
+        return recorded
+
+    def _check_items(self) -> None:
+        """Check all items before a writer asks for it, who holds others up."""
+        with self._table.reading() as state:
+            self._table.check_all(state)
+
+    def _select(self, state: State, ids: Iterable[int] | None, where: Where | None) -> list[Row]:
+        """Items in the order of the ids given, or as they were written."""
         if ids is None:
-            condition, values = _sql(check_where(where))
-            return self._db.execute(
-                f"SELECT {columns} FROM items WHERE {condition} ORDER BY row", values
-            ).fetchall()
+            return self._table.select(state, check_where(where))
         if where is not None:
             raise ConfigError("ids and where cannot be combined; give one of them")
-        wanted = [operator.index(id) for id in ids]
-        selected = self._db.execute(
-            f"SELECT {columns} FROM items WHERE id IN (SELECT value FROM json_each(?))",
-            (json.dumps(wanted),),
-        )
-        found = {row[0]: row for row in selected}
-        unknown = [id for id in wanted if id not in found]
+        return self._by_id(state, checked_ids(ids))
+
+    def _by_id(self, state: State, ids: list[int]) -> list[Row]:
+        found = {row.id: row for row in self._table.among(state, "id", set(ids))}
+        unknown = [id for id in ids if id not in found]
         if unknown:
-            raise DataError(
-                f"{self.path} has no item {unknown[0]} ({len(unknown)} such of {len(wanted)} ids)"
-            )
-        return [found[id] for id in wanted]
+            raise DataError(f"{self.path} has no item {unknown[0]} ({len(unknown)} such of {len(ids)} ids)")
+        return [found[id] for id in ids]
 
     def _hits(
-        self, ranked: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]], *, file: str
+        self, ranked: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]], searched: State
     ) -> list[list[Hit]] | None:
         """Hits of the rows found; ``None`` if another process took one of them away since."""
-        rows = sorted({row for rows, _ in ranked for row in rows.tolist()})
-        with self._reading() as state:
-            selected = self._db.execute(
-                "SELECT row, id, source, identity, camera, time FROM items "
-                "WHERE row IN (SELECT value FROM json_each(?))",
-                (json.dumps(rows),),
-            )
-            labels = {row: label for row, *label in selected}
-        if state.vectors != file or len(labels) < len(rows):
+        numbers = {number for rows, _ in ranked for number in rows.tolist()}
+        with self._table.reading() as state:
+            found = {row.row: row for row in self._table.among(state, "row", numbers)}
+        if state.vectors != searched.vectors or len(found) < len(numbers):
+            if state.revision == searched.revision:
+                raise DamagedGallery(
+                    f"{self.path}: {FILE} is damaged: {len(numbers) - len(found)} embeddings have no item; "
+                    "put a copy in its place, or fill a new gallery"
+                )
             return None
         return [
-            [Hit(*(*labels[row], score)) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
+            [
+                _hit(found[number].item, score)
+                for number, score in zip(rows.tolist(), scores.tolist(), strict=True)
+            ]
             for rows, scores in ranked
         ]
 
     # --- the file of vectors ------------------------------------------------------------------------------
 
-    def _map(self, state: _State) -> _Snapshot:
-        """The vectors as of ``state``, mapped anew only if something changed. Call within a transaction:
-        the file is not deleted before that ends."""
-        if self._snapshot is not None and self._snapshot.revision == state.revision:
-            return self._snapshot
-        self._check_length(state)
-        shape = (state.num_rows, state.dimension or 0)
-        vectors: NDArray[np.float32] = np.empty(shape, np.float32)
-        if state.num_rows:
-            vectors = np.memmap(self.path / state.vectors, "<f4", mode="r", shape=shape).view(np.ndarray)
-        rows = None if self._count() == state.num_rows else self._rows(())
-        self._snapshot = _Snapshot(state.revision, state.vectors, vectors, rows)
+    def _words(self, state: State) -> vector_file.Words:
+        """All rows, mapped anew only if something changed. Call within a transaction: the file is not
+        deleted before that ends."""
+        path = self._vectors_folder / state.vectors
+        return vector_file.map_rows(path, num_rows=state.num_rows, dimension=state.dimension or 0)
+
+    def _map(self, state: State) -> _Snapshot:
+        if self._snapshot is None or self._snapshot.state != state:
+            every = state.num_items == state.num_rows
+            rows = range(state.num_rows) if every else self._table.rows(state, ())
+            self._snapshot = _Snapshot(state, self._words(state), np.array(rows, np.int64))
         return self._snapshot
 
-    def _check_length(self, state: _State) -> int:
-        """Bytes of the file that items were committed for, all of which it must have."""
-        file, expected = self.path / state.vectors, state.num_rows * (state.dimension or 0) * 4
-        size = file.stat().st_size if file.is_file() else 0
-        if size < expected:
-            raise DataError(
-                f"{file} has {size} bytes, but items.sqlite counts {state.num_rows} embeddings of "
-                f"{state.dimension} numbers ({expected} bytes); it was cut or replaced by something else: "
-                "put a copy in its place, or fill a new gallery"
-            )
-        return expected
+    def _check_vectors(self, snapshot: _Snapshot) -> None:
+        """Raise :class:`DamagedGallery` unless all items' vectors are as they were written; once, but for
+        what is new. Outside of transactions, since it takes long, and committed rows never change."""
+        state = snapshot.state
+        name, num_checked = self._verified
+        if name != state.vectors:
+            num_checked = 0
+        if num_checked < state.num_rows:
+            new = snapshot.rows[np.searchsorted(snapshot.rows, num_checked) :]
+            wrong = self._damaged(state, snapshot.words, new)
+            if len(wrong):
+                with self._table.reading() as now:
+                    # What was replaced or removed since is of no account.
+                    self._refuse(wrong if now.vectors == state.vectors else wrong[:0], now)
+            else:
+                self._verified = state.vectors, state.num_rows
 
-    def _write(self, file: str, offset: int, vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
-        """Put these rows of the vectors (N, D) at ``offset`` of a file, which ends there or holds nothing
-        of worth beyond, and bring them to disk; cut the file there again if that fails."""
-        path = self.path / file
-        try:
-            with path.open("r+b" if path.exists() else "w+b") as stream:
-                try:
-                    stream.seek(offset)
-                    stream.truncate()
-                    for some in pieces(rows):
-                        stream.write(vectors[some].astype("<f4").data)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                except OSError:
-                    os.ftruncate(stream.fileno(), offset)
-                    raise
-        except OSError as error:
-            raise DataError(f"cannot write {path}: {error.strerror}; the gallery is as it was") from error
+    def _damaged(self, state: State, words: vector_file.Words, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return vector_file.damaged(words, rows, name=state.vectors, dimension=state.dimension or 0)
+
+    def _refuse(self, wrong: NDArray[np.int64], state: State) -> None:
+        items = self._table.among(state, "row", wrong.tolist())
+        if items:
+            raise self._table.damage(f"the embeddings of {len(items)} of {state.num_items} items", items)
+
+    def _num_whole_rows(self, state: State) -> int:
+        """Rows that the file has bytes for."""
+        path = self._vectors_folder / state.vectors
+        size = path.stat().st_size if path.is_file() else 0
+        return size // (8 * vector_file.num_words(state.dimension or 0))
+
+    def _write(self, file: str, vectors: NDArray[np.float32], rows: NDArray[np.int64], *, first: int) -> None:
+        """Bring these rows of the vectors (N, D) to disk, as the file's rows from ``first`` on."""
+        portions = (vectors[some] for some in pieces(rows))
+        vector_file.write_rows(self.path / file, portions, first=first, dimension=vectors.shape[1])
 
 
-def _sql(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
-    """A condition in SQL, and the values of its question marks."""
-    parts: list[str] = ["TRUE"]
-    values: list[Any] = []
-    for condition in conditions:
-        key = condition.key
-        if condition.operator in (">=", "<"):
-            parts.append(f"{key} {condition.operator} ?")
-            values.append(condition.values[0])
-            continue
-        negated = "NOT " if condition.operator == "not in" else ""
-        unknown = "TRUE" if None in condition.values else "FALSE"
-        listed = f"{key} IN (SELECT value FROM json_each(?))"
-        parts.append(f"{negated}CASE WHEN {key} IS NULL THEN {unknown} ELSE {listed} END")
-        values.append(json.dumps([value for value in condition.values if value is not None]))
-    return " AND ".join(parts), values
+# Labels that can be changed, with the fields that hold them.
+_FIELDS = {"sources": "source", "identities": "identity", "cameras": "camera", "times": "time"}
+
+
+def _hit(item: Item, score: float) -> Hit:
+    return Hit(
+        item.id,
+        item.source,
+        item.identity,
+        item.camera,
+        item.time,
+        max(-1.0, min(1.0, score)),
+        content=item.content,
+    )
 
 
 def _decoded(encoder: str | None) -> dict[str, Any] | None:
@@ -494,15 +496,18 @@ def _decoded(encoder: str | None) -> dict[str, Any] | None:
 
 
 def _check_place(path: Path, create: bool) -> None:
-    if path.exists() and not path.is_dir():
-        raise DataError(f"{path} is a file; a gallery is a folder")
-    if (path / "items.sqlite").is_file():
-        return
-    contents = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+    try:
+        if path.exists() and not path.is_dir():
+            raise DataError(f"{path} is a file; a gallery is a folder")
+        if (path / FILE).exists():
+            return
+        contents = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+    except OSError as error:  # a name too long, a loop of links, no permission
+        raise DataError(f"{shortened(str(path))} cannot be opened: {error.strerror}") from error
     if contents:
         raise DataError(
             f"{path} is not a gallery: it holds {', '.join(contents[:3])}{', ...' if contents[3:] else ''} "
-            "but no items.sqlite; choose another folder"
+            f"but no {FILE}; choose another folder"
         )
     if not create:
-        raise DataError(f"there is no gallery at {path}; check the path, or fill one first")
+        raise NoGallery(f"there is no gallery at {path}; check the path, or fill one first")

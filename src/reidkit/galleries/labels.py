@@ -5,17 +5,32 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from reidkit.errors import ConfigError, DataError, did_you_mean
+from reidkit.errors import ConfigError, DataError, did_you_mean, shown
+from reidkit.labels import label_text, label_value
 
 Where = Mapping[str, Any]
+
+T = TypeVar("T")
+
+LONGEST = 10_000  # characters of one label
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Checked labels of one embedding."""
+
+    source: str | None
+    identity: str | None
+    camera: int | str | None
+    time: float | None
+    content: str | None
 
 
 def label_rows(
@@ -25,58 +40,87 @@ def label_rows(
     identities: Iterable[Any] | None,
     cameras: Iterable[Any] | None,
     times: Iterable[Any] | None,
-) -> list[tuple[str | None, str | None, int | None, float | None]]:
-    """Checked (source, identity, camera, time) of each embedding; :class:`DataError` as ``add`` says."""
-    checked = [
-        _column("sources", sources, _text, num_embeddings),
-        _column("identities", identities, _text, num_embeddings),
-        _column("cameras", cameras, _integer, num_embeddings),
-        _column("times", times, _seconds, num_embeddings),
+    contents: Iterable[Any] | None = None,
+) -> list[Labels]:
+    """The labels of each embedding; :class:`DataError` as ``add`` says."""
+    columns = [
+        label_column("sources", sources, num_embeddings),
+        label_column("identities", identities, num_embeddings),
+        label_column("cameras", cameras, num_embeddings),
+        label_column("times", times, num_embeddings),
+        label_column("contents", contents, num_embeddings),
     ]
     first: dict[str, int] = {}
-    for index, source in enumerate(checked[0]):
+    for index, source in enumerate(columns[0]):
         if source is not None and first.setdefault(source, index) != index:
             raise DataError(
-                f"sources[{first[source]}] and sources[{index}] are both {source!r}; a source names one "
+                f"sources[{first[source]}] and sources[{index}] are both {shown(source)}; a source names one "
                 "item: give crops of one image names of their own, such as 'frame.jpg#2'"
             )
-    return list(zip(*checked, strict=True))
+    return [Labels(*values) for values in zip(*columns, strict=True)]
 
 
-def _column(
-    name: str, values: Iterable[Any] | None, convert: Callable[[Any], Any], num_embeddings: int
-) -> list[Any]:
+def label_column(name: str, values: Iterable[Any] | None, num: int) -> list[Any]:
+    """Checked labels of one kind, such as "cameras", ``num`` of them; ``None`` where nothing is given."""
     if values is None:
-        return [None] * num_embeddings
-    if isinstance(values, str):
-        raise DataError(f"{name} is the text {values!r}; expected a list with one value an embedding")
-    listed = list(values)
-    if len(listed) != num_embeddings:
-        raise DataError(f"{name} has {len(listed)} values for {num_embeddings} embeddings")
+        return [None] * num
+    if isinstance(values, str | bytes):
+        raise DataError(f"{name} is the text {shown(values)}; expected a list with one value an embedding")
+    if hasattr(values, "detach"):  # a tensor, whose elements would be tensors
+        values = values.detach().cpu().tolist()
+    if isinstance(values, Mapping | Set) or not isinstance(values, Iterable):
+        raise DataError(
+            f"{name} is of type {type(values).__name__}; expected a list with one value an embedding"
+        )
+    try:
+        listed = list(values)
+    except TypeError as error:  # an array of no dimension
+        raise DataError(f"{name}: {error}; expected a list with one value an embedding") from None
+    if len(listed) != num:
+        raise DataError(f"{name} has {len(listed)} values for {num} embeddings")
+    convert = LABELS[_SINGULAR[name]]
     for index, value in enumerate(listed):
         try:
             listed[index] = None if value is None else convert(value)
-        except ValueError as error:
+        except (ValueError, DataError) as error:
             raise DataError(f"{name}[{index}]: {error}") from None
     return listed
 
 
-def _text(value: Any) -> str:
+def _source(value: Any) -> str:
+    """A path as it is, and not only its characters: two forms of an accent are two files."""
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "surrogateescape")
     if not isinstance(value, str | int | np.integer) or isinstance(value, bool):
-        raise ValueError(f"{value!r} is neither a text nor an integer")
+        raise ValueError(f"{shown(value)} is neither a text nor an integer")
+    text = str(value)
     try:
-        str(value).encode()
+        text.encode("utf-8", "surrogateescape")  # names of files that are not UTF-8 are kept
     except UnicodeEncodeError:
-        raise ValueError(f"{value!r} is not valid Unicode; rename the file") from None
-    return str(value)
+        raise ValueError(f"{shown(value)} is not valid Unicode; rename the file") from None
+    return _not_too_long(text)
 
 
-def _integer(value: Any) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or abs(int(value)) >= 2**63:
-        raise ValueError(f"{value!r} is not an integer")
-    return int(value)
+def _identity(value: Any) -> str | None:
+    return _not_too_long(label_text(value))
+
+
+def _camera(value: Any) -> int | str | None:
+    return _not_too_long(label_value(value))
+
+
+def _content(value: Any) -> str:
+    if not isinstance(value, str) or not value.isascii():
+        raise ValueError(f"{shown(value)} is not the hash of a content, as text")
+    return _not_too_long(value)
+
+
+def _not_too_long(value: T) -> T:
+    if isinstance(value, str) and len(value) > LONGEST:
+        raise ValueError(f"{shown(value)} has {len(value):,} characters; at most {LONGEST:,} are kept")
+    return value
 
 
 def _seconds(value: Any) -> float:
@@ -87,24 +131,36 @@ def _seconds(value: Any) -> float:
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise ValueError(f"{value!r} is not an ISO time such as 2024-05-01T10:00") from None
+            raise ValueError(f"{shown(value)} is not an ISO time such as 2024-05-01T10:00") from None
     if isinstance(value, datetime):
         value = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a time; expected Unix seconds, a datetime or an ISO text")
-    seconds = float(value)
+        raise ValueError(f"{shown(value)} is not a time; expected Unix seconds, a datetime or an ISO text")
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
     if not math.isfinite(seconds):
         raise ValueError(f"{seconds} is not a time; None means unknown")
     if not -62135596800 <= seconds < 253402300800:
-        raise ValueError(f"{seconds:.0f} is not within the years 1 to 9999; seconds expected, milliseconds?")
+        number = f"{seconds:.0f}" if abs(seconds) < 1e18 else f"{seconds:g}"
+        raise ValueError(f"{number} is not within the years 1 to 9999; seconds expected, milliseconds?")
     return seconds
 
 
 LABELS: dict[str, Callable[[Any], Any]] = {
-    "source": _text,
-    "identity": _text,
-    "camera": _integer,
+    "source": _source,
+    "identity": _identity,
+    "camera": _camera,
     "time": _seconds,
+    "content": _content,
+}
+_SINGULAR = {
+    "sources": "source",
+    "identities": "identity",
+    "cameras": "camera",
+    "times": "time",
+    "contents": "content",
 }
 
 
@@ -120,14 +176,14 @@ class Condition:
 def check_where(where: Where | None) -> tuple[Condition, ...]:
     """The conditions of a ``where`` (see :class:`Gallery`); :class:`ConfigError` names every fault."""
     if not isinstance(where, Mapping | None):
-        raise ConfigError(f"where is {where!r}; expected a mapping such as {{'camera': 3}}")
+        raise ConfigError(f"where is {shown(where)}; expected a mapping such as {{'camera': 3}}")
     conditions: list[Condition] = []
     problems: list[str] = []
     for key, wanted in (where or {}).items():
         try:
             conditions += _conditions(key, wanted)
-        except ValueError as error:
-            problems.append(f"where {key!r}: {error}")
+        except (ValueError, DataError) as error:
+            problems.append(f"where {shown(key)}: {error}")
     if problems:
         raise ConfigError(problems)
     return tuple(conditions)
@@ -135,13 +191,13 @@ def check_where(where: Where | None) -> tuple[Condition, ...]:
 
 def _conditions(key: str, wanted: Any) -> list[Condition]:
     if key not in LABELS:
-        raise ValueError(f"no such label;{did_you_mean(str(key), LABELS)} Labels: {', '.join(LABELS)}")
+        raise ValueError(f"no such label;{did_you_mean(shown(key), LABELS)} Labels: {', '.join(LABELS)}")
     forms = ("from", "to") if key == "time" else ("not",)
     if isinstance(wanted, Mapping):
         for form in wanted:
             if form not in forms:
                 raise ValueError(
-                    f"unknown {form!r};{did_you_mean(str(form), forms)} Known: {', '.join(forms)}"
+                    f"unknown {shown(form)};{did_you_mean(shown(form), forms)} Known: {', '.join(forms)}"
                 )
     if key == "time":
         return _time_window(wanted)
@@ -154,16 +210,21 @@ def _conditions(key: str, wanted: Any) -> list[Condition]:
 
 def _time_window(wanted: Any) -> list[Condition]:
     if not isinstance(wanted, Mapping) or not wanted:
-        raise ValueError(f"{wanted!r} is not a window; expected {{'from': ..., 'to': ...}} or one of them")
+        raise ValueError(
+            f"{shown(wanted)} is not a window; expected {{'from': ..., 'to': ...}} or one of them"
+        )
     ends = {form: _seconds(value) for form, value in wanted.items()}
     if "from" in ends and "to" in ends and ends["from"] >= ends["to"]:
-        raise ValueError(f"from {wanted['from']} is not before to {wanted['to']}")
+        raise ValueError(f"from {shown(wanted['from'])} is not before to {shown(wanted['to'])}")
     return [Condition("time", ">=" if form == "from" else "<", (seconds,)) for form, seconds in ends.items()]
 
 
 def _values(key: str, wanted: Any) -> tuple[Any, ...]:
-    single = wanted is None or isinstance(wanted, str | Path) or not isinstance(wanted, Iterable)
-    values = [wanted] if single else list(wanted)
+    single = isinstance(wanted, str | bytes | os.PathLike) or not isinstance(wanted, Iterable)
+    try:
+        values = [wanted] if single else list(wanted)
+    except TypeError as error:  # an array of no dimension
+        raise ValueError(f"{error}; expected a value or a list") from None
     return tuple(None if value is None else LABELS[key](value) for value in values)
 
 
@@ -173,22 +234,23 @@ def parse_where(texts: Sequence[str]) -> dict[str, Any]:
     Lists are separated by commas, except in ``source``, whose names may hold them.
 
     >>> parse_where(["camera!=3", "identity=12,13", "time>=2024-05-01T10:00"])
-    {'camera': {'not': [3]}, 'identity': ['12', '13'], 'time': {'from': '2024-05-01T10:00'}}
+    {'camera': {'not': ['3']}, 'identity': ['12', '13'], 'time': {'from': '2024-05-01T10:00'}}
     """
     where: dict[str, Any] = {}
     for text in texts:
-        match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|!=|=|<|>)\s*(.+?)\s*", text)
+        match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|!=|=|<|>)(.*)", text, re.DOTALL)
         key, operator, value = match.groups() if match else ("", "", "")
+        value = value.strip()
         allowed = (">=", "<") if key == "time" else ("=", "!=")
-        if operator not in allowed:
+        if operator not in allowed or not value:
             raise ConfigError(
-                f"where {text!r}: expected a key, {' or '.join(allowed)}, and a value; conditions "
+                f"where {shown(text)}: expected a key, {' or '.join(allowed)}, and a value; conditions "
                 "look like camera!=3, identity=12,13, time>=2024-05-01T10:00, time<2024-05-02"
             )
         form = {"=": None, "!=": "not", ">=": "from", "<": "to"}[operator]
         if key in where and (key != "time" or form in where[key]):
             raise ConfigError(
-                f"where {text!r}: {key} has a condition already; write a list, such as camera=1,2"
+                f"where {shown(text)}: {key} has a condition already; write a list, such as camera=1,2"
             )
         parsed = value if key == "time" else _listed(key, value)
         where[key] = {**where.get(key, {}), form: parsed} if form else parsed
@@ -197,7 +259,4 @@ def parse_where(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _listed(key: str, text: str) -> list[Any]:
-    values = [text] if key == "source" else [part.strip() for part in text.split(",")]
-    if key == "camera":
-        return [int(value) if re.fullmatch(r"-?\d+", value) else value for value in values]
-    return list(values)
+    return [text] if key == "source" else [part.strip() for part in text.split(",")]

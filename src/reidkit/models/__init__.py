@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reidkit import registry
+from reidkit import registry, trust
+from reidkit.errors import ConfigError, shown
 from reidkit.models.embedder import Embedder, SingleBranch
 
 __all__ = ["Embedder", "SingleBranch", "build_model"]
@@ -18,8 +19,20 @@ def build_model(name: str, **options: Any) -> Embedder:
 
     Raises:
         UnknownName: no such model.
-        ConfigError: an option the model does not have.
+        ConfigError: an option the model does not have; or code of your own that gives no :class:`Embedder`.
     """
-    model: Embedder = registry.build("model", name, options)
+    with trust.given(name):
+        model = registry.build("model", name, options)
+    if not isinstance(model, Embedder):
+        raise ConfigError(
+            f"model {shown(name)} gives a {type(model).__name__}; a model is a reidkit.models.Embedder"
+        )
     model.description = {"name": name, **options}
+    if model.beyond_weights is None:
+        usual = registry.defaults(registry.get("model", name))
+        given = {key: value for key, value in options.items() if key != "pretrained"}
+        model.beyond_weights = {
+            "name": name,
+            **{key: value for key, value in given.items() if key not in usual or usual[key] != value},
+        }
     return model

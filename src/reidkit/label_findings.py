@@ -1,0 +1,133 @@
+"""How labels were read, and what about them looks as if another thing had been read for a label."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import PurePosixPath
+
+from reidkit.findings import Finding, below, camera_name, finding_if_any, identity_name, short
+from reidkit.images import IMAGE_SUFFIXES
+from reidkit.labels import lookalikes
+from reidkit.part_names import part_of
+from reidkit.pattern_guess import guess_pattern
+from reidkit.types import JUNK, Dataset, Sample
+
+NUM_READINGS = 5
+
+_DATE = re.compile(r"(?:19|20)\d\d-?[01]\d-?[0-3]\d(?:[T_ -]?[0-2]\d[-:]?[0-5]\d.*)?")
+_MANY_FROM = 10  # images below which as many cameras as images may be meant
+
+
+def sample_readings(dataset: Dataset) -> list[dict[str, str]]:
+    """About five samples, from start to end of each part, as they were read: path, part and labels."""
+    num_each = max(1, round(NUM_READINGS / max(1, len(dataset.splits))))
+    readings = []
+    for part, split in dataset.splits.items():
+        places = {place * (len(split) - 1) // max(1, num_each - 1) for place in range(num_each)}
+        readings += [_reading(part, split[place], dataset) for place in sorted(places)]
+    return readings
+
+
+def label_findings(dataset: Dataset) -> Iterator[Finding]:
+    """Labels that look like something else: a slip of the pen, an ending, a date, a counter."""
+    samples = [sample for split in dataset.splits.values() for sample in split]
+    identities = {identity_name(sample) for sample in samples if sample.identity != JUNK}
+    cameras = {camera for sample in samples if (camera := camera_name(sample)) is not None}
+    for what, names in (("identities", identities), ("cameras", cameras)):
+        yield from finding_if_any(
+            "warning",
+            f"{what} whose names differ only by zeros, capitals or look-alike characters",
+            [" and ".join(group) for group in lookalikes(names)],
+            "They are kept apart; write them in one way if they are meant as one.",
+        )
+        yield from _odd_names(what, names)
+    if len(samples) >= _MANY_FROM and 2 * len(cameras) > len(samples) and dataset.protocol != "tracklets":
+        yield Finding(
+            "warning",
+            f"cameras, nearly as many as images ({len(samples):,})",
+            len(cameras),
+            tuple(sorted(cameras)[:NUM_READINGS]),
+            "A counter or a time was probably read as the camera; read it as {frame} or {time}, or as *.",
+        )
+    if dataset.name == "folder":
+        yield from _folder_findings(dataset, samples)
+
+
+def _odd_names(what: str, names: Collection[str]) -> Iterator[Finding]:
+    endings = sorted(name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES)
+    yield from finding_if_any(
+        "warning",
+        f"{what} that look like file endings",
+        endings,
+        "The ending was read as a part of the label; end the pattern with .* to leave it out.",
+    )
+    dates = sorted(name for name in names if _DATE.fullmatch(name))
+    if len(dates) > len(names) / 2:
+        yield from finding_if_any(
+            "warning",
+            f"{what} that look like dates",
+            dates,
+            "A date was probably read as the label; let * stand for it in the pattern.",
+        )
+
+
+def _folder_findings(dataset: Dataset, samples: Sequence[Sample]) -> Iterator[Finding]:
+    """Folders taken for identities that hold the same folders each, and names that say more than was read."""
+    paths = {sample.path: _below_part(sample, dataset) for sample in samples}
+    taken = all(
+        len(path.parts) > 1 and path.parts[0] == identity_name(s) for s in samples for path in [paths[s.path]]
+    )
+    if not taken:
+        return  # labels were read by a pattern
+    holders: dict[str, set[str]] = defaultdict(set)
+    for path in paths.values():
+        if len(path.parts) > 2:
+            holders[path.parts[1]].add(path.parts[0])
+    shared = sorted(name for name, outer in holders.items() if len(outer) > 1)
+    if 2 * len(shared) > len(holders):
+        outer = {name for name in holders for name in holders[name]}
+        deeper = "/*" * (min(len(path.parts) for path in paths.values() if len(path.parts) > 2) - 2)
+        people = "{camera}/{identity}" if len(holders) > len(outer) else "{identity}/{camera}"
+        parts = any(part_of(name) for name in shared)
+        yield Finding(
+            "warning",
+            "folders of the same names in several identities",
+            len(shared),
+            tuple(f"{name} in {', '.join(sorted(holders[name])[:3])}" for name in shared[:NUM_READINGS]),
+            "They are parts: put them above the identities."
+            if parts
+            else f'Either the outer or the inner ones are cameras; then give pattern="{people}{deeper}".',
+        )
+    guess = guess_pattern([path.as_posix() for path in paths.values()])
+    if guess is not None:
+        first = next(iter(paths.values())).as_posix()
+        yield Finding(
+            "note",
+            "a pattern that would read cameras, too",
+            1,
+            (f'pattern="{guess}" for names like {first}',),
+            "If it is right, give it: results without cameras are too good.",
+        )
+
+
+def _below_part(sample: Sample, dataset: Dataset) -> PurePosixPath:
+    """The path below the root, or below the folder of its part."""
+    path = PurePosixPath(below(sample.path, dataset.root))
+    has_parts = not dataset.reading[:1] or not dataset.reading[0].startswith("parts: none")
+    return PurePosixPath(*path.parts[1:]) if has_parts and len(path.parts) > 1 else path
+
+
+def _reading(part: str, sample: Sample, dataset: Dataset) -> dict[str, str]:
+    labels = {
+        "identity": "junk" if sample.identity == JUNK else identity_name(sample),
+        "camera": camera_name(sample),
+        "tracklet": sample.tracklet,
+        "frame": sample.frame,
+        "time": sample.time,
+        "box": sample.box,
+    }
+    return {"image": short(sample, dataset), "part": part} | {
+        name: str(value) for name, value in labels.items() if value is not None
+    }

@@ -1,0 +1,462 @@
+"""Search: a gallery and the encoder that filled it, at work together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidkit.encoder import Encoder, load_encoder
+from reidkit.errors import ConfigError, DataError, shortened, shown
+from reidkit.files import open_regular
+from reidkit.galleries import DamagedGallery, Gallery, Hit, Item, NoGallery, Where, open_gallery
+from reidkit.images import ImageSource, load_image
+from reidkit.labels import label_value
+from reidkit.same_person import Calibration
+from reidkit.tracking import ProgressCallback
+from reidkit.types import Sample
+
+AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
+_NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture
+_NUM_VALUES = 8  # labels that a message lists
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found for one picture.
+
+    ``own`` are hits that show that very picture, by their source or by their content; they are among the
+    ``hits`` only where that was asked for.
+    """
+
+    hits: tuple[Hit, ...]
+    own: tuple[Hit, ...] = ()
+
+
+@dataclass(slots=True)
+class Added:
+    """What became of pictures that were to be added, counted.
+
+    ``known`` were there already, with the same content and labels; of ``relabelled`` the labels changed;
+    ``moved`` have the content of an item whose file is gone, and are that item in its new place.
+    ``unreadable`` pictures were left out, each for a reason.
+    """
+
+    embedded: int = 0
+    known: int = 0
+    relabelled: int = 0
+    moved: int = 0
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        counts = {
+            "embedded": self.embedded,
+            "there already": self.known,
+            "with other labels now": self.relabelled,
+            "found again in a new place": self.moved,
+            "left out, since they cannot be read": len(self.unreadable),
+        }
+        return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no images"
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A picture to be added, and what is said of it; ``None`` is nothing. ``content`` is read when needed."""
+
+    path: Path
+    box: tuple[int, int, int, int] | None
+    identity: str | None
+    camera: int | str | None
+    time: float | None
+    content: str = ""
+
+    @property
+    def source(self) -> str:
+        """Names the item: crops of one image have names of their own."""
+        whole = str(self.path.resolve())
+        return whole if self.box is None else f"{whole}#{','.join(map(str, self.box))}"
+
+    def differs_from(self, item: Item) -> bool:
+        """Whether an item has other labels than what is said."""
+        said = [(self.identity, item.identity), (self.camera, item.camera), (self.time, item.time)]
+        return any(new is not None and new != old for new, old in said)
+
+
+class Searcher:
+    """A gallery, opened with the encoder that filled it.
+
+    Args:
+        location: the gallery, as :func:`reidkit.open_gallery` takes it. If there is none, it is made when
+            the first pictures are added, once they are embedded.
+        encoder: an encoder, or where to load it from; left out, the one that filled the gallery, from where
+            it was then. Where it has moved, give its new place, which the gallery then keeps.
+
+    Raises:
+        NoGallery: there is no gallery, and no encoder to fill one with.
+        ConfigError: the gallery does not say where its encoder is, or it is no longer there.
+        DataError: the gallery was filled by another encoder, or is damaged.
+
+    Example:
+        >>> searcher = Searcher("people.gallery")                             # doctest: +SKIP
+        >>> searcher.search(["query.jpg"], where={"camera": {"not": 3}})      # doctest: +SKIP
+    """
+
+    def __init__(self, location: str | Path, *, encoder: Encoder | str | Path | None = None) -> None:
+        self.location = str(location)
+        self.gallery: Gallery | None = None
+        self._converted = False
+        try:
+            self.gallery = open_gallery(location, create=False)
+            self._converted = bool(self.gallery.info().get("converted"))
+        except NoGallery:
+            if encoder is None:
+                raise
+        try:
+            origin = self._recorded_place() if encoder is None else encoder
+            self.encoder = origin if isinstance(origin, Encoder) else load_encoder(origin)
+            self.place = None if isinstance(origin, Encoder) else Path(origin)
+            self._description = self.encoder.origin
+            if self.place is not None:
+                self._description["path"] = str(self.place.resolve())
+            if self.gallery is not None:
+                self._open(create=False)
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        return 0 if self.gallery is None else len(self.gallery)
+
+    @property
+    def converted(self) -> bool:
+        """Whether the gallery was of an earlier format, and was converted just now."""
+        return self._converted
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What scores mean; ``None`` where that was not found out."""
+        return self.encoder.calibration
+
+    def search(
+        self,
+        images: Sequence[ImageSource],
+        *,
+        top: int = 10,
+        where: Where | None = None,
+        include_self: bool = False,
+    ) -> list[Found]:
+        """The ``top`` nearest items of each image, nearest first.
+
+        An image that the gallery holds itself is not found as its own match, unless ``include_self``.
+
+        Args:
+            images: paths, or pictures in memory, whose own items are not known.
+            top, where: as :meth:`reidkit.galleries.Gallery.search`; a source may also be given as a path
+                from the current folder.
+        """
+        if self.gallery is None:
+            raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
+        where = _with_whole_paths(where)
+        embeddings = self.encoder.encode(list(images))
+        more = 0 if include_self else _NUM_OWN
+        found = self.gallery.search(embeddings, top=top, where=where)  # checks top itself
+        own = [_own(image) for image in images]
+        if more and any(is_own(hit) for is_own, hits in zip(own, found, strict=True) for hit in hits):
+            found = self.gallery.search(embeddings, top=top + more, where=where)
+        results = []
+        for row, (is_own, hits) in enumerate(zip(own, found, strict=True)):
+            while not include_self and sum(map(is_own, hits)) > more and len(hits) == top + more:
+                more *= 2  # copies of the picture fill the places
+                [hits] = self.gallery.search(embeddings[row : row + 1], top=top + more, where=where)
+            others = [hit for hit in hits if include_self or not is_own(hit)]
+            results.append(Found(tuple(others[:top]), tuple(filter(is_own, hits))))
+        return results
+
+    def why_nothing(self, where: Where) -> str:
+        """Why a search with these conditions found nothing: what each leaves, and which labels there are."""
+        if self.gallery is None or not len(self.gallery):
+            return f"{self.location} holds no items"
+        left = []
+        for key, wanted in (_with_whole_paths(where) or {}).items():
+            num = len(self.gallery.items(where={key: wanted}))
+            note = f"the condition on {key} alone leaves {num:,} of {len(self.gallery):,}"
+            left.append(note if num else f"{note} ({_values_of(key, self.gallery.items())})")
+        return "no item meets the conditions: " + "; ".join(left)
+
+    def add(
+        self,
+        images: Iterable[str | Path | Sample],
+        *,
+        camera: int | str | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Added:
+        """Embed pictures and store them, with their labels where they are samples.
+
+        What the gallery holds already is not embedded again: pictures of the same path and content, and
+        those whose content it holds under a path where nothing is left. So what was interrupted goes on.
+        A label that is not given leaves that of an item as it is. Pictures that cannot be read are left out.
+
+        Args:
+            images: paths, whose labels are not known, or samples.
+            camera: of all of them, in place of their own.
+            progress: called with (done, total) after each portion is stored.
+
+        Raises:
+            DataError: none of the pictures can be read; one is given twice, with different labels.
+        """
+        pictures = _once(_picture(image, label_value(camera)) for image in images)
+        added = Added()
+        for start in range(0, len(pictures), AT_A_TIME):
+            part = _with_contents(pictures[start : start + AT_A_TIME], added)
+            self._embed(self._unknown(part, added), added)
+            if progress is not None:
+                progress(min(start + AT_A_TIME, len(pictures)), len(pictures))
+        if added.unreadable and len(added.unreadable) == len(pictures):
+            raise DataError(
+                f"none of {len(pictures)} images can be read; the first: {added.unreadable[0][1]}"
+            )
+        return added
+
+    def close(self) -> None:
+        if self.gallery is not None:
+            self.gallery.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # --- the encoder --------------------------------------------------------------------------------------
+
+    def _open(self, *, create: bool) -> Gallery:
+        """The gallery, checked to be the encoder's, whose place it then keeps."""
+        if self.gallery is not None:
+            self.gallery.close()
+        self.gallery = open_gallery(self.location, create=create, encoder=self._description)
+        return self.gallery
+
+    def _recorded_place(self) -> Path:
+        """Where the encoder was when the gallery was filled. A gallery travels: what lies in it, or beside
+        the current folder by chance, is not what its owner meant."""
+        recorded = (self.gallery.encoder if self.gallery is not None else None) or {}
+        way_out = "give its place: --encoder RUN"
+        place = recorded.get("path")
+        if not isinstance(place, str) or "\0" in place:
+            raise ConfigError(f"{self.location} does not say where the encoder is that filled it; {way_out}")
+        path = Path(place)
+        if not path.is_absolute() or path.resolve().is_relative_to(Path(self.location).resolve()):
+            raise ConfigError(
+                f"{self.location} names {shown(place)} as its encoder, which is no path outside of it; "
+                f"{way_out}"
+            )
+        if not path.exists():
+            raise ConfigError(
+                f"{self.location} was filled with the encoder {shortened(place, 200)}, which is gone; if it "
+                f"moved, {way_out}"
+            )
+        return path
+
+    # --- adding -------------------------------------------------------------------------------------------
+
+    def _unknown(self, pictures: list[_Picture], added: Added) -> list[_Picture]:
+        """The pictures that have to be embedded; what is known of the others is brought up to date."""
+        if self.gallery is None or not pictures:
+            return pictures
+        there = {i.source: i for i in self.gallery.items(where={"source": [p.source for p in pictures]})}
+        same = self.gallery.items(where={"content": [p.content for p in pictures]})
+        gone = {item.content: item for item in same if not _is_there(item.source)}
+        found: list[tuple[_Picture, Item]] = []
+        unknown = []
+        for picture in pictures:
+            item = there.get(picture.source)
+            if item is None:
+                item = gone.pop(picture.content, None)
+            if item is None or item.content != picture.content:
+                unknown.append(picture)
+            else:
+                found.append((picture, item))
+        damaged = self._damaged([item.id for _, item in found])
+        unknown += [picture for picture, item in found if item.id in damaged]
+        self._update([pair for pair in found if pair[1].id not in damaged], added)
+        return unknown
+
+    def _damaged(self, ids: list[int]) -> set[int]:
+        """Items whose embeddings are not what was written, and which are embedded anew."""
+        assert self.gallery is not None
+        try:
+            self.gallery.embeddings(ids=ids)
+        except DamagedGallery as error:
+            return set(error.ids)
+        return set()
+
+    def _update(self, found: list[tuple[_Picture, Item]], added: Added) -> None:
+        assert self.gallery is not None
+        changed = []
+        for picture, item in found:
+            if picture.source != item.source:
+                added.moved += 1
+            elif picture.differs_from(item):
+                added.relabelled += 1
+            else:
+                added.known += 1
+                continue
+            changed.append((picture, item))
+        if changed:
+            self.gallery.relabel(
+                [item.id for _, item in changed],
+                sources=[picture.source for picture, _ in changed],
+                identities=[_said(picture.identity, item.identity) for picture, item in changed],
+                cameras=[_said(picture.camera, item.camera) for picture, item in changed],
+                times=[_said(picture.time, item.time) for picture, item in changed],
+            )
+
+    def _embed(self, pictures: list[_Picture], added: Added) -> None:
+        pictures, embeddings = self._embeddings(pictures, added)
+        if not pictures:
+            return
+        gallery = self.gallery or self._open(create=True)
+        gallery.add(
+            embeddings,
+            sources=[picture.source for picture in pictures],
+            identities=[picture.identity for picture in pictures],
+            cameras=[picture.camera for picture in pictures],
+            times=[picture.time for picture in pictures],
+            contents=[picture.content for picture in pictures],
+        )
+        added.embedded += len(pictures)
+
+    def _embeddings(
+        self, pictures: list[_Picture], added: Added
+    ) -> tuple[list[_Picture], NDArray[np.float32]]:
+        """The pictures that can be read, and their embeddings (N, D)."""
+        if not pictures:
+            return [], np.empty((0, self.encoder.dim), np.float32)
+        try:
+            return pictures, self._encoded(pictures)
+        except DataError:  # of one of them, or of the encoder itself, which then fails again
+            readable = []
+            for picture in pictures:
+                try:
+                    load_image(picture.path, box=picture.box)
+                    readable.append(picture)
+                except DataError as error:
+                    added.unreadable.append((picture.path, str(error)))
+            if len(readable) == len(pictures):
+                raise
+        return self._embeddings(readable, added)
+
+    def _encoded(self, pictures: list[_Picture]) -> NDArray[np.float32]:
+        samples = tuple(Sample(p.path, 0, 0, index, box=p.box) for index, p in enumerate(pictures))
+        return np.asarray(self.encoder.features(samples).embeddings, np.float32)
+
+
+def _picture(image: str | Path | Sample, camera: int | str | None) -> _Picture:
+    if not isinstance(image, Sample):
+        return _Picture(Path(image), None, None, camera, None)
+    own_camera = image.camera if image.camera_name is None else image.camera_name
+    identity = str(image.identity) if image.identity_name is None else image.identity_name
+    return _Picture(
+        image.path, image.box, identity, label_value(own_camera) if camera is None else camera, image.time
+    )
+
+
+def _once(pictures: Iterable[_Picture]) -> list[_Picture]:
+    """Each picture once, though it may be given by several ways."""
+    by_source: dict[str, _Picture] = {}
+    for picture in pictures:
+        first = by_source.setdefault(picture.source, picture)
+        if replace(first, path=picture.path) != picture:
+            raise DataError(
+                f"{picture.path} is given twice, once with identity {first.identity}, camera {first.camera}, "
+                f"time {first.time}, once with {picture.identity}, {picture.camera}, {picture.time}; remove "
+                "one"
+            )
+    return list(by_source.values())
+
+
+def _with_contents(pictures: list[_Picture], added: Added) -> list[_Picture]:
+    """The pictures whose files can be read, with the hash of their content."""
+    readable = []
+    for picture in pictures:
+        try:
+            readable.append(replace(picture, content=content_hash(picture.path, box=picture.box)))
+        except DataError as error:
+            added.unreadable.append((picture.path, str(error)))
+    return readable
+
+
+def content_hash(path: str | Path, *, box: tuple[int, int, int, int] | None = None) -> str:
+    """The same for the same bytes and box, wherever the file lies; 128 bits in hexadecimal.
+
+    Raises :class:`DataError` where the file cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    if box is not None:
+        digest.update(repr(tuple(box)).encode())
+    return digest.hexdigest()[:32]
+
+
+def _own(image: ImageSource) -> Callable[[Hit], bool]:
+    """Whether a hit shows the very picture that is searched for."""
+    if not isinstance(image, str | Path):
+        return lambda hit: False
+    source, content = str(Path(image).resolve()), content_hash(image)
+    return lambda hit: hit.source == source or hit.content == content
+
+
+def _is_there(source: str | None) -> bool:
+    """Whether an item's file is still where it was."""
+    if source is None:
+        return True  # it never was a file
+    whole, is_crop, _ = source.rpartition("#")
+    try:
+        return Path(source).exists() or (bool(is_crop) and Path(whole).exists())
+    except (OSError, ValueError):
+        return False
+
+
+def _said(new: Any, old: Any) -> Any:
+    return old if new is None else new
+
+
+def _with_whole_paths(where: Where | None) -> Where | None:
+    """Conditions whose sources may be paths from the current folder, as they are shown there."""
+    if not isinstance(where, Mapping) or "source" not in where:
+        return where
+    wanted = where["source"]
+    if isinstance(wanted, Mapping):
+        return {**where, "source": {key: _whole_paths(value) for key, value in wanted.items()}}
+    return {**where, "source": _whole_paths(wanted)}
+
+
+def _whole_paths(wanted: Any) -> list[Any]:
+    values = list(wanted) if isinstance(wanted, list | tuple | set) else [wanted]
+    whole = []
+    for value in values:
+        try:
+            whole.append(str(Path(value).resolve()))
+        except (TypeError, ValueError, OSError):  # the gallery says what is wrong with it
+            continue
+    return [*values, *whole]
+
+
+def _values_of(key: str, items: list[Item]) -> str:
+    """A few of the labels of one kind that there are."""
+    found = {getattr(item, key) for item in items} - {None}
+    if not found:
+        return f"no item has a {key}"
+    values = sorted(found, key=lambda value: (isinstance(value, str), value))
+    shown_values = ", ".join(shortened(str(value)) for value in values[:_NUM_VALUES])
+    return f"there are {shown_values}" + (
+        f", and {len(values) - _NUM_VALUES:,} more" if len(values) > _NUM_VALUES else ""
+    )

@@ -1,0 +1,158 @@
+"""`reid index`, `search` and `gallery`: what they print and answer to bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import reidkit as rk
+from reidkit.cli import cli
+from reidkit.errors import ConfigError, DataError
+from reidkit.galleries import open_gallery
+
+
+def draw(path, seed):
+    rng = np.random.default_rng(seed)
+    pixels = np.kron(rng.integers(0, 255, (4, 2, 3), dtype=np.uint8), np.ones((12, 12, 1), np.uint8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "encoder.safetensors"
+    return rk.Encoder(rk.build_model("timm:test_resnet"), height=48, width=24).save(path)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "140")
+    for day, cameras in [("mon", ("door", "hall")), ("tue", ("hall", "yard"))]:
+        for number, camera in enumerate(cameras):
+            draw(tmp_path / day / f"000{number + 1}_c{camera}.png", hash((day, camera)) % 2**32)
+    return tmp_path
+
+
+def ok(*words):
+    result = CliRunner().invoke(cli, [str(word) for word in words], standalone_mode=False)
+    assert result.exception is None, result.exception
+    return result
+
+
+def refused(*words):
+    result = CliRunner().invoke(cli, [str(word) for word in words], standalone_mode=False)
+    assert isinstance(result.exception, ConfigError | DataError), (result.exception, result.output)
+    return str(result.exception)
+
+
+def index(run, *words):
+    return ok("index", run, *words, "--gallery", "g", "--pattern", "{identity}_c{camera}.png")
+
+
+def found(*words):
+    [answer] = json.loads(ok("search", *words, "--gallery", "g", "--json").stdout)
+    return [(hit["identity"], hit["camera"], os.path.relpath(hit["source"])) for hit in answer["hits"]]
+
+
+def test_labels_stay_as_they_are_written_over_several_calls(run):
+    index(run, "mon")
+    index(run, "tue")
+    query = "mon/0001_cdoor.png"
+    assert set(found(query)) == {
+        ("0002", "hall", "mon/0002_chall.png"),
+        ("0001", "hall", "tue/0001_chall.png"),
+        ("0002", "yard", "tue/0002_cyard.png"),
+    }
+    assert {camera for _, camera, _ in found(query, "--where", "camera!=hall")} == {"yard"}
+    assert found(query, "--where", "identity=0001") == [("0001", "hall", "tue/0001_chall.png")]
+    assert found(query, "--where", "source=tue/0001_chall.png") == [("0001", "hall", "tue/0001_chall.png")]
+
+
+def test_a_search_that_finds_nothing_says_why(run):
+    index(run, "mon")
+    result = ok("search", "mon/0001_cdoor.png", "--gallery", "g", "--where", "identity=1")
+    assert "the condition on identity alone leaves 0 of 2 (there are 0001, 0002)" in result.stderr
+
+
+def test_the_query_itself_is_left_out_or_marked(run):
+    index(run, "mon")
+    result = ok("search", "mon/0001_cdoor.png", "--gallery", "g")
+    assert "left out: 1 hits that are the query's own picture" in result.stderr
+    assert "mon/0002_chall.png" in result.stdout
+    table = ok("search", "mon/0001_cdoor.png", "--gallery", "g", "--include-self").stdout
+    assert "mon/0001_cdoor.png (the query)" in table
+
+
+def test_cameras_are_not_invented(run):
+    ok("index", run, "mon", "--gallery", "g", "--pattern", "{identity}_*.png")
+    ok("index", run, "tue", "--gallery", "h")
+    for location in ("g", "h"):
+        with open_gallery(location) as gallery:
+            assert [item.camera for item in gallery.items()] == [None, None]
+    assert "2 with other labels now" in ok("index", run, "tue", "--gallery", "h", "--camera", "yard").stderr
+
+
+def test_a_table_by_any_of_its_endings(run, here):
+    for name, separator in [("t.tsv", "\t"), ("T.CSV", ","), ("t.TSV", "\t")]:
+        lines = [["path", "identity"], ["mon/0001_cdoor.png", "0001"]]
+        (here / name).write_text("\n".join(map(separator.join, lines)) + "\n")
+        shutil.rmtree("g", ignore_errors=True)
+        ok("index", run, name, "--gallery", "g")
+        with open_gallery("g") as gallery:
+            assert [item.identity for item in gallery.items()] == ["0001"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode there")
+def test_file_names_that_are_not_unicode(run, here):
+    name = os.fsdecode(b"mon/caf\xe9.png")
+    draw(here / "mon" / "x.png", 5).rename(here / name)
+    assert "3 embedded" in ok("index", run, "mon", "--gallery", "g").stderr
+    assert "3 there already" in ok("index", run, "mon", "--gallery", "g").stderr
+    assert ("left out: 1 hits") in ok("search", here / name, "--gallery", "g").stderr
+
+
+def test_unreadable_images_are_listed_and_a_gallery_is_not_half_made(run, here):
+    (here / "mon" / "cut.png").write_bytes((here / "mon" / "0001_cdoor.png").read_bytes()[:60])
+    (here / "bad").mkdir()
+    shutil.copy(here / "mon" / "cut.png", here / "bad" / "cut.png")
+    assert "none of 1 images can be read" in refused("index", run, "bad", "--gallery", "g")
+    assert not (here / "g").exists()
+    result = ok("index", run, "mon", "--gallery", "g")
+    assert "2 embedded, 1 left out, since they cannot be read" in result.stderr
+    assert "cut.png" in result.stderr
+
+
+def test_an_encoder_that_moved(run, here):
+    shutil.copy(run, "old.safetensors")
+    index("old.safetensors", "mon")
+    (here / "old.safetensors").rename("new.safetensors")
+    query = "mon/0001_cdoor.png"
+    message = refused("search", query, "--gallery", "g")
+    assert "g was filled with the encoder" in message
+    assert "old.safetensors, which is gone; if it moved, give its place: --encoder RUN" in message
+    assert found(query, "--encoder", "new.safetensors")
+    assert found(query)
+
+
+def test_a_damaged_gallery_is_verified_and_repaired(run, here):
+    index(run, "mon")
+    assert "all 2 items are as they were written" in ok("gallery", "verify", "g").stdout
+    [file] = (here / "g").glob("vectors*")
+    with file.open("r+b") as stream:
+        stream.write(b"\xff\xff\xff")
+    assert "embeddings of 1 of 2 items" in refused("search", "mon/0001_cdoor.png", "--gallery", "g")
+    assert "g is damaged: 1 of 2 items" in refused("gallery", "verify", "g")
+    assert "drop=True" in refused("gallery", "repair", "g")
+    assert "dropped 1 damaged items, 1 are left" in ok("gallery", "repair", "g", "--drop").stdout
+    assert "1 embedded, 1 there already" in index(run, "mon").stderr
+    assert json.loads(ok("gallery", "info", "g", "--json").stdout)["num_items"] == 2
+    assert "fingerprint" in ok("gallery", "info", "g").stdout

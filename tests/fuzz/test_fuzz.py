@@ -1,0 +1,104 @@
+"""Whatever goes in, the program answers rightly or refuses in one line; see the package for how."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+import fuzz.kinds  # noqa: F401  # registers them
+from fuzz.cases import KINDS, shares
+from fuzz.harness import Harness, Tally
+from fuzz.kinds.planted import PLANTED
+
+NUM_CASES, NUM_SLOW_CASES = 1_000, 20_000
+NUM_PROCESSES = 3  # of each kind, in the slow run
+KINDS_SHARED_OUT = [name for name, kind in KINDS.items() if kind.weight]
+
+# Commands that need no network, whose processes start in half a second.
+CHEAP = (
+    ("recipe text", 3),
+    ("run.json and its like", 4),
+    ("CSV text", 5),
+    ("patterns", 6),
+    ("names given", 7),
+)
+
+
+@pytest.fixture(scope="module")
+def harness() -> Iterator[Harness]:
+    with Harness() as harness:
+        yield harness
+
+
+@pytest.fixture(scope="module")
+def total(request: pytest.FixtureRequest) -> Iterator[Tally]:
+    """All that the slow run tried; its table is shown at the end."""
+    total = Tally()
+    yield total
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(f"\n{total.table()}")
+
+
+def expect_none(tally: Tally) -> None:
+    """Show the first failure of every cause."""
+    if tally.failures:
+        pytest.fail(
+            "\n".join(f"{len(found)} times: {found[0]}" for _, found in tally.causes()), pytrace=False
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS_SHARED_OUT)
+def test_input_is_answered_or_refused_in_one_line(harness: Harness, kind: str) -> None:
+    tally = harness.run((kind, number) for number in range(shares(NUM_CASES)[kind]))
+    assert tally.cases[kind] > 0
+    expect_none(tally)
+
+
+def test_processes_do_the_same(harness: Harness) -> None:
+    tally = harness.run(CHEAP, process=True)
+    expect_none(tally)
+
+
+@pytest.mark.parametrize(("number", "fault"), list(enumerate(fault for fault, _ in PLANTED)))
+def test_planted_faults_are_found(harness: Harness, number: int, fault: str) -> None:
+    report = harness.report("planted", number)
+    assert report["faults"], report
+    assert report["faults"][0].startswith(fault)
+
+
+@pytest.mark.slow
+def test_a_hang_is_found_and_said_where(harness: Harness) -> None:
+    (fault,) = harness.report("planted hang", 0)["faults"]
+    assert fault.startswith("hangs")
+    assert harness.report("planted hang", 1)["faults"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS_SHARED_OUT)
+def test_more_input(harness: Harness, total: Tally, kind: str) -> None:
+    tally = harness.run((kind, number) for number in range(shares(NUM_SLOW_CASES)[kind]))
+    total.add(tally)
+    expect_none(tally)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS_SHARED_OUT)
+def test_more_processes(harness: Harness, kind: str) -> None:
+    tally = harness.run(((kind, number) for number in range(NUM_PROCESSES)), process=True)
+    expect_none(tally)
+
+
+def test_a_case_is_made_again_by_its_kind_and_number(harness: Harness) -> None:
+    kinds = ("patterns", "recipe tree", "npz structure", "CSV text")
+    first = [harness.report(kind, 5) for kind in kinds]
+    with Harness() as other:
+        again = [other.report(kind, 5) for kind in kinds]
+    for one, two in zip(first, again, strict=True):
+        same = ("command", "code", "stdout", "stderr")
+        assert {key: one[key] for key in same} == {key: two[key] for key in same}

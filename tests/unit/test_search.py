@@ -1,0 +1,238 @@
+"""A gallery and its encoder at work together: filling, going on, searching, what moved."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import reidkit as rk
+from reidkit.errors import ConfigError, DataError
+from reidkit.galleries import DamagedGallery, NoGallery, open_gallery
+from reidkit.search import Searcher, content_hash
+from reidkit.types import Sample
+
+
+def draw(path, seed):
+    """A coarse pattern: no two are alike to any network."""
+    rng = np.random.default_rng(seed)
+    pixels = np.kron(rng.integers(0, 255, (4, 2, 3), dtype=np.uint8), np.ones((12, 12, 1), np.uint8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "encoder.safetensors"
+    return rk.Encoder(rk.build_model("timm:test_resnet"), height=48, width=24).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return [draw(tmp_path / "photos" / f"{number}.png", number) for number in range(5)]
+
+
+@pytest.fixture
+def searcher(weights, tmp_path):
+    with Searcher(tmp_path / "g", encoder=weights) as searcher:
+        yield searcher
+
+
+def sources(searcher):
+    return [item.source for item in searcher.gallery.items()]
+
+
+def test_pictures_are_put_in_and_found(searcher, photos):
+    assert str(searcher.add(photos)) == "5 embedded"
+    assert sources(searcher) == [str(path) for path in photos]
+    [found] = searcher.search(photos[:1], top=3)
+    assert len(found.hits) == 3
+    assert [hit.source for hit in found.own] == [str(photos[0])]
+    assert str(photos[0]) not in [hit.source for hit in found.hits]
+    [found] = searcher.search(photos[:1], top=3, include_self=True)
+    assert found.hits[0].source == str(photos[0])
+    assert found.own == found.hits[:1]
+
+
+def test_copies_of_the_query_are_not_its_matches_however_many(searcher, photos, tmp_path):
+    copies = []
+    for number in range(12):
+        copies.append(tmp_path / "copies" / f"{number}.png")
+        copies[-1].parent.mkdir(exist_ok=True)
+        shutil.copy(photos[0], copies[-1])
+    searcher.add([*photos, *copies])
+    [found] = searcher.search(photos[:1], top=4)
+    assert {hit.source for hit in found.hits} == {str(path) for path in photos[1:]}
+    assert len(searcher.search([Image.open(photos[0])], top=4)[0].hits) == 4, "a picture in memory has no own"
+
+
+def test_what_is_there_is_not_embedded_again(searcher, photos, monkeypatch):
+    searcher.add(photos[:3])
+    embedded = []
+    features = searcher.encoder.features
+    monkeypatch.setattr(searcher.encoder, "features", lambda split: embedded.extend(split) or features(split))
+    assert str(searcher.add(photos)) == "2 embedded, 3 there already"
+    assert [sample.path for sample in embedded] == photos[3:]
+    draw(photos[1], 99)
+    ids = [item.id for item in searcher.gallery.items(where={"source": str(photos[1])})]
+    assert str(searcher.add(photos)) == "1 embedded, 4 there already"
+    assert [item.id for item in searcher.gallery.items(where={"source": str(photos[1])})] == ids
+
+
+def test_a_renamed_folder_is_followed(searcher, photos, tmp_path):
+    searcher.add(photos)
+    ids = [item.id for item in searcher.gallery.items()]
+    (tmp_path / "photos").rename(tmp_path / "pictures")
+    moved = [tmp_path / "pictures" / path.name for path in photos]
+    assert str(searcher.add(moved)) == "5 found again in a new place"
+    assert sources(searcher) == [str(path) for path in moved]
+    assert [item.id for item in searcher.gallery.items()] == ids
+    shutil.copytree(tmp_path / "pictures", tmp_path / "copy")
+    assert str(searcher.add([tmp_path / "copy" / path.name for path in photos])) == "5 embedded"
+
+
+def test_labels_are_kept_as_written_and_brought_up_to_date(searcher, photos):
+    one, two, three = photos[:3]
+    samples = [
+        Sample(one, 1, 1, 0, identity_name="0001", camera_name="door"),
+        Sample(two, 2, 3, 1, time=5.0),
+        Sample(three, 4, None, 2),
+    ]
+    searcher.add(samples)
+    assert [(item.identity, item.camera, item.time) for item in searcher.gallery.items()] == [
+        ("0001", "door", None),
+        ("2", 3, 5.0),
+        ("4", None, None),
+    ]
+    assert str(searcher.add([one, two])) == "2 there already", "nothing is said, nothing is taken away"
+    assert str(searcher.add(samples, camera="hall")) == "3 with other labels now"
+    assert [item.camera for item in searcher.gallery.items()] == ["hall"] * 3
+    assert searcher.gallery.items()[0].identity == "0001"
+
+
+def test_pictures_that_cannot_be_read_are_left_out_and_named(searcher, photos, tmp_path):
+    damaged = tmp_path / "photos" / "damaged.png"
+    damaged.write_bytes(photos[0].read_bytes()[:60])
+    added = searcher.add([photos[0], damaged, tmp_path / "missing.png", tmp_path, photos[1]])
+    assert added.embedded == 2
+    assert [path.name for path, _ in added.unreadable] == ["missing.png", tmp_path.name, "damaged.png"]
+    assert all(str(path) in reason for path, reason in added.unreadable)
+    assert str(added) == "2 embedded, 3 left out, since they cannot be read"
+
+
+def test_a_gallery_is_not_made_before_something_is_embedded(weights, tmp_path):
+    text = tmp_path / "text.jpg"
+    text.write_text("not a picture")
+    with Searcher(tmp_path / "g", encoder=weights) as searcher:
+        with pytest.raises(DataError, match="none of 1 images can be read"):
+            searcher.add([text])
+        with pytest.raises(NoGallery):
+            searcher.search([text])
+    assert not (tmp_path / "g").exists()
+
+
+def test_one_picture_given_twice(searcher, photos):
+    assert str(searcher.add([photos[0], str(photos[0])])) == "1 embedded"
+    with pytest.raises(DataError, match=r"is given twice, once with identity 1, .* once with 2"):
+        searcher.add([Sample(photos[0], 1, 1, 0), Sample(photos[0], 2, 1, 1)])
+
+
+def test_crops_of_one_image_are_several_items(searcher, photos):
+    boxes = [(0, 0, 24, 24), (0, 24, 24, 48)]
+    samples = [Sample(photos[0], 1, 1, index, box=box) for index, box in enumerate(boxes)]
+    assert str(searcher.add(samples)) == "2 embedded"
+    assert sources(searcher) == [f"{photos[0]}#0,0,24,24", f"{photos[0]}#0,24,24,48"]
+    assert str(searcher.add(samples)) == "2 there already"
+    assert content_hash(photos[0]) != content_hash(photos[0], box=boxes[0])
+
+
+def test_sources_are_found_as_they_are_shown(searcher, photos, tmp_path, monkeypatch):
+    searcher.add(photos)
+    monkeypatch.chdir(tmp_path)
+    for wanted in ("photos/1.png", ["photos/1.png"], photos[1], str(photos[1])):
+        [found] = searcher.search(photos[:1], where={"source": wanted})
+        assert [hit.source for hit in found.hits] == [str(photos[1])]
+    [found] = searcher.search(photos[:1], where={"source": {"not": "photos/1.png"}})
+    assert str(photos[1]) not in {hit.source for hit in found.hits}
+    assert len(found.hits) == 3
+
+
+def test_a_search_that_finds_nothing_says_why(searcher, photos):
+    searcher.add([Sample(path, 1, index % 2, index) for index, path in enumerate(photos)])
+    assert searcher.search(photos[:1], where={"camera": 7}) == [
+        searcher.search(photos[:1], where={"camera": 7})[0]
+    ]
+    assert searcher.why_nothing({"camera": 7, "identity": 1}) == (
+        "no item meets the conditions: the condition on camera alone leaves 0 of 5 (there are 0, 1); "
+        "the condition on identity alone leaves 5 of 5"
+    )
+    assert "no item has a time" in searcher.why_nothing({"time": {"from": 0}})
+
+
+# --- what moved, what was damaged -------------------------------------------------------------------------
+
+
+def test_an_encoder_that_moved(weights, photos, tmp_path):
+    old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
+    shutil.copy(weights, old)
+    with Searcher(tmp_path / "g", encoder=old) as searcher:
+        searcher.add(photos)
+    with Searcher(tmp_path / "g") as searcher:
+        assert searcher.place == old
+    old.rename(new)
+    with pytest.raises(ConfigError, match=r"was filled with the encoder .*old.safetensors, which is gone"):
+        Searcher(tmp_path / "g")
+    with Searcher(tmp_path / "g", encoder=new) as searcher:
+        assert searcher.search(photos[:1])
+    with Searcher(tmp_path / "g") as searcher:
+        assert searcher.place == new, "the new place is kept"
+
+
+@pytest.mark.parametrize("place", ["encoder.safetensors", "inside", "../x", None, 3, "a\0b"])
+def test_a_gallery_does_not_bring_an_encoder_of_its_own(weights, photos, tmp_path, monkeypatch, place):
+    path = tmp_path / "g"
+    with Searcher(path, encoder=weights) as searcher:
+        searcher.add(photos[:1])
+        description = searcher.gallery.encoder
+    shutil.copy(weights, path / "encoder.safetensors")
+    inside = str(path / "encoder.safetensors")
+    with open_gallery(path, encoder={**description, "path": inside if place == "inside" else place}):
+        pass
+    monkeypatch.chdir(path)
+    with pytest.raises(ConfigError, match=r"no path outside of it|does not say where the encoder is"):
+        Searcher(path)
+    with Searcher(path, encoder=weights) as searcher:
+        assert len(searcher) == 1
+
+
+def test_another_encoder_is_refused(weights, photos, tmp_path):
+    with Searcher(tmp_path / "g", encoder=weights) as searcher:
+        searcher.add(photos[:1])
+    with pytest.raises(DataError, match="another encoder"):
+        Searcher(tmp_path / "g", encoder=rk.Encoder(rk.build_model("timm:test_resnet"), height=48, width=24))
+
+
+def test_what_is_damaged_is_embedded_again(searcher, photos, tmp_path):
+    searcher.add(photos)
+    [file] = (tmp_path / "g").glob("vectors*")
+    with file.open("r+b") as stream:
+        stream.write(b"\xff\xff")
+    searcher.close()
+    with Searcher(tmp_path / "g", encoder=searcher.encoder) as again:
+        with pytest.raises(DamagedGallery, match=r"embeddings of 1 of 5 items \(#1 .*0.png\); drop them"):
+            again.search(photos[:1])
+        assert str(again.add(photos)) == "1 embedded, 4 there already"
+        assert len(again.search(photos[:1], top=9)[0].hits) == 4
+
+
+def test_a_gallery_of_before_gets_contents_as_it_is_indexed_again(searcher, photos, tmp_path):
+    searcher.add(photos)
+    with sqlite3.connect(tmp_path / "g" / "items.sqlite") as connection:
+        assert connection.execute("SELECT COUNT(DISTINCT content) FROM items").fetchone() == (5,)
+    gallery = searcher.gallery
+    gallery.add(gallery.embeddings()[:2], sources=sources(searcher)[:2])  # without contents
+    assert str(searcher.add(photos)) == "2 embedded, 3 there already"
