@@ -1,8 +1,8 @@
 """A stand-in for an accelerator: tensors on a device of their own that the CPU computes.
 
-Of an accelerator it has what code for one gets wrong unseen on a CPU: an operation that mixes its tensors with
-the CPU's raises, and so does ``numpy()``. As on CUDA, single numbers of the CPU (tensors without dimensions) may
-join in, and copying is allowed where it is asked for. Results are those of the CPU.
+Of an accelerator it has what code for one gets wrong unseen on a CPU: an operation that mixes its tensors
+with the CPU's raises, and so does ``numpy()``. As on CUDA, single numbers of the CPU (tensors without
+dimensions) may join in, and copying is allowed where it is asked for. Results are those of the CPU.
 
 :func:`register` must come before a process's first backward pass, since the autograd engine looks once for
 devices; so tests start a process for it.
@@ -48,6 +48,15 @@ class OnDevice(Tensor):
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _compute(function, args, kwargs or {})
+
+    @property  # type: ignore[misc]
+    def data(self) -> Tensor:
+        return Tensor.data.__get__(self)  # type: ignore[attr-defined]
+
+    @data.setter
+    def data(self, new: OnDevice) -> None:  # as modules convert their weights
+        Tensor.data.__set__(self, new)  # type: ignore[attr-defined]
+        self.values = new.values
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.values.__reduce_ex__(protocol)  # saved as values, as a GPU's are
@@ -169,8 +178,6 @@ def register() -> torch.device:
         aten.impl(name, partial(_cast, getattr(torch.ops.aten, name).default), "AutocastPrivateUse1")
     _libraries.extend((everything, aten))
     torch.tensor = partial(_new_tensor, torch.tensor)
-    # Weights cannot be put into the place of others of another kind of tensor.
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
     return torch.device(NAME)
 
 

@@ -59,7 +59,7 @@ def quadruplet_hinges(distances: Tensor, labels: Tensor, *, margin: float) -> Te
 
 
 def num_quadruplets(labels: Tensor) -> Tensor:
-    """Valid quadruplets of a batch, pairs counted once, not once a direction: a scalar of the widest float."""
+    """Valid quadruplets of a batch, pairs counted once, not once a direction: a scalar, as above."""
     num_same = (labels[:, None] == labels).sum(dim=1).to(widest_float(labels))
     num_negative_pairs = (len(labels) - num_same).sum() / 2
     num_untouched = num_negative_pairs - num_same * (len(labels) - num_same)
