@@ -23,6 +23,7 @@ from reidkit.types import Sample
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
 _NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture
+_LONGEST_PLACE = 4096  # characters of a path
 _NUM_VALUES = 8  # labels that a message lists
 
 
@@ -247,7 +248,7 @@ class Searcher:
         recorded = (self.gallery.encoder if self.gallery is not None else None) or {}
         way_out = "give its place: --encoder RUN"
         place = recorded.get("path")
-        if not isinstance(place, str) or "\0" in place:
+        if not isinstance(place, str) or "\0" in place or len(place) > _LONGEST_PLACE:
             raise ConfigError(f"{self.location} does not say where the encoder is that filled it; {way_out}")
         path = Path(place)
         if not path.is_absolute() or path.resolve().is_relative_to(Path(self.location).resolve()):
@@ -255,7 +256,7 @@ class Searcher:
                 f"{self.location} names {shown(place)} as its encoder, which is no path outside of it; "
                 f"{way_out}"
             )
-        if not path.exists():
+        if not _is_there(place):
             raise ConfigError(
                 f"{self.location} was filled with the encoder {shortened(place, 200)}, which is gone; if it "
                 f"moved, {way_out}"
@@ -282,7 +283,7 @@ class Searcher:
             else:
                 found.append((picture, item))
         damaged = self._damaged([item.id for _, item in found])
-        unknown += [picture for picture, item in found if item.id in damaged]
+        unknown += [_labelled(picture, item) for picture, item in found if item.id in damaged]
         self._update([pair for pair in found if pair[1].id not in damaged], added)
         return unknown
 
@@ -423,6 +424,16 @@ def _is_there(source: str | None) -> bool:
         return Path(source).exists() or (bool(is_crop) and Path(whole).exists())
     except (OSError, ValueError):
         return False
+
+
+def _labelled(picture: _Picture, item: Item) -> _Picture:
+    """The picture with an item's labels, where nothing else is said."""
+    return replace(
+        picture,
+        identity=_said(picture.identity, item.identity),
+        camera=_said(picture.camera, item.camera),
+        time=_said(picture.time, item.time),
+    )
 
 
 def _said(new: Any, old: Any) -> Any:

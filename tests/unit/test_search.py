@@ -217,7 +217,7 @@ def test_another_encoder_is_refused(weights, photos, tmp_path):
 
 
 def test_what_is_damaged_is_embedded_again(searcher, photos, tmp_path):
-    searcher.add(photos)
+    searcher.add(photos, camera="door")
     [file] = (tmp_path / "g").glob("vectors*")
     with file.open("r+b") as stream:
         stream.write(b"\xff\xff")
@@ -226,6 +226,7 @@ def test_what_is_damaged_is_embedded_again(searcher, photos, tmp_path):
         with pytest.raises(DamagedGallery, match=r"embeddings of 1 of 5 items \(#1 .*0.png\); drop them"):
             again.search(photos[:1])
         assert str(again.add(photos)) == "1 embedded, 4 there already"
+        assert again.gallery.items(ids=[1])[0].camera == "door", "its labels stay"
         assert len(again.search(photos[:1], top=9)[0].hits) == 4
 
 
