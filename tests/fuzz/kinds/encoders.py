@@ -102,7 +102,9 @@ def _use(maker: Maker, file: Path) -> Case:
         return Case(("index", file.name, "photos", "--gallery", "g"), writes=("g",))
     if way == 1:
         shutil.copytree(maker.world.gallery(), maker.folder / "g")
-        return Case(("search", photo, "--gallery", "g", "--encoder", file.name, "--threshold", "0.1"))
+        # Where the encoder lies now is noted as soon as it is known to be the gallery's.
+        command = ("search", photo, "--gallery", "g", "--encoder", file.name, "--threshold", "0.1")
+        return Case(command, keeps=("g",))
     return Case(("encode", file.name, photo, "--out", "out.npz"), writes=("out.npz",))
 
 
