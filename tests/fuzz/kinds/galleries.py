@@ -91,6 +91,12 @@ def _files(gallery: Path) -> list[Path]:
     return sorted(path for path in gallery.iterdir() if path.is_file() and path.stat().st_size)
 
 
+def _index(maker: Maker) -> Case:
+    """Images are added to the damaged gallery, which keeps what was stored before it is refused."""
+    shutil.copytree(maker.world.photos(), maker.folder / "photos")
+    return Case(("index", str(maker.world.encoder()), "photos", "--gallery", "g"), keeps=("g",))
+
+
 @kind("gallery bit flips", weight=60)
 def one_bit(maker: Maker) -> Case:
     gallery = _with_gallery(maker)
@@ -109,8 +115,7 @@ def content(maker: Maker) -> Case:
         file.unlink()
     if way < 4:
         return _search(maker)
-    shutil.copytree(maker.world.photos(), maker.folder / "photos")
-    return Case(("index", str(maker.world.encoder()), "photos", "--gallery", "g"), writes=("g",))
+    return _index(maker)
 
 
 _SQL_VALUES = (
@@ -170,8 +175,7 @@ def crafted(maker: Maker) -> Case:
             connection.commit()
     if maker.random.random() < 0.7:
         return _search(maker)
-    shutil.copytree(maker.world.photos(), maker.folder / "photos")
-    return Case(("index", str(maker.world.encoder()), "photos", "--gallery", "g"), writes=("g",))
+    return _index(maker)
 
 
 _KEYS = st.sampled_from(("source", "identity", "camera", "time", "id", "row", "sources", "", "camera "))
