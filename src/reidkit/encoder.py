@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -47,8 +48,7 @@ class Encoder:
         card: what the network was made from (data, recipe, scores, versions); kept with the weights.
         device: where it runs; a GPU where there is one.
         bfloat16: multiply in bfloat16: faster on hardware that has it, embeddings differ in the third digit.
-        feature: which of the model's features to embed by, in place of its own embedding; the model is set
-            to it.
+        feature: which of the model's features to embed by, in place of its own embedding.
 
     Raises:
         UnknownName: the model has no such feature.
@@ -83,6 +83,7 @@ class Encoder:
                 raise ConfigError(f"feature = {feature!r}: {self.model.path} has one output, its embedding")
             if feature not in self.model.features:
                 raise UnknownName("feature of this model", feature, self.model.features)
+            self.model = copy(self.model)  # shares all weights; the one that was given embeds as before
             self.model.embedding_feature = feature
 
     @property

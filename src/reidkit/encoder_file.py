@@ -66,9 +66,8 @@ def load_encoder_file(file: Path) -> tuple[Embedder, Description]:
     """The network with its weights, and the description, of a file of :meth:`reidkit.Encoder.save`.
 
     Raises:
-        CheckpointError: missing or damaged; a description that is not one; a network that cannot be built, or
-            has other weights than the file.
-        UnknownName: a network that there is not.
+        CheckpointError: missing or damaged; a description that is not one; a network that there is not, that
+            cannot be built, or has other weights than the file.
         CodeRefused: a network of one's own that nobody allowed.
     """
     tensors, header = load_weights(file)

@@ -177,8 +177,12 @@ def _arrays(features: Features, paths: Paths | None) -> Arrays:
 
 
 def _plain(values: NDArray[Any]) -> NDArray[Any]:
-    """Without Python objects, which only a pickle can hold."""
-    return np.array(values.tolist()) if values.dtype.kind == "O" else values
+    """Without Python objects, which only a pickle can hold; a missing camera as it is read again."""
+    if values.dtype.kind != "O":
+        return values
+    listed = values.tolist()
+    gap = "" if any(isinstance(value, str) for value in listed) else -1
+    return np.array([gap if value is None else value for value in listed])
 
 
 def _texts(paths: Paths, num_rows: int) -> NDArray[np.str_]:

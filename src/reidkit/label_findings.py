@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from reidkit.findings import Finding, below, camera_name, finding_if_any, identity_name, short
 from reidkit.images import IMAGE_SUFFIXES
-from reidkit.labels import lookalikes
+from reidkit.labels import label_text, lookalikes
 from reidkit.part_names import part_of
 from reidkit.pattern_guess import guess_pattern
 from reidkit.types import JUNK, Dataset, Sample
@@ -74,40 +74,47 @@ def _odd_names(what: str, names: Collection[str]) -> Iterator[Finding]:
 
 
 def _folder_findings(dataset: Dataset, samples: Sequence[Sample]) -> Iterator[Finding]:
-    """Folders taken for identities that hold the same folders each, and names that say more than was read."""
-    paths = {sample.path: _below_part(sample, dataset) for sample in samples}
-    taken = all(
-        len(path.parts) > 1 and path.parts[0] == identity_name(s) for s in samples for path in [paths[s.path]]
+    """Of identity folders: cameras taken for people, and names that say more than was read."""
+    paths = [_below_part(sample, dataset) for sample in samples]
+    by_folder = all(
+        len(path.parts) > 1 and label_text(path.parts[0]) == identity_name(sample)
+        for path, sample in zip(paths, samples, strict=True)
     )
-    if not taken:
-        return  # labels were read by a pattern
+    if by_folder:  # and not by a pattern
+        yield from _repeated_folders([path for path in paths if len(path.parts) > 2])
+        yield from _proposed_pattern([path.as_posix() for path in paths])
+
+
+def _repeated_folders(paths: Sequence[PurePosixPath]) -> Iterator[Finding]:
+    """Folders that most identities have: one of the two levels is not what it was taken for."""
     holders: dict[str, set[str]] = defaultdict(set)
-    for path in paths.values():
-        if len(path.parts) > 2:
-            holders[path.parts[1]].add(path.parts[0])
+    for path in paths:
+        holders[path.parts[1]].add(path.parts[0])
     shared = sorted(name for name, outer in holders.items() if len(outer) > 1)
-    if 2 * len(shared) > len(holders):
-        outer = {name for name in holders for name in holders[name]}
-        deeper = "/*" * (min(len(path.parts) for path in paths.values() if len(path.parts) > 2) - 2)
-        people = "{camera}/{identity}" if len(holders) > len(outer) else "{identity}/{camera}"
-        parts = any(part_of(name) for name in shared)
-        yield Finding(
-            "warning",
-            "folders of the same names in several identities",
-            len(shared),
-            tuple(f"{name} in {', '.join(sorted(holders[name])[:3])}" for name in shared[:NUM_READINGS]),
-            "They are parts: put them above the identities."
-            if parts
-            else f'Either the outer or the inner ones are cameras; then give pattern="{people}{deeper}".',
-        )
-    guess = guess_pattern([path.as_posix() for path in paths.values()])
+    if 2 * len(shared) <= len(holders):
+        return
+    num_outer = len({path.parts[0] for path in paths})
+    order = "{camera}/{identity}" if len(holders) > num_outer else "{identity}/{camera}"
+    pattern = order + "/*" * (min(len(path.parts) for path in paths) - 2)
+    yield Finding(
+        "warning",
+        "folders of the same names in several identities",
+        len(shared),
+        tuple(f"{name} in {', '.join(sorted(holders[name])[:3])}" for name in shared[:NUM_READINGS]),
+        "They are parts: put them above the identities."
+        if any(part_of(name) for name in shared)
+        else f'Either the outer or the inner ones are cameras; then give pattern="{pattern}".',
+    )
+
+
+def _proposed_pattern(names: Sequence[str]) -> Iterator[Finding]:
+    guess = guess_pattern(names)
     if guess is not None:
-        first = next(iter(paths.values())).as_posix()
         yield Finding(
             "note",
             "a pattern that would read cameras, too",
             1,
-            (f'pattern="{guess}" for names like {first}',),
+            (f'pattern="{guess}" for names like {names[0]}',),
             "If it is right, give it: results without cameras are too good.",
         )
 
@@ -115,8 +122,9 @@ def _folder_findings(dataset: Dataset, samples: Sequence[Sample]) -> Iterator[Fi
 def _below_part(sample: Sample, dataset: Dataset) -> PurePosixPath:
     """The path below the root, or below the folder of its part."""
     path = PurePosixPath(below(sample.path, dataset.root))
-    has_parts = not dataset.reading[:1] or not dataset.reading[0].startswith("parts: none")
-    return PurePosixPath(*path.parts[1:]) if has_parts and len(path.parts) > 1 else path
+    first = path.parts[0]
+    in_part = len(path.parts) > 1 and part_of(first) is not None and first != identity_name(sample)
+    return PurePosixPath(*path.parts[1:]) if in_part else path
 
 
 def _reading(part: str, sample: Sample, dataset: Dataset) -> dict[str, str]:

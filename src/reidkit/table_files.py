@@ -96,7 +96,7 @@ def _read_csv(path: Path) -> Table:
 
 def _separator(text: str) -> tuple[str, str]:
     """The separator, and the text without the line by which Excel names it."""
-    named = re.match(r"sep=(.)\r?\n", text, re.IGNORECASE)
+    named = re.match(r"sep=([^\w\s\"]|\t)\r?\n", text, re.IGNORECASE)
     if named is not None:
         return named[1], text[named.end() :]
     first_line = re.sub(r'"[^"]*"', "", text.lstrip().partition("\n")[0])

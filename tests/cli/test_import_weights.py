@@ -102,6 +102,8 @@ def test_what_cannot_be_imported_is_refused_and_nothing_written(file, tmp_path):
     assert "only options of the model can be set, model.OPTION=VALUE" in str(error)
     error = refused(file, "--model", "resnet18", "model=3", *out)
     assert "model = 3: give options of the model, model.OPTION=VALUE" in str(error)
+    error = refused(file, "--model", "resnet18", "model.name=resnet34", *out)
+    assert "model.name: the network is named by --model" in str(error)
     error = refused(tmp_path / "missing.pth", "--model", "resnet18", "--out", file)
     assert "missing.pth: no such file" in str(error)
     error = refused(file, "--model", "resnet18", "--height", 8, "--width", 4, *out)

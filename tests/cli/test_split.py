@@ -110,7 +110,7 @@ def test_mistakes_write_nothing(
 
 def test_a_pattern_is_not_for_tables_and_a_source_must_be_there(photos: Path, tmp_path: Path) -> None:
     ok(photos, "--out", tmp_path / "people.csv", "--pattern", PATTERN)
-    with pytest.raises(ConfigError, match="a table has them in columns"):
+    with pytest.raises(ConfigError, match="a table has labels and parts in columns"):
         ok(tmp_path / "people.csv", "--out", tmp_path / "b.csv", "--pattern", PATTERN)
     with pytest.raises(DataError, match="nowhere does not exist"):
         ok(tmp_path / "nowhere", "--out", tmp_path / "b.csv")

@@ -281,3 +281,35 @@ def test_both_releases_of_cars196(tmp_path: Path) -> None:
     writers.save_mat(tmp_path / "one/cars_annos.mat", {"annotations": writers.structs([{"fname": "a"}])})
     with pytest.raises(DataError, match="annotations have no field class and relative_im_path"):
         cars196(tmp_path / "one")
+
+
+# Lists as other systems write them
+
+LABELLED = ("list_train.txt", "image_class_labels.txt")
+
+
+@pytest.mark.parametrize("layout", ["msmt17", "cub200", "mars"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_may_begin_with_a_byte_order_mark(tmp_path: Path, layout: str, encoding: str) -> None:
+    getattr(writers, layout)(tmp_path)
+    plain = load_dataset(layout, tmp_path)
+    lists = sorted(tmp_path.rglob("*.txt"))
+    assert lists
+    for path in lists:
+        path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    assert load_dataset(layout, tmp_path) == plain
+    for path in lists:
+        path.write_bytes(b"M\xfcller\n")
+    with pytest.raises(DataError, match="is not UTF-8 text: byte 0xfc in line 1; in Windows-1252 it would"):
+        load_dataset(layout, tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["msmt17", "cub200"])
+def test_a_label_of_thousands_of_digits_in_a_list_is_refused(tmp_path: Path, layout: str) -> None:
+    getattr(writers, layout)(tmp_path)
+    path = next(path for path in sorted(tmp_path.rglob("*.txt")) if path.name in LABELLED)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join(f"{line.rpartition(' ')[0]} {'9' * 5000}" for line in lines), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load_dataset(layout, tmp_path)
+    assert len(str(caught.value)) < 600

@@ -159,6 +159,7 @@ def test_more_vectors_than_are_copied_at_once(tmp_path, monkeypatch):
 
 # --- crashes ----------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("verb", ["gallery.add(np.ones((50, 32)))", "gallery.compact()"])
 def test_killed_between_the_vectors_and_the_commit(tmp_path, verb):
     path = tmp_path / "g"

@@ -148,3 +148,14 @@ def test_weights_that_give_nan_are_refused(paths):
     model.neck.weight.data.fill_(float("nan"))
     with pytest.raises(DataError, match=r"not finite for 5 of 5 images \(first: 0\)"):
         rk.Encoder(model, height=48, width=24).encode(paths)
+
+
+def test_a_feature_that_is_asked_for_does_not_change_the_model(paths):
+    model = rk.build_model("timm:test_resnet")
+    torch.nn.init.normal_(model.neck.running_mean)  # untrained, it would give what it is given
+    before = rk.Encoder(model, height=48, width=24).encode(paths)
+    pooled = rk.Encoder(model, height=48, width=24, feature="pooled")
+    assert not np.allclose(pooled.encode(paths), before)
+    assert model.embedding_feature == "neck"
+    np.testing.assert_array_equal(rk.Encoder(model, height=48, width=24).encode(paths), before)
+    assert pooled.model.neck is model.neck, "weights are shared"

@@ -288,3 +288,13 @@ def test_text_that_is_none(tmp_path: Path) -> None:
     assert b"ZZZZ" in data
     (tmp_path / "f.parquet").write_bytes(data.replace(b"ZZZZ", b"Z\xff\xfeZ"))
     assert "cannot be read as Parquet" in refusal(tmp_path / "f.parquet")
+
+
+@pytest.mark.parametrize("name", ["f.npz", "f.parquet"])
+def test_a_missing_camera_is_written_without_a_pickle(tmp_path: Path, name: str) -> None:
+    for cameras, read in ((["door", None, "hall"], ["door", "", "hall"]), ([1, None, 2], [1, -1, 2])):
+        written = Features(np.eye(3), np.arange(3), np.array(cameras, dtype=object))
+        save_features(tmp_path / name, written)
+        found = load_features(tmp_path / name)[0].cameras
+        assert found is not None
+        assert found.tolist() == read

@@ -94,7 +94,9 @@ def test_camera_minus_one_is_not_known(tmp_path: Path) -> None:
     assert check.counts["train"].cameras == 2
     data = load_dataset("folder", root, pattern="{identity}_{camera}_{frame}.png")
     assert write_table(data, tmp_path / "t.csv").read_text().count(",-1,") == 4
-    assert [s.camera for s in load_dataset("table", tmp_path / "t.csv").train] == [s.camera for s in data.train]
+    assert [s.camera for s in load_dataset("table", tmp_path / "t.csv").train] == [
+        s.camera for s in data.train
+    ]
 
 
 @pytest.mark.parametrize(

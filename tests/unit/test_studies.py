@@ -272,7 +272,10 @@ def test_a_killed_study_goes_on_and_ends_like_one_that_was_left_alone(study_file
     resumed, left_alone = read_result(measurement, folders), read_result(measurement, whole)
     assert resumed.values == left_alone.values
     assert (resumed.average_precisions == left_alone.average_precisions).all()
-    epochs = [record["epoch"] for record in read_metrics(folders.run(cells[0].run) / "cost.jsonl")]
+    epochs = [
+        record["epoch"]
+        for record in read_metrics(folders.run(cells[0].run) / "cost.jsonl", required={"epoch": int})
+    ]
     assert sorted(set(epochs)) == list(range(13)), "the cost of every epoch, and of what comes after"
 
 

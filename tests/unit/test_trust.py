@@ -1,10 +1,12 @@
 """Files that travel reach registered components only. In a child process, whose imports are watched."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -241,3 +243,22 @@ def test_processes_that_are_started_inherit_what_is_allowed(monkeypatch):
     probe = "from reidkit import trust; print(*map(trust.is_allowed, ['package.module:Thing', 'before:x']))"
     assert subprocess.check_output([sys.executable, "-c", probe], text=True).split() == ["True", "True"]
     assert sorted(os.environ[trust.ENVIRONMENT].split(",")) == ["before", "package.module:Thing"]
+
+
+# Who calls functions that take a name as their caller's own word. A person has typed it, or it stands there.
+TYPED = {"cli/check", "cli/split", "cli/images", "cli/demo", "cli/import_weights", "cli/components"}
+# It is read from a file, which they say with trust.from_file().
+READ = {"encoder_file", "runs", "study_runs", "cli/data"}
+
+
+def test_whoever_passes_on_a_name_from_a_file_says_so():
+    source = Path(rk.__file__).parent
+    callers = set()
+    for path in source.rglob("*.py"):
+        calls = [
+            node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)
+        ]
+        if any(isinstance(call, ast.Name) and call.id in ("load_dataset", "build_model") for call in calls):
+            callers.add(path.relative_to(source).with_suffix("").as_posix())
+    assert callers == TYPED | READ
+    assert all("trust.from_file()" in (source / f"{name}.py").read_text("utf-8") for name in READ)

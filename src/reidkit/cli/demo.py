@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from reidkit import config
-from reidkit.cli.output import say
+from reidkit.cli.output import say, tell
 
 # Enough people to learn from in two minutes, and others to be tested on.
 WORLD = {
@@ -53,7 +53,7 @@ def demo_command(out: Path) -> None:
         (out / "people.gallery", "the gallery"),
         (people, "the drawn people, in Market-1501's folders"),
     ]:
-        click.echo(f"  {path}  {what}")
+        tell(f"  {path}  {what}")
     query = sorted((people / "query").glob("*.jpg"))[0]
     say("\nTry next:")
     reid = _program()
@@ -63,7 +63,7 @@ def demo_command(out: Path) -> None:
         f"{reid} index {run} YOUR_PHOTOS/ --gallery mine.gallery",
         f"{reid} recipes",
     ]:
-        click.echo(f"  {command}")
+        tell(f"  {command}")
 
 
 def _program() -> str:
@@ -104,7 +104,7 @@ def _evaluate(out: Path, run: Path, people: Path) -> None:
     scores = evaluate(
         load_encoder(run), load_dataset("synthetic", people), out=out, run=run, title="Demo: drawn people"
     )
-    click.echo(str(scores))
+    tell(str(scores))
 
 
 def _search(out: Path, run: Path, people: Path) -> None:

@@ -10,7 +10,7 @@ import click
 from reidkit import config
 from reidkit.cli.data import choose, load, refuse
 from reidkit.cli.images import image_paths
-from reidkit.cli.output import say
+from reidkit.cli.output import say, tell
 from reidkit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _encode_images(encoder: Encoder, paths: list[Path], named: set[Path], out: P
     if not len(embeddings):
         raise DataError(f"none of the {len(paths)} images could be read; the first: {unread[0]}")
     save_embeddings(out, embeddings, paths=[path for n, path in enumerate(paths) if n not in unread])
-    click.echo(f"{out}: {len(embeddings)} embeddings of {encoder.dim} values")
+    tell(f"{out}: {len(embeddings)} embeddings of {encoder.dim} values")
     if unread:
         say(f"left out: {len(unread)} of {len(paths)} images, which could not be read:")
         for error in list(unread.values())[:NUM_SHOWN]:
@@ -111,7 +111,7 @@ def _encode_data(encoder: Encoder, dataset: Dataset, out: Path) -> None:
         gallery_paths=[sample.path for sample in dataset.gallery],
     )
     counts = f"{len(dataset.query)} query and {len(dataset.gallery)} gallery embeddings"
-    click.echo(f"{out}: {counts} of {encoder.dim} values")
+    tell(f"{out}: {counts} of {encoder.dim} values")
     if dataset.galleries is not None:
         say("note: each query of this set has a gallery of its own, which the file does not hold")
     rules = f"--protocol {dataset.protocol} --camera-filter {own_camera_filter(dataset)}"

@@ -111,4 +111,6 @@ def _model_options(overrides: tuple[str, ...]) -> dict[str, Any]:
     options = tree.get("model", {})
     if not isinstance(options, dict):
         raise ConfigError(f"model = {shown(options)}: give options of the model, model.OPTION=VALUE")
+    if "name" in options:
+        raise ConfigError("model.name: the network is named by --model")
     return options

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from reidkit.errors import DataError
+from reidkit.errors import DataError, shown
 from reidkit.folder_trees import find_tree, numbered, unlisted_files
 from reidkit.foreign_text import read_text
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
 
 NUM_TRAIN_CLASSES = 100
+MAX_DIGITS = 18  # of a number
 PUBLISHED = {
     "train": {"images": 5_864, "identities": 100},
     "query": {"images": 5_924, "identities": 100},
@@ -63,8 +64,10 @@ def cub200(root: Path) -> Dataset:
 
 
 def _sample(path: Path, label: str) -> Sample:
-    if not label.isdecimal():
-        raise DataError(f"image_class_labels.txt gives {path.name} the class {label!r}; expected a number")
+    if not label.isdecimal() or len(label) > MAX_DIGITS:
+        raise DataError(
+            f"image_class_labels.txt gives {path.name} the class {shown(label)}; expected a number"
+        )
     return Sample(path, int(label), None, 0, dataset="cub200", identity_name=path.parent.name)
 
 
@@ -74,6 +77,6 @@ def _read_table(path: Path) -> Mapping[str, str]:
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         key, _, value = line.strip().partition(" ")
         if not key.isdecimal() or not value:
-            raise DataError(f"{path}, line {number} is {line!r}; expected an image number and a value")
+            raise DataError(f"{path}, line {number} is {shown(line)}; expected an image number and a value")
         table[key] = value
     return table

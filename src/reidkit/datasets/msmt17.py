@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from reidkit.errors import DataError
+from reidkit.errors import DataError, shown
 from reidkit.folder_trees import find_tree, numbered, unlisted_files
 from reidkit.foreign_text import read_text
 from reidkit.registry import register
@@ -14,6 +14,7 @@ from reidkit.types import Dataset, Sample
 VERSIONS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
 LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
 NUM_TRAIN_IDENTITIES = 1_041
+MAX_DIGITS = 18  # of a number
 PUBLISHED = {
     "train": {"images": 32_621, "identities": 1_041},
     "query": {"images": 11_659, "identities": 3_060},
@@ -80,9 +81,11 @@ def read_list(text: str, *, source: Path) -> list[tuple[str, int, int]]:
             continue
         path, _, label = line.strip().rpartition(" ")
         fields = PurePosixPath(path).name.split("_")
-        if not label.isdecimal() or len(fields) < 4 or not fields[2].isdecimal():
+        if len(fields) < 4 or not all(
+            text.isdecimal() and len(text) <= MAX_DIGITS for text in (label, fields[2])
+        ):
             raise DataError(
-                f"{source}, line {number} is {line!r}; expected "
+                f"{source}, line {number} is {shown(line)}; expected "
                 "'0000/0000_000_01_0303morning_0015_0.jpg 0': copy the list again"
             )
         images.append((path, int(label), int(fields[2])))

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reidkit import registry
+from reidkit import registry, trust
 from reidkit.errors import ConfigError, DataError, shortened, shown
 from reidkit.galleries.labels import Where, check_where, parse_where
 
@@ -230,7 +230,8 @@ def open_gallery(
     if not separator:
         engine, address = "embedded", place
     options = {"create": create, "encoder": None if encoder is None else _plain_encoder(encoder)}
-    gallery: Gallery = registry.build("gallery", engine, options, address)
+    with trust.given(engine):
+        gallery: Gallery = registry.build("gallery", engine, options, address)
     return gallery
 
 

@@ -67,7 +67,7 @@ class ItemsTable:
             check_regular(folder / f"{FILE}{suffix}")
         _check_journal(folder / f"{FILE}-journal")
         try:
-            with self._errors():
+            with self._errors(ours=()):  # "unsupported file format" has the code of our own mistakes
                 self._open(create)
         except BaseException:
             self.close()
@@ -118,12 +118,12 @@ class ItemsTable:
                 self._checked = after
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, ours: Sequence[str] = OURS) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
             code = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
-            if code in OURS or isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
+            if code in ours or isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
                 raise
             raise DataError(f"{self.folder}: {REASONS.get(code, DAMAGED)}") from error
 

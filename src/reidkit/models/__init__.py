@@ -22,6 +22,7 @@ def build_model(name: str, **options: Any) -> Embedder:
         ConfigError: an option the model does not have; or code of your own that gives no :class:`Embedder`.
     """
     with trust.given(name):
+        usual = registry.defaults(registry.get("model", name))
         model = registry.build("model", name, options)
     if not isinstance(model, Embedder):
         raise ConfigError(
@@ -29,7 +30,6 @@ def build_model(name: str, **options: Any) -> Embedder:
         )
     model.description = {"name": name, **options}
     if model.beyond_weights is None:
-        usual = registry.defaults(registry.get("model", name))
         given = {key: value for key, value in options.items() if key != "pretrained"}
         model.beyond_weights = {
             "name": name,
