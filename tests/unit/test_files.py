@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from reidkit.files import WriteError, append, exclusive, is_unfinished, remove_unfinished, write_atomically
+from reidkit.files import (
+    WriteError,
+    append,
+    check_own_folder,
+    exclusive,
+    is_unfinished,
+    remove_unfinished,
+    write_atomically,
+)
 
 
 def test_a_file_is_replaced_whole_and_readable_by_others(tmp_path):
@@ -78,3 +86,20 @@ def current_umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_a_lock_that_is_a_link_or_a_pipe_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(WriteError, match="is a link, or a pipe"), exclusive(tmp_path / name):
+            pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_folder_that_leads_elsewhere_is_refused(tmp_path):
+    (tmp_path / "tables").symlink_to(tmp_path)
+    with pytest.raises(WriteError, match="is a link, and files would be written to where it leads"):
+        check_own_folder(tmp_path / "tables")
+    check_own_folder(tmp_path)
+    check_own_folder(tmp_path / "none")
