@@ -44,7 +44,7 @@ from reidkit.feature_tables import (
     unknown,
 )
 from reidkit.files import open_regular, require_regular, write_atomically
-from reidkit.labels import read_labels
+from reidkit.labels import listed, read_labels
 from reidkit.types import Features
 
 SUFFIXES = (".npz", ".parquet")
@@ -223,7 +223,7 @@ def _plain_labels(arrays: Arrays, prefixes: Sequence[str]) -> None:
             _check_column(key, arrays[key])
         if not present or all(arrays[key].dtype.kind == "i" for key in present):
             continue
-        rows = [value for key in present for value in arrays[key].tolist()]
+        rows = [value for key in present for value in listed(arrays[key])]
         dated = next((key for key in present if arrays[key].dtype.kind in "mM"), None)
         if dated is not None:
             raise DataError(f"{dated} are dates or times; a label is a text or a whole number")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError
-from reidkit.labels import JUNK_LABEL, label_text, read_labels
+from reidkit.labels import JUNK_LABEL, label_text, listed, read_labels
 from reidkit.types import JUNK, Split
 
 MISSING_CAMERA = -1
@@ -126,7 +126,7 @@ def _distinct(labels: NDArray[Any], what: str) -> tuple[NDArray[np.int64] | list
         raise DataError(f"{what} are of type {labels.dtype}; give integers or strings")
     known: dict[Any, int] = {}
     place = np.empty(len(labels), np.intp)
-    for row, label in enumerate(labels.tolist()):
+    for row, label in enumerate(listed(labels)):
         try:
             # NaN differs from itself; each would be a label of its own.
             key = None if label != label else label
