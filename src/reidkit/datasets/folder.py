@@ -24,6 +24,10 @@ from reidkit.registry import register
 from reidkit.types import Dataset
 
 
+class UnclearParts(DataError):
+    """Whether folders are parts of a data set, or something else, cannot be told from their names."""
+
+
 @register("dataset", "folder")
 def folder(root: Path, *, pattern: str | None = None, parts: str = "auto") -> Dataset:
     """Your own photos, labelled by the names of folders or files.
@@ -108,7 +112,7 @@ def _part_folders(root: Path, with_images: set[str], *, may_leave_out: bool) -> 
             )
     others = sorted(with_images - found.keys())
     if found and others and not may_leave_out:
-        raise DataError(
+        raise UnclearParts(
             f"{root} has {first_few(sorted(found))}, called as parts of a data set are, beside "
             f'{first_few(others)}; give parts="none" if all of these are identities, or parts="named" to '
             "read the parts alone and leave the others out"
