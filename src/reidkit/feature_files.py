@@ -10,8 +10,8 @@ A file holds one set or two, ``query`` and ``gallery``. Arrays of an ``.npz`` fi
 ``indices``     (N,), integers: places in the split
 ``times``       (N,), seconds
 ``paths``       (N,), text: the image files
-``sources``     (N,), text, equal where two rows show the same picture; without them ``paths`` say so, unless
-                one comes twice on a side, since it then holds several people
+``sources``     (N,), text, equal where two rows show the same picture; without them ``paths`` say so, however
+                they are written, unless one comes twice on a side, since it then holds several people
 =============== ======================================================================================
 
 With two sets each name has the set in front: ``query_embeddings``, ``gallery_embeddings``, ... A folder holds
@@ -45,6 +45,8 @@ from reidkit.feature_tables import (
 )
 from reidkit.files import open_regular, require_regular, write_atomically
 from reidkit.labels import listed, read_labels
+from reidkit.row_labels import refuse_two_kinds
+from reidkit.same_picture import path_name
 from reidkit.types import Features
 
 SUFFIXES = (".npz", ".parquet")
@@ -233,6 +235,9 @@ def _plain_labels(arrays: Arrays, prefixes: Sequence[str]) -> None:
             raise DataError(
                 f"{name}, row {gap}: no identity; write -1 for images that show nobody in particular"
             )
+        if len({arrays[key].dtype.kind in "iuf" for key in present}) > 1:
+            num_queries = len(arrays[present[0]])
+            refuse_two_kinds(column.names[:num_queries], column.names[num_queries:], name)
         if name == "cameras" and not any(column.names):
             for key in present:
                 del arrays[key]
@@ -257,8 +262,9 @@ def _features(arrays: Arrays, prefix: str) -> Features:
     paths = arrays.get(f"{prefix}paths")
     if paths is not None and "sources" not in optional:
         _check_column(f"{prefix}paths", paths)
-        if len(set(paths.tolist())) == len(paths):
-            optional["sources"] = paths
+        sources = [path_name(path) if isinstance(path, str) else path for path in paths.tolist()]
+        if len(set(sources)) == len(sources):
+            optional["sources"] = np.array(sources)
     try:
         return Features(embeddings, arrays[f"{prefix}identities"], **optional)
     except DataError as error:

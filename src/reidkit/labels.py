@@ -104,6 +104,12 @@ def label_value(value: Any) -> int | str | None:
     return int(text) if text is not None and is_number(text) else text
 
 
+def camera_value(value: Any) -> int | str | None:
+    """:func:`label_value` of a camera: -1, however written, is one that is not known."""
+    text = label_text(value)
+    return None if text is None or is_junk(text) else label_value(text)
+
+
 def read_labels(values: Iterable[Any], *, what: str, junk: bool = False) -> LabelColumn:
     """All labels of one kind in a data set, read together; see the module.
 

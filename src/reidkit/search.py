@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from reidkit.encoder import Encoder, load_encoder
 from reidkit.errors import ConfigError, DataError, shortened, shown
 from reidkit.files import open_regular
 from reidkit.galleries import DamagedGallery, Gallery, Hit, Item, NoGallery, Where, open_gallery
 from reidkit.images import ImageSource, load_image
-from reidkit.labels import label_value
+from reidkit.labels import camera_value
 from reidkit.same_person import Calibration
 from reidkit.tracking import ProgressCallback
 from reidkit.types import Sample
@@ -24,6 +26,7 @@ from reidkit.types import Sample
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
 _NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture
 _LONGEST_PLACE = 4096  # characters of a path
+_HASH_LENGTH = 32  # hexadecimal digits
 _NUM_VALUES = 8  # labels that a message lists
 
 
@@ -156,7 +159,8 @@ class Searcher:
         An image that the gallery holds itself is not found as its own match, unless ``include_self``.
 
         Args:
-            images: paths, or pictures in memory, whose own items are not known.
+            images: paths, or pictures in memory. Of arrays, and of what Pillow was not given as a path, it
+                is not known which item is their own.
             top, where: as :meth:`reidkit.galleries.Gallery.search`; a source may also be given as a path
                 from the current folder.
         """
@@ -210,7 +214,7 @@ class Searcher:
         Raises:
             DataError: none of the pictures can be read; one is given twice, with different labels.
         """
-        pictures = _once(_picture(image, label_value(camera)) for image in images)
+        pictures = _once(_picture(image, camera_value(camera)) for image in images)
         added = Added()
         for start in range(0, len(pictures), AT_A_TIME):
             part = _with_contents(pictures[start : start + AT_A_TIME], added)
@@ -363,7 +367,7 @@ def _picture(image: str | Path | Sample, camera: int | str | None) -> _Picture:
     own_camera = image.camera if image.camera_name is None else image.camera_name
     identity = str(image.identity) if image.identity_name is None else image.identity_name
     return _Picture(
-        image.path, image.box, identity, label_value(own_camera) if camera is None else camera, image.time
+        image.path, image.box, identity, camera_value(own_camera) if camera is None else camera, image.time
     )
 
 
@@ -404,15 +408,37 @@ def content_hash(path: str | Path, *, box: tuple[int, int, int, int] | None = No
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if box is not None:
         digest.update(repr(tuple(box)).encode())
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()[:_HASH_LENGTH]
 
 
 def _own(image: ImageSource) -> Callable[[Hit], bool]:
     """Whether a hit shows the very picture that is searched for."""
-    if not isinstance(image, str | Path):
+    source, content = _file_of(image)
+    if content is None:
         return lambda hit: False
-    source, content = str(Path(image).resolve()), content_hash(image)
-    return lambda hit: hit.source == source or hit.content == content
+    return lambda hit: hit.content == content or (source is not None and hit.source == source)
+
+
+def _file_of(image: ImageSource) -> tuple[str | None, str | None]:
+    """Where a picture's file lies, and the hash of its content, as far as that is known.
+
+    An array has no file, nor has what Pillow was given otherwise than by a path.
+    """
+    if isinstance(image, Image.Image):
+        image = getattr(image, "filename", "")
+        if not image or not Path(image).is_file():
+            return None, None
+    if isinstance(image, str | PathLike):
+        return str(Path(image).resolve()), content_hash(Path(image))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return None, hashlib.sha256(image).hexdigest()[:_HASH_LENGTH]
+    if not isinstance(image, np.ndarray) and image.seekable():
+        place = image.tell()
+        image.seek(0)
+        digest = hashlib.sha256(image.read()).hexdigest()[:_HASH_LENGTH]
+        image.seek(place)
+        return None, digest
+    return None, None
 
 
 def _is_there(source: str | None) -> bool:

@@ -210,6 +210,32 @@ def test_names_that_only_resemble_parts_are_identities(tmp_path: Path) -> None:
     assert data.reading[0] == "parts: none, all images are train"
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(("01_train", "02_test"), ("my_train", "my_val", "my_test"), ("train-1", "Test-1"), ("tr", "te")),
+        *(("train2024", "eval2024"), ("photosTrain", "photosTest"), ("dev", "eval", "readme")),
+    ],
+)
+def test_folders_called_much_as_parts_are_asked_for(tmp_path: Path, names: tuple[str, ...]) -> None:
+    write(tmp_path, *(f"{name}/anna/1.jpg" for name in names))
+    with pytest.raises(DataError, match=r'called much as parts of a data set are; rename .*parts="none"'):
+        folder(tmp_path)
+    assert folder(tmp_path, parts="none").num_identities == len(names)
+
+
+def test_files_called_as_parts_are_images_of_a_pattern(tmp_path: Path) -> None:
+    write(tmp_path, "anna_train.jpg", "anna_test.jpg")
+    assert len(folder(tmp_path, pattern="{identity}_*.jpg").train) == 2
+
+
+def test_identities_called_as_parts_are_told_how_to_be_read(tmp_path: Path) -> None:
+    write(tmp_path, "Val/1.jpg", "Test/1.jpg")
+    with pytest.raises(DataError, match=r'or give parts="none" if Val, Test are identities'):
+        folder(tmp_path)
+    assert folder(tmp_path, parts="none").num_identities == 2
+
+
 def test_parts_beside_identities_are_asked_for(tmp_path: Path) -> None:
     write(tmp_path, "anna/1.jpg", "ben/1.jpg", "Val/1.jpg")
     with pytest.raises(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sqlite3
 
@@ -67,7 +68,18 @@ def test_copies_of_the_query_are_not_its_matches_however_many(searcher, photos, 
     searcher.add([*photos, *copies])
     [found] = searcher.search(photos[:1], top=4)
     assert {hit.source for hit in found.hits} == {str(path) for path in photos[1:]}
-    assert len(searcher.search([Image.open(photos[0])], top=4)[0].hits) == 4, "a picture in memory has no own"
+
+
+def test_a_picture_in_memory_is_known_by_its_file(searcher, photos):
+    searcher.add(photos)
+    data = photos[0].read_bytes()
+    with photos[0].open("rb") as file, Image.open(photos[0]) as opened:
+        for image in (data, bytearray(data), file, opened):
+            [found] = searcher.search([image], top=9)
+            assert [hit.source for hit in found.own] == [str(photos[0])]
+            assert len(found.hits) == 4
+        for image in (np.asarray(opened), Image.open(io.BytesIO(data))):
+            assert len(searcher.search([image], top=9)[0].hits) == 5, "nobody knows that it is the same"
 
 
 def test_what_is_there_is_not_embedded_again(searcher, photos, monkeypatch):

@@ -96,9 +96,9 @@ def search_command(
     found = [list(result.hits) for result in results]
     own = [{hit.id for hit in result.own} for result in results]
     if not include_self and any(own):
-        say(
-            f"left out: {sum(map(len, own))} hits that are the query's own picture; --include-self keeps them"
-        )
+        num = sum(map(len, own))
+        hits = "1 hit that is" if num == 1 else f"{num} hits that are"
+        say(f"left out: {hits} the query's own picture; --include-self keeps it")
     if lowest is not None:
         found = [[hit for hit in hits if hit.score >= lowest] for hits in found]
         say(f"shown are hits that score {lowest:.3f} or more (false-match rate {false_match_rate:g})")

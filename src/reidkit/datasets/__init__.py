@@ -87,8 +87,8 @@ def _check_numbers(dataset: Dataset) -> None:
                 if (number := getattr(sample, name)) is not None and not -(2**63) <= number < 2**63:
                     raise DataError(
                         f"{sample.path}: {name} {str(number)[:30]}... has {len(str(number))} digits; numbers "
-                        "have up to 18 digits here: rename the file, or read such labels as text with the "
-                        "data set 'folder' and a pattern"
+                        "have up to 18 digits here: rename the file, or read the set as 'folder' by a "
+                        "pattern, where identities and cameras are text and * leaves out what is not needed"
                     )
 
 

@@ -119,7 +119,8 @@ class Gallery(Protocol):
 
     "not" keeps items whose label is unknown; a time window does not. Times are Unix seconds, datetimes or
     ISO texts; without an offset they are taken as UTC. Identities and cameras are read as everywhere
-    (:mod:`reidkit.labels`): identity 12 and "12" are one, "012" is another, and so are cameras.
+    (:mod:`reidkit.labels`): identity 12 and "12" are one, "012" is another, and so are cameras;
+    camera -1 is one that is unknown.
 
     Every verb but :meth:`verify` and :meth:`repair` raises :class:`DamagedGallery` where its answer would
     rest on something that is not what was written.

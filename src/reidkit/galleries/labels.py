@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from reidkit.errors import ConfigError, DataError, did_you_mean, shown
-from reidkit.labels import label_text, label_value
+from reidkit.labels import camera_value, label_text
 
 Where = Mapping[str, Any]
 
@@ -108,7 +108,7 @@ def _identity(value: Any) -> str | None:
 
 
 def _camera(value: Any) -> int | str | None:
-    return _not_too_long(label_value(value))
+    return _not_too_long(camera_value(value))
 
 
 def _content(value: Any) -> str:
