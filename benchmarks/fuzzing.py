@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of each kind's first case")
     parser.add_argument("--process", action="store_true", help="each command as a process of its own")
     parser.add_argument("--write", action="store_true", help="write the table into docs/results.md")
-    parser.add_argument("--failures", type=Path, help="file for all failures, as JSON lines")
+    parser.add_argument("--failures", type=Path, help="file to add failures to, as JSON lines")
     options = parser.parse_args()
     if options.number is not None:
         with Harness() as harness:
@@ -49,6 +49,8 @@ def main() -> None:
             numbers = range(options.first, options.first + count)
             found = harness.run(((kind, number) for number in numbers), process=options.process)
             tally.add(found)
+            if options.failures:
+                _append(options.failures, found)
             print(
                 f"{kind}: {count:,} cases, {len(found.failures)} failures, "
                 f"{time.perf_counter() - started:.0f} s so far",
@@ -60,13 +62,17 @@ def main() -> None:
     for cause, failures in tally.causes():
         print(f"\n{len(failures):5}  {cause}\n       {failures[0]}")
     print(f"\n{minutes:.1f} minutes")
-    if options.failures:
-        lines = [json.dumps({"kind": f.kind, "number": f.number, **f.report}) for f in tally.failures]
-        options.failures.write_text("".join(f"{line}\n" for line in lines))
     if options.write:
         command = f"`python benchmarks/fuzzing.py --cases {options.cases} --write`"
         write_section("fuzzing", f"{tally.table()}\n\n{command}, {minutes:.0f} minutes on {processor()}.")
     sys.exit(bool(tally.failures))
+
+
+def _append(path: Path, tally: Tally) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        for failure in tally.failures:
+            report = {"kind": failure.kind, "number": failure.number, **failure.report}
+            file.write(f"{json.dumps(report)}\n")
 
 
 if __name__ == "__main__":

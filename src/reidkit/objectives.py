@@ -46,7 +46,9 @@ class Objective:
         return {**fields, "loss": repr(self.loss), "name": name_of(self)}
 
 
-_APART = 2**40  # seeds between two streams of numbers: one a step, more than a run has steps
+# Between the seeds of two streams: generators take 32 bits of a seed, in which multiples of the golden ratio
+# stay further apart than a run has steps.
+_APART = 0x9E3779B1
 _OF_LOSSES = -1  # the stream that all processes share; the others are numbered by process
 
 

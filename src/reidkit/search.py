@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -17,6 +19,7 @@ from reidkit.encoder import Encoder, load_encoder
 from reidkit.errors import ConfigError, DataError, shortened, shown
 from reidkit.files import open_regular
 from reidkit.galleries import DamagedGallery, Gallery, Hit, Item, NoGallery, Where, open_gallery
+from reidkit.galleries.labels import as_listed, utc
 from reidkit.images import ImageSource, load_image
 from reidkit.labels import camera_value
 from reidkit.same_person import Calibration
@@ -25,6 +28,7 @@ from reidkit.types import Sample
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
 _NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture
+_LONGEST_PLACE = 4096  # characters of a path
 _HASH_LENGTH = 32  # hexadecimal digits
 _NUM_VALUES = 8  # labels that a message lists
 
@@ -167,16 +171,20 @@ class Searcher:
             raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
         where = _with_whole_paths(where)
         embeddings = self.encoder.encode(list(images))
-        more = 0 if include_self else _NUM_OWN
         found = self.gallery.search(embeddings, top=top, where=where)  # checks top itself
         own = [_own(image) for image in images]
-        if more and any(is_own(hit) for is_own, hits in zip(own, found, strict=True) for hit in hits):
-            found = self.gallery.search(embeddings, top=top + more, where=where)
+        asked = top
+        if not include_self and any(
+            is_own(hit) for is_own, hits in zip(own, found, strict=True) for hit in hits
+        ):
+            asked += _NUM_OWN
+            found = self.gallery.search(embeddings, top=asked, where=where)
         results = []
         for row, (is_own, hits) in enumerate(zip(own, found, strict=True)):
-            while not include_self and sum(map(is_own, hits)) > more and len(hits) == top + more:
-                more *= 2  # copies of the picture fill the places
-                [hits] = self.gallery.search(embeddings[row : row + 1], top=top + more, where=where)
+            places = asked
+            while not include_self and len(hits) == places and places - sum(map(is_own, hits)) < top:
+                places *= 2  # copies of the picture fill them
+                [hits] = self.gallery.search(embeddings[row : row + 1], top=places, where=where)
             others = [hit for hit in hits if include_self or not is_own(hit)]
             results.append(Found(tuple(others[:top]), tuple(filter(is_own, hits))))
         return results
@@ -203,7 +211,8 @@ class Searcher:
 
         What the gallery holds already is not embedded again: pictures of the same path and content, and
         those whose content it holds under a path where nothing is left. So what was interrupted goes on.
-        A label that is not given leaves that of an item as it is. Pictures that cannot be read are left out.
+        A label that is not given leaves that of an item as it is, unless it showed another picture before.
+        Pictures that cannot be read are left out.
 
         Args:
             images: paths, whose labels are not known, or samples.
@@ -251,15 +260,19 @@ class Searcher:
         recorded = (self.gallery.encoder if self.gallery is not None else None) or {}
         way_out = "give its place: --encoder RUN"
         place = recorded.get("path")
-        if not isinstance(place, str) or "\0" in place:
+        if not isinstance(place, str) or "\0" in place or len(place) > _LONGEST_PLACE:
             raise ConfigError(f"{self.location} does not say where the encoder is that filled it; {way_out}")
         path = Path(place)
-        if not path.is_absolute() or path.resolve().is_relative_to(Path(self.location).resolve()):
+        try:
+            outside = not path.resolve().is_relative_to(Path(self.location).resolve())
+        except (OSError, RuntimeError, ValueError):  # links that run in circles, surrogates
+            outside = False
+        if not path.is_absolute() or not outside:
             raise ConfigError(
                 f"{self.location} names {shown(place)} as its encoder, which is no path outside of it; "
                 f"{way_out}"
             )
-        if not path.exists():
+        if not _is_there(place):
             raise ConfigError(
                 f"{self.location} was filled with the encoder {shortened(place, 200)}, which is gone; if it "
                 f"moved, {way_out}"
@@ -272,25 +285,21 @@ class Searcher:
         """The pictures that have to be embedded; what is known of the others is brought up to date."""
         if self.gallery is None or not pictures:
             return pictures
-        there = {i.source: i for i in self.gallery.items(where={"source": [p.source for p in pictures]})}
+        there: dict[str | None, Item] = {
+            i.source: i for i in self.gallery.items(where={"source": [p.source for p in pictures]})
+        }
         same = self.gallery.items(where={"content": [p.content for p in pictures]})
-        gone = {item.content: item for item in same if not _is_there(item.source)}
-        found: list[tuple[_Picture, Item]] = []
-        unknown = []
-        for picture in pictures:
-            item = there.get(picture.source)
-            if item is None:
-                item = gone.pop(picture.content, None)
-            if item is None or item.content != picture.content:
-                unknown.append(picture)
-            else:
-                found.append((picture, item))
-        damaged = self._damaged([item.id for _, item in found])
-        unknown += [picture for picture, item in found if item.id in damaged]
-        self._update([pair for pair in found if pair[1].id not in damaged], added)
-        return unknown
+        gone = [item for item in same if not _is_there(item.source)]
+        there |= _moved([picture for picture in pictures if picture.source not in there], gone)
+        found = [(picture, there[picture.source]) for picture in pictures if picture.source in there]
+        unknown = [picture for picture in pictures if picture.source not in there]
+        whole = {item.id for picture, item in found if item.content == picture.content}
+        whole -= self._damaged(whole)
+        # A damaged item that moved does so first, to be replaced in its new place.
+        self._update([(p, item) for p, item in found if item.id in whole or item.source != p.source], added)
+        return unknown + [_labelled(*pair) for pair in found if pair[1].id not in whole]
 
-    def _damaged(self, ids: list[int]) -> set[int]:
+    def _damaged(self, ids: set[int]) -> set[int]:
         """Items whose embeddings are not what was written, and which are embedded anew."""
         assert self.gallery is not None
         try:
@@ -451,6 +460,38 @@ def _is_there(source: str | None) -> bool:
         return False
 
 
+def _labelled(picture: _Picture, item: Item) -> _Picture:
+    """The picture with an item's labels, where nothing else is said; none if that item showed another."""
+    if item.content not in (None, picture.content):
+        return picture
+    return replace(
+        picture,
+        identity=_said(picture.identity, item.identity),
+        camera=_said(picture.camera, item.camera),
+        time=_said(picture.time, item.time),
+    )
+
+
+def _moved(pictures: list[_Picture], gone: list[Item]) -> dict[str | None, Item]:
+    """Items whose files are gone, by the sources of pictures that have the same content: each at most once.
+
+    Of several with one content, that which has the file's name, as in a renamed folder; else the first.
+    """
+    left: dict[str | None, list[Item]] = defaultdict(list)
+    for item in gone:
+        left[item.content].append(item)
+    found: dict[str | None, Item] = {}
+    for by_name in (True, False):
+        for picture in pictures:
+            same = left[picture.content] if picture.source not in found else []
+            for item in same:
+                if not by_name or Path(item.source or "").name == Path(picture.source).name:
+                    found[picture.source] = item
+                    same.remove(item)
+                    break
+    return found
+
+
 def _said(new: Any, old: Any) -> Any:
     return old if new is None else new
 
@@ -466,12 +507,13 @@ def _with_whole_paths(where: Where | None) -> Where | None:
 
 
 def _whole_paths(wanted: Any) -> list[Any]:
-    values = list(wanted) if isinstance(wanted, list | tuple | set) else [wanted]
+    single = isinstance(wanted, str | bytes | os.PathLike) or not isinstance(wanted, Iterable)
+    values = [wanted] if single else list(wanted)
     whole = []
     for value in values:
         try:
-            whole.append(str(Path(value).resolve()))
-        except (TypeError, ValueError, OSError):  # the gallery says what is wrong with it
+            whole.append(str(Path(os.fsdecode(value)).resolve()))
+        except (TypeError, ValueError, OSError, RuntimeError):  # the gallery says what is wrong with it
             continue
     return [*values, *whole]
 
@@ -482,7 +524,8 @@ def _values_of(key: str, items: list[Item]) -> str:
     if not found:
         return f"no item has a {key}"
     values = sorted(found, key=lambda value: (isinstance(value, str), value))
-    shown_values = ", ".join(shortened(str(value)) for value in values[:_NUM_VALUES])
+    write = utc if key == "time" else as_listed
+    shown_values = ", ".join(shortened(write(value)) for value in values[:_NUM_VALUES])
     return f"there are {shown_values}" + (
         f", and {len(values) - _NUM_VALUES:,} more" if len(values) > _NUM_VALUES else ""
     )

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -22,12 +23,16 @@ from pydantic.dataclasses import dataclass
 
 from reidkit import config, registry
 from reidkit.config import NonNegativeInt, Table
-from reidkit.errors import ConfigError, UnknownName, did_you_mean
+from reidkit.errors import ConfigError, UnknownName, did_you_mean, shortened
+from reidkit.text_files import odd_values, parse_toml, read_text
 
 _CLOSED = ConfigDict(extra="forbid")
 
 SCORES = ("mAP", "rank-1", "rank-5", "rank-10", "rank-20", "mINP")
 """Columns that are shares, written in percent; the ones that papers publish."""
+
+MOST_CELLS = 10_000
+"""Of a grid, seeds included: more than anybody trains, and laid out in seconds."""
 
 _WITHOUT_EFFECT = (
     "num_workers",
@@ -147,10 +152,9 @@ def load_study(path: str | Path) -> Study:
         ConfigError: with every fault found, each naming its key.
     """
     source, text = _find(path)
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: not valid TOML: {error}") from None
+    tree = parse_toml(text, source)
+    if problems := [f"{source}: {problem}" for problem in odd_values(tree)]:
+        raise ConfigError(problems)
     try:
         study = TypeAdapter(Study).validate_python(tree)
     except ValidationError as error:
@@ -187,6 +191,12 @@ def cells_of(study: Study, overrides: Sequence[str] = ()) -> list[Cell]:
     base = (
         config.parse(study.base, source="base") if isinstance(study.base, dict) else config.load(study.base)
     )
+    num_cells = math.prod(len(axis.cells) for axis in study.axis) * len(study.seeds)
+    if num_cells > MOST_CELLS:
+        raise ConfigError(
+            f"the study has {num_cells:,} cells, seeds included, and {MOST_CELLS:,} are the most that is "
+            "laid out; leave some out, or make several studies of it"
+        )
     problems: dict[str, str] = {}  # each with the first cell that has it
     if any(override.partition("=")[0].strip() == "seed" for override in overrides):
         problems["seed is one of the study's own seeds; choose among them with --only '*/seed-0'"] = ""
@@ -292,14 +302,20 @@ def _check_measurable(study: Study, configuration: config.Config, measure: Table
 
 def _find(path: str | Path) -> tuple[str, str]:
     file = Path(path)
-    if file.is_file():
-        return str(file), file.read_text("utf-8")
-    if file.suffix == "" and len(file.parts) == 1:
+    try:
+        there, is_folder = file.exists(), file.is_dir()
+    except OSError:
+        there, is_folder = True, False  # reading it says what is wrong with it
+    if file.suffix == "" and len(file.parts) == 1 and (is_folder or not there):
         if file.name not in (known := shipped_studies()):
             raise UnknownName("study", file.name, known)
         shipped = resources.files("reidkit") / "recipes" / "studies" / f"{file.name}.toml"
         return file.name, shipped.read_text("utf-8")
-    raise ConfigError(f"{path}: no such file; `reid study --list` lists what can be used by name")
+    if not there:
+        raise ConfigError(
+            f"{shortened(str(path), 200)}: no such file; `reid study --list` lists what can be used by name"
+        )
+    return str(file), read_text(file)
 
 
 def _name_problems(study: Study) -> list[str]:

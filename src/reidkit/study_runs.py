@@ -23,14 +23,22 @@ from numpy.typing import NDArray
 
 from reidkit import config, trust
 from reidkit.config import Table
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError, DataError, shown
 from reidkit.features import frames_by_tracklet
 from reidkit.files import HAS_LOCKS, exclusive, write_atomically
-from reidkit.provenance import data_fingerprint, images_hash
+from reidkit.provenance import data_fingerprint, images_hash, read_run_file
 from reidkit.row_labels import identity_labels
 from reidkit.runs import RUN_FILE, load_data
 from reidkit.studies import Cell, Run, Study, TestPart, fingerprint, run_fingerprint
-from reidkit.tracking import Record, read_metrics
+from reidkit.study_files import (
+    read_attempts,
+    read_costs,
+    read_failure,
+    read_measurement,
+    read_queries,
+    read_validations,
+)
+from reidkit.tracking import Record
 
 if TYPE_CHECKING:
     from reidkit.encoder import Encoder
@@ -172,9 +180,10 @@ def check_data(tasks: Sequence[Task], folders: Folders) -> None:
         begun = (folder / RUN_FILE).is_file()
         data = loaded.training(task.run, as_drawn=begun)
         if begun:
-            there = json.loads((folder / RUN_FILE).read_text("utf-8"))["settings"]["data"]
+            there = read_run_file(folder / RUN_FILE)["settings"].get("data")
             if there != loaded.trained(data):
-                raise _other_images(folder, f"trained on other images ({there['train_images']:,})", data)
+                number = there.get("train_images") if isinstance(there, dict) else there
+                raise _other_images(folder, f"trained on other images ({shown(number)})", data)
         for measurement in task.measurements:
             tested = data if measurement.test.data is None else loaded.testing(measurement)
             saved = _saved(measurement, folders)
@@ -186,10 +195,8 @@ def check_data(tasks: Sequence[Task], folders: Folders) -> None:
 
 def _add_identities(file: Path, tested: Dataset) -> None:
     """Keep whom each query shows with a result that was measured before that was kept."""
-    with np.load(file, allow_pickle=False) as arrays:
-        average_precisions = arrays["average_precisions"]
-        is_complete = "identities" in arrays.files
-    if not is_complete:
+    average_precisions, identities = read_queries(file)
+    if identities is None:
         _write_queries(file, average_precisions, tested)
 
 
@@ -291,7 +298,7 @@ def forget_failures(tasks: Sequence[Task], folders: Folders) -> None:
 def failure_text(run: Run, folders: Folders) -> str | None:
     """Why a run failed, in one line, or None."""
     file = folders.failure(run)
-    return json.loads(file.read_text("utf-8"))["error"] if file.is_file() else None
+    return read_failure(file) if file.is_file() else None
 
 
 def is_measured(measurement: Measurement, folders: Folders) -> bool:
@@ -304,8 +311,7 @@ def _saved(measurement: Measurement, folders: Folders) -> dict[str, Any] | None:
     file = folders.run(measurement.run) / f"{measurement.file_stem}.json"
     if not (file.is_file() and file.with_suffix(".npz").is_file()):
         return None
-    saved: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    return saved
+    return read_measurement(file)
 
 
 def read_result(measurement: Measurement, folders: Folders) -> Result | None:
@@ -314,13 +320,11 @@ def read_result(measurement: Measurement, folders: Folders) -> Result | None:
     if saved is None:
         return None
     folder = folders.run(measurement.run)
-    with np.load(folder / f"{measurement.file_stem}.npz", allow_pickle=False) as arrays:
-        average_precisions = arrays["average_precisions"]
-        identities = arrays["identities"] if "identities" in arrays.files else None
+    average_precisions, identities = read_queries(folder / f"{measurement.file_stem}.npz")
     # An epoch that was interrupted is taken up again: the last time counts.
-    cost = {record["epoch"]: record for record in _costs(folder / COST_FILE)}.values()
+    cost = {record["epoch"]: record for record in read_costs(folder / COST_FILE)}.values()
     values = {name: value for name, value in saved.items() if isinstance(value, float)}
-    epochs = epochs_to_share_of_final(read_metrics(folder / "metrics.jsonl"))
+    epochs = epochs_to_share_of_final(read_validations(folder / "metrics.jsonl"))
     if epochs is not None:
         values[f"epochs to {100 * SHARE_OF_FINAL:.0f} %"] = epochs
     return Result(
@@ -330,7 +334,7 @@ def read_result(measurement: Measurement, folders: Folders) -> Result | None:
         f"{saved['protocol']}, {saved['average_precision']} AP",
         sum(record["seconds"] for record in cost),
         sum(record["processor_seconds"] for record in cost),
-        max(record["threads"] for record in cost),
+        max((record["threads"] for record in cost), default=0),
     )
 
 
@@ -347,7 +351,7 @@ def _attempt(task: Task, folders: Folders, *, say: Callable[[str], None]) -> Non
     """Carry out one run, unless processes have died at it before; an error does not touch the next run."""
     cell, others = task.cells[0], task.cells[1:]
     attempts = folders.attempts(task.run)
-    number = 1 + int(attempts.read_text("utf-8") if attempts.is_file() else 0)
+    number = 1 + read_attempts(attempts)
     if number > MOST_ATTEMPTS:
         error = f"the process that trained it was killed {MOST_ATTEMPTS} times; is its memory enough?"
         _record_failure(task, folders, error, "")
@@ -394,7 +398,7 @@ def _carry_out_one(task: Task, folders: Folders) -> list[str]:
 
 def _train(run: Run, folder: Path) -> None:
     epochs = run.configuration.train.epochs
-    if any(record["epoch"] == epochs for record in _costs(folder / COST_FILE)):
+    if any(record["epoch"] == epochs for record in read_costs(folder / COST_FILE)):
         return
     from reidkit.runs import build_trainer
 
@@ -403,11 +407,6 @@ def _train(run: Run, folder: Path) -> None:
     stopwatch.start()
     trainer.fit()
     stopwatch.lap(epoch=epochs)  # validating and saving the last epoch
-
-
-def _costs(path: Path) -> list[dict[str, Any]]:
-    """What each epoch cost; empty if there is no file."""
-    return read_metrics(path, required={"epoch": int})
 
 
 class _Stopwatch:
@@ -433,7 +432,7 @@ class _Stopwatch:
             "processor_seconds": time.process_time() - self._mark[1],
             "threads": torch.get_num_threads(),
         }
-        lines = [*_costs(self._path), line]
+        lines = [*read_costs(self._path), line]
         write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines))
         self.start()
 

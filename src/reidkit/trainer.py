@@ -168,6 +168,13 @@ class Trainer:
         }
         classes = self.labels.numpy()
         self.sampler = build_sampler(data, classes, seed=seed, **self.sampler_settings)
+        if self.batch_norm not in BATCH_NORMS:
+            raise UnknownName("choice of batch_norm", self.batch_norm, BATCH_NORMS)
+        check_pieces(
+            self.accumulate,
+            self.sampler.batch_size // distributed.world_size(),
+            smallest=1 if self.batch_norm == "frozen" else 2,
+        )
         # Losses from elsewhere do not say whether they compare images.
         of_pairs = [name_of(o) for o in self.objectives if getattr(o.loss, "reads", None) == "metric"]
         self.remarks = [
@@ -488,13 +495,6 @@ class Trainer:
     # Putting the parts together
 
     def _prepare_network(self, *, compile: bool) -> None:
-        if self.batch_norm not in BATCH_NORMS:
-            raise UnknownName("choice of batch_norm", self.batch_norm, BATCH_NORMS)
-        check_pieces(
-            self.accumulate,
-            self.sampler.batch_size // distributed.world_size(),
-            smallest=1 if self.batch_norm == "frozen" else 2,
-        )
         if self.batch_norm == "synchronised":
             distributed.synchronise_batch_norm(self.model, self.device)
         self.dtype = next(self.model.parameters()).dtype

@@ -98,7 +98,7 @@ def kind(name: str, *, weight: int) -> Callable[[Callable[[Maker], Case]], Calla
 def shares(num_cases: int) -> dict[str, int]:
     """How many cases of each kind make so many in all."""
     total = sum(kind.weight for kind in KINDS.values())
-    counts = {name: num_cases * kind.weight // total for name, kind in KINDS.items()}
-    for name in sorted(KINDS, key=lambda name: -KINDS[name].weight)[: num_cases - sum(counts.values())]:
+    counts = {name: num_cases * kind.weight // total for name, kind in KINDS.items() if kind.weight}
+    for name in sorted(counts, key=lambda name: -KINDS[name].weight)[: num_cases - sum(counts.values())]:
         counts[name] += 1
     return counts

@@ -137,12 +137,12 @@ def test_a_layout_with_its_own_validation_part_needs_no_other(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("layout", "options", "message"),
     [
-        ("folder", {"pattern": {}}, "dataset 'folder': pattern = {} is not of type str | None"),
-        ("folder", {"pattern": ["{identity}"]}, "pattern = ['{identity}'] is not of type str | None"),
-        ("folder", {"parts": True}, "parts = True is not of type str"),
-        ("viper", {"split": "first"}, "dataset 'viper': split = 'first' is not of type int"),
-        ("viper", {"split": True}, "split = True is not of type int"),
-        ("market1501", {"distractors": "yes"}, "distractors = 'yes' is not of type bool"),
+        ("folder", {"pattern": {}}, "dataset 'folder': pattern is {}; expected a text or none"),
+        ("folder", {"pattern": ["{identity}"]}, "pattern is ['{identity}']; expected a text or none"),
+        ("folder", {"parts": True}, "parts is True; expected a text"),
+        ("viper", {"split": "first"}, "dataset 'viper': split is 'first'; expected a whole number"),
+        ("viper", {"split": True}, "split is True; expected a whole number"),
+        ("market1501", {"distractors": "yes"}, "distractors is 'yes'; expected true or false"),
         ("folder", {"val_identities": "2"}, "val_identities = '2' is not a whole number"),
         ("folder", {"seed": 0.5}, "seed = 0.5 is not a whole number"),
         ("folder", {"corrupt_labels": []}, "corrupt_labels = [] is not a number"),

@@ -17,7 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reidkit.errors import DataError
-from reidkit.galleries import embedded, items_table, open_gallery, vector_file
+from reidkit.galleries import (
+    DamagedGallery,
+    NoGallery,
+    embedded,
+    items_table,
+    open_gallery,
+    records,
+    vector_file,
+)
 from reidkit.galleries.nearest import nearest
 
 DIM = 32
@@ -338,6 +346,27 @@ def test_a_search_during_which_its_items_move_is_made_again(tmp_path, monkeypatc
         )
 
 
+def test_a_writer_that_replaces_a_hit_all_the_time_does_not_hold_up_a_search(tmp_path, monkeypatch):
+    monkeypatch.setattr(items_table, "LOCK_SECONDS", 0.1)
+    with open_gallery(tmp_path / "g") as reader, open_gallery(tmp_path / "g") as writer:
+        writer.add(units(10), sources=range(10))
+        overtaken = []
+
+        def nearest_and_replace(*arguments, **options):
+            assert len(overtaken) < 20, "it searches for ever"
+            found = nearest(*arguments, **options)
+            try:
+                writer.add(units(10)[7:8], sources=[7])
+                overtaken.append("")
+            except DataError as error:
+                overtaken.append(str(error).split(": ")[-1])
+            return found
+
+        monkeypatch.setattr(embedded, "nearest", nearest_and_replace)
+        assert reader.search(units(10)[7], top=1)[0][0].source == "7"
+        assert overtaken == [""] * embedded.NUM_TRIES + [items_table.REASONS["SQLITE_BUSY"]]
+
+
 def test_threads_share_a_gallery(tmp_path):
     vectors, faults = units(300), []
     with open_gallery(tmp_path / "g") as gallery:
@@ -419,10 +448,85 @@ def test_another_items_sqlite_is_refused_and_left_alone(tmp_path, spoil, message
 
 def test_a_gallery_that_was_being_made_is_made(tmp_path):
     (tmp_path / "items.sqlite").touch()
-    with pytest.raises(DataError, match="empty or not made by reidkit"):
+    with pytest.raises(NoGallery, match="there is no gallery at"):
         open_gallery(tmp_path, create=False)
     with open_gallery(tmp_path) as gallery:
         assert len(gallery) == 0
+
+
+def test_a_table_that_was_emptied_is_not_begun_anew(tmp_path):
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(units(5))
+    (tmp_path / "g" / "items.sqlite").write_bytes(b"")
+    for create in (True, False):
+        with pytest.raises(DataError, match="empty or not made by reidkit"):
+            open_gallery(tmp_path / "g", create=create)
+    assert len(list((tmp_path / "g").glob("vectors*"))) == 1
+
+
+# --- files that others move about -------------------------------------------------------------------------
+
+
+def test_a_gallery_that_was_replaced_is_neither_read_nor_written_by_who_had_it_open(tmp_path):
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(units(5))
+        (tmp_path / "g").rename(tmp_path / "old")
+        with open_gallery(tmp_path / "g") as other:
+            other.add(units(7, seed=1))
+        files = {file: file.read_bytes() for file in tmp_path.glob("*/*")}
+        for verb in (lambda: gallery.add(units(1)), lambda: gallery.remove(ids=[1]), gallery.items):
+            with pytest.raises(DataError, match="was moved, deleted or replaced since it was opened"):
+                verb()
+        assert {file: file.read_bytes() for file in tmp_path.glob("*/*")} == files
+        shutil.rmtree(tmp_path / "g")
+        with pytest.raises(DataError, match="was moved, deleted or replaced since it was opened"):
+            gallery.add(units(1))
+
+
+def test_vectors_that_are_replaced_under_a_reader_are_checked_again(tmp_path):
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(units(20))
+        assert gallery.search(units(20)[3], top=1)[0][0].id == 4
+        [file] = (tmp_path / "g").glob("vectors*")
+        other = bytearray(file.read_bytes())
+        other[3 * ROW] ^= 1
+        (tmp_path / "other").write_bytes(other)
+        (tmp_path / "other").replace(file)
+        with pytest.raises(DamagedGallery, match="embeddings of 1 of 20 items") as error:
+            gallery.search(units(20)[3], top=1)
+        assert error.value.ids == (4,)
+        os.truncate(file, 10)  # to read the pages that are gone would end the process
+        with pytest.raises(DataError, match="has 10 bytes"):
+            gallery.search(units(20)[3], top=1)
+
+
+def test_a_table_beside_the_vectors_of_another_gallery_does_not_cost_those(tmp_path):
+    for name in ("one", "two"):
+        with open_gallery(tmp_path / name) as gallery:
+            gallery.add(units(5))
+    before = {file.name: file.read_bytes() for file in (tmp_path / "two").glob("vectors*")}
+    shutil.copy(tmp_path / "one" / "items.sqlite", tmp_path / "two" / "items.sqlite")
+    with open_gallery(tmp_path / "two") as gallery:
+        gallery.remove(ids=[1])
+    assert {file.name: file.read_bytes() for file in (tmp_path / "two").glob("vectors*")} == before
+
+
+def test_a_write_ahead_log_is_refused(tmp_path):
+    """A flipped bit in it takes back, unseen, what was written since."""
+    path = tmp_path / "g"
+    with open_gallery(path) as gallery:
+        gallery.add(units(5))
+    with sqlite3.connect(path / "items.sqlite") as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    with pytest.raises(DataError, match=r"a write-ahead log by another program.*journal_mode = DELETE"):
+        open_gallery(path)
+    with sqlite3.connect(path / "items.sqlite") as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    with open_gallery(path) as gallery:
+        assert len(gallery) == 5
+    (path / "items.sqlite-wal").write_bytes(b"of another file")
+    with pytest.raises(DataError, match="a write-ahead log by another program"):
+        open_gallery(path)
 
 
 def test_a_later_format_is_refused(tmp_path):
@@ -446,8 +550,15 @@ def test_a_file_of_vectors_that_is_too_short(tmp_path, size):
         with pytest.raises(DataError, match=f"has {size or 0} bytes, but .* 20 embeddings of 32 numbers"):
             gallery.add(units(1))
         assert gallery.items() == before
-    with pytest.raises(DataError, match=r"\(2720 bytes\); it was cut or replaced"):
-        open_gallery(tmp_path / "g")
+    with open_gallery(tmp_path / "g") as gallery:
+        for verb in (lambda: gallery.search(units(1)), gallery.embeddings, gallery.verify, gallery.compact):
+            with pytest.raises(DataError, match=r"\(2720 bytes\); it was cut or replaced"):
+                verb()
+        left = (size or 0) // ROW
+        assert gallery.repair(drop=True) == tuple(range(left + 1, 21))
+        np.testing.assert_array_equal(gallery.embeddings(), units(20)[:left])
+        gallery.add(units(3, seed=1))
+        np.testing.assert_array_equal(gallery.embeddings(), [*units(20)[:left], *units(3, seed=1)])
 
 
 def test_a_damaged_table_is_a_data_error(tmp_path):
@@ -481,3 +592,107 @@ except DataError as error:
         found, error = process.stdout.read().splitlines()
     assert found == "5"
     assert "f32: Read-only file system" in error
+
+
+def test_repair_drops_what_is_damaged_and_nothing_else(tmp_path):
+    path = tmp_path / "g"
+    with open_gallery(path) as gallery:
+        gallery.add(units(20), sources=range(20))
+        gallery.remove(ids=[1])
+        [file] = path.glob("vectors*")
+    with file.open("r+b") as stream:
+        for row in (0, 4):  # the first is of no account any more
+            stream.seek(row * ROW)
+            stream.write(b"\xff")
+    with sqlite3.connect(path / "items.sqlite") as connection:
+        connection.execute("UPDATE items SET identity = 'ann' WHERE id = 9")
+    with open_gallery(path) as gallery:
+        assert gallery.verify().damaged == (9,)
+        with pytest.raises(DamagedGallery, match=r"2 items, ids 5, 9; repair\(drop=True\) drops them"):
+            gallery.repair()
+        with pytest.raises(DamagedGallery, match=r"labels of 1 of 19 items \(#9 8\)"):
+            gallery.items()
+        assert len(gallery) == 19
+        assert gallery.repair(drop=True) == (5, 9)
+        assert gallery.verify().damaged == ()
+        assert [item.id for item in gallery.items()] == [i for i in range(2, 21) if i not in (5, 9)]
+        assert len(gallery.search(units(1), top=30)[0]) == 17
+
+
+# --- galleries of version 0.1 ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def former(tmp_path):
+    """A gallery as version 0.1 wrote it, with a removed item."""
+    path = tmp_path / "former"
+    path.mkdir()
+    units(6).tofile(path / "vectors-3.f32")
+    with sqlite3.connect(path / "items.sqlite", isolation_level=None) as connection:
+        for statement in records.TABLES[1]:
+            connection.execute(statement)
+        connection.execute("PRAGMA application_id = 0x52454944")
+        connection.execute("PRAGMA user_version = 1")
+        state = (7, "vectors-3.f32", 6, 9, DIM, '{"fingerprint": "abc", "path": "runs/x"}')
+        connection.execute("INSERT INTO gallery VALUES (?, ?, ?, ?, ?, ?)", state)
+        rows = [(n + 2, n, f"{n}.jpg", str(n), n % 2, None if n else 5.0) for n in range(5)]
+        connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", rows)
+    return path
+
+
+def check_former(gallery):
+    assert [item.id for item in gallery.items()] == [2, 3, 4, 5, 6]
+    assert [item.camera for item in gallery.items()] == [0, 1, 0, 1, 0]
+    assert gallery.items()[0].time == 5.0
+    assert gallery.encoder["fingerprint"] == "abc"
+    np.testing.assert_array_equal(gallery.embeddings(), units(6)[:5])
+    assert [hit.source for hit in gallery.search(units(6)[3], top=1)[0]] == ["3.jpg"]
+
+
+def test_a_former_gallery_is_converted_in_its_place(former):
+    with open_gallery(former) as gallery:
+        assert gallery.info()["converted"]
+        check_former(gallery)
+        assert gallery.add(units(1, seed=1)).tolist() == [9]
+    assert len(list(former.iterdir())) == 2
+    with open_gallery(former) as gallery:
+        assert not gallery.info()["converted"]
+        assert gallery.verify().damaged == ()
+        assert len(gallery) == 6
+
+
+def test_a_former_gallery_is_whole_when_its_conversion_is_killed(former):
+    script = """
+def die(file):
+    os.kill(os.getpid(), signal.SIGKILL)
+os.fsync = die
+open_gallery(sys.argv[1])
+"""
+    before = (former / "items.sqlite").read_bytes()
+    with child(script, former) as process:
+        assert process.wait() == -signal.SIGKILL
+    assert (former / "items.sqlite").read_bytes() == before
+    assert len(list(former.glob("vectors*"))) == 2
+    with open_gallery(former) as gallery:
+        check_former(gallery)
+    assert len(list(former.glob("vectors*"))) == 1
+
+
+def test_a_former_gallery_that_cannot_be_written_to_is_read(former, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
+    before = {file.name: file.read_bytes() for file in former.iterdir()}
+    with open_gallery(former) as gallery:
+        check_former(gallery)
+        with pytest.raises(DataError, match="cannot be written to"):
+            gallery.add(units(1))
+    assert {file.name: file.read_bytes() for file in former.iterdir()} == before
+
+
+def test_damage_in_a_former_gallery_stays_damage(former):
+    with (former / "vectors-3.f32").open("r+b") as stream:
+        stream.write(np.float32([np.nan]).tobytes())
+    with open_gallery(former) as gallery:
+        with pytest.raises(DamagedGallery, match=r"embeddings of 1 of 5 items \(#2 0.jpg\)"):
+            gallery.search(units(1))
+        assert gallery.repair(drop=True) == (2,)

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from reidkit.files import WriteError, append, exclusive, is_unfinished, remove_unfinished, write_atomically
+from reidkit.files import (
+    WriteError,
+    append,
+    exclusive,
+    from_home,
+    is_unfinished,
+    remove_unfinished,
+    write_atomically,
+)
 
 
 def test_a_file_is_replaced_whole_and_readable_by_others(tmp_path):
@@ -78,3 +86,8 @@ def current_umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_the_home_of_nobody_stays_as_it_is():
+    assert from_home("~nobody-of-that-name/photos") == Path("~nobody-of-that-name/photos")
+    assert from_home("~/photos") == Path.home() / "photos"

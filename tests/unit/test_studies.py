@@ -9,13 +9,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import reidkit as rk
 from reidkit import config
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import CheckpointError, ConfigError, DataError
 from reidkit.files import exclusive
 from reidkit.studies import cells_of, load_study, run_fingerprint, shipped_studies
+from reidkit.study_files import read_attempts, read_failure
 from reidkit.study_runs import (
     Folders,
     carry_out,
@@ -173,6 +175,79 @@ def test_every_fault_of_the_cells_is_reported_once_with_the_first_cell_that_has_
     assert "cell 'd': configuration: train.epochs: input should be greater than or equal to 1, not 0" in text
     assert text.count("needs held-out identities") == 1
     assert "seed is one of the study's own seeds" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("title = 'é'".encode("utf-16"), "text in UTF-16"),
+        (b"title = '\xe9'", "no text in UTF-8"),
+        (b"title = " + b"9" * 5000, "not usable as TOML"),
+        (b"title = " + b"[" * 5000, "nested more than"),
+        (b"title = 2026-01-01", "title: 2026-01-01 is a date, which no key takes"),
+    ],
+)
+def test_a_study_that_is_no_such_text_is_refused(tmp_path, content, said):
+    (tmp_path / "odd.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        load_study(tmp_path / "odd.toml")
+
+
+def test_a_grid_that_nobody_trains_is_refused_before_it_is_laid_out(study_file):
+    study = replace(load_study(study_file()), seeds=list(range(10_000)))
+    with pytest.raises(ConfigError, match="has 30,000 cells, seeds included, and 10,000 are the most"):
+        cells_of(study)
+
+
+_MEASURED = {"images": "x", "protocol": "p", "average_precision": "step", "mAP": 0.5}
+_COST = {"epoch": 1, "seconds": 1.0, "processor_seconds": 1.0, "threads": 1}
+_VALIDATION = {"kind": "validation", "epoch": 1, "step": 1, "mAP": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("evaluation.json", b""),
+        ("evaluation.json", b"[]"),
+        ("evaluation.json", json.dumps({**_MEASURED, "images": 3}).encode()),
+        ("evaluation.json", json.dumps({**_MEASURED, "mAP": float("nan")}).encode()),
+        ("evaluation.npz", b""),
+        ("cost.jsonl", json.dumps({**_COST, "seconds": "long"}).encode() + b"\n"),
+        ("cost.jsonl", json.dumps({**_COST, "seconds": float("inf")}).encode() + b"\n"),
+        ("metrics.jsonl", json.dumps({**_VALIDATION, "mAP": None}).encode() + b"\n"),
+        ("metrics.jsonl", json.dumps({**_VALIDATION, "mAP": -1.0}).encode() + b"\n"),
+        ("metrics.jsonl", json.dumps({**_VALIDATION, "epoch": "1"}).encode() + b"\n"),
+    ],
+)
+def test_results_that_no_study_wrote_are_refused(study_file, tmp_path, name, content):
+    study = load_study(study_file())
+    cell = cells_of(study)[0]
+    measurement, folders = measurement_of(study, cell, study.test[0]), Folders(tmp_path, tmp_path / "runs")
+    folder = folders.run(cell.run)
+    folder.mkdir(parents=True)
+    (folder / f"{measurement.file_stem}.json").write_text(json.dumps(_MEASURED))
+    np.savez(folder / f"{measurement.file_stem}.npz", average_precisions=np.array([0.5]))
+    (folder / "cost.jsonl").write_text(json.dumps(_COST) + "\n")
+    (folder / "metrics.jsonl").write_text(json.dumps(_VALIDATION) + "\n")
+    assert read_result(measurement, folders).seconds == 1.0
+    (folder / name.replace("evaluation", measurement.file_stem)).write_bytes(content)
+    with pytest.raises((CheckpointError, DataError), match=folder.name):
+        read_result(measurement, folders)
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1.5", "9" * 5000, "²", ""])
+def test_a_count_of_attempts_that_is_none_is_refused(tmp_path, text):
+    assert read_attempts(tmp_path / "no-attempts") == 0
+    (tmp_path / "attempts").write_text(text)
+    with pytest.raises(CheckpointError, match="is not what a study writes"):
+        read_attempts(tmp_path / "attempts")
+
+
+@pytest.mark.parametrize("text", ["", "3", "{}", '{"error": 3}'])
+def test_a_note_of_a_failure_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "error.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"error\.json"):
+        read_failure(tmp_path / "error.json")
 
 
 def test_names_of_studies_and_patterns_that_fit_nothing_are_told(study_file):
@@ -370,9 +445,13 @@ def test_a_run_at_which_processes_die_is_given_up(study_file, tiny_market, tmp_p
         "    def forward(self, embeddings, labels):\n        os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     words = ["study", path, f"data.root={tiny_market}", "--out", tmp_path / "out", "--processes", 1]
-    words += ["--only", "DEADLY/seed-0"]
+    words += ["--only", "DEADLY/seed-0", "--allow-code", "deadly"]
     command = [sys.executable, "-m", "reidkit", *map(str, words), "--worker"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+    }
     ended = [subprocess.run(command, env=environment, capture_output=True, text=True) for _ in range(3)]
     assert [worker.returncode for worker in ended] == [-signal.SIGKILL, -signal.SIGKILL, 0]
     assert "failed deadly/seed-0: the process that trained it was killed 2 times" in ended[2].stderr

@@ -26,7 +26,10 @@ _COLUMNS = ("score", "camera", "identity", "image")
 @click.option("--gallery", "location", required=True, help="Gallery to search, made by `reid index`.")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Hits for each image.")
 @click.option(
-    "--where", "conditions", multiple=True, help="Only these, for example camera!=3; may be repeated."
+    "--where",
+    "conditions",
+    multiple=True,
+    help="Only these, for example camera!=3; may be repeated. A name with a comma stands in quotes.",
 )
 @click.option(
     "--encoder",

@@ -16,6 +16,7 @@ import click
 from reidkit import config, trust
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.errors import ConfigError
+from reidkit.printable import printable
 
 
 @click.command("study")
@@ -78,7 +79,7 @@ def study_command(
     if study is None:
         raise click.UsageError("name a study, or use --list")
     if show:
-        click.echo(study_text(study), nl=False)
+        click.echo(printable(study_text(study), keep="\n\t"), nl=False)
         return
     trust.allow_typed(*config.texts_of(overrides))
     loaded = load_study(study)

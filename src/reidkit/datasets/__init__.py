@@ -10,6 +10,7 @@ from typing import Any
 
 from reidkit import registry, trust
 from reidkit.errors import ConfigError, DataError, shown
+from reidkit.files import from_home
 from reidkit.folder_trees import numbered
 from reidkit.types import JUNK, Dataset, Split
 
@@ -47,7 +48,7 @@ def load_dataset(
     """
     with trust.given(name):
         registry.get("dataset", name)  # a misspelt name is told before a missing folder
-    root = Path(root).expanduser()
+    root = from_home(root)
     if not root.exists():
         raise DataError(
             f"{root} does not exist (seen from {Path.cwd()}); "

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
@@ -40,17 +41,23 @@ from reidkit.galleries import (
     vector_file,
 )
 from reidkit.galleries.items_table import ItemsTable
-from reidkit.galleries.labels import Where, check_where, label_column, label_rows
+from reidkit.galleries.labels import Condition, Where, check_where, label_column, label_rows
 from reidkit.galleries.nearest import nearest, pieces
 from reidkit.galleries.records import FILE, Row, State
 from reidkit.registry import register
 
+NUM_TRIES = 3  # searches that a writer may overtake
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Snapshot:
-    """All rows (R, W) of one revision, and the numbers (K,) of items' rows, ascending."""
+    """All rows (R, W) of one revision, and the numbers (K,) of items' rows, ascending.
+
+    ``file`` tells the file from another that was put in its place.
+    """
 
     state: State
+    file: tuple[int, int] | None
     words: vector_file.Words
     rows: NDArray[np.int64]
 
@@ -88,7 +95,7 @@ class EmbeddedGallery:
         self.path = Path(path)
         self._temporary: TemporaryDirectory[str] | None = None
         self._snapshot: _Snapshot | None = None
-        self._verified = ("", 0)  # name of a file of vectors, and how many of its rows were checked
+        self._verified: tuple[object, int] = (None, 0)  # a file of vectors, and how many rows were checked
         self._tidy = False
         _check_place(self.path, create)
         try:
@@ -103,8 +110,8 @@ class EmbeddedGallery:
             self._vectors_folder = Path(self._temporary.name) if self._temporary else self.path
             if encoder is not None:
                 self._settle_encoder(encoder)
-            with self._table.reading() as state:
-                self._words(state)
+            with self._table.reading():  # checks the state
+                pass
         except BaseException:
             self.close()
             raise
@@ -152,8 +159,8 @@ class EmbeddedGallery:
         if named:
             self._check_items()
         with self._writing() as state:
-            # Again, now that the dimension cannot change.
-            vectors = unit_embeddings(vectors, dimension=state.dimension, location=str(self.path))
+            # Only now is it sure which dimension the gallery has.
+            unit_embeddings(vectors[:1], dimension=state.dimension, location=str(self.path))
             known: dict[str | None, int] = {}
             if named:
                 self._table.check_all(state)
@@ -190,19 +197,14 @@ class EmbeddedGallery:
         top = checked_top(top)
         conditions = check_where(where)
         queries = embedding_rows(embeddings)
-        while True:
-            with self._table.reading() as state:
-                snapshot = self._map(state)
-                rows = snapshot.rows
-                if conditions:
-                    rows = np.array(self._table.rows(state, conditions), np.int64)
-            units = unit_embeddings(queries, dimension=state.dimension, location=str(self.path))
-            self._check_vectors(snapshot)
-            every = len(rows) == state.num_rows
-            ranked = nearest(snapshot.vectors, None if every else rows, units, top=min(top, len(rows) + 1))
-            hits = self._hits(ranked, snapshot.state)
+        for _ in range(NUM_TRIES):
+            hits = self._try_search(queries, top, conditions)
             if hits is not None:
                 return hits
+        with self._table.reading():  # writers wait: one that replaces the same items all the time would win
+            hits = self._try_search(queries, top, conditions)
+        assert hits is not None
+        return hits
 
     def relabel(
         self,
@@ -276,11 +278,10 @@ class EmbeddedGallery:
             self._table.delete(labels)
             num_rows = min(state.num_rows, self._num_whole_rows(state))
             words = self._words(replace(state, num_rows=num_rows))
-            kept = self._table.select(replace(state, num_items=self._table.count()), ())
-            within = np.array([row.row for row in kept if row.row < num_rows], np.int64)
-            wrong = set(self._damaged(state, words, within).tolist())
-            vectors = [row.id for row in kept if row.row >= num_rows or row.row in wrong]
-            self._table.delete(vectors)
+            items = self._table.select(replace(state, num_items=self._table.count()), ())
+            within = np.array([row.row for row in items if row.row < num_rows], np.int64)
+            whole = set(within.tolist()) - set(self._damaged(state, words, within).tolist())
+            vectors = [row.id for row in items if row.row not in whole]
             dropped = tuple(sorted({*labels, *vectors}))
             if dropped and not drop:
                 raise DamagedGallery(
@@ -288,8 +289,12 @@ class EmbeddedGallery:
                     f"{', ...' if dropped[10:] else ''}; repair(drop=True) drops them",
                     ids=dropped,
                 )
-            self._table.set_state(state, num_rows=num_rows, num_items=self._table.count())
-        self._snapshot = None
+            self._table.delete(vectors)
+            changes: dict[str, Any] = {"num_items": len(whole)}
+            if num_rows < state.num_rows:  # in the same file, rows would be given a second time
+                changes |= self._rewrite(state, words, [row for row in items if row.row in whole])
+            self._table.set_state(state, **changes)
+        self._tidy = False
         return dropped
 
     def info(self) -> dict[str, Any]:
@@ -318,16 +323,10 @@ class EmbeddedGallery:
             snapshot = self._map(state)
             self._refuse(self._damaged(state, snapshot.words, snapshot.rows), state)
             rows = self._table.select(state, ())
-            file = vector_file.new_name()
-            self._write(file, snapshot.vectors, snapshot.rows, first=0)
-            # In ascending order a new number is never one that another item still has.
-            self._table.put(replace(row, row=number) for number, row in enumerate(rows))
-            self._table.set_state(state, vectors=file, num_rows=len(rows))
+            self._table.set_state(state, **self._rewrite(state, snapshot.words, rows))
         self._tidy = False
-        with (
-            contextlib.suppress(DataError),
-            self._writing(),
-        ):  # the old file; the next writer does it otherwise
+        # The old file goes now, or with the next that writes. Whoever still reads it has it open.
+        with contextlib.suppress(DataError), self._writing():
             pass
         return state.num_rows - len(rows)
 
@@ -357,7 +356,9 @@ class EmbeddedGallery:
         with self._table.writing() as state:
             if self._temporary is not None:
                 raise DataError(f"{self.path} cannot be written to; check the permissions of the folder")
-            if not self._tidy:  # nobody else writes now, so that what is not named was left by the killed
+            # Nobody else writes now, so that what is not named was left by the killed; unless what is named
+            # is missing, and the table is that of another gallery.
+            if not self._tidy and self._num_whole_rows(state) >= state.num_rows:
                 vector_file.remove_others(self.path, state.vectors)
                 self._tidy = True
             yield state
@@ -401,6 +402,21 @@ class EmbeddedGallery:
             raise DataError(f"{self.path} has no item {unknown[0]} ({len(unknown)} such of {len(ids)} ids)")
         return [found[id] for id in ids]
 
+    def _try_search(
+        self, queries: NDArray[Any], top: int, conditions: Sequence[Condition]
+    ) -> list[list[Hit]] | None:
+        """Hits; ``None`` if another process took one of them away meanwhile."""
+        with self._table.reading() as state:
+            snapshot = self._map(state)
+            rows = snapshot.rows
+            if conditions:
+                rows = np.array(self._table.rows(state, conditions), np.int64)
+        units = unit_embeddings(queries, dimension=state.dimension, location=str(self.path))
+        self._check_vectors(snapshot)
+        every = len(rows) == state.num_rows
+        ranked = nearest(snapshot.vectors, None if every else rows, units, top=min(top, len(rows) + 1))
+        return self._hits(ranked, snapshot.state)
+
     def _hits(
         self, ranked: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]], searched: State
     ) -> list[list[Hit]] | None:
@@ -432,18 +448,20 @@ class EmbeddedGallery:
         return vector_file.map_rows(path, num_rows=state.num_rows, dimension=state.dimension or 0)
 
     def _map(self, state: State) -> _Snapshot:
-        if self._snapshot is None or self._snapshot.state != state:
+        path = self._vectors_folder / state.vectors
+        file = vector_file.identity(path, num_rows=state.num_rows, dimension=state.dimension or 0)
+        if self._snapshot is None or (self._snapshot.state, self._snapshot.file) != (state, file):
             every = state.num_items == state.num_rows
-            rows = range(state.num_rows) if every else self._table.rows(state, ())
-            self._snapshot = _Snapshot(state, self._words(state), np.array(rows, np.int64))
+            rows = np.arange(state.num_rows) if every else np.array(self._table.rows(state, ()), np.int64)
+            self._snapshot = _Snapshot(state, file, self._words(state), rows)
         return self._snapshot
 
     def _check_vectors(self, snapshot: _Snapshot) -> None:
         """Raise :class:`DamagedGallery` unless all items' vectors are as they were written; once, but for
         what is new. Outside of transactions, since it takes long, and committed rows never change."""
         state = snapshot.state
-        name, num_checked = self._verified
-        if name != state.vectors:
+        file, num_checked = self._verified
+        if file != (state.vectors, snapshot.file):
             num_checked = 0
         if num_checked < state.num_rows:
             new = snapshot.rows[np.searchsorted(snapshot.rows, num_checked) :]
@@ -453,7 +471,7 @@ class EmbeddedGallery:
                     # What was replaced or removed since is of no account.
                     self._refuse(wrong if now.vectors == state.vectors else wrong[:0], now)
             else:
-                self._verified = state.vectors, state.num_rows
+                self._verified = (state.vectors, snapshot.file), state.num_rows
 
     def _damaged(self, state: State, words: vector_file.Words, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return vector_file.damaged(words, rows, name=state.vectors, dimension=state.dimension or 0)
@@ -468,6 +486,15 @@ class EmbeddedGallery:
         path = self._vectors_folder / state.vectors
         size = path.stat().st_size if path.is_file() else 0
         return size // (8 * vector_file.num_words(state.dimension or 0))
+
+    def _rewrite(self, state: State, words: vector_file.Words, rows: list[Row]) -> dict[str, Any]:
+        """Write the vectors of these items, by their rows, to a new file; the changes of the state."""
+        file = vector_file.new_name()
+        numbers = np.array([row.row for row in rows], np.int64)
+        self._write(file, vector_file.vectors_of(words, state.dimension or 0), numbers, first=0)
+        # In ascending order a new number is never one that another item still has.
+        self._table.put(replace(row, row=number) for number, row in enumerate(rows))
+        return {"vectors": file, "num_rows": len(rows)}
 
     def _write(self, file: str, vectors: NDArray[np.float32], rows: NDArray[np.int64], *, first: int) -> None:
         """Bring these rows of the vectors (N, D) to disk, as the file's rows from ``first`` on."""
@@ -499,15 +526,24 @@ def _check_place(path: Path, create: bool) -> None:
     try:
         if path.exists() and not path.is_dir():
             raise DataError(f"{path} is a file; a gallery is a folder")
-        if (path / FILE).exists():
-            return
         contents = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+        if FILE in contents and not (_BEGUN.issuperset(contents) and _is_empty(path / FILE)):
+            return
     except OSError as error:  # a name too long, a loop of links, no permission
         raise DataError(f"{shortened(str(path))} cannot be opened: {error.strerror}") from error
-    if contents:
+    if not _BEGUN.issuperset(contents):
         raise DataError(
             f"{path} is not a gallery: it holds {', '.join(contents[:3])}{', ...' if contents[3:] else ''} "
             f"but no {FILE}; choose another folder"
         )
     if not create:
         raise NoGallery(f"there is no gallery at {path}; check the path, or fill one first")
+
+
+# What is left of a gallery whose maker was killed.
+_BEGUN = frozenset({FILE, f"{FILE}-journal"})
+
+
+def _is_empty(path: Path) -> bool:
+    status = path.lstat()
+    return stat.S_ISREG(status.st_mode) and not status.st_size

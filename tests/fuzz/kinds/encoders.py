@@ -102,7 +102,9 @@ def _use(maker: Maker, file: Path) -> Case:
         return Case(("index", file.name, "photos", "--gallery", "g"), writes=("g",))
     if way == 1:
         shutil.copytree(maker.world.gallery(), maker.folder / "g")
-        return Case(("search", photo, "--gallery", "g", "--encoder", file.name, "--threshold", "0.1"))
+        # The gallery notes where its encoder lies now.
+        command = ("search", photo, "--gallery", "g", "--encoder", file.name, "--threshold", "0.1")
+        return Case(command, keeps=("g",))
     return Case(("encode", file.name, photo, "--out", "out.npz"), writes=("out.npz",))
 
 
@@ -134,7 +136,7 @@ def fingerprint(maker: Maker) -> Case:
     shutil.copytree(maker.world.gallery(), maker.folder / "g")
     shutil.copy(maker.world.photo(".jpg"), maker.folder / "p.jpg")
     command = ("search", "p.jpg", "--gallery", "g", "--encoder", "e.safetensors", "--json")
-    return Case(command, right=same_hits(maker.world))
+    return Case(command, keeps=("g",), right=same_hits(maker.world))
 
 
 @kind("run folder that travels", weight=30)
