@@ -23,12 +23,6 @@ DEATH = [fault for fault, _ in PLANTED].index("the process died (SIGABRT)")
 
 # Commands that need no network, whose processes start fast.
 CHEAP = (("recipe text", 3), ("CSV text", 5), ("patterns", 6))
-    ("recipe text", 3),
-    ("run.json and its like", 4),
-    ("CSV text", 5),
-    ("patterns", 6),
-    ("names given", 7),
-)
 
 
 @pytest.fixture(scope="module")
