@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from reidkit.errors import ConfigError
+from reidkit.precision import narrow_in_float32
 
 
 def check_pieces(num_pieces: int, num_images: int, *, smallest: int = 2) -> None:
@@ -44,13 +46,20 @@ def embed_in_pieces(model: nn.Module, images: Tensor, num_pieces: int) -> dict[s
     """Named features (B, ...) of images (B, ...), as ``model(images)`` gives them, at a piece's memory."""
 
     def passes() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _running_statistics_kept(model)
+        return nullcontext(), _again(model, narrow_in_float32())
 
     pieces = [
         checkpoint(model, piece, use_reentrant=False, context_fn=passes)
         for piece in images.tensor_split(num_pieces)  # chunk() may leave a last piece of one image
     ]
     return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+@contextmanager
+def _again(model: nn.Module, computing: AbstractContextManager[Any]) -> Iterator[None]:
+    """The second pass computes as the first did; autocast itself is seen to."""
+    with _running_statistics_kept(model), computing:
+        yield
 
 
 @contextmanager

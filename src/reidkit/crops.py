@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reidkit.errors import UnknownName
+from reidkit.files import from_home
 from reidkit.transforms import read
 from reidkit.types import Sample, Split
 
@@ -133,7 +134,7 @@ def open_cache(
         raise UnknownName("cache", kind, KINDS)
     if kind == "none":
         return None
-    place = None if kind == "ram" else Path(folder).expanduser() if folder else default_folder()
+    place = None if kind == "ram" else from_home(folder) if folder else default_folder()
     try:
         cache = CropCache(split, height=height, width=width, gigabytes=gigabytes, folder=place)
     except OSError as error:
@@ -151,7 +152,7 @@ def open_cache(
 
 def default_folder() -> Path:
     """$REIDKIT_CACHE, or ~/.cache/reidkit. Its files may be deleted at any time when nothing trains."""
-    return Path(os.environ.get("REIDKIT_CACHE") or "~/.cache/reidkit").expanduser()
+    return from_home(os.environ.get("REIDKIT_CACHE") or "~/.cache/reidkit")
 
 
 def _file_key(sample: Sample) -> bytes:

@@ -29,6 +29,7 @@ from reidkit.fingerprint import fingerprints
 from reidkit.images import ImageSource, load_image
 from reidkit.models import Embedder
 from reidkit.network_files import SUFFIXES
+from reidkit.precision import autocast
 from reidkit.same_person import Calibration
 from reidkit.tracking import ProgressCallback
 from reidkit.transforms import normalize, to_input
@@ -273,7 +274,7 @@ class Encoder:
     def _embed(self, images: Tensor, embed: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         inputs = normalize(images.to(self.device), self.model.mean, self.model.std)
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with autocast(self.device, torch.bfloat16 if self.bfloat16 else torch.float32):
             embeddings = embed(inputs)
         return embeddings.float().cpu().numpy()
 

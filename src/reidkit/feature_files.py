@@ -10,8 +10,8 @@ A file holds one set or two, ``query`` and ``gallery``. Arrays of an ``.npz`` fi
 ``indices``     (N,), integers: places in the split
 ``times``       (N,), seconds
 ``paths``       (N,), text: the image files
-``sources``     (N,), text, equal where two rows show the same picture; without them ``paths`` say so, unless
-                one comes twice on a side, since it then holds several people
+``sources``     (N,), text, equal where two rows show the same picture; without them ``paths`` say so, however
+                they are written, unless one comes twice on a side, since it then holds several people
 =============== ======================================================================================
 
 With two sets each name has the set in front: ``query_embeddings``, ``gallery_embeddings``, ... A folder holds
@@ -44,7 +44,9 @@ from reidkit.feature_tables import (
     unknown,
 )
 from reidkit.files import open_regular, require_regular, write_atomically
-from reidkit.labels import read_labels
+from reidkit.labels import listed, read_labels
+from reidkit.row_labels import refuse_two_kinds
+from reidkit.same_picture import path_name
 from reidkit.types import Features
 
 SUFFIXES = (".npz", ".parquet")
@@ -223,7 +225,7 @@ def _plain_labels(arrays: Arrays, prefixes: Sequence[str]) -> None:
             _check_column(key, arrays[key])
         if not present or all(arrays[key].dtype.kind == "i" for key in present):
             continue
-        rows = [value for key in present for value in arrays[key].tolist()]
+        rows = [value for key in present for value in listed(arrays[key])]
         dated = next((key for key in present if arrays[key].dtype.kind in "mM"), None)
         if dated is not None:
             raise DataError(f"{dated} are dates or times; a label is a text or a whole number")
@@ -233,6 +235,9 @@ def _plain_labels(arrays: Arrays, prefixes: Sequence[str]) -> None:
             raise DataError(
                 f"{name}, row {gap}: no identity; write -1 for images that show nobody in particular"
             )
+        if len({arrays[key].dtype.kind in "iuf" for key in present}) > 1:
+            num_queries = len(arrays[present[0]])
+            refuse_two_kinds(column.names[:num_queries], column.names[num_queries:], name)
         if name == "cameras" and not any(column.names):
             for key in present:
                 del arrays[key]
@@ -257,8 +262,9 @@ def _features(arrays: Arrays, prefix: str) -> Features:
     paths = arrays.get(f"{prefix}paths")
     if paths is not None and "sources" not in optional:
         _check_column(f"{prefix}paths", paths)
-        if len(set(paths.tolist())) == len(paths):
-            optional["sources"] = paths
+        sources = [path_name(path) if isinstance(path, str) else path for path in paths.tolist()]
+        if len(set(sources)) == len(sources):
+            optional["sources"] = np.array(sources)
     try:
         return Features(embeddings, arrays[f"{prefix}identities"], **optional)
     except DataError as error:

@@ -29,6 +29,7 @@ COLUMNS = {
 }
 """Columns by the names of the arrays."""
 
+_A = {"array": "an array", "column": "a column"}
 _MAX_BYTES, _MAX_RATIO = 1 << 30, 1000
 
 
@@ -105,7 +106,7 @@ def missing(path: Path, kind: str, name: str, found: Any) -> str:
 def unknown(path: Path, kind: str, name: str, known: Any) -> str:
     """One sentence on an array or column that says nothing."""
     return (
-        f"{path} has a {kind} {shown(name)} of no known meaning;{did_you_mean(name, known)} "
+        f"{path} has {_A[kind]} {shown(name)} of no known meaning;{did_you_mean(name, known)} "
         f"Known: {', '.join(known)}. Rename it or leave it out"
     )
 

@@ -86,6 +86,11 @@ def check_own_folder(path: Path) -> None:
         )
 
 
+def from_home(path: str | Path) -> Path:
+    """A path with the home folder for a ``~`` or ``~user`` at its start; that of an unknown user stays."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # pathlib's raises for an unknown user
+
+
 def write_atomically(path: str | Path, data: bytes | memoryview | str) -> Path:
     """Write to a temporary file beside ``path``, flush it to the disk, then rename it over ``path``.
 

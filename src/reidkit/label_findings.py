@@ -9,14 +9,15 @@ from pathlib import PurePosixPath
 
 from reidkit.findings import Finding, below, camera_name, finding_if_any, identity_name, short
 from reidkit.images import IMAGE_SUFFIXES
-from reidkit.labels import label_text, lookalikes
-from reidkit.part_names import part_of
+from reidkit.labels import empty_cells, label_text, lookalikes
+from reidkit.part_names import hinted_part, part_of
 from reidkit.pattern_guess import guess_pattern
 from reidkit.types import JUNK, Dataset, Sample
 
 NUM_READINGS = 5
 
 _DATE = re.compile(r"(?:19|20)\d\d-?[01]\d-?[0-3]\d(?:[T_ -]?[0-2]\d[-:]?[0-5]\d.*)?")
+_CAMERA = re.compile(r"(?:c|cam|camera|kamera)[ _-]?\d+", re.IGNORECASE)
 _MANY_FROM = 10  # images below which as many cameras as images may be meant
 
 
@@ -41,6 +42,12 @@ def label_findings(dataset: Dataset) -> Iterator[Finding]:
             f"{what} whose names differ only by zeros, capitals or look-alike characters",
             [" and ".join(group) for group in lookalikes(names)],
             "They are kept apart; write them in one way if they are meant as one.",
+        )
+        yield from finding_if_any(
+            "warning",
+            f"{what} called as programs write an empty cell",
+            empty_cells(names),
+            "Write -1 where none is known, and another name if it is one.",
         )
         yield from _odd_names(what, names)
     if len(samples) >= _MANY_FROM and 2 * len(cameras) > len(samples) and dataset.protocol != "tracklets":
@@ -81,8 +88,35 @@ def _folder_findings(dataset: Dataset, samples: Sequence[Sample]) -> Iterator[Fi
         for path, sample in zip(paths, samples, strict=True)
     )
     if by_folder:  # and not by a pattern
+        yield from _odd_folders(paths)
         yield from _repeated_folders([path for path in paths if len(path.parts) > 2])
         yield from _proposed_pattern([path.as_posix() for path in paths])
+
+
+def _odd_folders(paths: Sequence[PurePosixPath]) -> Iterator[Finding]:
+    """Folders that are called as if they held something else than the images of one person."""
+    names = sorted({path.parts[0] for path in paths})
+    yield from finding_if_any(
+        "warning",
+        "identities that are called much as parts of a data set are",
+        [name for name in names if hinted_part(name) is not None],
+        "If they are parts, rename them train, val, query and gallery.",
+    )
+    cameras = [name for name in names if _CAMERA.fullmatch(name)]
+    yield from finding_if_any(
+        "warning",
+        "identities that are called as cameras are",
+        cameras if 2 * len(cameras) > len(names) else [],
+        'If they are cameras, give a pattern, such as pattern="{camera}/{identity}/*".',
+    )
+    if len(names) == 1 and any(len(path.parts) > 2 for path in paths):
+        yield Finding(
+            "warning",
+            f"one identity in all, {names[0]}, with folders inside it",
+            1,
+            (),
+            f"If these are the identities, or the parts, give the folder {names[0]} as root.",
+        )
 
 
 def _repeated_folders(paths: Sequence[PurePosixPath]) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """Identities and cameras as their owner wrote them: one reading for folders, tables, features and galleries.
 
-A label is text. It stays as written, but for the white space around it and for the form of its accents
+A label is text. It stays as written, but for what cannot be seen around it and for the form of its accents
 (Unicode NFC: the same name typed on two systems is one name). Whether labels are numbers is decided once
 for a whole *column*, all labels of one kind in a data set, and does not depend on their order:
 
@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from reidkit.errors import DataError, shown
@@ -29,6 +29,13 @@ _NUMBER = re.compile(r"(0|-1|[1-9][0-9]{0,18})", re.ASCII)
 # A program that met an empty cell writes floats; with a decimal comma where that is the custom.
 _NUMBER_AS_FLOAT = re.compile(rf"{_NUMBER.pattern}(?:\.0+|,0)?", re.ASCII)
 _LARGEST = 2**63 - 1
+_EMPTY_CELLS = frozenset(
+    ("nan", "NaN", "NAN", "NaT", "None", "null", "NULL", "NA", "<NA>", "N/A", "n/a", "#N/A")
+)
+_ROUNDED = re.compile(r"[0-9](?:[.,][0-9]+)?[eE]\+[0-9]+", re.ASCII)
+_EXACT_BITS = {2: 11, 4: 24}  # of floats of so many bytes; of all others 53
+# What copying leaves before and behind a text: marks of byte order, of direction, spaces of no width.
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,8 @@ def label_text(value: Any) -> str | None:
     are UTF-8. Bytes of a file name that are not UTF-8 become visible escapes (``caf\\xe9``).
 
     Raises:
-        DataError: a truth value, a fraction, a date, a list, bytes that are not UTF-8, ...
+        DataError: a truth value, a fraction, a float beyond the whole numbers that its type can tell apart,
+            a date, a list, bytes that are not UTF-8, ...
     """
     if value is None:
         return None
@@ -76,6 +84,11 @@ def label_text(value: Any) -> str | None:
         kind = type(value).__name__
         raise DataError(f"{shown(value)} is of type {kind}; a label is a text or a whole number")
     number: Any = value
+    if _is_rounded(number):
+        raise DataError(
+            f"{shown(value)} is a float too large to tell it from the next whole number, so that two labels "
+            "may have become one; write such labels as text or as integers"
+        )
     if abs(number) > 10**38 or number != int(number):
         raise DataError(f"{shown(value)} is not a whole number of at most 38 digits; write it as text")
     return str(int(number))
@@ -91,6 +104,12 @@ def label_value(value: Any) -> int | str | None:
     return int(text) if text is not None and is_number(text) else text
 
 
+def camera_value(value: Any) -> int | str | None:
+    """:func:`label_value` of a camera: -1, however written, is one that is not known."""
+    text = label_text(value)
+    return None if text is None or is_junk(text) else label_value(text)
+
+
 def read_labels(values: Iterable[Any], *, what: str, junk: bool = False) -> LabelColumn:
     """All labels of one kind in a data set, read together; see the module.
 
@@ -100,10 +119,13 @@ def read_labels(values: Iterable[Any], *, what: str, junk: bool = False) -> Labe
         junk: whether -1 means "ignore" and never is a name.
 
     Raises:
-        DataError: a value that is no label; the message gives its row, counted from 0.
+        DataError: a value that is no label; the message gives its row, counted from 0. Or a text that no one
+            wrote: an empty cell among numbers as programs write it ("nan"), a number that a spreadsheet has
+            rounded ("1.5E+17").
     """
     names = _texts(values, what)
     distinct = {name for name in names if name is not None}
+    _refuse_what_programs_wrote(distinct, what)
     odd = min((name for name in distinct if not is_number(name, as_float=True)), default=None)
     if odd is None:
         plain = {name: re.split("[.,]", name)[0] for name in distinct}
@@ -112,7 +134,7 @@ def read_labels(values: Iterable[Any], *, what: str, junk: bool = False) -> Labe
             ", written as floats" if any("." in name for name in distinct) else ""
         )
     else:
-        plain = {name: JUNK_LABEL if junk and _is_junk(name) else name for name in distinct}
+        plain = {name: JUNK_LABEL if junk and is_junk(name) else name for name in distinct}
         codes, how = _codes(set(plain.values()), junk=junk)
         reading = f"{what}: text, as written, since {shown(odd)} is not a plain whole number; {how}"
         codes = {name: codes[text] for name, text in plain.items()}
@@ -124,18 +146,30 @@ def read_labels(values: Iterable[Any], *, what: str, junk: bool = False) -> Labe
     )
 
 
+def empty_cells(names: Iterable[str]) -> list[str]:
+    """Those of the names by which programs write an empty cell: "nan", "None"; sorted."""
+    return sorted(_EMPTY_CELLS.intersection(names))
+
+
+def listed(values: Any) -> list[Any]:
+    """Values of an array or another sequence, floats of less than 64 bits as they are."""
+    dtype = getattr(values, "dtype", None)
+    is_short_float = getattr(dtype, "kind", "") == "f" and dtype.itemsize in _EXACT_BITS  # type: ignore[union-attr]
+    return list(values) if is_short_float or not hasattr(values, "tolist") else list(values.tolist())
+
+
 def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Groups of different names that a person may have meant as one, sorted.
 
-    They differ by leading zeros or a ``.0``, by capitals, or by characters that look alike (full-width
-    digits, ligatures, accents typed in another way).
+    They differ by leading zeros or a ``.0``, by capitals, by the quotes and signs that spreadsheets leave, or
+    by characters that look alike or cannot be seen (full-width digits, ligatures, spaces of no width).
 
     >>> lookalikes(["1", "0001", "Anna", "anna", "ben"])
     [('0001', '1'), ('Anna', 'anna')]
     """
     groups: dict[str, set[str]] = defaultdict(set)
     for name in names:
-        key = unicodedata.normalize("NFKC", name).casefold()
+        key = _as_seen(name).strip("=+'\"")
         number = re.fullmatch(r"0*([0-9]+)(?:\.0+|,0)?", key, re.ASCII)
         groups[number[1] if number else " ".join(key.split())].add(name)
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
@@ -147,19 +181,39 @@ def is_number(text: str, *, as_float: bool = False) -> bool:
     return match is not None and int(match[1]) <= _LARGEST
 
 
+def is_junk(text: str) -> bool:
+    """Whether a text is -1 in any of the ways a number is written."""
+    match = _NUMBER_AS_FLOAT.fullmatch(text)
+    return match is not None and match[1] == JUNK_LABEL
+
+
 def _texts(values: Iterable[Any], what: str) -> list[str | None]:
     if isinstance(values, str | bytes):
         raise DataError(f"{what} is the text {shown(values)}; expected a list with one label a row")
     if getattr(getattr(values, "dtype", None), "kind", "") in ("m", "M"):  # tolist would make them integers
         raise DataError(f"{what} are dates or times; a label is a text or a whole number")
-    listed = values.tolist() if hasattr(values, "tolist") else values
     texts = []
-    for row, value in enumerate(listed):
+    for row, value in enumerate(listed(values)):
         try:
             texts.append(label_text(value))
         except DataError as error:
             raise DataError(f"{what}, row {row}: {error}") from None
     return texts
+
+
+def _refuse_what_programs_wrote(names: set[str], what: str) -> None:
+    empty = empty_cells(names)
+    if empty and all(is_number(name, as_float=True) for name in names.difference(empty)):
+        raise DataError(
+            f"{what}: {shown(empty[0])} is what programs write for an empty cell; write -1 where none is "
+            "known"
+        )
+    rounded = min(filter(_ROUNDED.fullmatch, names), default=None)
+    if rounded is not None:
+        raise DataError(
+            f"{what}: {shown(rounded)} is a number that a spreadsheet has rounded, so that two labels may "
+            "have become one; format the column as text there, and write all digits"
+        )
 
 
 def _codes(names: set[str], *, junk: bool) -> tuple[dict[str, int], str]:
@@ -174,19 +228,28 @@ def _codes(names: set[str], *, junk: bool) -> tuple[dict[str, int], str]:
     return numbers | special, "numbered from 1 in sorted order"
 
 
-def _is_junk(text: str) -> bool:
-    match = _NUMBER_AS_FLOAT.fullmatch(text)
-    return match is not None and match[1] == JUNK_LABEL
-
-
 def _normal(text: str) -> str:
     if not text.isascii():
         try:
             text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         except UnicodeEncodeError:
             raise DataError(f"{shown(text)} is not valid Unicode; write the label anew") from None
-        text = unicodedata.normalize("NFC", text)
+        text = unicodedata.normalize("NFC", text).strip().strip(_INVISIBLE)
     return text.strip()
+
+
+def _as_seen(name: str) -> str:
+    """Without capitals, without characters that show nothing, digits of all scripts as 0 to 9."""
+    text = unicodedata.normalize("NFKC", name).casefold()
+    shown_ones = (character for character in text if unicodedata.category(character) != "Cf")
+    return "".join(str(unicodedata.decimal(character, character)) for character in shown_ones)
+
+
+def _is_rounded(number: Any) -> bool:
+    if isinstance(number, Integral | Decimal):
+        return False
+    size = getattr(getattr(number, "dtype", None), "itemsize", 8)
+    return bool(2 ** _EXACT_BITS.get(size, 53) <= abs(number) < float("inf"))
 
 
 def _is_missing(value: Any) -> bool:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import normalize
 
 from reidkit.errors import ConfigError, did_you_mean, shown
 
@@ -51,7 +52,8 @@ class NamePattern:
     """
 
     def __init__(self, pattern: Any) -> None:
-        self._pieces, problems = _parse(pattern)
+        # The same name typed on two systems differs in the form of its accents.
+        self._pieces, problems = _parse(normalize("NFC", pattern) if isinstance(pattern, str) else pattern)
         if problems:
             raise ConfigError(problems)
         self.text = str(pattern)
@@ -67,6 +69,7 @@ class NamePattern:
 
         Raises :class:`ConfigError` for a name that fits in too many ways to try, with a repeated field.
         """
+        name = normalize("NFC", name)
         spans = _Match(name, self._pieces, remembers=not self._has_repeats).spans()
         if spans is None:
             return None

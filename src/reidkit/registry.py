@@ -161,8 +161,7 @@ def _type_problems(
             continue
         value, annotation = options[parameter.name], _resolved(factory, parameter)
         if not fits(value, annotation):
-            expected = str(parameter.annotation if isinstance(parameter.annotation, str) else annotation)
-            problems.append(f"{where}: {parameter.name} = {shown(value)} is not of type {expected}")
+            problems.append(f"{where}: {parameter.name} is {shown(value)}; expected {in_words(annotation)}")
     return problems
 
 
@@ -211,6 +210,37 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin in (dict, Mapping):
         return isinstance(value, Mapping)
     return True
+
+
+_WORDS = {
+    type(None): "none",
+    bool: "true or false",
+    str: "a text",
+    int: "a whole number of at most 64 bits",
+    float: "a finite number",
+}
+
+
+def in_words(annotation: Any) -> str:
+    """What :func:`fits` takes for an annotation, in words.
+
+    >>> in_words(float | None), in_words(tuple[float, str]), in_words(Literal["cosine", "l1"])
+    ('a finite number or none', 'a list of 2: a finite number, a text', "'cosine' or 'l1'")
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return in_words(arguments[0])
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if origin in (Union, UnionType):
+        return " or ".join(map(in_words, arguments))
+    if origin is tuple and Ellipsis not in arguments:
+        return f"a list of {len(arguments)}: {', '.join(map(in_words, arguments))}"
+    if origin in (list, tuple, Sequence, Iterable):
+        return f"a list, each {in_words(arguments[0])}" if arguments else "a list"
+    if origin in (dict, Mapping):
+        return "a table"
+    return _WORDS.get(annotation, str(annotation))
 
 
 def _is_list(value: Any) -> bool:

@@ -7,14 +7,14 @@ where it is None, NaN, an empty text or -1: then it is nobody's camera, not even
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError
-from reidkit.labels import JUNK_LABEL, label_text, read_labels
+from reidkit.labels import JUNK_LABEL, is_junk, is_number, label_text, listed, read_labels
 from reidkit.types import JUNK, Split
 
 MISSING_CAMERA = -1
@@ -52,7 +52,7 @@ def label_names(labels: NDArray[Any]) -> list[str]:
 
 def camera_names(cameras: NDArray[Any]) -> list[str]:
     """Cameras (N,) as text, as they were written; empty where one is missing."""
-    return ["" if name == str(MISSING_CAMERA) else name for name in label_names(cameras)]
+    return ["" if is_junk(name) else name for name in label_names(cameras)]
 
 
 def label_codes(identities: NDArray[Any]) -> Codes:
@@ -93,7 +93,10 @@ def shared_codes(query_labels: NDArray[Any], gallery_labels: NDArray[Any], what:
         unknown = [np.asarray(values) == -1 for values in distinct]
     else:
         column = read_labels([label for values in distinct for label in values], what=what, junk=True)
-        _refuse_two_kinds(distinct, column.names, what)
+        are_numbers = [all(not isinstance(label, str | bytes) for label in labels) for labels in distinct]
+        if what == "identities" or are_numbers[0] != are_numbers[1]:  # cameras may be called "1" and "door"
+            num_queries = len(distinct[0])
+            refuse_two_kinds(column.names[:num_queries], column.names[num_queries:], what)
         known = {name: code for code, name in enumerate(sorted({name for name in column.names if name}))}
         numbers = np.array([known.get(name or "", -1) for name in column.names], np.int64)
         nameless = np.array([name in (None, JUNK_LABEL) for name in column.names], np.bool_)
@@ -126,7 +129,7 @@ def _distinct(labels: NDArray[Any], what: str) -> tuple[NDArray[np.int64] | list
         raise DataError(f"{what} are of type {labels.dtype}; give integers or strings")
     known: dict[Any, int] = {}
     place = np.empty(len(labels), np.intp)
-    for row, label in enumerate(labels.tolist()):
+    for row, label in enumerate(listed(labels)):
         try:
             # NaN differs from itself; each would be a label of its own.
             key = None if label != label else label
@@ -138,19 +141,18 @@ def _distinct(labels: NDArray[Any], what: str) -> tuple[NDArray[np.int64] | list
     return list(known), place
 
 
-def _refuse_two_kinds(distinct: Sequence[Any], names: Sequence[str | None], what: str) -> None:
-    """Numbers on one side and text on the other that never meet are two ways of writing, most likely."""
-    are_numbers = [all(not isinstance(label, str | bytes) for label in labels) for labels in distinct]
-    num_queries = len(distinct[0])
-    query_names, gallery_names = (
-        {name for name in part if name not in (None, JUNK_LABEL)}
-        for part in (names[:num_queries], names[num_queries:])
-    )
-    if are_numbers[0] != are_numbers[1] and query_names and gallery_names and not query_names & gallery_names:
-        kinds = ["numbers" if numbers else "text" for numbers in are_numbers]
+def refuse_two_kinds(query: Iterable[str | None], gallery: Iterable[str | None], what: str) -> None:
+    """Raise :class:`DataError` where one side has numbers, the other text, and they never meet.
+
+    They are two ways of writing, most likely. Names are given as :func:`reidkit.labels.read_labels` gives
+    them; labels that are missing or -1 do not count.
+    """
+    sides = [{name for name in names if name not in (None, "", JUNK_LABEL)} for names in (query, gallery)]
+    kinds = ["numbers" if all(map(is_number, names)) else "text" for names in sides]
+    if all(sides) and kinds[0] != kinds[1] and not sides[0] & sides[1]:
         raise DataError(
-            f"query {what} are {kinds[0]} ({min(query_names)}, ...), gallery {what} {kinds[1]} "
-            f"({min(gallery_names)}, ...), and none is on both sides; write both the same way"
+            f"query {what} are {kinds[0]} ({min(sides[0])}, ...), gallery {what} {kinds[1]} "
+            f"({min(sides[1])}, ...), and none is on both sides; write both the same way"
         )
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import stat
+import unicodedata
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,15 @@ def picture_codes(query: Features, gallery: Features | None) -> tuple[Codes, Cod
     if rows is not None:
         return rows
     return np.arange(len(query)), np.arange(len(query), len(query) + len(gallery))
+
+
+def path_name(path: str) -> str:
+    """A path in one form, whichever accents, separators and detours (``./a``, ``b/../a``) it is written with.
+
+    Where the file lies is not looked up: it may be on the machine of those who wrote the path.
+    """
+    plain = unicodedata.normalize("NFC", path).replace("\\", "/")
+    return plain and posixpath.normpath(plain)
 
 
 def pairs_of(query_codes: Codes, gallery_codes: Codes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from reidkit.encoder import Encoder, load_encoder
 from reidkit.errors import ConfigError, DataError, shortened, shown
 from reidkit.files import open_regular
 from reidkit.galleries import DamagedGallery, Gallery, Hit, Item, NoGallery, Where, open_gallery
+from reidkit.galleries.labels import as_listed, utc
 from reidkit.images import ImageSource, load_image
-from reidkit.labels import label_value
+from reidkit.labels import camera_value
 from reidkit.same_person import Calibration
 from reidkit.tracking import ProgressCallback
 from reidkit.types import Sample
@@ -24,6 +29,7 @@ from reidkit.types import Sample
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
 _NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture
 _LONGEST_PLACE = 4096  # characters of a path
+_HASH_LENGTH = 32  # hexadecimal digits
 _NUM_VALUES = 8  # labels that a message lists
 
 
@@ -156,7 +162,8 @@ class Searcher:
         An image that the gallery holds itself is not found as its own match, unless ``include_self``.
 
         Args:
-            images: paths, or pictures in memory, whose own items are not known.
+            images: paths, or pictures in memory. Of arrays, and of what Pillow was not given as a path, it
+                is not known which item is their own.
             top, where: as :meth:`reidkit.galleries.Gallery.search`; a source may also be given as a path
                 from the current folder.
         """
@@ -164,16 +171,20 @@ class Searcher:
             raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
         where = _with_whole_paths(where)
         embeddings = self.encoder.encode(list(images))
-        more = 0 if include_self else _NUM_OWN
         found = self.gallery.search(embeddings, top=top, where=where)  # checks top itself
         own = [_own(image) for image in images]
-        if more and any(is_own(hit) for is_own, hits in zip(own, found, strict=True) for hit in hits):
-            found = self.gallery.search(embeddings, top=top + more, where=where)
+        asked = top
+        if not include_self and any(
+            is_own(hit) for is_own, hits in zip(own, found, strict=True) for hit in hits
+        ):
+            asked += _NUM_OWN
+            found = self.gallery.search(embeddings, top=asked, where=where)
         results = []
         for row, (is_own, hits) in enumerate(zip(own, found, strict=True)):
-            while not include_self and sum(map(is_own, hits)) > more and len(hits) == top + more:
-                more *= 2  # copies of the picture fill the places
-                [hits] = self.gallery.search(embeddings[row : row + 1], top=top + more, where=where)
+            places = asked
+            while not include_self and len(hits) == places and places - sum(map(is_own, hits)) < top:
+                places *= 2  # copies of the picture fill them
+                [hits] = self.gallery.search(embeddings[row : row + 1], top=places, where=where)
             others = [hit for hit in hits if include_self or not is_own(hit)]
             results.append(Found(tuple(others[:top]), tuple(filter(is_own, hits))))
         return results
@@ -200,17 +211,18 @@ class Searcher:
 
         What the gallery holds already is not embedded again: pictures of the same path and content, and
         those whose content it holds under a path where nothing is left. So what was interrupted goes on.
-        A label that is not given leaves that of an item as it is. Pictures that cannot be read are left out.
+        A label that is not given leaves that of an item as it is, unless it showed another picture before.
+        Pictures that cannot be read are left out.
 
         Args:
             images: paths, whose labels are not known, or samples.
-            camera: of all of them, in place of their own.
+            camera: of all of them, in place of their own; -1 says that it is not known.
             progress: called with (done, total) after each portion is stored.
 
         Raises:
             DataError: none of the pictures can be read; one is given twice, with different labels.
         """
-        pictures = _once(_picture(image, label_value(camera)) for image in images)
+        pictures = _once(_picture(image, camera) for image in images)
         added = Added()
         for start in range(0, len(pictures), AT_A_TIME):
             part = _with_contents(pictures[start : start + AT_A_TIME], added)
@@ -251,7 +263,11 @@ class Searcher:
         if not isinstance(place, str) or "\0" in place or len(place) > _LONGEST_PLACE:
             raise ConfigError(f"{self.location} does not say where the encoder is that filled it; {way_out}")
         path = Path(place)
-        if not path.is_absolute() or path.resolve().is_relative_to(Path(self.location).resolve()):
+        try:
+            outside = not path.resolve().is_relative_to(Path(self.location).resolve())
+        except (OSError, RuntimeError, ValueError):  # links that run in circles, surrogates
+            outside = False
+        if not path.is_absolute() or not outside:
             raise ConfigError(
                 f"{self.location} names {shown(place)} as its encoder, which is no path outside of it; "
                 f"{way_out}"
@@ -269,25 +285,21 @@ class Searcher:
         """The pictures that have to be embedded; what is known of the others is brought up to date."""
         if self.gallery is None or not pictures:
             return pictures
-        there = {i.source: i for i in self.gallery.items(where={"source": [p.source for p in pictures]})}
+        there: dict[str | None, Item] = {
+            i.source: i for i in self.gallery.items(where={"source": [p.source for p in pictures]})
+        }
         same = self.gallery.items(where={"content": [p.content for p in pictures]})
-        gone = {item.content: item for item in same if not _is_there(item.source)}
-        found: list[tuple[_Picture, Item]] = []
-        unknown = []
-        for picture in pictures:
-            item = there.get(picture.source)
-            if item is None:
-                item = gone.pop(picture.content, None)
-            if item is None or item.content != picture.content:
-                unknown.append(picture)
-            else:
-                found.append((picture, item))
-        damaged = self._damaged([item.id for _, item in found])
-        unknown += [_labelled(picture, item) for picture, item in found if item.id in damaged]
-        self._update([pair for pair in found if pair[1].id not in damaged], added)
-        return unknown
+        gone = [item for item in same if not _is_there(item.source)]
+        there |= _moved([picture for picture in pictures if picture.source not in there], gone)
+        found = [(picture, there[picture.source]) for picture in pictures if picture.source in there]
+        unknown = [picture for picture in pictures if picture.source not in there]
+        whole = {item.id for picture, item in found if item.content == picture.content}
+        whole -= self._damaged(whole)
+        # A damaged item that moved does so first, to be replaced in its new place.
+        self._update([(p, item) for p, item in found if item.id in whole or item.source != p.source], added)
+        return unknown + [_labelled(*pair) for pair in found if pair[1].id not in whole]
 
-    def _damaged(self, ids: list[int]) -> set[int]:
+    def _damaged(self, ids: set[int]) -> set[int]:
         """Items whose embeddings are not what was written, and which are embedded anew."""
         assert self.gallery is not None
         try:
@@ -358,13 +370,13 @@ class Searcher:
 
 
 def _picture(image: str | Path | Sample, camera: int | str | None) -> _Picture:
+    """``camera``, where one is given, is in place of the sample's own."""
     if not isinstance(image, Sample):
-        return _Picture(Path(image), None, None, camera, None)
-    own_camera = image.camera if image.camera_name is None else image.camera_name
+        return _Picture(Path(image), None, None, camera_value(camera), None)
+    if camera is None:
+        camera = image.camera if image.camera_name is None else image.camera_name
     identity = str(image.identity) if image.identity_name is None else image.identity_name
-    return _Picture(
-        image.path, image.box, identity, label_value(own_camera) if camera is None else camera, image.time
-    )
+    return _Picture(image.path, image.box, identity, camera_value(camera), image.time)
 
 
 def _once(pictures: Iterable[_Picture]) -> list[_Picture]:
@@ -404,15 +416,37 @@ def content_hash(path: str | Path, *, box: tuple[int, int, int, int] | None = No
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if box is not None:
         digest.update(repr(tuple(box)).encode())
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()[:_HASH_LENGTH]
 
 
 def _own(image: ImageSource) -> Callable[[Hit], bool]:
     """Whether a hit shows the very picture that is searched for."""
-    if not isinstance(image, str | Path):
+    source, content = _file_of(image)
+    if content is None:
         return lambda hit: False
-    source, content = str(Path(image).resolve()), content_hash(image)
-    return lambda hit: hit.source == source or hit.content == content
+    return lambda hit: hit.content == content or (source is not None and hit.source == source)
+
+
+def _file_of(image: ImageSource) -> tuple[str | None, str | None]:
+    """Where a picture's file lies, and the hash of its content, as far as that is known.
+
+    An array has no file, nor has what Pillow was given otherwise than by a path.
+    """
+    if isinstance(image, Image.Image):
+        image = getattr(image, "filename", "")
+        if not image or not Path(image).is_file():
+            return None, None
+    if isinstance(image, str | PathLike):
+        return str(Path(image).resolve()), content_hash(Path(image))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return None, hashlib.sha256(image).hexdigest()[:_HASH_LENGTH]
+    if not isinstance(image, np.ndarray) and image.seekable():
+        place = image.tell()
+        image.seek(0)
+        digest = hashlib.sha256(image.read()).hexdigest()[:_HASH_LENGTH]
+        image.seek(place)
+        return None, digest
+    return None, None
 
 
 def _is_there(source: str | None) -> bool:
@@ -427,13 +461,35 @@ def _is_there(source: str | None) -> bool:
 
 
 def _labelled(picture: _Picture, item: Item) -> _Picture:
-    """The picture with an item's labels, where nothing else is said."""
+    """The picture with an item's labels, where nothing else is said; none if that item showed another."""
+    if item.content not in (None, picture.content):
+        return picture
     return replace(
         picture,
         identity=_said(picture.identity, item.identity),
         camera=_said(picture.camera, item.camera),
         time=_said(picture.time, item.time),
     )
+
+
+def _moved(pictures: list[_Picture], gone: list[Item]) -> dict[str | None, Item]:
+    """Items whose files are gone, by the sources of pictures that have the same content: each at most once.
+
+    Of several with one content, that which has the file's name, as in a renamed folder; else the first.
+    """
+    left: dict[str | None, list[Item]] = defaultdict(list)
+    for item in gone:
+        left[item.content].append(item)
+    found: dict[str | None, Item] = {}
+    for by_name in (True, False):
+        for picture in pictures:
+            same = left[picture.content] if picture.source not in found else []
+            for item in same:
+                if not by_name or Path(item.source or "").name == Path(picture.source).name:
+                    found[picture.source] = item
+                    same.remove(item)
+                    break
+    return found
 
 
 def _said(new: Any, old: Any) -> Any:
@@ -451,12 +507,13 @@ def _with_whole_paths(where: Where | None) -> Where | None:
 
 
 def _whole_paths(wanted: Any) -> list[Any]:
-    values = list(wanted) if isinstance(wanted, list | tuple | set) else [wanted]
+    single = isinstance(wanted, str | bytes | os.PathLike) or not isinstance(wanted, Iterable)
+    values = [wanted] if single else list(wanted)
     whole = []
     for value in values:
         try:
-            whole.append(str(Path(value).resolve()))
-        except (TypeError, ValueError, OSError):  # the gallery says what is wrong with it
+            whole.append(str(Path(os.fsdecode(value)).resolve()))
+        except (TypeError, ValueError, OSError, RuntimeError):  # the gallery says what is wrong with it
             continue
     return [*values, *whole]
 
@@ -467,7 +524,8 @@ def _values_of(key: str, items: list[Item]) -> str:
     if not found:
         return f"no item has a {key}"
     values = sorted(found, key=lambda value: (isinstance(value, str), value))
-    shown_values = ", ".join(shortened(str(value)) for value in values[:_NUM_VALUES])
+    write = utc if key == "time" else as_listed
+    shown_values = ", ".join(shortened(write(value)) for value in values[:_NUM_VALUES])
     return f"there are {shown_values}" + (
         f", and {len(values) - _NUM_VALUES:,} more" if len(values) > _NUM_VALUES else ""
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -41,15 +42,20 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in TABLE_SUFFIXES
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, roles: Mapping[str, str]) -> Table:
     """A table of either kind, which is told from its content where the name does not say it.
+
+    Args:
+        path: the file.
+        roles: by the names of columns what they are: "path", "identity", "camera" or something else. Of a
+            Parquet file no others are read, whatever they hold.
 
     Raises:
         DataError: it cannot be read as what it is.
         MissingExtra: it is Parquet and pyarrow is not installed.
     """
     if path.suffix.lower() == ".parquet" or _starts_with(path, PARQUET_MARK):
-        return _read_parquet(path)
+        return _read_parquet(path, roles)
     return _read_csv(path)
 
 
@@ -75,7 +81,7 @@ def _read_csv(path: Path) -> Table:
             if not any(cells):
                 continue
             if not header:
-                header += _column_names(cells)
+                header += map(column_name, cells)
                 while header[-1] == "":  # a separator at the end of each line
                     header.pop()
                 continue
@@ -103,11 +109,12 @@ def _separator(text: str) -> tuple[str, str]:
     return max(SEPARATORS, key=first_line.count), text
 
 
-def _column_names(names: list[str]) -> list[str]:
-    return [unicodedata.normalize("NFC", name).strip().casefold() for name in names]
+def column_name(name: str) -> str:
+    """A column's name as it is compared: in lower case, its accents in one form."""
+    return unicodedata.normalize("NFC", name).strip().casefold()
 
 
-def _read_parquet(path: Path) -> Table:
+def _read_parquet(path: Path, roles: Mapping[str, str]) -> Table:
     """Rows are numbered as if the header were row 1."""
     try:
         import pyarrow
@@ -116,13 +123,13 @@ def _read_parquet(path: Path) -> Table:
         raise MissingExtra("pyarrow", extra="data", needed_for="reading Parquet tables") from None
     try:
         columns = pyarrow.parquet.read_table(path)
-        header = _column_names(columns.column_names)
-        values = [column.to_pylist() for column in columns.columns]
+        header = list(map(column_name, columns.column_names))
+        values = {name: columns[at].to_pylist() for at, name in enumerate(header) if name in roles}
     except (pyarrow.ArrowException, OSError, ValueError, ArithmeticError, MemoryError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {_first_line(error)}") from None
     table = Table(header, {number: {} for number in range(2, columns.num_rows + 2)})
-    for name, column in zip(header, values, strict=True):
-        read: Callable[[Any], str] = _label if name in ("identity", "camera") else _cell
+    for name, column in values.items():
+        read = _READ.get(roles[name], _cell)
         for number, value in enumerate(column, start=2):
             try:
                 table.rows[number][name] = read(value)
@@ -134,6 +141,11 @@ def _read_parquet(path: Path) -> Table:
 
 def _label(value: Any) -> str:
     return label_text(value) or ""
+
+
+def _path(value: Any) -> str:
+    """Bytes are a file name as the system has it, in UTF-8 or not."""
+    return os.fsdecode(value) if isinstance(value, bytes) else _cell(value)
 
 
 def _cell(value: Any) -> str:
@@ -148,6 +160,9 @@ def _cell(value: Any) -> str:
         raise DataError(f"a value of type {type(value).__name__}; expected a text or a number")
     whole = isinstance(value, float | Decimal) and value % 1 == 0
     return str(int(value) if whole else value).strip()
+
+
+_READ: dict[str, Callable[[Any], str]] = {"path": _path, "identity": _label, "camera": _label}
 
 
 def _first_line(error: Exception) -> str:

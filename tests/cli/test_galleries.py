@@ -86,18 +86,40 @@ def test_a_search_that_finds_nothing_says_why(run):
 def test_the_query_itself_is_left_out_or_marked(run):
     index(run, "mon")
     result = ok("search", "mon/0001_cdoor.png", "--gallery", "g")
-    assert "left out: 1 hits that are the query's own picture" in result.stderr
+    assert "left out: 1 hit that is the query's own picture" in result.stderr
     assert "mon/0002_chall.png" in result.stdout
     table = ok("search", "mon/0001_cdoor.png", "--gallery", "g", "--include-self").stdout
     assert "mon/0001_cdoor.png (the query)" in table
 
 
+def test_images_off_the_pattern_are_counted_and_named(run, here):
+    draw(here / "mon" / "other.png", 7)
+    (here / "mon" / "clip.mov").write_bytes(b"\0\0\0\x14ftypqt  " + bytes(50))
+    result = index(run, "mon")
+    assert "left out: 1 images whose names do not fit the pattern, mon/other.png first" in result.stderr
+    assert "left out: 1 .mov (a video: cut pictures out of it)" in result.stderr
+    assert "2 embedded" in result.stderr
+
+
+def test_to_a_gallery_nobody_is_junk_and_no_folder_is_a_part(run, here):
+    draw(here / "people" / "Test" / "-1_c1.png", 8)
+    draw(here / "people" / "anna" / "2_c-1.png", 9)
+    ok("index", run, "people", "--gallery", "g", "--pattern", "*/{identity}_c{camera}.png")
+    (here / "t.csv").write_text("path,identity,camera\npeople/Test/-1_c1.png,-1,1\n")
+    ok("index", run, "t.csv", "--gallery", "h")
+    for location, expected in (("g", {("-1", 1), ("2", None)}), ("h", {("-1", 1)})):
+        with open_gallery(location) as gallery:
+            assert {(item.identity, item.camera) for item in gallery.items()} == expected
+
+
 def test_cameras_are_not_invented(run):
     ok("index", run, "mon", "--gallery", "g", "--pattern", "{identity}_*.png")
     ok("index", run, "tue", "--gallery", "h")
-    for location in ("g", "h"):
+    ok("index", run, "tue", "--gallery", "i", "--camera=-1")
+    assert "2 there already" in ok("index", run, "tue", "--gallery", "i", "--camera=-1").stderr
+    for location in ("g", "h", "i"):
         with open_gallery(location) as gallery:
-            assert [item.camera for item in gallery.items()] == [None, None]
+            assert [item.camera for item in gallery.items(where={"camera": -1})] == [None, None]
     assert "2 with other labels now" in ok("index", run, "tue", "--gallery", "h", "--camera", "yard").stderr
 
 
@@ -117,7 +139,7 @@ def test_file_names_that_are_not_unicode(run, here):
     draw(here / "mon" / "x.png", 5).rename(here / name)
     assert "3 embedded" in ok("index", run, "mon", "--gallery", "g").stderr
     assert "3 there already" in ok("index", run, "mon", "--gallery", "g").stderr
-    assert ("left out: 1 hits") in ok("search", here / name, "--gallery", "g").stderr
+    assert ("left out: 1 hit ") in ok("search", here / name, "--gallery", "g").stderr
 
 
 def test_unreadable_images_are_listed_and_a_gallery_is_not_half_made(run, here):

@@ -481,6 +481,7 @@ def test_a_location_is_a_folder_or_an_address(place):
         ({"path": "x"}, "no text under 'fingerprint'"),
         ({"fingerprint": 3}, "no text under 'fingerprint'"),
         ({"fingerprint": "a", "x": object()}, "cannot be kept as JSON"),
+        ({"fingerprint": "a", "path": "x" * 2**21}, "takes 2,097,184 characters as JSON; at most 100,000"),
     ],
 )
 def test_encoders_need_a_fingerprint(tmp_path, encoder, message):
@@ -545,6 +546,9 @@ def test_all_faults_of_a_filter_are_named_at_once():
         (["camera = 1, front door"], {"camera": ["1", "front door"]}),
         (["identity=ann,12"], {"identity": ["ann", "12"]}),
         (["source=a,b=c.jpg"], {"source": ["a,b=c.jpg"]}),
+        (['camera="hall, north", 3'], {"camera": ["hall, north", "3"]}),
+        (['camera!="the ""new"" hall"'], {"camera": {"not": ['the "new" hall']}}),
+        (['camera=the "new" hall'], {"camera": ['the "new" hall']}),
         (
             ["time>=2024-05-01T10:00", "time<2024-05-02", "camera=1"],
             {"time": {"from": "2024-05-01T10:00", "to": "2024-05-02"}, "camera": ["1"]},
@@ -565,6 +569,10 @@ def test_filters_as_text(texts, where):
         (["camera=" + " " * 100_000], "expected a key, = or !=, and a value"),
         (["camra=1"], "did you mean 'camera'"),
         (["time>=20 o'clock"], "is not an ISO time"),
+        (["camera=1,,2"], "where camera: '1,,2' has a value that is empty"),
+        (["camera!=1,"], "has a value that is empty"),
+        (['camera="hall'], "where camera: '\"hall' cannot be read as a list: unexpected end of data"),
+        (["camera=a\nb"], "cannot be read as a list"),
         (["camera!=1", "camera!=2"], "where 'camera!=2': camera has a condition already"),
         (["time<2024-05-01", "time<2024-05-02"], "time has a condition already"),
     ],

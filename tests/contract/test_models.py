@@ -11,6 +11,7 @@ import reidkit as rk
 from reidkit import registry
 from reidkit.errors import ConfigError, UnknownName
 from reidkit.export import to_onnx
+from reidkit.precision import autocast
 
 HEIGHT, WIDTH = 64, 32
 TRANSFORMER = {"image_size": [HEIGHT, WIDTH]}
@@ -107,7 +108,7 @@ def test_bfloat16_gives_nearly_the_same_embedding_when_people_are_told_apart():
 def cosine_in_bfloat16(model):
     with torch.inference_mode():
         exact = model.embed(images())
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu"), torch.bfloat16):
             rough = model.embed(images())
     assert rough.dtype == torch.float32
     return (exact * rough).sum(dim=1).min()

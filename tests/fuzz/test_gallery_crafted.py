@@ -190,6 +190,8 @@ def format_1(name="vectors.f32", num_rows=5, dimension=DIM, encoder=None, **labe
 
 
 CASES = {
+    "a time before all calendars": item(time=-1e300),
+    "a time without an end": item(time=float("inf")),
     "another file": state(vectors="../victim"),
     "a whole path": state(vectors="/etc/passwd"),
     "a name with a zero": state(vectors="vectors-0123456789abcdef.f32\0../victim"),

@@ -182,11 +182,11 @@ def test_odd_overrides_are_told_briefly(override, said):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("loss.metric.margin='x'", r"margin = 'x' is not of type float"),
-        ("loss.metric.margin=[1]", r"margin = \[1\] is not of type float"),
-        ("loss.metric.margin=inf", r"margin = inf is not of type float"),
-        ("model.last_stride=true", r"last_stride = True is not of type int"),
-        ("model.neck={}", r"neck = \{\} is not of type str"),
+        ("loss.metric.margin='x'", r"margin is 'x'; expected a finite number"),
+        ("loss.metric.margin=[1]", r"margin is \[1\]; expected a finite number"),
+        ("loss.metric.margin=inf", r"margin is inf; expected a finite number"),
+        ("model.last_stride=true", r"last_stride is True; expected a whole number"),
+        ("model.neck={}", r"neck is \{\}; expected a text"),
     ],
 )
 def test_values_of_options_are_held_against_the_types_that_a_component_says(override, said):

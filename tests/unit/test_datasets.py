@@ -137,12 +137,12 @@ def test_a_layout_with_its_own_validation_part_needs_no_other(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("layout", "options", "message"),
     [
-        ("folder", {"pattern": {}}, "dataset 'folder': pattern = {} is not of type str | None"),
-        ("folder", {"pattern": ["{identity}"]}, "pattern = ['{identity}'] is not of type str | None"),
-        ("folder", {"parts": True}, "parts = True is not of type str"),
-        ("viper", {"split": "first"}, "dataset 'viper': split = 'first' is not of type int"),
-        ("viper", {"split": True}, "split = True is not of type int"),
-        ("market1501", {"distractors": "yes"}, "distractors = 'yes' is not of type bool"),
+        ("folder", {"pattern": {}}, "dataset 'folder': pattern is {}; expected a text or none"),
+        ("folder", {"pattern": ["{identity}"]}, "pattern is ['{identity}']; expected a text or none"),
+        ("folder", {"parts": True}, "parts is True; expected a text"),
+        ("viper", {"split": "first"}, "dataset 'viper': split is 'first'; expected a whole number"),
+        ("viper", {"split": True}, "split is True; expected a whole number"),
+        ("market1501", {"distractors": "yes"}, "distractors is 'yes'; expected true or false"),
         ("folder", {"val_identities": "2"}, "val_identities = '2' is not a whole number"),
         ("folder", {"seed": 0.5}, "seed = 0.5 is not a whole number"),
         ("folder", {"corrupt_labels": []}, "corrupt_labels = [] is not a number"),
@@ -208,6 +208,32 @@ def test_names_that_only_resemble_parts_are_identities(tmp_path: Path) -> None:
     data = folder(tmp_path)
     assert len(data.train) == data.num_identities == 4
     assert data.reading[0] == "parts: none, all images are train"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(("01_train", "02_test"), ("my_train", "my_val", "my_test"), ("train-1", "Test-1"), ("tr", "te")),
+        *(("train2024", "eval2024"), ("photosTrain", "photosTest"), ("dev", "eval", "readme")),
+    ],
+)
+def test_folders_called_much_as_parts_are_asked_for(tmp_path: Path, names: tuple[str, ...]) -> None:
+    write(tmp_path, *(f"{name}/anna/1.jpg" for name in names))
+    with pytest.raises(DataError, match=r'called much as parts of a data set are; rename .*parts="none"'):
+        folder(tmp_path)
+    assert folder(tmp_path, parts="none").num_identities == len(names)
+
+
+def test_files_called_as_parts_are_images_of_a_pattern(tmp_path: Path) -> None:
+    write(tmp_path, "anna_train.jpg", "anna_test.jpg")
+    assert len(folder(tmp_path, pattern="{identity}_*.jpg").train) == 2
+
+
+def test_identities_called_as_parts_are_told_how_to_be_read(tmp_path: Path) -> None:
+    write(tmp_path, "Val/1.jpg", "Test/1.jpg")
+    with pytest.raises(DataError, match=r'or give parts="none" if Val, Test are identities'):
+        folder(tmp_path)
+    assert folder(tmp_path, parts="none").num_identities == 2
 
 
 def test_parts_beside_identities_are_asked_for(tmp_path: Path) -> None:

@@ -17,7 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reidkit.errors import DataError
-from reidkit.galleries import DamagedGallery, embedded, items_table, open_gallery, records, vector_file
+from reidkit.galleries import (
+    DamagedGallery,
+    NoGallery,
+    check_where,
+    embedded,
+    items_table,
+    open_gallery,
+    records,
+    vector_file,
+)
 from reidkit.galleries.nearest import nearest
 
 DIM = 32
@@ -315,6 +324,31 @@ def test_an_open_reader_sees_a_compaction(tmp_path):
         assert reader.search(units(5, seed=1)[2], top=1)[0][0].id == ids[9] + 3
 
 
+def test_a_search_after_an_add_does_not_list_all_items_anew(tmp_path, monkeypatch):
+    with open_gallery(tmp_path / "g") as gallery, open_gallery(tmp_path / "g") as other:
+        ids = gallery.add(units(10))
+        gallery.remove(ids=ids[2:4])
+        assert len(gallery.search(units(1), top=20)[0]) == 8
+        with monkeypatch.context() as patch:
+            patch.delattr(items_table.ItemsTable, "rows")
+            other.add(units(5, seed=1))
+            gallery.add(units(3, seed=2))
+            assert len(gallery.search(units(1), top=20)[0]) == 16
+        gallery.remove(ids=ids[4:5])
+        other.add(units(1, seed=3))
+        assert {hit.id for hit in gallery.search(units(1), top=20)[0]} == {1, 2, *range(6, 20)}
+
+
+def test_sources_and_contents_are_found_by_their_index(tmp_path):
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(units(10), sources=range(10), contents=[str(number) for number in range(10)])
+        for key in ("source", "content"):
+            for values in (["3"], ["3", None]):
+                sql, _ = gallery._table._sql(check_where({key: values}))
+                plan = gallery._table.db.execute(f"EXPLAIN QUERY PLAN SELECT id FROM items WHERE {sql}")
+                assert not any("SCAN items" in detail for *_, detail in plan)
+
+
 def test_a_search_during_which_its_items_move_is_made_again(tmp_path, monkeypatch):
     with open_gallery(tmp_path / "g") as reader, open_gallery(tmp_path / "g") as writer:
         ids = writer.add(units(10))
@@ -336,6 +370,27 @@ def test_a_search_during_which_its_items_move_is_made_again(tmp_path, monkeypatc
         assert [hit.score for hit in hits] == pytest.approx(
             [float(vectors[hit.id - 1] @ units(10)[7]) for hit in hits], abs=1e-6
         )
+
+
+def test_a_writer_that_replaces_a_hit_all_the_time_does_not_hold_up_a_search(tmp_path, monkeypatch):
+    monkeypatch.setattr(items_table, "LOCK_SECONDS", 0.1)
+    with open_gallery(tmp_path / "g") as reader, open_gallery(tmp_path / "g") as writer:
+        writer.add(units(10), sources=range(10))
+        overtaken = []
+
+        def nearest_and_replace(*arguments, **options):
+            assert len(overtaken) < 20, "it searches for ever"
+            found = nearest(*arguments, **options)
+            try:
+                writer.add(units(10)[7:8], sources=[7])
+                overtaken.append("")
+            except DataError as error:
+                overtaken.append(str(error).split(": ")[-1])
+            return found
+
+        monkeypatch.setattr(embedded, "nearest", nearest_and_replace)
+        assert reader.search(units(10)[7], top=1)[0][0].source == "7"
+        assert overtaken == [""] * embedded.NUM_TRIES + [items_table.REASONS["SQLITE_BUSY"]]
 
 
 def test_threads_share_a_gallery(tmp_path):
@@ -369,6 +424,18 @@ def test_processes_make_a_gallery_at_once(tmp_path):
 
 
 # --- places and damage ------------------------------------------------------------------------------------
+
+
+def test_another_process_makes_the_gallery_at_the_very_moment(tmp_path, monkeypatch):
+    iterdir = Path.iterdir
+
+    def made_just_now(path):
+        (path / "items.sqlite").touch()
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", made_just_now)
+    with open_gallery(tmp_path) as gallery:
+        assert len(gallery) == 0
 
 
 def test_a_missing_gallery_is_not_made_unasked(tmp_path):
@@ -419,10 +486,103 @@ def test_another_items_sqlite_is_refused_and_left_alone(tmp_path, spoil, message
 
 def test_a_gallery_that_was_being_made_is_made(tmp_path):
     (tmp_path / "items.sqlite").touch()
-    with pytest.raises(DataError, match="empty or not made by reidkit"):
+    with pytest.raises(NoGallery, match="there is no gallery at"):
         open_gallery(tmp_path, create=False)
     with open_gallery(tmp_path) as gallery:
         assert len(gallery) == 0
+
+
+def test_a_gallery_whose_maker_was_killed_as_it_wrote_the_table_is_made(tmp_path):
+    """The table is not empty then, but its journal takes all of it back."""
+    (tmp_path / "g").mkdir()
+    with sqlite3.connect(tmp_path / "items.sqlite", isolation_level=None) as writer:
+        writer.execute("PRAGMA cache_size = 1")
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("CREATE TABLE gallery (x)")
+        writer.executemany("INSERT INTO gallery VALUES (?)", [("x" * 5000,)] * 50)
+        for file in tmp_path.glob("items.sqlite*"):
+            shutil.copy(file, tmp_path / "g")
+        writer.execute("ROLLBACK")
+    assert (tmp_path / "g" / "items.sqlite").stat().st_size > 0
+    with pytest.raises(NoGallery, match="there is no gallery at"):
+        open_gallery(tmp_path / "g", create=False)
+    with open_gallery(tmp_path / "g") as gallery:
+        assert len(gallery) == 0
+
+
+def test_a_table_that_was_emptied_is_not_begun_anew(tmp_path):
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(units(5))
+    (tmp_path / "g" / "items.sqlite").write_bytes(b"")
+    for create in (True, False):
+        with pytest.raises(DataError, match="empty or not made by reidkit"):
+            open_gallery(tmp_path / "g", create=create)
+    assert len(list((tmp_path / "g").glob("vectors*"))) == 1
+
+
+# --- files that others move about -------------------------------------------------------------------------
+
+
+def test_a_gallery_that_was_replaced_is_neither_read_nor_written_by_who_had_it_open(tmp_path):
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(units(5))
+        (tmp_path / "g").rename(tmp_path / "old")
+        with open_gallery(tmp_path / "g") as other:
+            other.add(units(7, seed=1))
+        files = {file: file.read_bytes() for file in tmp_path.glob("*/*")}
+        for verb in (lambda: gallery.add(units(1)), lambda: gallery.remove(ids=[1]), gallery.items):
+            with pytest.raises(DataError, match="was moved, deleted or replaced since it was opened"):
+                verb()
+        assert {file: file.read_bytes() for file in tmp_path.glob("*/*")} == files
+        shutil.rmtree(tmp_path / "g")
+        with pytest.raises(DataError, match="was moved, deleted or replaced since it was opened"):
+            gallery.add(units(1))
+
+
+def test_vectors_that_are_replaced_under_a_reader_are_checked_again(tmp_path):
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(units(20))
+        assert gallery.search(units(20)[3], top=1)[0][0].id == 4
+        [file] = (tmp_path / "g").glob("vectors*")
+        other = bytearray(file.read_bytes())
+        other[3 * ROW] ^= 1
+        (tmp_path / "other").write_bytes(other)
+        (tmp_path / "other").replace(file)
+        with pytest.raises(DamagedGallery, match="embeddings of 1 of 20 items") as error:
+            gallery.search(units(20)[3], top=1)
+        assert error.value.ids == (4,)
+        os.truncate(file, 10)  # to read the pages that are gone would end the process
+        with pytest.raises(DataError, match="has 10 bytes"):
+            gallery.search(units(20)[3], top=1)
+
+
+def test_a_table_beside_the_vectors_of_another_gallery_does_not_cost_those(tmp_path):
+    for name in ("one", "two"):
+        with open_gallery(tmp_path / name) as gallery:
+            gallery.add(units(5))
+    before = {file.name: file.read_bytes() for file in (tmp_path / "two").glob("vectors*")}
+    shutil.copy(tmp_path / "one" / "items.sqlite", tmp_path / "two" / "items.sqlite")
+    with open_gallery(tmp_path / "two") as gallery:
+        gallery.remove(ids=[1])
+    assert {file.name: file.read_bytes() for file in (tmp_path / "two").glob("vectors*")} == before
+
+
+def test_a_write_ahead_log_is_refused(tmp_path):
+    """A flipped bit in it takes back, unseen, what was written since."""
+    path = tmp_path / "g"
+    with open_gallery(path) as gallery:
+        gallery.add(units(5))
+    with sqlite3.connect(path / "items.sqlite") as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    with pytest.raises(DataError, match=r"a write-ahead log by another program.*journal_mode = DELETE"):
+        open_gallery(path)
+    with sqlite3.connect(path / "items.sqlite") as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    with open_gallery(path) as gallery:
+        assert len(gallery) == 5
+    (path / "items.sqlite-wal").write_bytes(b"of another file")
+    with pytest.raises(DataError, match="a write-ahead log by another program"):
+        open_gallery(path)
 
 
 def test_a_later_format_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
 from collections.abc import Callable
@@ -198,6 +199,28 @@ def test_labels_of_two_kinds_in_one_column(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"do not fit into one table.*identity"):
         save_features(tmp_path / "f.parquet", features(3), features(3, text=True))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "gallery", "is_refused"),
+    [
+        ("identities", ["1", "12"], ["0001", "0012"], True),
+        ("identities", [1, 12], ["0001", "0012"], True),
+        ("identities", [1, 12], ["0001", "12"], False),
+        ("cameras", ["c1", "c2"], [1, 2], True),
+        ("cameras", ["1", "1"], ["door", "hall"], False),  # cameras may well be called so
+        ("cameras", [1, -1], ["door", "1"], False),
+    ],
+)
+def test_two_ways_of_writing_that_never_meet_are_refused(
+    tmp_path: Path, name: str, query: list, gallery: list, is_refused: bool
+) -> None:
+    labels = {f"{part}_identities": np.array([1, 12]) for part in ("query", "gallery")}
+    labels |= {f"query_{name}": np.array(query), f"gallery_{name}": np.array(gallery)}
+    np.savez(tmp_path / "f.npz", query_embeddings=np.eye(2), gallery_embeddings=np.eye(2), **labels)
+    refusal = pytest.raises(DataError, match=f"query {name} are .*, and none is on both sides; write both")
+    with refusal if is_refused else contextlib.nullcontext():
+        evaluate_features(*load_features(tmp_path / "f.npz"))
 
 
 def test_a_damaged_array_in_a_folder(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from reidkit.files import (
     append,
     check_own_folder,
     exclusive,
+    from_home,
     is_unfinished,
     remove_unfinished,
     write_atomically,
@@ -103,3 +104,8 @@ def test_a_folder_that_leads_elsewhere_is_refused(tmp_path):
         check_own_folder(tmp_path / "tables")
     check_own_folder(tmp_path)
     check_own_folder(tmp_path / "none")
+
+
+def test_the_home_of_nobody_stays_as_it_is():
+    assert from_home("~nobody-of-that-name/photos") == Path("~nobody-of-that-name/photos")
+    assert from_home("~/photos") == Path.home() / "photos"

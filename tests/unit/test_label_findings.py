@@ -154,3 +154,21 @@ def test_a_gallery_without_queries_is_told(tmp_path: Path) -> None:
     root = photos(tmp_path, "Train/a/1.png", "Train/b/1.png", "Test/c/1.png", "Test/c/2.png")
     finding = the_finding(checked(root), "gallery images, but no query part")
     assert (finding.severity, finding.count) == ("warning", 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "title", "severity", "examples"),
+    [
+        (["train1/a", "train2/b"], "called much as parts", "warning", ("train1", "train2")),
+        (["cam1/a/1", "cam2/b/1", "x/c/1"], "called as cameras are", "warning", ("cam1", "cam2")),
+        (["data/anna/1", "data/ben/1"], "one identity in all, data, with folders inside", "warning", ()),
+        (["None/1", "anna/1"], "identities called as programs write an empty cell", "warning", ("None",)),
+    ],
+)
+def test_folders_that_are_no_people(
+    tmp_path: Path, names: list[str], title: str, severity: str, examples: tuple[str, ...]
+) -> None:
+    finding = the_finding(checked(photos(tmp_path, *(f"{name}.png" for name in names))), title)
+    assert (finding.severity, finding.examples) == (severity, examples)
+    people = photos(tmp_path / "people", "anna/1.png", "ben/2.png", "c1/3.png")
+    assert all(title[:20] not in finding.title for finding in checked(people).findings)

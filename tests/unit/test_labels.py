@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reidkit.errors import DataError
-from reidkit.labels import label_text, label_value, lookalikes, read_labels
+from reidkit.labels import empty_cells, label_text, label_value, lookalikes, read_labels
 
 TWO_FORMS = ("José", "Jose\u0301")
 
@@ -28,6 +28,11 @@ TWO_FORMS = ("José", "Jose\u0301")
         (Decimal("12.00"), "12"),
         ("12.0", "12.0"),
         (" 0001\t", "0001"),
+        ("\ufeff0001", "0001"),
+        (" \u200eanna\u200b ", "anna"),
+        ("an\u200bna", "an\u200bna"),
+        (2.0**53 - 1, str(2**53 - 1)),
+        (Decimal(2**60), str(2**60)),
         (np.str_("anna"), "anna"),
         (b"anna", "anna"),
         (np.bytes_("José".encode()), "José"),
@@ -51,6 +56,7 @@ def test_one_label_as_text(value: object, text: str | None) -> None:
     "value",
     [
         *(True, np.bool_(False), 1.5, float("inf"), Decimal("0.5"), date(2024, 5, 1), 1j, [1], {"a": 1}),
+        *(2.0**53, np.float32(2**24), np.float16(2**11), -(2.0**60)),
         *(np.datetime64("2024-05-01"), np.arange(6).reshape(3, 2), b"caf\xe9", "\ud800", object()),
         pytest.param(10**5000, id="5000 digits"),
     ],
@@ -125,6 +131,31 @@ def test_a_column_that_is_none_is_refused(values: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["1", "nan"], "identities: 'nan' is what programs write for an empty cell; write -1 where none is"),
+        (np.array([1, np.nan]).astype(str), "'nan' is what programs write"),
+        (["None", "None"], "'None' is what programs write"),
+        (["NA", "-1.0", "<NA>"], "'<NA>' is what programs write"),
+        (["1.50001E+17", "anna"], "'1.50001E+17' is a number that a spreadsheet has rounded"),
+        (["1,5E+05"], "'1,5E+05' is a number that a spreadsheet has rounded"),
+        (np.array([2**24, 2**24 + 1], np.float32), "identities, row 0: np.float32(1.6777216e+07) is a float"),
+    ],
+)
+def test_what_programs_wrote_for_a_label_is_refused(values: object, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_labels(values, what="identities")
+    assert message in str(caught.value)
+
+
+def test_what_programs_write_may_be_a_name_among_names() -> None:
+    names = ("anna", "NA", "Nan", "1e3")
+    assert read_labels(names, what="identities").names == names
+    assert empty_cells(names) == ["NA"]
+    assert read_labels(["Nan", "1"], what="identities").names == ("Nan", "1")
+
+
+@pytest.mark.parametrize(
     ("values", "reading"),
     [
         ([1, 2], "cameras: numbers"),
@@ -145,5 +176,7 @@ def test_the_name_is_left_out_where_the_code_says_it() -> None:
 
 def test_names_that_look_alike() -> None:
     names = ["1", "0001", "2", "Anna", "anna", "ben", "１２", "12", "ﬁn", "fin", "a  b", "a b"]
-    expected = [("0001", "1"), ("12", "１２"), ("Anna", "anna"), ("a  b", "a b"), ("fin", "ﬁn")]
-    assert lookalikes(names) == expected
+    names += ['="07"', "'7", "+7", "٣", "3", "be\u200bn"]
+    expected = [("0001", "1"), ("12", "１２"), ("3", "٣"), ("'7", "+7", '="07"'), ("Anna", "anna")]
+    expected += [("a  b", "a b"), ("ben", "be\u200bn"), ("fin", "ﬁn")]
+    assert lookalikes(names) == sorted(expected)

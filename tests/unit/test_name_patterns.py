@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Literal
+from unicodedata import normalize
 
 import pytest
 from hypothesis import assume, given, settings
@@ -109,6 +111,15 @@ def test_what_is_no_pattern_is_told_in_one_line(pattern: object, message: str) -
         NamePattern(pattern)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+PATTERN_AND_NAME = ("küche/{identity}_{camera}.jpg", "küche/josé_1.jpg")
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_fit_in_either_form(forms: tuple[Literal["NFC", "NFD"], ...]) -> None:
+    pattern, name = (normalize(form, text) for form, text in zip(forms, PATTERN_AND_NAME, strict=True))
+    assert NamePattern(pattern).match(name) == {"identity": "josé", "camera": "1"}
 
 
 def test_a_star_may_follow_a_field() -> None:

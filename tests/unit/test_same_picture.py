@@ -173,6 +173,15 @@ def test_paths_in_a_file_are_sources_unless_one_holds_several_people(
     assert (query.sources is not None) == is_known
 
 
+@pytest.mark.parametrize("path", ["./a/é.jpg", "a/b/../é.jpg", "a\\é.jpg", "a//e\u0301.jpg"])
+def test_a_path_in_a_file_is_one_picture_however_it_is_written(tmp_path: Path, path: str) -> None:
+    features = Features(np.eye(3), [1, 1, 2])
+    paths = [["a/é.jpg", "b.jpg", "c.jpg"], [path, "d.jpg", "e.jpg"]]
+    file = save_features(tmp_path / "f.npz", features, features, query_paths=paths[0], gallery_paths=paths[1])
+    query, gallery = picture_codes(*load_features(file))
+    assert [code in gallery for code in query] == [True, False, False]
+
+
 def test_pairs_are_those_of_a_double_loop() -> None:
     query, gallery = RNG.integers(0, 5, 12), RNG.integers(0, 7, 15)
     expected = [(q, g) for q in range(12) for g in range(15) if query[q] == gallery[g]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sqlite3
 
@@ -67,7 +68,28 @@ def test_copies_of_the_query_are_not_its_matches_however_many(searcher, photos, 
     searcher.add([*photos, *copies])
     [found] = searcher.search(photos[:1], top=4)
     assert {hit.source for hit in found.hits} == {str(path) for path in photos[1:]}
-    assert len(searcher.search([Image.open(photos[0])], top=4)[0].hits) == 4, "a picture in memory has no own"
+
+
+def test_a_picture_in_memory_is_known_by_its_file(searcher, photos):
+    searcher.add(photos)
+    data = photos[0].read_bytes()
+    with photos[0].open("rb") as file, Image.open(photos[0]) as opened:
+        for image in (data, bytearray(data), file, opened):
+            [found] = searcher.search([image], top=9)
+            assert [hit.source for hit in found.own] == [str(photos[0])]
+            assert len(found.hits) == 4
+        for image in (np.asarray(opened), Image.open(io.BytesIO(data))):
+            assert len(searcher.search([image], top=9)[0].hits) == 5, "nobody knows that it is the same"
+
+
+def test_copies_of_one_query_do_not_take_the_places_of_another(searcher, photos, tmp_path):
+    copies = [tmp_path / f"{number}.png" for number in range(30)]
+    for copy in copies:
+        shutil.copy(photos[0], copy)
+    searcher.add([*photos, *copies])
+    found = searcher.search([photos[0], copies[3], photos[1]], top=4)
+    assert [{hit.source for hit in one.hits} for one in found[:2]] == [{str(path) for path in photos[1:]}] * 2
+    assert len(found[2].hits) == 4
 
 
 def test_what_is_there_is_not_embedded_again(searcher, photos, monkeypatch):
@@ -95,6 +117,30 @@ def test_a_renamed_folder_is_followed(searcher, photos, tmp_path):
     assert str(searcher.add([tmp_path / "copy" / path.name for path in photos])) == "5 embedded"
 
 
+def test_copies_in_a_renamed_folder_are_followed_by_their_names(searcher, photos, tmp_path):
+    for number in range(2):
+        shutil.copy(photos[number], tmp_path / "photos" / f"copy of {number}.png")
+    paths = sorted((tmp_path / "photos").iterdir())
+    searcher.add([Sample(path, 1, 1, 0, identity_name=path.name) for path in paths])
+    (tmp_path / "photos").rename(tmp_path / "pictures")
+    moved = sorted((tmp_path / "pictures").iterdir(), reverse=True)
+    assert str(searcher.add(moved)) == "7 found again in a new place"
+    assert {(item.source, item.identity) for item in searcher.gallery.items()} == {
+        (str(path), path.name) for path in moved
+    }
+    (tmp_path / "pictures" / "copy of 1.png").rename(tmp_path / "pictures" / "z.png")
+    assert str(searcher.add(sorted((tmp_path / "pictures").iterdir()))) == (
+        "6 there already, 1 found again in a new place"
+    )
+
+
+def test_another_picture_in_the_place_of_one_does_not_get_its_labels(searcher, photos):
+    searcher.add([Sample(path, 1, 1, 0, identity_name=path.name) for path in photos])
+    draw(photos[0], 99)
+    searcher.add(photos)
+    assert [item.identity for item in searcher.gallery.items(where={"source": str(photos[0])})] == [None]
+
+
 def test_labels_are_kept_as_written_and_brought_up_to_date(searcher, photos):
     one, two, three = photos[:3]
     samples = [
@@ -112,6 +158,13 @@ def test_labels_are_kept_as_written_and_brought_up_to_date(searcher, photos):
     assert str(searcher.add(samples, camera="hall")) == "3 with other labels now"
     assert [item.camera for item in searcher.gallery.items()] == ["hall"] * 3
     assert searcher.gallery.items()[0].identity == "0001"
+
+
+def test_one_camera_for_all_is_in_place_of_their_own(searcher, photos):
+    samples = [Sample(path, 5, 3, number) for number, path in enumerate(photos[:2])]
+    searcher.add(samples[:1], camera="door")
+    searcher.add(samples[1:], camera=-1)
+    assert [item.camera for item in searcher.gallery.items()] == ["door", None]
 
 
 def test_pictures_that_cannot_be_read_are_left_out_and_named(searcher, photos, tmp_path):
@@ -153,7 +206,15 @@ def test_crops_of_one_image_are_several_items(searcher, photos):
 def test_sources_are_found_as_they_are_shown(searcher, photos, tmp_path, monkeypatch):
     searcher.add(photos)
     monkeypatch.chdir(tmp_path)
-    for wanted in ("photos/1.png", ["photos/1.png"], photos[1], str(photos[1])):
+    as_array = np.array(["photos/1.png"])
+    for wanted in (
+        "photos/1.png",
+        ["photos/1.png"],
+        photos[1],
+        str(photos[1]),
+        as_array,
+        {"photos/1.png": 1}.keys(),
+    ):
         [found] = searcher.search(photos[:1], where={"source": wanted})
         assert [hit.source for hit in found.hits] == [str(photos[1])]
     [found] = searcher.search(photos[:1], where={"source": {"not": "photos/1.png"}})
@@ -171,6 +232,9 @@ def test_a_search_that_finds_nothing_says_why(searcher, photos):
         "the condition on identity alone leaves 5 of 5"
     )
     assert "no item has a time" in searcher.why_nothing({"time": {"from": 0}})
+    searcher.add([Sample(photos[0], 1, None, 0, camera_name="hall, north", time=1714557600.0)])
+    assert 'there are 0, 1, "hall, north")' in searcher.why_nothing({"camera": "hall"})
+    assert "there are 2024-05-01 10:00:00 UTC" in searcher.why_nothing({"time": {"to": 0}})
 
 
 # --- what moved, what was damaged -------------------------------------------------------------------------
@@ -192,7 +256,10 @@ def test_an_encoder_that_moved(weights, photos, tmp_path):
         assert searcher.place == new, "the new place is kept"
 
 
-@pytest.mark.parametrize("place", ["encoder.safetensors", "inside", "../x", None, 3, "a\0b"])
+@pytest.mark.parametrize(
+    "place",
+    ["encoder.safetensors", "inside", "../x", None, 3, "a\0b", "/\ud800", "/" + "a" * 5000, "/" + "a" * 999],
+)
 def test_a_gallery_does_not_bring_an_encoder_of_its_own(weights, photos, tmp_path, monkeypatch, place):
     path = tmp_path / "g"
     with Searcher(path, encoder=weights) as searcher:
@@ -203,7 +270,7 @@ def test_a_gallery_does_not_bring_an_encoder_of_its_own(weights, photos, tmp_pat
     with open_gallery(path, encoder={**description, "path": inside if place == "inside" else place}):
         pass
     monkeypatch.chdir(path)
-    with pytest.raises(ConfigError, match=r"no path outside of it|does not say where the encoder is"):
+    with pytest.raises(ConfigError, match=r"no path outside of it|does not say where the encoder is|gone"):
         Searcher(path)
     with Searcher(path, encoder=weights) as searcher:
         assert len(searcher) == 1
@@ -230,10 +297,29 @@ def test_what_is_damaged_is_embedded_again(searcher, photos, tmp_path):
         assert len(again.search(photos[:1], top=9)[0].hits) == 4
 
 
+def test_what_is_damaged_and_moved_is_one_item(searcher, photos, tmp_path):
+    searcher.add([Sample(path, 1, 1, 0, identity_name=path.name) for path in photos])
+    [file] = (tmp_path / "g").glob("vectors*")
+    with file.open("r+b") as stream:
+        stream.write(b"\xff\xff")
+    (tmp_path / "photos").rename(tmp_path / "pictures")
+    searcher.close()
+    with Searcher(tmp_path / "g", encoder=searcher.encoder) as again:
+        again.add([tmp_path / "pictures" / path.name for path in photos])
+        assert {(item.source, item.identity) for item in again.gallery.items()} == {
+            (str(tmp_path / "pictures" / path.name), path.name) for path in photos
+        }
+        assert again.gallery.verify().damaged == ()
+
+
 def test_a_gallery_of_before_gets_contents_as_it_is_indexed_again(searcher, photos, tmp_path):
     searcher.add(photos)
     with sqlite3.connect(tmp_path / "g" / "items.sqlite") as connection:
         assert connection.execute("SELECT COUNT(DISTINCT content) FROM items").fetchone() == (5,)
     gallery = searcher.gallery
-    gallery.add(gallery.embeddings()[:2], sources=sources(searcher)[:2])  # without contents
+    gallery.add(
+        gallery.embeddings()[:2], sources=sources(searcher)[:2], identities=["anna", "ben"]
+    )  # without contents
     assert str(searcher.add(photos)) == "2 embedded, 3 there already"
+    items = gallery.items(where={"source": [str(path) for path in photos[:2]]})
+    assert [item.identity for item in items] == ["anna", "ben"], "nothing is said, nothing is taken away"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,7 @@ def test_cells_may_hold_separators_and_line_ends(images: Path) -> None:
         'path,identity,note\na.jpg,"Smith, Anna","two\nlines"\nb.jpg,ben,"a ""b"""\n'
     )
     assert [name for _, _, name, *_ in read(images / "t.csv")] == ["Smith, Anna", "ben"]
-    assert list(read_table(images / "t.csv").rows) == [3, 4]
+    assert list(read_table(images / "t.csv", {}).rows) == [3, 4]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +101,16 @@ def test_cells_may_hold_separators_and_line_ends(images: Path) -> None:
         (b"path,identity,frame\na.jpg,1,2.5\n", "frame '2.5' is not an integer from 0 on"),
         (b"path,identity,frame\na.jpg,1," + b"9" * 5000 + b"\n", " characters) is not an integer"),
         (b"path,identity,camera\na.jpg,1,2\nb.jpg,1,\n", "row 3: camera is empty"),
+        (
+            b"path,identity,camera\na.jpg,1,2\nb.jpg,1,nan\n",
+            "t.csv: cameras: 'nan' is what programs write for an",
+        ),
+        (b"path,identity,camera\na.jpg,1,None\nb.jpg,1,None\n", "cameras: 'None' is what programs write"),
+        (b"path,identity\na.jpg,1.50001E+17\nb.jpg,ben\n", "is a number that a spreadsheet has rounded"),
+        (b"path,identity,Camera ID\na.jpg,1,2\n", "has a column 'camera id' and none called 'camera'"),
+        (b"path,identity,camera_name\na.jpg,1,2\n", "column.camera=camera_name to use it"),
+        (b"path,identity,cam-no\na.jpg,1,2\n", "column.camera=cam-no to use it"),
+        (b"File Path,identity\na.jpg,1\n", "rename 'file path', or give 'column.path=file path'?"),
     ],
 )
 def test_what_cannot_be_read_is_told_in_one_short_line(images: Path, content: bytes, message: str) -> None:
@@ -108,6 +120,31 @@ def test_what_cannot_be_read_is_told_in_one_short_line(images: Path, content: by
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500 + 2 * len(str(images))
+
+
+def test_cameras_may_be_unknown_among_names(images: Path) -> None:
+    (images / "t.csv").write_text("path,identity,camera\na.jpg,1,door\nb.jpg,1,-1\na.jpg,1,-1.0\n")
+    cameras = [(s.camera, s.camera_name) for s in table(images / "t.csv").train]
+    assert cameras == [(1, "door"), (None, None), (None, None)]
+
+
+@pytest.mark.parametrize(("listed", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_of_a_path_and_a_column_in_either_form(tmp_path: Path, listed: str, on_disk: str) -> None:
+    path = tmp_path / unicodedata.normalize(on_disk, "Zoë") / "ä.jpg"  # type: ignore[arg-type]
+    path = path.with_name(unicodedata.normalize(on_disk, path.name))  # type: ignore[arg-type]
+    path.parent.mkdir()
+    path.touch()
+    text = unicodedata.normalize(listed, "path,identité\nZoë/ä.jpg,1\n")  # type: ignore[arg-type]
+    (tmp_path / "t.csv").write_text(text)
+    column = {"identity": unicodedata.normalize(on_disk, "Identité")}  # type: ignore[arg-type]
+    assert [sample.path for sample in table(tmp_path / "t.csv", column=column).train] == [path]
+
+
+def test_paths_of_windows(images: Path) -> None:
+    (images / "sub").mkdir()
+    (images / "sub" / "c.jpg").touch()
+    (images / "t.csv").write_text("path,identity\n.\\sub\\c.jpg,1\n")
+    assert [sample.path for sample in table(images / "t.csv").train] == [images / "sub" / "c.jpg"]
 
 
 def test_times_may_be_iso(images: Path) -> None:
@@ -180,9 +217,24 @@ def test_what_is_no_label_in_parquet_is_told_by_row(images: Path, values: list[o
         table(images / "t.parquet")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert ("identity is empty" in str(caught.value)) == (values[-1] is None)
 
 
-def write_parquet(path: Path, **columns: Any) -> None:
+def test_parquet_columns_are_read_for_what_they_are(images: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.jpg")
+    (images / odd).touch()
+    write_parquet(
+        images / "t.parquet", path=[b"a.jpg", b"caf\xe9.jpg"], pid=[1.0, 2.0], camera=[3, 4], bbox=[[1], [2]]
+    )
+    data = table(images / "t.parquet", column={"identity": "PID"})
+    assert [(s.path.name, s.identity) for s in data.train] == [("a.jpg", 1), (odd, 2)]
+    assert data.reading[0] == "columns that are not read: bbox"
+    write_parquet(images / "t.parquet", pid=[1.5, 2.0])
+    with pytest.raises(DataError, match=r"row 2: pid: 1\.5 is not a whole number"):
+        table(images / "t.parquet", column={"identity": "pid"})
+
+
+def write_parquet(file: Path, **columns: Any) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
-    parquet.write_table(pyarrow.table({"path": ["a.jpg", "b.jpg"], **columns}), path)
+    parquet.write_table(pyarrow.table({"path": ["a.jpg", "b.jpg"]} | columns), file)

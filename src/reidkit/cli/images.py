@@ -11,7 +11,7 @@ import click
 from reidkit.cli.output import say
 from reidkit.errors import DataError
 from reidkit.files import require_regular
-from reidkit.types import Sample
+from reidkit.types import Dataset, Sample
 
 if TYPE_CHECKING:
     from reidkit.survey import LeftOut
@@ -27,17 +27,33 @@ pattern_option: Callable[[F], F] = click.option(
 
 
 def labelled_samples(paths: Sequence[Path], pattern: str | None) -> list[Sample]:
-    """Samples of tables, or of folders whose file names follow a pattern."""
-    from reidkit.datasets import load_dataset
+    """Samples of tables, or of folders whose file names follow a pattern; what is left out there is said."""
+    from reidkit.datasets.table import table
+    from reidkit.images import is_image
+    from reidkit.survey import left_out, summarize
 
     found: list[Sample] = []
+    unfit: list[Path] = []
     for path in paths:
-        if is_table(path):
-            data = load_dataset("table", path)
-        else:
-            data = load_dataset("folder", path, pattern=pattern)
+        data = table(path) if is_table(path) else _folder(path, pattern)
         found += [sample for split in data.splits.values() for sample in split]
+        unfit += data.skipped
+    images = [path for path in unfit if is_image(path)]
+    if images:
+        say(f"left out: {len(images):,} images whose names do not fit the pattern, {images[0]} first")
+    others = left_out(path for path in unfit if not is_image(path))
+    if others:
+        say(f"left out: {summarize(others)}")
     return found
+
+
+def _folder(path: Path, pattern: str | None) -> Dataset:
+    from reidkit.datasets.folder import UnclearParts, folder
+
+    try:
+        return folder(path, pattern=pattern)
+    except UnclearParts:  # to a gallery it is all the same which part an image is of
+        return folder(path, pattern=pattern, parts="none")
 
 
 def is_table(path: Path) -> bool:

@@ -26,7 +26,10 @@ _COLUMNS = ("score", "camera", "identity", "image")
 @click.option("--gallery", "location", required=True, help="Gallery to search, made by `reid index`.")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Hits for each image.")
 @click.option(
-    "--where", "conditions", multiple=True, help="Only these, for example camera!=3; may be repeated."
+    "--where",
+    "conditions",
+    multiple=True,
+    help="Only these, for example camera!=3; may be repeated. A name with a comma stands in quotes.",
 )
 @click.option(
     "--encoder",
@@ -96,9 +99,9 @@ def search_command(
     found = [list(result.hits) for result in results]
     own = [{hit.id for hit in result.own} for result in results]
     if not include_self and any(own):
-        say(
-            f"left out: {sum(map(len, own))} hits that are the query's own picture; --include-self keeps them"
-        )
+        num = sum(map(len, own))
+        hits = "1 hit that is" if num == 1 else f"{num} hits that are"
+        say(f"left out: {hits} the query's own picture; --include-self keeps it")
     if lowest is not None:
         found = [[hit for hit in hits if hit.score >= lowest] for hits in found]
         say(f"shown are hits that score {lowest:.3f} or more (false-match rate {false_match_rate:g})")

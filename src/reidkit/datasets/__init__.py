@@ -10,6 +10,7 @@ from typing import Any
 
 from reidkit import registry, trust
 from reidkit.errors import ConfigError, DataError, shown
+from reidkit.files import from_home
 from reidkit.folder_trees import numbered
 from reidkit.types import JUNK, Dataset, Split
 
@@ -47,7 +48,7 @@ def load_dataset(
     """
     with trust.given(name):
         registry.get("dataset", name)  # a misspelt name is told before a missing folder
-    root = Path(root).expanduser()
+    root = from_home(root)
     if not root.exists():
         raise DataError(
             f"{root} does not exist (seen from {Path.cwd()}); "
@@ -86,8 +87,8 @@ def _check_numbers(dataset: Dataset) -> None:
                 if (number := getattr(sample, name)) is not None and not -(2**63) <= number < 2**63:
                     raise DataError(
                         f"{sample.path}: {name} {str(number)[:30]}... has {len(str(number))} digits; numbers "
-                        "have up to 18 digits here: rename the file, or read such labels as text with the "
-                        "data set 'folder' and a pattern"
+                        "have up to 18 digits here: rename the file, or read the set as 'folder' by a "
+                        "pattern, where identities and cameras are text and * leaves out what is not needed"
                     )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reidkit.errors import ConfigError, DataError
-from reidkit.files import WriteError
+from reidkit.files import WriteError, from_home
 from reidkit.folder_trees import (
     check_option,
     check_split,
@@ -97,7 +97,7 @@ def cuhk03(
     tree = find_tree(Path(root), (RELEASE,), known_as="CUHK03")
     # What may be missing is looked for before the minute of unpacking.
     config = _find_config(tree, Path(root), boxes) if protocol == "new" else None
-    images = Path(cache).expanduser() / boxes if cache else tree / f"images_{boxes}_png"
+    images = from_home(cache) / boxes if cache else tree / f"images_{boxes}_png"
     if not images.is_dir():
         _unpack(tree / RELEASE, boxes, images)
     if config is not None:

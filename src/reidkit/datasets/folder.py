@@ -18,10 +18,14 @@ from reidkit.folder_trees import (
 from reidkit.images import IMAGE_SUFFIXES, is_image, list_files
 from reidkit.labels import label_text
 from reidkit.name_patterns import NamePattern, Reader, identity_folder
-from reidkit.part_names import PARTS, part_of
+from reidkit.part_names import PARTS, hinted_part, part_of
 from reidkit.pattern_guess import guess_pattern
 from reidkit.registry import register
 from reidkit.types import Dataset
+
+
+class UnclearParts(DataError):
+    """Whether folders are parts of a data set, or something else, cannot be told from their names."""
 
 
 @register("dataset", "folder")
@@ -55,8 +59,9 @@ def folder(root: Path, *, pattern: str | None = None, parts: str = "auto") -> Da
         root: the folder.
         pattern: for the paths of images below ``root``, or below a part.
         parts: "auto" takes folders called as parts for parts, and asks where others with images lie
-            beside them; "named" then leaves the others out; "none" takes every folder for what it is
-            without a name of its own, an identity or what the pattern says.
+            beside them, or where folders are called much like parts (``my_train``, ``my_test``); "named"
+            then leaves the others out; "none" takes every folder for what it is without a name of its own,
+            an identity or what the pattern says.
 
     Raises:
         ConfigError: what is not a pattern, another ``parts``.
@@ -85,10 +90,14 @@ def folder(root: Path, *, pattern: str | None = None, parts: str = "auto") -> Da
         else:
             images.append((part, path, fields))
     if not images:
-        raise DataError(_why_nothing_fits(root, pattern, [path for path in skipped if is_image(path)]))
+        unfit = [path for path in skipped if is_image(path)]
+        raise DataError(_why_nothing_fits(root, pattern, unfit, part_folders))
     told = ", ".join(f"folder {name} is {part}" for name, part in part_folders.items())
     reading = f"parts: {told}" if told else "parts: none, all images are train"
-    return labelled_dataset(images, name="folder", root=root, skipped=skipped, reading=[reading])
+    try:
+        return labelled_dataset(images, name="folder", root=root, skipped=skipped, reading=[reading])
+    except DataError as error:
+        raise DataError(f"{root}: {error}") from None
 
 
 def _part_folders(root: Path, with_images: set[str], *, may_leave_out: bool) -> Mapping[str, str]:
@@ -96,7 +105,8 @@ def _part_folders(root: Path, with_images: set[str], *, may_leave_out: bool) -> 
 
     ``with_images`` are the images in ``root`` and the folders that hold some.
     """
-    found = {path.name: part for path in subfolders(root) if (part := part_of(path.name)) is not None}
+    folders = [path.name for path in subfolders(root)]
+    found = {name: part for name in folders if (part := part_of(name)) is not None}
     by_part: dict[str, list[str]] = defaultdict(list)
     for name, part in found.items():
         by_part[part].append(name)
@@ -107,8 +117,14 @@ def _part_folders(root: Path, with_images: set[str], *, may_leave_out: bool) -> 
                 'one, or give parts="none" if they are identities'
             )
     others = sorted(with_images - found.keys())
+    hinted = {name: part for name in folders if name in others and (part := hinted_part(name)) is not None}
+    if not found and len(set(hinted.values())) > 1:
+        raise UnclearParts(
+            f"{root} has {first_few(sorted(hinted))}, called much as parts of a data set are; rename them as "
+            'parts (train, val, query, gallery), or give parts="none" if they are identities'
+        )
     if found and others and not may_leave_out:
-        raise DataError(
+        raise UnclearParts(
             f"{root} has {first_few(sorted(found))}, called as parts of a data set are, beside "
             f'{first_few(others)}; give parts="none" if all of these are identities, or parts="named" to '
             "read the parts alone and leave the others out"
@@ -116,7 +132,9 @@ def _part_folders(root: Path, with_images: set[str], *, may_leave_out: bool) -> 
     return {name: part for part in PARTS for name in by_part[part]}
 
 
-def _why_nothing_fits(root: Path, pattern: str | None, images: list[Path]) -> str:
+def _why_nothing_fits(
+    root: Path, pattern: str | None, images: list[Path], part_folders: Mapping[str, str]
+) -> str:
     if not images:
         return f"{root} holds no images at any depth; image suffixes are {', '.join(sorted(IMAGE_SUFFIXES))}"
     first = images[0].relative_to(root).as_posix()
@@ -126,6 +144,11 @@ def _why_nothing_fits(root: Path, pattern: str | None, images: list[Path]) -> st
             f"{root} has no identity folders with images: its {len(images)} images lie elsewhere (the first "
             f"is {first}); give each identity a folder, or a pattern for the names"
             + (f", such as pattern={guess!r}, which fits" if guess else "")
+            + (
+                f'; or give parts="none" if {first_few(list(part_folders))} are identities, and no parts'
+                if part_folders
+                else ""
+            )
         )
     return (
         f"none of the {len(images)} images in {root} fits the pattern {pattern!r}; the first is {first}, "

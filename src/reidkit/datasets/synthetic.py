@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reidkit.errors import ConfigError, DataError
-from reidkit.files import WriteError
+from reidkit.files import WriteError, from_home
 from reidkit.folder_trees import MARKET_FOLDERS, market_tree
 from reidkit.pedestrians import (
     Camera,
@@ -134,7 +134,7 @@ def make_synthetic(
         seed=seed,
     )
     _check(world, num_workers)
-    root = Path(root).expanduser()
+    root = from_home(root)
     if _holds(root, world):
         return root
     try:

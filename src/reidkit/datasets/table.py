@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
+import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +13,10 @@ from typing import Any
 
 from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
 from reidkit.folder_trees import first_few, labelled_dataset
-from reidkit.labels import is_number, label_text
+from reidkit.labels import is_junk, is_number, label_text
 from reidkit.part_names import PARTS, part_of
 from reidkit.registry import register
-from reidkit.table_files import TABLE_SUFFIXES, Row, Table, is_table, read_table
+from reidkit.table_files import TABLE_SUFFIXES, Row, Table, column_name, is_table, read_table
 from reidkit.types import Dataset
 
 REQUIRED = ("path", "identity")
@@ -22,14 +24,17 @@ COLUMNS = (*REQUIRED, "camera", "split", "tracklet", "time", "frame")
 NUM_SHOWN = 5
 LAST_SECOND = 253402300800  # the year 10000, where datetime ends
 
-# An optional column under another name would be ignored, and the set would look as if it had none.
+# An optional column under another name would be ignored, and the set would look as if it had none. Letters
+# and digits count alone: "camera_id" is "Camera ID".
 OTHER_NAMES = {
-    **dict.fromkeys(("file", "filename", "image", "image_path", "filepath"), "path"),
-    **dict.fromkeys(("pid", "id", "person", "person_id", "label"), "identity"),
-    **dict.fromkeys(("cam", "camid", "cam_id", "camera_id", "cameras"), "camera"),
-    **dict.fromkeys(("set", "subset", "part", "partition"), "split"),
-    **dict.fromkeys(("track", "track_id", "tracklet_id"), "tracklet"),
-    **dict.fromkeys(("timestamp", "seconds"), "time"),
+    **dict.fromkeys(("file", "filename", "image", "imagepath", "filepath", "imagefile"), "path"),
+    **dict.fromkeys(("pid", "id", "person", "personid", "label", "identityid", "personname"), "identity"),
+    **dict.fromkeys(("camid", "cameraid", "cameras", "cameraname", "camname", "cameranumber"), "camera"),
+    **dict.fromkeys(("cam", "camno", "camnr", "camnumber", "camerano", "cameranr", "cams"), "camera"),
+    **dict.fromkeys(("set", "subset", "part", "partition", "splits"), "split"),
+    **dict.fromkeys(("track", "trackid", "trackletid", "tracklets"), "tracklet"),
+    **dict.fromkeys(("timestamp", "seconds", "datetime"), "time"),
+    **dict.fromkeys(("frameid", "frameno", "framenr", "framenumber"), "frame"),
 }
 
 
@@ -60,10 +65,13 @@ def table(root: Path, *, column: Mapping[str, str] | None = None) -> Dataset:
         MissingExtra: the table is Parquet and pyarrow is not installed.
     """
     path = _find_table(Path(root))
-    found = read_table(path)
+    found = read_table(path, _roles(column))
     names = _column_names(path, found.header, column)
-    rows = {number: _known(row, names) for number, row in found.rows.items()}
     problems = list(found.problems)
+    unreadable = {number for number, _ in problems}
+    rows = {number: _known(row, names) for number, row in found.rows.items() if number not in unreadable}
+    for row in rows.values():
+        row["path"] = _as_on_disk(path.parent, row["path"])
     for number, row in rows.items():
         problems += [(number, problem) for problem in _row_problems(row, path.parent, found)]
     problems += _camera_problems(rows)
@@ -77,7 +85,10 @@ def table(root: Path, *, column: Mapping[str, str] | None = None) -> Dataset:
     ]
     unread = [name for name in found.header if name and name not in names.values()]
     reading = [f"columns that are not read: {first_few(unread)}"] if unread else []
-    return labelled_dataset(images, name="table", root=path.parent, reading=reading)
+    try:
+        return labelled_dataset(images, name="table", root=path.parent, reading=reading)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def _find_table(root: Path) -> Path:
@@ -96,6 +107,13 @@ def _find_table(root: Path) -> Path:
     )
 
 
+def _roles(column: Any) -> dict[str, str]:
+    """What each column is, by its name, as far as that was given rightly."""
+    given = column if isinstance(column, Mapping) else {}
+    roles = {name: name for name in COLUMNS if name not in given}
+    return roles | {column_name(name): key for key, name in given.items() if isinstance(name, str)}
+
+
 def _column_names(path: Path, header: list[str], column: Mapping[str, str] | None) -> dict[str, str]:
     """How the table calls each column that it has and that is read."""
     given = _given_names(path, header, {} if column is None else column)
@@ -108,7 +126,7 @@ def _given_names(path: Path, header: list[str], column: Any) -> dict[str, str]:
         raise ConfigError(
             f"column = {shown(column)} is no table of names; write for example column.path=file"
         )
-    given = {key: name.strip().casefold() for key, name in column.items()}
+    given = {key: column_name(name) for key, name in column.items()}
     problems = [
         f"column has no key {key!r};{did_you_mean(str(key), COLUMNS)} Keys: {', '.join(COLUMNS)}"
         for key in given.keys() - set(COLUMNS)
@@ -129,21 +147,30 @@ def _check_columns(path: Path, header: list[str], given: Mapping[str, str]) -> N
     names = {name: given.get(name, name) for name in COLUMNS}
     for name in REQUIRED:
         if names[name] not in header:
-            other = next((column for column in header if OTHER_NAMES.get(column) == name), None)
+            other = next((column for column in header if _usual_name(column) == name), None)
             hint = (
-                f" rename {other!r}, or give column.{name}={other}?" if other else did_you_mean(name, header)
+                f" rename {other!r}, or give {_option(name, other)}?" if other else did_you_mean(name, header)
             )
             raise DataError(f"{path} has no column {name!r};{hint} Columns found: {found}")
     for column in header:
-        wanted = OTHER_NAMES.get(column)
+        wanted = _usual_name(column)
         if wanted and names[wanted] not in header and column not in given.values():
             raise DataError(
                 f"{path} has a column {column!r} and none called {wanted!r}; rename it {wanted!r} or give "
-                f"column.{wanted}={column} to use it, or rename it to something else to have it ignored"
+                f"{_option(wanted, column)} to use it, or rename it to something else to have it ignored"
             )
     twice = [name for name in names.values() if header.count(name) > 1]
     if twice:
         raise DataError(f"{path} has the column {twice[0]!r} twice; columns found: {found}")
+
+
+def _option(name: str, column: str) -> str:
+    """As it is typed on a command line."""
+    return shlex.quote(f"column.{name}={column}")
+
+
+def _usual_name(column: str) -> str | None:
+    return OTHER_NAMES.get(re.sub(r"[\W_]", "", column))
 
 
 def _known(row: Row, names: Mapping[str, str]) -> Row:
@@ -172,6 +199,14 @@ def _row_problems(row: Row, folder: Path, found: Table) -> Iterable[str]:
         yield f"time {shown(row['time'])} is not a number of seconds, nor a time such as 2024-05-01T10:00"
 
 
+def _as_on_disk(folder: Path, name: str) -> str:
+    """A path as the file system has it: a list made on a Mac has accents in another form than its files
+    elsewhere, and one made on Windows has backslashes."""
+    forms = [name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)]
+    forms += [form.replace("\\", "/") for form in forms]
+    return next((form for form in dict.fromkeys(forms) if _is_file(folder / form)), name)
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
@@ -182,12 +217,13 @@ def _is_file(path: Path) -> bool:
 def _camera_problems(rows: dict[int, Row]) -> list[tuple[int, str]]:
     """Cameras left out, and odd ones among numbers: a slip of the pen would become a camera of its own."""
     cameras = {number: row.get("camera", "") for number, row in rows.items()}
-    num_numbers = sum(is_number(camera, as_float=True) for camera in cameras.values())
+    known = [camera for camera in cameras.values() if not is_junk(camera)]
+    num_numbers = sum(is_number(camera, as_float=True) for camera in known)
     problems = []
     for number, camera in cameras.items():
         if not camera and any(cameras.values()):
             problems.append((number, "camera is empty; write -1 where it is not known"))
-        elif camera and not is_number(camera, as_float=True) and 2 * num_numbers > len(cameras):
+        elif camera and not is_number(camera, as_float=True) and 2 * num_numbers > len(known):
             problems.append((number, f"camera {shown(camera)} is not an integer, as the others are"))
     return problems
 

@@ -12,7 +12,7 @@ import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reidkit import registry, trust
 from reidkit.errors import ConfigError, DataError, shortened, shown
-from reidkit.galleries.labels import Where, check_where, parse_where
+from reidkit.galleries.labels import Where, check_where, parse_where, utc
 
 __all__ = [
     "DamagedGallery",
@@ -35,6 +35,8 @@ __all__ = [
     "open_gallery",
     "parse_where",
 ]
+
+_LONGEST_ENCODER = 100_000  # characters
 
 OnDuplicate = Literal["replace", "skip", "error"]
 
@@ -75,7 +77,7 @@ class Item:
         if self.camera is not None:
             parts.append(f"camera {self.camera}")
         if self.time is not None:
-            parts.append(datetime.fromtimestamp(self.time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"))
+            parts.append(utc(self.time))
         return "  ".join(parts)
 
 
@@ -119,7 +121,8 @@ class Gallery(Protocol):
 
     "not" keeps items whose label is unknown; a time window does not. Times are Unix seconds, datetimes or
     ISO texts; without an offset they are taken as UTC. Identities and cameras are read as everywhere
-    (:mod:`reidkit.labels`): identity 12 and "12" are one, "012" is another, and so are cameras.
+    (:mod:`reidkit.labels`): identity 12 and "12" are one, "012" is another, and so are cameras;
+    camera -1 is one that is unknown.
 
     Every verb but :meth:`verify` and :meth:`repair` raises :class:`DamagedGallery` where its answer would
     rest on something that is not what was written.
@@ -254,9 +257,15 @@ def _plain_encoder(encoder: Mapping[str, Any]) -> dict[str, Any]:
             f"encoder is of type {type(encoder).__name__}; expected a mapping with a fingerprint"
         )
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(encoder), default=os.fspath))
+        text = json.dumps(dict(encoder), default=os.fspath)
+        plain: dict[str, Any] = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"encoder cannot be kept as JSON: {error}") from error
+    if len(text) > _LONGEST_ENCODER:
+        raise ConfigError(
+            f"encoder takes {len(text):,} characters as JSON; at most {_LONGEST_ENCODER:,} are "
+            "kept: a fingerprint and a path are enough"
+        )
     if not isinstance(plain.get("fingerprint"), str):
         raise ConfigError(
             f"encoder has no text under 'fingerprint': {shown(plain)}; without it embeddings of "

@@ -28,7 +28,6 @@ from reidkit.galleries import (
     DamagedGallery,
     Hit,
     Item,
-    NoGallery,
     OnDuplicate,
     Verification,
     check_encoder,
@@ -39,18 +38,24 @@ from reidkit.galleries import (
     unit_embeddings,
     vector_file,
 )
-from reidkit.galleries.items_table import ItemsTable
-from reidkit.galleries.labels import Where, check_where, label_column, label_rows
+from reidkit.galleries.items_table import ItemsTable, no_gallery
+from reidkit.galleries.labels import Condition, Where, check_where, label_column, label_rows
 from reidkit.galleries.nearest import nearest, pieces
 from reidkit.galleries.records import FILE, Row, State
 from reidkit.registry import register
 
+NUM_TRIES = 3  # searches that a writer may overtake
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Snapshot:
-    """All rows (R, W) of one revision, and the numbers (K,) of items' rows, ascending."""
+    """All rows (R, W) of one revision, and the numbers (K,) of items' rows, ascending.
+
+    ``file`` tells the file from another that was put in its place.
+    """
 
     state: State
+    file: tuple[int, int] | None
     words: vector_file.Words
     rows: NDArray[np.int64]
 
@@ -88,7 +93,7 @@ class EmbeddedGallery:
         self.path = Path(path)
         self._temporary: TemporaryDirectory[str] | None = None
         self._snapshot: _Snapshot | None = None
-        self._verified = ("", 0)  # name of a file of vectors, and how many of its rows were checked
+        self._verified: tuple[object, int] = (None, 0)  # a file of vectors, and how many rows were checked
         self._tidy = False
         _check_place(self.path, create)
         try:
@@ -190,19 +195,14 @@ class EmbeddedGallery:
         top = checked_top(top)
         conditions = check_where(where)
         queries = embedding_rows(embeddings)
-        while True:
-            with self._table.reading() as state:
-                snapshot = self._map(state)
-                rows = snapshot.rows
-                if conditions:
-                    rows = np.array(self._table.rows(state, conditions), np.int64)
-            units = unit_embeddings(queries, dimension=state.dimension, location=str(self.path))
-            self._check_vectors(snapshot)
-            every = len(rows) == state.num_rows
-            ranked = nearest(snapshot.vectors, None if every else rows, units, top=min(top, len(rows) + 1))
-            hits = self._hits(ranked, snapshot.state)
+        for _ in range(NUM_TRIES):
+            hits = self._try_search(queries, top, conditions)
             if hits is not None:
                 return hits
+        with self._table.reading():  # writers wait: one that replaces the same items all the time would win
+            hits = self._try_search(queries, top, conditions)
+        assert hits is not None
+        return hits
 
     def relabel(
         self,
@@ -354,7 +354,9 @@ class EmbeddedGallery:
         with self._table.writing() as state:
             if self._temporary is not None:
                 raise DataError(f"{self.path} cannot be written to; check the permissions of the folder")
-            if not self._tidy:  # nobody else writes now, so that what is not named was left by the killed
+            # Nobody else writes now, so that what is not named was left by the killed; unless what is named
+            # is missing, and the table is that of another gallery.
+            if not self._tidy and self._num_whole_rows(state) >= state.num_rows:
                 vector_file.remove_others(self.path, state.vectors)
                 self._tidy = True
             yield state
@@ -398,6 +400,21 @@ class EmbeddedGallery:
             raise DataError(f"{self.path} has no item {unknown[0]} ({len(unknown)} such of {len(ids)} ids)")
         return [found[id] for id in ids]
 
+    def _try_search(
+        self, queries: NDArray[Any], top: int, conditions: Sequence[Condition]
+    ) -> list[list[Hit]] | None:
+        """Hits; ``None`` if another process took one of them away meanwhile."""
+        with self._table.reading() as state:
+            snapshot = self._map(state)
+            rows = snapshot.rows
+            if conditions:
+                rows = np.array(self._table.rows(state, conditions), np.int64)
+        units = unit_embeddings(queries, dimension=state.dimension, location=str(self.path))
+        self._check_vectors(snapshot)
+        every = len(rows) == state.num_rows
+        ranked = nearest(snapshot.vectors, None if every else rows, units, top=min(top, len(rows) + 1))
+        return self._hits(ranked, snapshot.state)
+
     def _hits(
         self, ranked: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]], searched: State
     ) -> list[list[Hit]] | None:
@@ -429,18 +446,27 @@ class EmbeddedGallery:
         return vector_file.map_rows(path, num_rows=state.num_rows, dimension=state.dimension or 0)
 
     def _map(self, state: State) -> _Snapshot:
-        if self._snapshot is None or self._snapshot.state != state:
-            every = state.num_items == state.num_rows
-            rows = range(state.num_rows) if every else self._table.rows(state, ())
-            self._snapshot = _Snapshot(state, self._words(state), np.array(rows, np.int64))
+        path = self._vectors_folder / state.vectors
+        file = vector_file.identity(path, num_rows=state.num_rows, dimension=state.dimension or 0)
+        if self._snapshot is None or (self._snapshot.state, self._snapshot.file) != (state, file):
+            self._snapshot = _Snapshot(state, file, self._words(state), self._item_rows(state))
         return self._snapshot
+
+    def _item_rows(self, state: State) -> NDArray[np.int64]:
+        """Row numbers (K,) of all items, ascending; read from the table only where that is needed."""
+        known, start = np.empty(0, np.int64), 0
+        if self._snapshot is not None and self._snapshot.state.vectors == state.vectors:
+            known, start = self._snapshot.rows, self._snapshot.state.num_rows
+        if state.num_items - len(known) == state.num_rows - start:  # all new rows are items, and none went
+            return np.concatenate([known, np.arange(start, state.num_rows)])
+        return np.array(self._table.rows(state, ()), np.int64)
 
     def _check_vectors(self, snapshot: _Snapshot) -> None:
         """Raise :class:`DamagedGallery` unless all items' vectors are as they were written; once, but for
         what is new. Outside of transactions, since it takes long, and committed rows never change."""
         state = snapshot.state
-        name, num_checked = self._verified
-        if name != state.vectors:
+        file, num_checked = self._verified
+        if file != (state.vectors, snapshot.file):
             num_checked = 0
         if num_checked < state.num_rows:
             new = snapshot.rows[np.searchsorted(snapshot.rows, num_checked) :]
@@ -450,7 +476,7 @@ class EmbeddedGallery:
                     # What was replaced or removed since is of no account.
                     self._refuse(wrong if now.vectors == state.vectors else wrong[:0], now)
             else:
-                self._verified = state.vectors, state.num_rows
+                self._verified = (state.vectors, snapshot.file), state.num_rows
 
     def _damaged(self, state: State, words: vector_file.Words, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return vector_file.damaged(words, rows, name=state.vectors, dimension=state.dimension or 0)
@@ -505,9 +531,10 @@ def _check_place(path: Path, create: bool) -> None:
     try:
         if path.exists() and not path.is_dir():
             raise DataError(f"{path} is a file; a gallery is a folder")
-        if (path / FILE).exists():
-            return
+        # Listed once: another process may be making the gallery just now.
         contents = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+        if FILE in contents:
+            return
     except OSError as error:  # a name too long, a loop of links, no permission
         raise DataError(f"{shortened(str(path))} cannot be opened: {error.strerror}") from error
     if contents:
@@ -516,4 +543,4 @@ def _check_place(path: Path, create: bool) -> None:
             f"but no {FILE}; choose another folder"
         )
     if not create:
-        raise NoGallery(f"there is no gallery at {path}; check the path, or fill one first")
+        raise no_gallery(path)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from reidkit.errors import DataError, shortened
-from reidkit.galleries import DamagedGallery
+from reidkit.galleries import DamagedGallery, NoGallery
 from reidkit.galleries.labels import Condition
 from reidkit.galleries.records import (
     COLUMNS,
@@ -66,6 +66,7 @@ class ItemsTable:
         for suffix in ("", "-journal", "-wal", "-shm"):
             check_regular(folder / f"{FILE}{suffix}")
         _check_journal(folder / f"{FILE}-journal")
+        _check_no_log(folder)
         try:
             with self._errors(ours=()):  # "unsupported file format" has the code of our own mistakes
                 self._open(create)
@@ -93,6 +94,7 @@ class ItemsTable:
         with self._lock, self._errors():
             self.db.execute(begin)
             try:
+                self._check_place()
                 yield
                 self.db.execute("COMMIT")
             finally:
@@ -101,17 +103,22 @@ class ItemsTable:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[State]:
-        """What is read within is of one revision; no writer commits meanwhile, so keep it short."""
-        with self.transaction("BEGIN"):
-            yield self.state()
+        """What is read within is of one revision; no writer commits meanwhile, so keep it short.
+
+        Within another transaction of the same thread, it is of that.
+        """
+        with self._lock:
+            inner = self._connection is not None and self._connection.in_transaction
+            with contextlib.nullcontext() if inner else self.transaction("BEGIN"):
+                yield self.state()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[State]:
         """Others read meanwhile, but none writes. What is changed ends with :meth:`set_state`."""
-        check_only_name(self.folder / FILE)
         with self._lock:
             try:
                 with self.transaction("BEGIN IMMEDIATE"):
+                    check_only_name(self.folder / FILE)
                     before = self.state()
                     yield before
                     after = self.state()
@@ -138,6 +145,8 @@ class ItemsTable:
             self.folder / FILE, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
         )
         db = self._connection
+        status = (self.folder / FILE).stat()
+        self._file = status.st_dev, status.st_ino
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA cell_size_check = ON")
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
@@ -146,12 +155,27 @@ class ItemsTable:
         # A large transaction must not lock readers out before it commits.
         db.execute("PRAGMA cache_spill = OFF")
         db.execute("PRAGMA temp_store = MEMORY")
-        if self._pragma("schema_version") == 0 and create:
+        # Not even begun, or by one who was killed; with vectors beside it, the table was emptied.
+        is_new = self._pragma("page_count") == 0 and not any(self.folder.glob("vectors*"))
+        if is_new and not create:
+            raise no_gallery(self.folder)
+        if is_new:
             with self.transaction("BEGIN IMMEDIATE"):
                 if self._pragma("schema_version") == 0:  # nobody else was faster
                     self.create_tables(State(0, new_name(), 0, 0, 1, None, None))
         self.format = self.check_tables()
         db.execute("CREATE TEMP TABLE wanted (list INTEGER, value)")
+
+    def _check_place(self) -> None:
+        """Raise :class:`DataError` where the open file is no longer at its place: writes would be lost."""
+        try:
+            status = (self.folder / FILE).stat()
+        except OSError:
+            status = None
+        if status is None or (status.st_dev, status.st_ino) != self._file:
+            raise DataError(
+                f"{self.folder} was moved, deleted or replaced since it was opened; open it again"
+            )
 
     def create_tables(self, state: State, *, in_memory: bool = False) -> None:
         """Make the tables; ``in_memory``, in front of those of the file, for this connection alone."""
@@ -320,16 +344,38 @@ class ItemsTable:
                 values.append(condition.values[0])
                 continue
             self._want(number, [value for value in condition.values if value is not None])
-            negated = "NOT " if condition.operator == "not in" else ""
-            unknown = "TRUE" if None in condition.values else "FALSE"
-            listed = f"{key} IN (SELECT value FROM wanted WHERE list = {number})"
-            parts.append(f"{negated}CASE WHEN {key} IS NULL THEN {unknown} ELSE {listed} END")
+            listed = f"(SELECT value FROM wanted WHERE list = {number})"
+            names_unknown = None in condition.values
+            if condition.operator == "in":  # by the index, where there is one
+                parts.append(f"({key} IN {listed}{f' OR {key} IS NULL' if names_unknown else ''})")
+            else:
+                unknown = f"{key} IS NOT NULL AND" if names_unknown else f"{key} IS NULL OR"
+                parts.append(f"({unknown} {key} NOT IN {listed})")
         return " AND ".join(parts), values
+
+
+def no_gallery(folder: Path) -> NoGallery:
+    return NoGallery(f"there is no gallery at {folder}; check the path, or fill one first")
 
 
 def _wrong(rows: Iterable[Sequence[Any]], num_rows: int) -> list[Row]:
     """Items, as stored with their checksums, that are not whole."""
     return [Row.of(row[:-1]) for row in rows if not is_whole(row[:-1], row[-1], num_rows=num_rows)]
+
+
+def _check_no_log(folder: Path) -> None:
+    """Refuse a write-ahead log: SQLite drops, without a word, what comes after a damaged place in it."""
+    try:
+        with (folder / FILE).open("rb") as file:
+            header = file.read(20)
+        has_log = header[18:] == b"\2\2" or (folder / f"{FILE}-wal").stat().st_size > 0
+    except OSError:  # there is none; or it cannot be read, which SQLite says better
+        return
+    if has_log:
+        raise DataError(
+            f"{folder}: {FILE} was given a write-ahead log by another program, in which damage goes unseen; "
+            f"take it out with `sqlite3 {FILE} 'PRAGMA journal_mode = DELETE'`, or put a copy in its place"
+        )
 
 
 def _check_journal(path: Path) -> None:

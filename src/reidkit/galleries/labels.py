@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import re
@@ -13,13 +14,14 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from reidkit.errors import ConfigError, DataError, did_you_mean, shown
-from reidkit.labels import label_text, label_value
+from reidkit.labels import camera_value, label_text
 
 Where = Mapping[str, Any]
 
 T = TypeVar("T")
 
 LONGEST = 10_000  # characters of one label
+EARLIEST, LATEST = -62135596800.0, 253402300800.0  # the years 1 to 9999, in Unix seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def _identity(value: Any) -> str | None:
 
 
 def _camera(value: Any) -> int | str | None:
-    return _not_too_long(label_value(value))
+    return _not_too_long(camera_value(value))
 
 
 def _content(value: Any) -> str:
@@ -142,7 +144,7 @@ def _seconds(value: Any) -> float:
         seconds = math.inf
     if not math.isfinite(seconds):
         raise ValueError(f"{seconds} is not a time; None means unknown")
-    if not -62135596800 <= seconds < 253402300800:
+    if not EARLIEST <= seconds < LATEST:
         number = f"{seconds:.0f}" if abs(seconds) < 1e18 else f"{seconds:g}"
         raise ValueError(f"{number} is not within the years 1 to 9999; seconds expected, milliseconds?")
     return seconds
@@ -231,7 +233,8 @@ def _values(key: str, wanted: Any) -> tuple[Any, ...]:
 def parse_where(texts: Sequence[str]) -> dict[str, Any]:
     """A ``where`` from texts of a command line, of which all must hold.
 
-    Lists are separated by commas, except in ``source``, whose names may hold them.
+    Lists are separated by commas, except in ``source``, whose names may hold them; another name with a comma
+    stands in quotes, as in CSV (:func:`as_listed`).
 
     >>> parse_where(["camera!=3", "identity=12,13", "time>=2024-05-01T10:00"])
     {'camera': {'not': ['3']}, 'identity': ['12', '13'], 'time': {'from': '2024-05-01T10:00'}}
@@ -258,5 +261,29 @@ def parse_where(texts: Sequence[str]) -> dict[str, Any]:
     return where
 
 
-def _listed(key: str, text: str) -> list[Any]:
-    return [text] if key == "source" else [part.strip() for part in text.split(",")]
+def _listed(key: str, text: str) -> list[str]:
+    if key == "source":
+        return [text]
+    try:
+        [parts] = csv.reader([text], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError) as error:
+        raise ConfigError(f"where {key}: {shown(text)} cannot be read as a list: {error}") from None
+    values = [part.strip() for part in parts]
+    if not all(values):
+        raise ConfigError(f"where {key}: {shown(text)} has a value that is empty; remove the comma too many")
+    return values
+
+
+def as_listed(value: int | str) -> str:
+    """A label as :func:`parse_where` reads it within a list.
+
+    >>> as_listed('the "new" hall, north')
+    '"the ""new"" hall, north"'
+    """
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if "," in text or text.startswith('"') else text
+
+
+def utc(seconds: float) -> str:
+    """A time to be read by people, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

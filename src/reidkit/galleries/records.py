@@ -16,6 +16,7 @@ from typing import Any
 
 from reidkit.errors import shown
 from reidkit.galleries import Item
+from reidkit.galleries.labels import EARLIEST, LATEST
 from reidkit.galleries.vector_file import NAME
 
 FORMAT = 2
@@ -136,10 +137,11 @@ class Row:
 
 
 def is_whole(values: Sequence[Any], checksum: object, *, num_rows: int) -> bool:
-    """Whether an item's values, as stored, have their types, fit the checksum, and name one of the rows."""
+    """Whether an item's values, as stored, have their types and limits, fit the checksum, and name a row."""
     return (
         tuple(map(type, values)) in _TYPES
         and 0 <= values[1] < num_rows
+        and (values[5] is None or EARLIEST <= values[5] < LATEST)
         and _checksum(tuple(values)) == checksum
     )
 

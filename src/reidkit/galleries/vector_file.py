@@ -100,6 +100,20 @@ def map_rows(path: Path, *, num_rows: int, dimension: int) -> Words:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def identity(path: Path, *, num_rows: int, dimension: int) -> tuple[int, int] | None:
+    """What tells a file from another that is put in its place; ``None`` where there is none and no row.
+
+    Raises :class:`DataError` where the file is shorter than its rows: whoever read on would be killed.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        check_length(path, 0, num_rows, dimension)
+        return None
+    check_length(path, status.st_size, num_rows, dimension)
+    return status.st_dev, status.st_ino
+
+
 def check_length(path: Path, size: int, num_rows: int, dimension: int) -> None:
     """Raise :class:`DataError` where a file has fewer bytes than its rows need."""
     needed = num_rows * num_words(dimension) * 8
