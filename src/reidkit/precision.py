@@ -107,7 +107,7 @@ def _is_narrow(
     groups: int = 1,
 ) -> bool:
     step = _of_columns(stride)
-    if step == 1:
+    if step == 1 or input.dtype == torch.float64:  # autocast leaves that alone
         return False
     margin = 0 if isinstance(padding, str) else _of_columns(padding)  # "same" knows no stride
     reach = _of_columns(dilation) * (weight.shape[-1] - 1)
@@ -115,7 +115,7 @@ def _is_narrow(
 
 
 def _is_narrow_transposed(input: Tensor, *args: Any, **kwargs: Any) -> bool:
-    return input.shape[-1] == 1
+    return input.shape[-1] == 1 and input.dtype != torch.float64
 
 
 _IS_NARROW: dict[Callable[..., Any], Callable[..., bool]] = {

@@ -61,9 +61,12 @@ def build_trainer(
 
     from reidkit.models import build_model
     from reidkit.objectives import Objective
+    from reidkit.survey import images_left_out
     from reidkit.trainer import Trainer
 
     data = load_data(resolved)
+    if left_out := images_left_out(data):
+        say(left_out)
     torch.manual_seed(resolved.seed)
     with trust.from_file():
         model = build_model(resolved.model.name, **resolved.model.options)

@@ -74,6 +74,14 @@ def test_all_other_convolutions_keep_their_speed() -> None:
         torch.testing.assert_close(found.float(), rounded, rtol=0.01, atol=0.01)
 
 
+@pytest.mark.parametrize("name", ["last stage", "transposed"])
+def test_float64_stays_as_autocast_leaves_it(name: str) -> None:
+    function, input_shape, weight_shape, options = NARROW[name]
+    with autocast(CPU, torch.bfloat16):
+        output = function(torch.ones(input_shape).double(), torch.ones(weight_shape).double(), **options)
+    assert output.dtype == torch.float64
+
+
 class Narrow(nn.Module):
     """A network whose last stage is one column wide."""
 
