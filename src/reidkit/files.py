@@ -74,6 +74,11 @@ def open_regular(path: str | Path, *, error: type[ReidError] = DataError) -> Bin
     return os.fdopen(handle, "rb")
 
 
+def from_home(path: str | Path) -> Path:
+    """A path with the home folder for a ``~`` or ``~user`` at its start; that of an unknown user stays."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # pathlib's raises for an unknown user
+
+
 def check_own_folder(path: Path) -> None:
     """Refuse a folder that is a link, where its place was not given: whoever passed it on chose where to.
 
@@ -84,11 +89,6 @@ def check_own_folder(path: Path) -> None:
             f"{path} is a link, and files would be written to where it leads; remove it, or put the folder "
             "itself in its place"
         )
-
-
-def from_home(path: str | Path) -> Path:
-    """A path with the home folder for a ``~`` or ``~user`` at its start; that of an unknown user stays."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111  # pathlib's raises for an unknown user
 
 
 def write_atomically(path: str | Path, data: bytes | memoryview | str) -> Path:

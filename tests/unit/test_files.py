@@ -89,6 +89,11 @@ def current_umask():
     return mask
 
 
+def test_the_home_of_nobody_stays_as_it_is():
+    assert from_home("~nobody-of-that-name/photos") == Path("~nobody-of-that-name/photos")
+    assert from_home("~/photos") == Path.home() / "photos"
+
+
 def test_a_lock_that_is_a_link_or_a_pipe_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     os.mkfifo(tmp_path / "pipe")
@@ -104,8 +109,3 @@ def test_a_folder_that_leads_elsewhere_is_refused(tmp_path):
         check_own_folder(tmp_path / "tables")
     check_own_folder(tmp_path)
     check_own_folder(tmp_path / "none")
-
-
-def test_the_home_of_nobody_stays_as_it_is():
-    assert from_home("~nobody-of-that-name/photos") == Path("~nobody-of-that-name/photos")
-    assert from_home("~/photos") == Path.home() / "photos"
