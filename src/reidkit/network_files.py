@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +27,7 @@ MAX_PIXELS = 2**23
 """Of all the images that a network takes at a time: 1,024 of 128 x 64."""
 
 _MAX_THREADS = 2
+_TELEMETRY = "openvino_telemetry"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,21 @@ def num_threads() -> int:
 def import_runtime(package: str, path: Path) -> Any:
     """A package that is needed to read a file; :class:`MissingExtra` where it is not installed."""
     try:
-        return import_module(package)
+        with _untold():
+            return import_module(package)
     except ImportError as error:
         raise MissingExtra(package, extra="export", needed_for=f"reading {path.name}") from error
+
+
+@contextmanager
+def _untold() -> Iterator[None]:
+    """While inside, OpenVINO does not find the package by which it tells its maker, over the network and in a
+    file in the home folder, that it was imported. It does without where that is not installed."""
+    hidden = _TELEMETRY not in sys.modules
+    if hidden:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[_TELEMETRY]

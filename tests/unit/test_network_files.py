@@ -1,6 +1,9 @@
 """Network files whose claims cannot be: refused in one line before a runtime works on them."""
 
+import os
 import re
+import subprocess
+import sys
 import time
 from itertools import pairwise
 
@@ -224,3 +227,20 @@ def test_metadata_that_nobody_would_write(text, tmp_path):
     onnx.helper.set_model_props(proto, {"reidkit": text})
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
     refusal(tmp_path / "m.onnx", None)
+
+
+def test_importing_a_runtime_tells_nobody(tmp_path):
+    """OpenVINO would send word of each import, by a process of its own, and count them in the home folder."""
+    program = """
+import sys
+from pathlib import Path
+from reidkit.network_files import import_runtime
+seen = []
+sys.addaudithook(lambda event, _: seen.append(event) if event in ("os.fork", "socket.connect") else None)
+import_runtime("openvino", Path("x.xml")).Core()
+print(seen, "openvino_telemetry" in sys.modules)
+"""
+    home = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=home, capture_output=True, text=True)
+    assert done.stdout.strip() == "[] False", done.stderr
+    assert not list(tmp_path.iterdir())
