@@ -370,8 +370,8 @@ class Searcher:
         zero = np.flatnonzero(~embeddings.any(axis=1))
         if len(zero):
             raise DataError(
-                f"the encoder embeds {len(zero)} of {len(pictures)} pictures as zeros, which are near nothing "
-                f"(the first is {pictures[zero[0]].path}); its weights are unusable"
+                f"the encoder embeds {len(zero)} of {len(pictures)} pictures as zeros, which are near "
+                f"nothing (the first is {pictures[zero[0]].path}); its weights are unusable"
             )
         return embeddings
 

@@ -188,6 +188,16 @@ def test_a_gallery_is_not_made_before_something_is_embedded(weights, tmp_path):
     assert not (tmp_path / "g").exists()
 
 
+def test_an_encoder_that_sees_nothing_makes_no_gallery(photos, tmp_path):
+    encoder = rk.Encoder(rk.build_model("timm:test_resnet", neck="plain"), height=48, width=24)
+    for parameter in encoder.model.parameters():
+        parameter.data.zero_()
+    with Searcher(tmp_path / "g", encoder=encoder) as searcher:
+        with pytest.raises(DataError, match=r"the encoder embeds 5 of 5 pictures as zeros.*unusable"):
+            searcher.add(photos)
+    assert not (tmp_path / "g").exists()
+
+
 def test_one_picture_given_twice(searcher, photos):
     assert str(searcher.add([photos[0], str(photos[0])])) == "1 embedded"
     with pytest.raises(DataError, match=r"is given twice, once with identity 1, .* once with 2"):
