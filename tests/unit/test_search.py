@@ -192,9 +192,9 @@ def test_an_encoder_that_sees_nothing_makes_no_gallery(photos, tmp_path):
     encoder = rk.Encoder(rk.build_model("timm:test_resnet", neck="plain"), height=48, width=24)
     for parameter in encoder.model.parameters():
         parameter.data.zero_()
-    with Searcher(tmp_path / "g", encoder=encoder) as searcher:
-        with pytest.raises(DataError, match=r"the encoder embeds 5 of 5 pictures as zeros.*unusable"):
-            searcher.add(photos)
+    zeros = pytest.raises(DataError, match=r"the encoder embeds 5 of 5 pictures as zeros.*unusable")
+    with Searcher(tmp_path / "g", encoder=encoder) as searcher, zeros:
+        searcher.add(photos)
     assert not (tmp_path / "g").exists()
 
 
