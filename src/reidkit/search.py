@@ -366,7 +366,14 @@ class Searcher:
 
     def _encoded(self, pictures: list[_Picture]) -> NDArray[np.float32]:
         samples = tuple(Sample(p.path, 0, 0, index, box=p.box) for index, p in enumerate(pictures))
-        return np.asarray(self.encoder.features(samples).embeddings, np.float32)
+        embeddings = np.asarray(self.encoder.features(samples).embeddings, np.float32)
+        zero = np.flatnonzero(~embeddings.any(axis=1))
+        if len(zero):
+            raise DataError(
+                f"the encoder embeds {len(zero)} of {len(pictures)} pictures as zeros, which are near nothing "
+                f"(the first is {pictures[zero[0]].path}); its weights are unusable"
+            )
+        return embeddings
 
 
 def _picture(image: str | Path | Sample, camera: int | str | None) -> _Picture:
