@@ -531,7 +531,8 @@ def _values_of(key: str, items: list[Item]) -> str:
     if not found:
         return f"no item has a {key}"
     values = sorted(found, key=lambda value: (isinstance(value, str), value))
-    write = utc if key == "time" else as_listed
+    writers: dict[str, Callable[[Any], str]] = {"time": utc, "source": str}
+    write = writers.get(key, as_listed)
     shown_values = ", ".join(shortened(write(value)) for value in values[:_NUM_VALUES])
     return f"there are {shown_values}" + (
         f", and {len(values) - _NUM_VALUES:,} more" if len(values) > _NUM_VALUES else ""

@@ -244,6 +244,9 @@ def test_a_search_that_finds_nothing_says_why(searcher, photos):
     assert "no item has a time" in searcher.why_nothing({"time": {"from": 0}})
     searcher.add([Sample(photos[0], 1, None, 0, camera_name="hall, north", time=1714557600.0)])
     assert 'there are 0, 1, "hall, north")' in searcher.why_nothing({"camera": "hall"})
+    shutil.copy(photos[1], photos[1].with_name("0,0.png"))
+    searcher.add([photos[1].with_name("0,0.png")])
+    assert f"(there are {photos[1].parent}/0,0.png, " in searcher.why_nothing({"source": "nowhere"})
     assert "there are 2024-05-01 10:00:00 UTC" in searcher.why_nothing({"time": {"to": 0}})
 
 
