@@ -153,7 +153,8 @@ def normalized(embeddings: Tensor) -> Tensor:
         return embeddings
     # A constant to autograd, rightly: rows of any scale have the same direction.
     scale = embeddings.detach().abs().amax(dim=1, keepdim=True)
-    embeddings = embeddings / torch.where(scale == 0, 1.0, scale)
+    usual = (scale == 0) | ((scale > 1e-12) & (scale < 1e12))  # left alone, to the last digit
+    embeddings = embeddings / torch.where(usual, 1.0, scale)
     norms = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
     return embeddings / torch.where(norms == 0, 1.0, norms)
 
