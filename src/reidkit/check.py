@@ -20,7 +20,7 @@ from reidkit.findings import (
 )
 from reidkit.images import is_image
 from reidkit.label_findings import label_findings, sample_readings
-from reidkit.match_findings import find_matches, items, match_findings
+from reidkit.match_findings import find_matches, items, match_findings, shared_frames
 from reidkit.picture_findings import picture_findings
 from reidkit.survey import LeftOut, left_out, summarize
 from reidkit.types import JUNK, Dataset, Sample
@@ -120,6 +120,7 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | No
         *picture_findings(dataset, progress),
         *_leak_findings(dataset),
         *match_findings("queries", matches),
+        *shared_frames(dataset),
         *_part_findings(dataset),
         *match_findings("validation images", find_matches(dataset, dataset.val, None)),
         *label_findings(dataset),
@@ -134,9 +135,18 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | No
         num_valid_queries=matches.num_valid if can_be_tested else None,
         num_queries=matches.num_queries,
         findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
-        reading=dataset.reading,
+        reading=(*dataset.reading, *_measuring(dataset, can_be_tested)),
         samples=tuple(sample_readings(dataset)),
     )
+
+
+def _measuring(dataset: Dataset, can_be_tested: bool) -> Iterator[str]:
+    """Which split this is, and by which rules queries are counted as having a match."""
+    if dataset.split_name:
+        yield dataset.split_name
+    if can_be_tested:
+        camera_filter = dataset.camera_filter if dataset.has_cameras else "none"
+        yield f"measured by: protocol {dataset.protocol}, camera filter {camera_filter}"
 
 
 def _counts(dataset: Dataset) -> dict[str, SplitCounts]:

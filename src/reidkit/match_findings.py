@@ -84,6 +84,39 @@ def match_findings(what: str, matches: Matches) -> Iterator[Finding]:
     )
 
 
+def shared_frames(dataset: Dataset) -> Iterator[Finding]:
+    """Tracklets of one person under several numbers that have some frames in common, and others not.
+
+    Those of all the same frames are one picture, and never meet. Here a part of what is sought is found.
+    """
+    if dataset.protocol != "tracklets":
+        return
+    frames = {"query": dataset.query, "gallery": dataset.gallery}
+    held = {
+        part: {
+            tuple(sorted(picture_names(tuple(group)))): short(group[0], dataset)
+            for group in frames_by_tracklet(split).values()
+            if group[0].identity != JUNK
+        }
+        for part, split in frames.items()
+    }
+    by_frame: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for pictures in held["gallery"]:
+        for picture in pictures:
+            by_frame[picture].add(pictures)
+    partly = [
+        name
+        for pictures, name in held["query"].items()
+        if any(other != pictures for picture in pictures for other in by_frame[picture])
+    ]
+    yield from finding_if_any(
+        "warning",
+        "query tracklets that share some of their frames with one of the gallery",
+        partly,
+        "Those frames are found without any skill; cut the tracklets so that no frame is in two.",
+    )
+
+
 def items(dataset: Dataset, split: Split) -> Split:
     """What the protocol compares: images, or the first frame of each tracklet."""
     if dataset.protocol != "tracklets":

@@ -12,14 +12,16 @@ import importlib
 import inspect
 import math
 import pkgutil
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from reidkit import trust
-from reidkit.errors import ConfigError, UnknownName, did_you_mean, listed_names, shown
+from reidkit.errors import ConfigError, UnknownName, did_you_mean, listed_names, shortened, shown
 
 Kind = Literal["loss", "dataset", "model", "gallery", "tracker"]
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -37,6 +39,8 @@ LARGEST = 2**63
 # Trackers have no folder: those that there are belong to others.
 _components: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in (*FOLDERS, "tracker")}
 _scanned: set[str] = set()
+
+_ODD_PATH = re.compile(r"[:./\\]")  # in a name that was meant to be one of code
 
 _GIVEN = {"dataset": 1, "tracker": 1, "gallery": 1}  # arguments that reidkit gives: root, run folder, address
 
@@ -82,6 +86,11 @@ def get(kind: Kind, name: str) -> Callable[..., Any]:
         return _with_argument(kind, components[first], name, argument)
     if trust.is_code(name):
         return _from_dotted_path(kind, name)
+    if name not in components and _ODD_PATH.search(name):
+        raise ConfigError(
+            f"unknown {kind} {shown(name)}; code of your own is named module:object, the module as Python "
+            "imports it: my_package.parts:Mine; `reid list` shows what is registered"
+        )
     if name not in components:
         raise UnknownName(kind, name, components)
     return components[name]
@@ -284,7 +293,14 @@ def _load_entry_points() -> None:
     if "entry points" not in _scanned:
         _scanned.add("entry points")
         for entry_point in entry_points(group="reidkit"):
-            entry_point.load()
+            try:
+                entry_point.load()
+            except Exception as error:  # whatever a package does while it is imported
+                package = entry_point.dist.name if entry_point.dist is not None else entry_point.value
+                raise ConfigError(
+                    f"the installed package {shown(package)} offers {shown(entry_point.value)} to reidkit, "
+                    f"which cannot be imported ({_what(error)}); mend it, or uninstall that package"
+                ) from error
 
 
 def _from_dotted_path(kind: str, path: str) -> Callable[..., Any]:
@@ -293,20 +309,28 @@ def _from_dotted_path(kind: str, path: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever a module does while it is imported
-        what = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        here = Path(*module_name.split(".")[:1])
+        is_here = here.is_dir() or here.with_suffix(".py").is_file()
         raise ConfigError(
-            f"{kind} {path!r}: cannot import {module_name!r} ({what}); "
-            "the part before the colon must be a module on PYTHONPATH"
+            f"{kind} {path!r}: cannot import {module_name!r} ({_what(error)}); the part before the colon "
+            "must be a module on PYTHONPATH"
+            + ("; for one in the current folder put PYTHONPATH=. before the command" if is_here else "")
         ) from error
     component: Callable[..., Any] | None = getattr(module, attribute, None)
     if component is None or not callable(component):
         known = [name for name in vars(module) if not name.startswith("_")]
         raise ConfigError(
             f"{kind} {path!r}: {module_name!r} has no class or function {attribute!r};"
-            f"{did_you_mean(attribute, known)}"
+            f"{did_you_mean(attribute, known)} {listed_names(attribute, known)}"
         )
     trust.check_origin(kind, path, component)
     return component
+
+
+def _what(error: Exception) -> str:
+    """What an import failed of."""
+    text = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+    return shortened(" ".join(text.split()), 200)
 
 
 def _address(component: Callable[..., Any]) -> str:

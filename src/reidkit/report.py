@@ -27,6 +27,7 @@ from reidkit.report_sections import (
 )
 from reidkit.report_tables import write_lists, write_tables
 from reidkit.types import Evaluation, Features, Split
+from reidkit.viz import own_style
 
 if TYPE_CHECKING:
     from reidkit.encoder import Encoder
@@ -63,6 +64,7 @@ class Group:
     lists: tuple[RankedList, ...]
 
 
+@own_style()
 def write_report(
     path: str | Path,
     *,

@@ -19,7 +19,7 @@ from reidkit.report_sections import distance_figure, score_names
 from reidkit.row_labels import label_name, shared_codes
 from reidkit.significance import OneIdentity, PairedDifference, paired_difference
 from reidkit.types import Evaluation, Features, Split
-from reidkit.viz import occupied_range
+from reidkit.viz import occupied_range, own_style
 from reidkit.viz_breakdown import two_cmc_figure
 
 _NUM_CHANGED = 6
@@ -97,6 +97,7 @@ def differences(first: ComparedRun, second: ComparedRun) -> Differences:
     return Differences(tuple(rows), (_distances_of(first), _distances_of(second)))
 
 
+@own_style()
 def write_comparison(
     path: str | Path, first: ComparedRun, second: ComparedRun, found: Differences | None = None
 ) -> Path:

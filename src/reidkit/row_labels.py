@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError
-from reidkit.labels import JUNK_LABEL, is_number, label_text, listed, read_labels
+from reidkit.labels import JUNK_LABEL, is_junk, is_number, label_text, listed, read_labels
 from reidkit.types import JUNK, Split
 
 MISSING_CAMERA = -1
@@ -52,7 +52,7 @@ def label_names(labels: NDArray[Any]) -> list[str]:
 
 def camera_names(cameras: NDArray[Any]) -> list[str]:
     """Cameras (N,) as text, as they were written; empty where one is missing."""
-    return ["" if name == str(MISSING_CAMERA) else name for name in label_names(cameras)]
+    return ["" if is_junk(name) else name for name in label_names(cameras)]
 
 
 def label_codes(identities: NDArray[Any]) -> Codes:

@@ -61,9 +61,12 @@ def build_trainer(
 
     from reidkit.models import build_model
     from reidkit.objectives import Objective
+    from reidkit.survey import images_left_out
     from reidkit.trainer import Trainer
 
     data = load_data(resolved)
+    if left_out := images_left_out(data):
+        say(left_out)
     torch.manual_seed(resolved.seed)
     with trust.from_file():
         model = build_model(resolved.model.name, **resolved.model.options)
@@ -220,7 +223,8 @@ def _settings(path: Path) -> _Settings:
 def _score(values: Any, *names: str) -> float | None:
     """The first of these figures that is there."""
     figures = [values.get(name) for name in names] if isinstance(values, dict) else []
-    return next((float(figure) for figure in figures if isinstance(figure, int | float)), None)
+    numbers = (figure for figure in figures if isinstance(figure, int | float))
+    return next((float(number) for number in numbers if abs(number) < registry.LARGEST), None)
 
 
 def _changed(path: Path) -> float:

@@ -216,13 +216,13 @@ class Searcher:
 
         Args:
             images: paths, whose labels are not known, or samples.
-            camera: of all of them, in place of their own.
+            camera: of all of them, in place of their own; -1 says that it is not known.
             progress: called with (done, total) after each portion is stored.
 
         Raises:
             DataError: none of the pictures can be read; one is given twice, with different labels.
         """
-        pictures = _once(_picture(image, camera_value(camera)) for image in images)
+        pictures = _once(_picture(image, camera) for image in images)
         added = Added()
         for start in range(0, len(pictures), AT_A_TIME):
             part = _with_contents(pictures[start : start + AT_A_TIME], added)
@@ -366,17 +366,24 @@ class Searcher:
 
     def _encoded(self, pictures: list[_Picture]) -> NDArray[np.float32]:
         samples = tuple(Sample(p.path, 0, 0, index, box=p.box) for index, p in enumerate(pictures))
-        return np.asarray(self.encoder.features(samples).embeddings, np.float32)
+        embeddings = np.asarray(self.encoder.features(samples).embeddings, np.float32)
+        zero = np.flatnonzero(~embeddings.any(axis=1))
+        if len(zero):
+            raise DataError(
+                f"the encoder embeds {len(zero)} of {len(pictures)} pictures as zeros, which are near nothing "
+                f"(the first is {pictures[zero[0]].path}); its weights are unusable"
+            )
+        return embeddings
 
 
 def _picture(image: str | Path | Sample, camera: int | str | None) -> _Picture:
+    """``camera``, where one is given, is in place of the sample's own."""
     if not isinstance(image, Sample):
-        return _Picture(Path(image), None, None, camera, None)
-    own_camera = image.camera if image.camera_name is None else image.camera_name
+        return _Picture(Path(image), None, None, camera_value(camera), None)
+    if camera is None:
+        camera = image.camera if image.camera_name is None else image.camera_name
     identity = str(image.identity) if image.identity_name is None else image.identity_name
-    return _Picture(
-        image.path, image.box, identity, camera_value(own_camera) if camera is None else camera, image.time
-    )
+    return _Picture(image.path, image.box, identity, camera_value(camera), image.time)
 
 
 def _once(pictures: Iterable[_Picture]) -> list[_Picture]:

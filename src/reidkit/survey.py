@@ -16,6 +16,7 @@ from reidkit.errors import DataError
 from reidkit.files import open_regular
 from reidkit.image_kinds import LOOK, kind_by_suffix, kind_of
 from reidkit.images import is_image, list_files
+from reidkit.types import Dataset
 
 NUM_SHOWN = 6
 
@@ -82,6 +83,17 @@ def summarize(files: Iterable[LeftOut]) -> str:
     ]
     others = sum(list(counts.values())[NUM_SHOWN:])
     return ", ".join([*shown, f"{others} others"] if others else shown)
+
+
+def images_left_out(dataset: Dataset) -> str:
+    """How many images a data set has that are in none of its parts, as a sentence; empty where there is none.
+
+    Their names do not fit, or they are junk among those to train on.
+    """
+    images = [path for path in dataset.skipped if is_image(path)]
+    if not images:
+        return ""
+    return f"{len(images):,} images of {dataset.name} are left out, {images[0]} first; `reid check` says why"
 
 
 def _reason(path: Path) -> LeftOut:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -208,6 +209,17 @@ def ranked_list_picture(
         picture.paste(strip, (0, top))
         top += strip.height
     return picture
+
+
+@contextmanager
+def own_style() -> Iterator[None]:
+    """Draw by matplotlib's defaults while inside.
+
+    matplotlib obeys a ``matplotlibrc`` in the current folder, whoever put it there; one can have LaTeX
+    started for every text.
+    """
+    with matplotlib.style.context("default"):
+        yield
 
 
 def new_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:

@@ -9,9 +9,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from reidkit.errors import DataError
+from reidkit.errors import DataError, shortened
 from reidkit.files import write_atomically
 
 _TIMEOUT = 60  # seconds without an answer
@@ -28,12 +28,9 @@ def locate(source: str | Path, *, say: Callable[[str], None] | None = None) -> P
     if "://" not in str(source):
         return Path(source)
     url = str(source)
+    name = PurePosixPath(_checked(url).path).name
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reidkit" / "weights"
-    path = (
-        cache
-        / hashlib.sha256(url.encode()).hexdigest()[:12]
-        / (PurePosixPath(urlsplit(url).path).name or "file")
-    )
+    path = cache / hashlib.sha256(url.encode()).hexdigest()[:12] / (name if name.strip(".") else "file")
     tell = say or (lambda text: None)
     if path.is_file():
         tell(f"{url}: already at {path}")
@@ -45,10 +42,9 @@ def locate(source: str | Path, *, say: Callable[[str], None] | None = None) -> P
 
 
 def _download(url: str) -> bytes:
-    _check_address(url)
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
-            _check_address(answer.url)  # it may have been sent on to another one
+            _checked(answer.url)  # it may have been sent on to another one
             content: bytes = answer.read()
     except http.client.IncompleteRead as error:
         whole = len(error.partial) + (error.expected or 0)
@@ -65,11 +61,16 @@ def _download(url: str) -> bytes:
     return content
 
 
-def _check_address(url: str) -> None:
-    parts = urlsplit(url)
-    here = parts.hostname in ("localhost", "127.0.0.1", "::1")
+def _checked(url: str) -> SplitResult:
+    """The parts of an address, checked to be one that is read."""
+    try:
+        parts = urlsplit(url)
+        here = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    except ValueError as error:
+        raise DataError(f"{shortened(url, 200)} is no address: {error}") from None
     if parts.scheme != "https" and not (parts.scheme == "http" and here):
         raise DataError(
-            f"{url}: only https addresses are read, so that nobody can change the file on its way; download "
-            "it yourself and give its path"
+            f"{shortened(url, 200)}: only https addresses are read, so that nobody can change the file on "
+            "its way; download it yourself and give its path"
         )
+    return parts

@@ -101,6 +101,33 @@ def test_tables_and_sentences_show_text_as_it_is(capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out) == {"a": NASTY}
 
 
+def test_headings_are_bold_and_what_they_hold_is_made_fit(capsys):
+    say(NASTY, bold=True)
+    assert capsys.readouterr().err == f"{FIT}\n"  # no colours where it is no terminal
+
+
+def test_a_study_is_shown_fit_for_a_terminal(tmp_path, capsys, monkeypatch):
+    (tmp_path / "s.toml").write_text('title = "\u202ex"\n\tbase = "y"\n')
+    monkeypatch.setattr(sys, "argv", ["reid", "study", str(tmp_path / "s.toml"), "--show"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().out == 'title = "\\u202ex"\n\tbase = "y"\n'
+
+
+def test_what_lies_in_the_current_folder_is_not_imported_by_child_processes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["reid", "list", "nothing"])
+    for path, expected in (([str(tmp_path)], None), ([], "1")):
+        monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+        monkeypatch.setattr(sys, "path", [*path, *(folder for folder in sys.path if folder)])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert os.environ.pop("PYTHONSAFEPATH", None) == expected
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["reid", "list", "nothing"])
+
+
 def test_names_that_are_not_utf_8_are_printed(tmp_path, monkeypatch, capfdbinary):
     name = os.fsdecode(b"caf\xe9")
     monkeypatch.setattr(sys, "argv", ["reid", "runs", str(tmp_path / name)])

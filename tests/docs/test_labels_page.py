@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import unicodedata
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
@@ -19,7 +20,7 @@ from reidkit.datasets import load_dataset
 from reidkit.errors import ReidError
 from reidkit.feature_files import load_features, save_features
 from reidkit.galleries import open_gallery
-from reidkit.row_labels import label_codes, label_names
+from reidkit.row_labels import camera_codes, camera_names, label_codes, label_names
 from reidkit.types import JUNK, Dataset, Features, Sample
 
 PAGE = Path(__file__).parents[2] / "docs" / "datasets" / "labels.md"
@@ -42,8 +43,14 @@ KINDS: dict[str, list[Any]] = {
     "truth values": [True, False],
     "dates": [date(2024, 5, 1), date(2024, 5, 2)],
     "nothing": [None, "anna"],
+    "an empty cell as programs write it": ["nan", "1"],
+    "rounded by a spreadsheet": ["1.50001E+17", "1"],
+    "floats beyond 2^53": [2.0**53, 1.0],
+    "marks that cannot be seen": ["\ufeffanna", "anna\u200b"],
 }
 Labels = Sequence[Any]
+TABLE = r"(?:^\|.*\n)+"
+IN_WORDS = ("junk", "left out", "missing", "unknown")
 
 
 def text(value: Any) -> str:
@@ -139,34 +146,118 @@ SOURCES: dict[str, Callable[[Path, Labels], list[str]]] = {
 }
 
 
-def cell(source: str, labels: Labels) -> str:
+CAMERAS: dict[str, list[Any]] = {
+    "whole numbers": [1, 12],
+    "zeros in front": ["01", "1"],
+    "floats": [1.0, 12.0],
+    "names": ["door", "hall"],
+    "not known": [-1, "-1.0", 2],
+    "not known, among names": ["-1", "door"],
+    "nothing": [None, "door"],
+    "nothing at all": [None, None],
+    "an empty cell as programs write it": ["None", "1"],
+}
+
+
+def camera_in_a_pattern(root: Path, labels: Labels) -> list[str]:
+    paths = [image(root / f"{number}" / f"{text(label)}.jpg") for number, label in enumerate(labels)]
+    return cameras_of(load_dataset("folder", root, pattern="{identity}/{camera}.jpg"), paths)
+
+
+def camera_in_csv(root: Path, labels: Labels) -> list[str]:
+    paths = [image(root / f"{number}.jpg") for number in range(len(labels))]
+    rows = [f'{path.name},1,"{text(label)}"\n' for path, label in zip(paths, labels, strict=True)]
+    (root / "t.csv").write_text("path,identity,camera\n" + "".join(rows))
+    return cameras_of(load_dataset("table", root / "t.csv"), paths)
+
+
+def camera_in_parquet(root: Path, labels: Labels) -> list[str]:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    paths = [image(root / f"{number}.jpg") for number in range(len(labels))]
+    if len({type(label) for label in labels if label is not None}) > 1:
+        labels = [text(label) for label in labels]
+    columns = {"path": [path.name for path in paths], "identity": [1] * len(paths), "camera": labels}
+    parquet.write_table(pyarrow.table(columns), root / "t.parquet")
+    return cameras_of(load_dataset("table", root / "t.parquet"), paths)
+
+
+def camera_in_npz(root: Path, labels: Labels) -> list[str]:
+    features = Features(np.eye(len(labels)), [1] * len(labels), np.array(labels, dtype=object))
+    return cameras_of_rows(load_features(save_features(root / "f.npz", features))[0])
+
+
+def camera_in_python(root: Path, labels: Labels) -> list[str]:
+    return cameras_of_rows(Features(np.eye(len(labels)), [1] * len(labels), np.array(labels, dtype=object)))
+
+
+def camera_in_a_gallery(root: Path, labels: Labels) -> list[str]:
+    with open_gallery(root / "g") as gallery:
+        gallery.add(np.eye(len(labels), dtype=np.float32), cameras=labels)
+        return ["unknown" if item.camera is None else str(item.camera) for item in gallery.items()]
+
+
+def cameras_of(data: Dataset, paths: Sequence[Path]) -> list[str]:
+    found = {sample.path: sample for sample in data.train}
+    return [camera_of(found[path]) if path in found else "left out" for path in paths]
+
+
+def camera_of(sample: Sample) -> str:
+    return "unknown" if sample.camera is None else sample.camera_name or str(sample.camera)
+
+
+def cameras_of_rows(features: Features) -> list[str]:
+    if features.cameras is None:
+        return ["unknown"] * len(features)
+    camera_codes(features.cameras)  # refuses what is none
+    return [name or "unknown" for name in camera_names(features.cameras)]
+
+
+CAMERA_SOURCES: dict[str, Callable[[Path, Labels], list[str]]] = {
+    "pattern": camera_in_a_pattern,
+    "CSV": camera_in_csv,
+    "Parquet": camera_in_parquet,
+    "npz": camera_in_npz,
+    "Python": camera_in_python,
+    "gallery": camera_in_a_gallery,
+}
+
+
+def cell(read: Callable[[Path, Labels], list[str]], labels: Labels) -> str:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            names = SOURCES[source](Path(folder), labels)
+            names = read(Path(folder), labels)
         except ReidError:
             return "refused"
-    return ", ".join(f"`{name}`" if name not in ("junk", "left out", "missing") else name for name in names)
+    return ", ".join(name if name in IN_WORDS else f"`{name}`" for name in names)
 
 
-def table() -> str:
-    rows = [["written", *SOURCES], ["---"] * (1 + len(SOURCES))]
-    for kind, labels in KINDS.items():
-        rows.append(
-            [f"{kind}: {', '.join(map(written, labels))}", *(cell(source, labels) for source in SOURCES)]
-        )
+def table(kinds: dict[str, list[Any]], sources: dict[str, Callable[[Path, Labels], list[str]]]) -> str:
+    rows = [["written", *sources], ["---"] * (1 + len(sources))]
+    for kind, labels in kinds.items():
+        shown = f"{kind}: {', '.join(map(written, labels))}"
+        rows.append([shown, *(cell(read, labels) for read in sources.values())])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+def tables() -> list[str]:
+    return [table(KINDS, SOURCES), table(CAMERAS, CAMERA_SOURCES)]
+
+
 def written(label: Any) -> str:
-    return f"`{label}`" if isinstance(label, date) else f"`{label!r}`"
+    return f"`{label}`" if isinstance(label, date) else f"`{ascii(label) if hidden(label) else repr(label)}`"
+
+
+def hidden(label: Any) -> bool:
+    return isinstance(label, str) and any(unicodedata.category(character) == "Cf" for character in label)
 
 
 def test_the_page_shows_what_each_source_makes_of_each_label() -> None:
-    found = re.search(r"(?:^\|.*\n)+", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert found is not None
-    assert found[0].splitlines() == table().splitlines()
+    found = re.findall(TABLE, PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [part.splitlines() for part in found] == [part.splitlines() for part in tables()]
 
 
 if __name__ == "__main__":
+    computed = iter(tables())
     page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(re.sub(r"(?:^\|.*\n)+", lambda _: table(), page, count=1, flags=re.MULTILINE), "utf-8")
+    PAGE.write_text(re.sub(TABLE, lambda _: next(computed), page, flags=re.MULTILINE), "utf-8")

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -188,7 +189,8 @@ class Worker:
         self.guard.events = outcome.events
         self.guard.case = case
         try:
-            outcome.code = _run_command(case.run) if isinstance(case.run, tuple) else _run_call(case.run)
+            with warnings.catch_warnings():  # a command sets the filters of its whole process
+                outcome.code = _run_command(case.run) if isinstance(case.run, tuple) else _run_call(case.run)
         except Blocked:
             outcome.code = 0  # it stands among the events
         except BaseException as error:

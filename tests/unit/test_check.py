@@ -77,6 +77,7 @@ def test_a_sound_data_set_has_counts_and_no_findings(tmp_path: Path) -> None:
         "query         2           2        2     0            0",
         "gallery       5           2        2     1            1",
         "2 of 2 queries have a match in the gallery",
+        "read measured by: protocol market1501, camera filter same_identity",
         "image train/0.png, part train, identity 1, camera 1",
         "image train/3.png, part train, identity 2, camera 2",
         "image query/0.png, part query, identity 3, camera 1",
@@ -299,6 +300,20 @@ def test_tracklets_are_what_is_counted(tmp_path: Path) -> None:
     assert "1 of 2 queries have a match" in str(check)
     assert "distractors  tracklets" in str(check)
     assert the_finding(check, "all matches are under the query's own camera").examples == ("query/2.png",)
+
+
+def test_tracklets_that_share_some_frames_are_told(tmp_path: Path) -> None:
+    gallery = tracks(split(tmp_path, "gallery", [(1, 2)] * 2 + [(2, 2)] * 2 + [(-1, 2)] * 2), 2)
+    other = split(tmp_path, "query", [(1, 1), (2, 1), (3, 1)])
+    query = (
+        *(replace(sample, tracklet=7) for sample in gallery[:2]),  # the same frames: never its own match
+        *(replace(sample, tracklet=8) for sample in (gallery[2], other[1])),
+        replace(gallery[4], identity=3, tracklet=9),
+        replace(other[2], tracklet=9),
+    )
+    check = check_dataset(Dataset("x", tmp_path, query=query, gallery=gallery, protocol="tracklets"))
+    finding = the_finding(check, "query tracklets that share some of their frames with one of the gallery")
+    assert finding.examples == ("query/1.png",)
 
 
 def test_where_all_query_each_other_nothing_is_asked_of_a_gallery_or_cameras(tmp_path: Path) -> None:

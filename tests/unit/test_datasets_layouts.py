@@ -304,6 +304,16 @@ def test_lists_may_begin_with_a_byte_order_mark(tmp_path: Path, layout: str, enc
         load_dataset(layout, tmp_path)
 
 
+@pytest.mark.parametrize("layout", ["msmt17", "cub200", "mars"])
+@pytest.mark.parametrize(("old", "new"), [("\n", "\r\n"), ("\n", " \n\n"), (" ", "\t")])
+def test_lists_may_have_other_spaces_and_line_ends(tmp_path: Path, layout: str, old: str, new: str) -> None:
+    getattr(writers, layout)(tmp_path)
+    plain = load_dataset(layout, tmp_path)
+    for path in tmp_path.rglob("*.txt"):
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8", newline="")
+    assert load_dataset(layout, tmp_path) == plain
+
+
 @pytest.mark.parametrize("layout", ["msmt17", "cub200"])
 def test_a_label_of_thousands_of_digits_in_a_list_is_refused(tmp_path: Path, layout: str) -> None:
     getattr(writers, layout)(tmp_path)

@@ -20,6 +20,7 @@ from reidkit.errors import DataError
 from reidkit.galleries import (
     DamagedGallery,
     NoGallery,
+    check_where,
     embedded,
     items_table,
     open_gallery,
@@ -323,6 +324,31 @@ def test_an_open_reader_sees_a_compaction(tmp_path):
         assert reader.search(units(5, seed=1)[2], top=1)[0][0].id == ids[9] + 3
 
 
+def test_a_search_after_an_add_does_not_list_all_items_anew(tmp_path, monkeypatch):
+    with open_gallery(tmp_path / "g") as gallery, open_gallery(tmp_path / "g") as other:
+        ids = gallery.add(units(10))
+        gallery.remove(ids=ids[2:4])
+        assert len(gallery.search(units(1), top=20)[0]) == 8
+        with monkeypatch.context() as patch:
+            patch.delattr(items_table.ItemsTable, "rows")
+            other.add(units(5, seed=1))
+            gallery.add(units(3, seed=2))
+            assert len(gallery.search(units(1), top=20)[0]) == 16
+        gallery.remove(ids=ids[4:5])
+        other.add(units(1, seed=3))
+        assert {hit.id for hit in gallery.search(units(1), top=20)[0]} == {1, 2, *range(6, 20)}
+
+
+def test_sources_and_contents_are_found_by_their_index(tmp_path):
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(units(10), sources=range(10), contents=[str(number) for number in range(10)])
+        for key in ("source", "content"):
+            for values in (["3"], ["3", None]):
+                sql, _ = gallery._table._sql(check_where({key: values}))
+                plan = gallery._table.db.execute(f"EXPLAIN QUERY PLAN SELECT id FROM items WHERE {sql}")
+                assert not any("SCAN items" in detail for *_, detail in plan)
+
+
 def test_a_search_during_which_its_items_move_is_made_again(tmp_path, monkeypatch):
     with open_gallery(tmp_path / "g") as reader, open_gallery(tmp_path / "g") as writer:
         ids = writer.add(units(10))
@@ -400,6 +426,18 @@ def test_processes_make_a_gallery_at_once(tmp_path):
 # --- places and damage ------------------------------------------------------------------------------------
 
 
+def test_another_process_makes_the_gallery_at_the_very_moment(tmp_path, monkeypatch):
+    iterdir = Path.iterdir
+
+    def made_just_now(path):
+        (path / "items.sqlite").touch()
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", made_just_now)
+    with open_gallery(tmp_path) as gallery:
+        assert len(gallery) == 0
+
+
 def test_a_missing_gallery_is_not_made_unasked(tmp_path):
     with pytest.raises(DataError, match=r"no gallery at .*people.gallery"):
         open_gallery(tmp_path / "people.gallery", create=False)
@@ -451,6 +489,24 @@ def test_a_gallery_that_was_being_made_is_made(tmp_path):
     with pytest.raises(NoGallery, match="there is no gallery at"):
         open_gallery(tmp_path, create=False)
     with open_gallery(tmp_path) as gallery:
+        assert len(gallery) == 0
+
+
+def test_a_gallery_whose_maker_was_killed_as_it_wrote_the_table_is_made(tmp_path):
+    """The table is not empty then, but its journal takes all of it back."""
+    (tmp_path / "g").mkdir()
+    with sqlite3.connect(tmp_path / "items.sqlite", isolation_level=None) as writer:
+        writer.execute("PRAGMA cache_size = 1")
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("CREATE TABLE gallery (x)")
+        writer.executemany("INSERT INTO gallery VALUES (?)", [("x" * 5000,)] * 50)
+        for file in tmp_path.glob("items.sqlite*"):
+            shutil.copy(file, tmp_path / "g")
+        writer.execute("ROLLBACK")
+    assert (tmp_path / "g" / "items.sqlite").stat().st_size > 0
+    with pytest.raises(NoGallery, match="there is no gallery at"):
+        open_gallery(tmp_path / "g", create=False)
+    with open_gallery(tmp_path / "g") as gallery:
         assert len(gallery) == 0
 
 

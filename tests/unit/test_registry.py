@@ -1,4 +1,5 @@
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 
@@ -40,6 +41,31 @@ def test_a_dotted_path_reaches_code_outside(tmp_path, monkeypatch):
         with pytest.raises(ConfigError, match="cannot import 'no_such_module'"):
             registry.get("loss", "no_such_module:X")
     del sys.modules["outside_losses"]
+
+
+@pytest.mark.parametrize("name", ["my_losses.Mine", "my-losses:Mine", "./my_losses.py", "a:Outer.Inner"])
+def test_a_name_meant_as_code_is_told_its_form(name):
+    with pytest.raises(ConfigError, match="code of your own is named module:object"):
+        registry.get("loss", name)
+
+
+def test_a_module_in_the_current_folder_is_told_how_to_be_reached(tmp_path, monkeypatch):
+    (tmp_path / "lies_here.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    with (
+        trust.allow_code("lies_here"),
+        pytest.raises(ConfigError, match=r"for one in the current folder put PYTHONPATH=. before"),
+    ):
+        registry.get("loss", "lies_here:Mine")
+
+
+def test_an_installed_package_that_cannot_be_imported_is_named(monkeypatch):
+    broken = EntryPoint("broken", "no_such_package.parts", "reidkit")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [broken])
+    monkeypatch.setattr(registry, "_scanned", set())
+    with pytest.raises(ConfigError, match=r"'no_such_package.parts' to reidkit, which cannot be imported"):
+        registry.names("tracker")
 
 
 def test_a_taken_name_is_refused():

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -82,6 +83,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def page_of(tmp_path: Path, inputs: dict[str, Any], **changes: Any) -> str:
     return write_report(tmp_path / "report.html", **{**inputs, **changes}).read_text("utf-8")
+
+
+def test_a_matplotlibrc_of_anybody_starts_no_latex(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    plain = page_of(tmp_path, inputs)
+    with matplotlib.rc_context({"text.usetex": True, "figure.dpi": 7, "axes.facecolor": "red"}):
+        assert page_of(tmp_path, inputs) == plain
 
 
 def test_the_page_shows_scores_with_intervals(page: str, inputs: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -116,7 +117,15 @@ def test_runs_with_files_of_another_shape_are_told_and_the_others_listed(tmp_pat
 def test_scores_that_are_no_numbers_are_none(tmp_path):
     settings = {"data": {"name": "a"}, "model": {"name": "b"}, "losses": [], "epochs": 3}
     (tmp_path / "run.json").write_text(json.dumps({"settings": settings}))
-    for text in ("[]", "3", '{"mAP": "x", "rank-1": []}', "{}"):
+    for text in ("[]", "3", '{"mAP": "x", "rank-1": []}', "{}", f'{{"mAP": {"9" * 400}}}'):
         (tmp_path / "evaluation.json").write_text(text)
         ((run,), problems) = list_runs(tmp_path)
         assert (run.mAP, run.rank_1, problems) == (None, None, [])
+
+
+def test_images_that_are_in_no_part_are_told_before_training(tiny_market, tiny_recipe, tmp_path):
+    changes = ["data.name=folder", f"data.root={tiny_market}", "data.val_identities=0"]
+    changes += ["data.pattern='{identity}_c1*.*'"]
+    said = []
+    build_trainer(config.load(tiny_recipe, changes), tmp_path / "run", say=said.append)
+    assert re.match(r"[0-9]+ images of folder are left out, .* first; `reid check` says why", said[0])

@@ -160,6 +160,13 @@ def test_labels_are_kept_as_written_and_brought_up_to_date(searcher, photos):
     assert searcher.gallery.items()[0].identity == "0001"
 
 
+def test_one_camera_for_all_is_in_place_of_their_own(searcher, photos):
+    samples = [Sample(path, 5, 3, number) for number, path in enumerate(photos[:2])]
+    searcher.add(samples[:1], camera="door")
+    searcher.add(samples[1:], camera=-1)
+    assert [item.camera for item in searcher.gallery.items()] == ["door", None]
+
+
 def test_pictures_that_cannot_be_read_are_left_out_and_named(searcher, photos, tmp_path):
     damaged = tmp_path / "photos" / "damaged.png"
     damaged.write_bytes(photos[0].read_bytes()[:60])

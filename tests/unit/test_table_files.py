@@ -101,13 +101,16 @@ def test_cells_may_hold_separators_and_line_ends(images: Path) -> None:
         (b"path,identity,frame\na.jpg,1,2.5\n", "frame '2.5' is not an integer from 0 on"),
         (b"path,identity,frame\na.jpg,1," + b"9" * 5000 + b"\n", " characters) is not an integer"),
         (b"path,identity,camera\na.jpg,1,2\nb.jpg,1,\n", "row 3: camera is empty"),
-        (b"path,identity,camera\na.jpg,1,2\nb.jpg,1,nan\n", "cameras: 'nan' is what programs write for an"),
+        (
+            b"path,identity,camera\na.jpg,1,2\nb.jpg,1,nan\n",
+            "t.csv: cameras: 'nan' is what programs write for an",
+        ),
         (b"path,identity,camera\na.jpg,1,None\nb.jpg,1,None\n", "cameras: 'None' is what programs write"),
         (b"path,identity\na.jpg,1.50001E+17\nb.jpg,ben\n", "is a number that a spreadsheet has rounded"),
         (b"path,identity,Camera ID\na.jpg,1,2\n", "has a column 'camera id' and none called 'camera'"),
         (b"path,identity,camera_name\na.jpg,1,2\n", "column.camera=camera_name to use it"),
         (b"path,identity,cam-no\na.jpg,1,2\n", "column.camera=cam-no to use it"),
-        (b"File Path,identity\na.jpg,1\n", "rename 'file path', or give column.path=file path?"),
+        (b"File Path,identity\na.jpg,1\n", "rename 'file path', or give 'column.path=file path'?"),
     ],
 )
 def test_what_cannot_be_read_is_told_in_one_short_line(images: Path, content: bytes, message: str) -> None:

@@ -12,7 +12,7 @@ from reidkit.errors import ConfigError
 from reidkit.types import JUNK
 
 sys.path.append(str(Path(__file__).parents[1]))
-from dataset_writers import WRITERS
+from dataset_writers import WRITERS, write_images
 
 SETS = ("market1501", "viper", "mars")
 
@@ -57,6 +57,18 @@ def test_one_set_is_left_out_to_be_tested_on_under_its_own_protocol(root):
         assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
     trained = {sample.identity for sample in union.train}
     assert trained.isdisjoint(sample.identity for sample in union.query + union.gallery)
+
+
+def test_multi_query_images_come_with_the_set_that_is_tested_on(tmp_path):
+    for layout in ("market1501", "viper"):
+        WRITERS[layout](tmp_path / layout)
+    name = next(tmp_path.rglob("query/*.jpg")).name
+    write_images(tmp_path / "market1501", [f"gt_bbox/{name}"])
+    union = load_dataset("union", tmp_path, sets=["market1501", "viper"], test="market1501")
+    market = load_dataset("market1501", tmp_path / "market1501")
+    assert [sample.path for sample in union.multi_query] == [sample.path for sample in market.multi_query]
+    assert len(union.multi_query) == 1
+    assert union.multi_query[0].identity == union.query[0].identity
 
 
 def test_further_sets_can_be_kept_out_of_training(root):

@@ -391,6 +391,14 @@ def test_an_address_is_downloaded_once_and_kept(serve, small, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "address", ["https://[/x.pth", "https://[::1/x", "http://example.org/x", "file:///x"]
+)
+def test_what_is_no_address_to_read_is_refused(address):
+    with pytest.raises(DataError, match=r"is no address|only https addresses are read"):
+        locate(address)
+
+
 def test_addresses_that_give_no_file_are_refused_and_nothing_is_kept(serve, tmp_path):
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "page.pth").write_text("\n<!DOCTYPE html><html>Do you want to download?</html>")

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import islice
+from pathlib import Path
 
 import click
 
@@ -99,6 +100,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name need not be text in the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
+    _keep_out_current_folder()
     words = sys.argv[1:]
     anywhere, others = allowed_anywhere(words)
     if "--debug" not in anywhere and not sys.warnoptions:
@@ -118,6 +120,15 @@ def main() -> None:
         click.echo(line, err=True)
         sys.exit(code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _keep_out_current_folder() -> None:
+    """Let Pythons that this one starts not import what lies in the current folder, unless this one does.
+
+    It may be a folder that was downloaded, with a ``torch.py`` in it.
+    """
+    if not {"", str(Path.cwd())} & set(sys.path):
+        os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def allowed_anywhere(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reidkit import config, trust
+from reidkit.cli.output import say
 from reidkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def load(chosen: Chosen, split: str | None) -> list[Dataset]:
 
 def _load(chosen: Chosen, split: str | None) -> list[Dataset]:
     from reidkit.datasets import load_dataset
+    from reidkit.survey import images_left_out
 
     options = chosen.options
     if split is not None and split != ALL_SPLITS:
@@ -59,6 +61,8 @@ def _load(chosen: Chosen, split: str | None) -> list[Dataset]:
             raise ConfigError(f"--split is {split!r}; give a number from 0 on, or {ALL_SPLITS!r}")
         options = {**options, "split": int(split)}
     data = load_dataset(chosen.name, chosen.root, **options)
+    if left_out := images_left_out(data):
+        say(left_out)
     if split != ALL_SPLITS:
         return [data]
     if data.num_splits == 1:

@@ -43,7 +43,7 @@ def demo_command(out: Path) -> None:
         ("filling a gallery and searching it", lambda: _search(out, run, people)),
     ]
     for number, (what, do) in enumerate(steps, start=1):
-        say(click.style(f"\n[{number}/{len(steps)}] {what}", bold=True))
+        say(f"\n[{number}/{len(steps)}] {what}", bold=True)
         do()
     say(f"\nDone in {time.monotonic() - started:.0f} s. Look at:")
     for path, what in [

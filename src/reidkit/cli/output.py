@@ -51,9 +51,10 @@ def tell(text: object = "") -> None:
     click.echo(printable(text, keep="\n\t"))
 
 
-def say(text: object = "") -> None:
+def say(text: object = "", *, bold: bool = False) -> None:
     """A sentence for a person, on standard error, so that standard output stays for results."""
-    click.echo(printable(text, keep="\n\t"), err=True)
+    fit = printable(text, keep="\n\t")
+    click.echo(click.style(fit, bold=True) if bold else fit, err=True)
 
 
 def _cell(value: object) -> Text:

@@ -75,8 +75,10 @@ def _read_table(path: Path) -> Mapping[str, str]:
     """Value by image number, of lines ``1 001.Black_footed_Albatross/....jpg``."""
     table = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
-        key, _, value = line.strip().partition(" ")
-        if not key.isdecimal() or not value:
+        if not line.strip():
+            continue
+        key, value = (*line.split(maxsplit=1), "")[:2]
+        if not key.isdecimal() or not value.strip():
             raise DataError(f"{path}, line {number} is {shown(line)}; expected an image number and a value")
-        table[key] = value
+        table[key] = value.strip()
     return table

@@ -94,7 +94,10 @@ def folder(root: Path, *, pattern: str | None = None, parts: str = "auto") -> Da
         raise DataError(_why_nothing_fits(root, pattern, unfit, part_folders))
     told = ", ".join(f"folder {name} is {part}" for name, part in part_folders.items())
     reading = f"parts: {told}" if told else "parts: none, all images are train"
-    return labelled_dataset(images, name="folder", root=root, skipped=skipped, reading=[reading])
+    try:
+        return labelled_dataset(images, name="folder", root=root, skipped=skipped, reading=[reading])
+    except DataError as error:
+        raise DataError(f"{root}: {error}") from None
 
 
 def _part_folders(root: Path, with_images: set[str], *, may_leave_out: bool) -> Mapping[str, str]:

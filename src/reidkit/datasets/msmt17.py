@@ -79,7 +79,7 @@ def read_list(text: str, *, source: Path) -> list[tuple[str, int, int]]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        path, _, label = line.strip().rpartition(" ")
+        path, label = ("", *line.strip().rsplit(maxsplit=1))[-2:]
         fields = PurePosixPath(path).name.split("_")
         if len(fields) < 4 or not all(
             text.isdecimal() and len(text) <= MAX_DIGITS for text in (label, fields[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -84,7 +85,10 @@ def table(root: Path, *, column: Mapping[str, str] | None = None) -> Dataset:
     ]
     unread = [name for name in found.header if name and name not in names.values()]
     reading = [f"columns that are not read: {first_few(unread)}"] if unread else []
-    return labelled_dataset(images, name="table", root=path.parent, reading=reading)
+    try:
+        return labelled_dataset(images, name="table", root=path.parent, reading=reading)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def _find_table(root: Path) -> Path:
@@ -145,7 +149,7 @@ def _check_columns(path: Path, header: list[str], given: Mapping[str, str]) -> N
         if names[name] not in header:
             other = next((column for column in header if _usual_name(column) == name), None)
             hint = (
-                f" rename {other!r}, or give column.{name}={other}?" if other else did_you_mean(name, header)
+                f" rename {other!r}, or give {_option(name, other)}?" if other else did_you_mean(name, header)
             )
             raise DataError(f"{path} has no column {name!r};{hint} Columns found: {found}")
     for column in header:
@@ -153,11 +157,16 @@ def _check_columns(path: Path, header: list[str], given: Mapping[str, str]) -> N
         if wanted and names[wanted] not in header and column not in given.values():
             raise DataError(
                 f"{path} has a column {column!r} and none called {wanted!r}; rename it {wanted!r} or give "
-                f"column.{wanted}={column} to use it, or rename it to something else to have it ignored"
+                f"{_option(wanted, column)} to use it, or rename it to something else to have it ignored"
             )
     twice = [name for name in names.values() if header.count(name) > 1]
     if twice:
         raise DataError(f"{path} has the column {twice[0]!r} twice; columns found: {found}")
+
+
+def _option(name: str, column: str) -> str:
+    """As it is typed on a command line."""
+    return shlex.quote(f"column.{name}={column}")
 
 
 def _usual_name(column: str) -> str | None:

@@ -86,6 +86,7 @@ def union(
         united,
         query=labels.relabelled(tested.query, test),
         gallery=labels.relabelled(tested.gallery, test),
+        multi_query=labels.relabelled(tested.multi_query, test),
         has_cameras=tested.has_cameras,
         protocol=tested.protocol,
         camera_filter=tested.camera_filter,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
@@ -29,7 +28,6 @@ from reidkit.galleries import (
     DamagedGallery,
     Hit,
     Item,
-    NoGallery,
     OnDuplicate,
     Verification,
     check_encoder,
@@ -40,7 +38,7 @@ from reidkit.galleries import (
     unit_embeddings,
     vector_file,
 )
-from reidkit.galleries.items_table import ItemsTable
+from reidkit.galleries.items_table import ItemsTable, no_gallery
 from reidkit.galleries.labels import Condition, Where, check_where, label_column, label_rows
 from reidkit.galleries.nearest import nearest, pieces
 from reidkit.galleries.records import FILE, Row, State
@@ -451,10 +449,17 @@ class EmbeddedGallery:
         path = self._vectors_folder / state.vectors
         file = vector_file.identity(path, num_rows=state.num_rows, dimension=state.dimension or 0)
         if self._snapshot is None or (self._snapshot.state, self._snapshot.file) != (state, file):
-            every = state.num_items == state.num_rows
-            rows = np.arange(state.num_rows) if every else np.array(self._table.rows(state, ()), np.int64)
-            self._snapshot = _Snapshot(state, file, self._words(state), rows)
+            self._snapshot = _Snapshot(state, file, self._words(state), self._item_rows(state))
         return self._snapshot
+
+    def _item_rows(self, state: State) -> NDArray[np.int64]:
+        """Row numbers (K,) of all items, ascending; read from the table only where that is needed."""
+        known, start = np.empty(0, np.int64), 0
+        if self._snapshot is not None and self._snapshot.state.vectors == state.vectors:
+            known, start = self._snapshot.rows, self._snapshot.state.num_rows
+        if state.num_items - len(known) == state.num_rows - start:  # all new rows are items, and none went
+            return np.concatenate([known, np.arange(start, state.num_rows)])
+        return np.array(self._table.rows(state, ()), np.int64)
 
     def _check_vectors(self, snapshot: _Snapshot) -> None:
         """Raise :class:`DamagedGallery` unless all items' vectors are as they were written; once, but for
@@ -526,24 +531,16 @@ def _check_place(path: Path, create: bool) -> None:
     try:
         if path.exists() and not path.is_dir():
             raise DataError(f"{path} is a file; a gallery is a folder")
+        # Listed once: another process may be making the gallery just now.
         contents = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
-        if FILE in contents and not (_BEGUN.issuperset(contents) and _is_empty(path / FILE)):
+        if FILE in contents:
             return
     except OSError as error:  # a name too long, a loop of links, no permission
         raise DataError(f"{shortened(str(path))} cannot be opened: {error.strerror}") from error
-    if not _BEGUN.issuperset(contents):
+    if contents:
         raise DataError(
             f"{path} is not a gallery: it holds {', '.join(contents[:3])}{', ...' if contents[3:] else ''} "
             f"but no {FILE}; choose another folder"
         )
     if not create:
-        raise NoGallery(f"there is no gallery at {path}; check the path, or fill one first")
-
-
-# What is left of a gallery whose maker was killed.
-_BEGUN = frozenset({FILE, f"{FILE}-journal"})
-
-
-def _is_empty(path: Path) -> bool:
-    status = path.lstat()
-    return stat.S_ISREG(status.st_mode) and not status.st_size
+        raise no_gallery(path)

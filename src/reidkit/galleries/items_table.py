@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from reidkit.errors import DataError, shortened
-from reidkit.galleries import DamagedGallery
+from reidkit.galleries import DamagedGallery, NoGallery
 from reidkit.galleries.labels import Condition
 from reidkit.galleries.records import (
     COLUMNS,
@@ -155,8 +155,11 @@ class ItemsTable:
         # A large transaction must not lock readers out before it commits.
         db.execute("PRAGMA cache_spill = OFF")
         db.execute("PRAGMA temp_store = MEMORY")
-        is_new = not any(self.folder.glob("vectors*"))  # else the table was emptied, not begun
-        if self._pragma("schema_version") == 0 and create and is_new:
+        # Not even begun, or by one who was killed; with vectors beside it, the table was emptied.
+        is_new = self._pragma("page_count") == 0 and not any(self.folder.glob("vectors*"))
+        if is_new and not create:
+            raise no_gallery(self.folder)
+        if is_new:
             with self.transaction("BEGIN IMMEDIATE"):
                 if self._pragma("schema_version") == 0:  # nobody else was faster
                     self.create_tables(State(0, new_name(), 0, 0, 1, None, None))
@@ -341,11 +344,18 @@ class ItemsTable:
                 values.append(condition.values[0])
                 continue
             self._want(number, [value for value in condition.values if value is not None])
-            negated = "NOT " if condition.operator == "not in" else ""
-            unknown = "TRUE" if None in condition.values else "FALSE"
-            listed = f"{key} IN (SELECT value FROM wanted WHERE list = {number})"
-            parts.append(f"{negated}CASE WHEN {key} IS NULL THEN {unknown} ELSE {listed} END")
+            listed = f"(SELECT value FROM wanted WHERE list = {number})"
+            names_unknown = None in condition.values
+            if condition.operator == "in":  # by the index, where there is one
+                parts.append(f"({key} IN {listed}{f' OR {key} IS NULL' if names_unknown else ''})")
+            else:
+                unknown = f"{key} IS NOT NULL AND" if names_unknown else f"{key} IS NULL OR"
+                parts.append(f"({unknown} {key} NOT IN {listed})")
         return " AND ".join(parts), values
+
+
+def no_gallery(folder: Path) -> NoGallery:
+    return NoGallery(f"there is no gallery at {folder}; check the path, or fill one first")
 
 
 def _wrong(rows: Iterable[Sequence[Any]], num_rows: int) -> list[Row]:
