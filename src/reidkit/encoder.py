@@ -383,8 +383,11 @@ def weights_file(path: Path) -> Path:
         for name in ("best.safetensors", "last.safetensors"):
             if (path / name).is_file():
                 return path / name
+        kinds = (*SUFFIXES, ".safetensors")
+        others = sorted(inside for inside in path.iterdir() if inside.suffix.lower() in kinds)
         raise CheckpointError(
-            f"{path} holds no encoder (best.safetensors or last.safetensors); has it trained for an epoch?"
+            f"{path} holds no encoder (best.safetensors or last.safetensors); "
+            + (f"give the network's file itself: {others[0]}" if others else "has it trained for an epoch?")
         )
     if not path.exists():
         raise CheckpointError(f"{path}: no such run folder or weights file")

@@ -159,8 +159,8 @@ def check_test_part(data: Dataset) -> None:
         return
     raise DataError(
         f"data set {data.name!r} in {data.root} has no test part ({len(data.query)} query and "
-        f"{len(data.gallery)} gallery images); add its query and gallery folders, or score a held-out "
-        "part: evaluate_features(*validation_features(encoder.features(data.val)))"
+        f"{len(data.gallery)} gallery images); add its query and gallery images; your own images are "
+        "cut into parts to train and to test on by `reid split`"
     )
 
 

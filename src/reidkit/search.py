@@ -370,8 +370,8 @@ class Searcher:
         zero = np.flatnonzero(~embeddings.any(axis=1))
         if len(zero):
             raise DataError(
-                f"the encoder embeds {len(zero)} of {len(pictures)} pictures as zeros, which are near nothing "
-                f"(the first is {pictures[zero[0]].path}); its weights are unusable"
+                f"the encoder embeds {len(zero)} of {len(pictures)} pictures as zeros, which are near "
+                f"nothing (the first is {pictures[zero[0]].path}); its weights are unusable"
             )
         return embeddings
 
@@ -531,7 +531,8 @@ def _values_of(key: str, items: list[Item]) -> str:
     if not found:
         return f"no item has a {key}"
     values = sorted(found, key=lambda value: (isinstance(value, str), value))
-    write = utc if key == "time" else as_listed
+    writers: dict[str, Callable[[Any], str]] = {"time": utc, "source": str}
+    write = writers.get(key, as_listed)
     shown_values = ", ".join(shortened(write(value)) for value in values[:_NUM_VALUES])
     return f"there are {shown_values}" + (
         f", and {len(values) - _NUM_VALUES:,} more" if len(values) > _NUM_VALUES else ""

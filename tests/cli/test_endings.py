@@ -87,6 +87,24 @@ def test_what_was_worked_on_is_named(ends):
     assert not hasattr(kept.value, "__notes__")
 
 
+@pytest.mark.parametrize("width", [48, 60, 80])
+def test_tables_break_no_word_while_there_is_room(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    rows = [["a-long-name-of-one-word", "A text of many words, which has room to wrap.", "2026-01-01 12:00"]]
+    print_table(["name", "what it does", "changed"], rows)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= width
+    for word in " ".join(rows[0]).split():
+        assert word in out.split()
+
+
+def test_a_table_without_room_still_shows_every_letter(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table(["image"], [["photos/a-name-that-is-longer-than-a-line.jpg"]])
+    out = "".join(capsys.readouterr().out.split())
+    assert out == "imagephotos/a-name-that-is-longer-than-a-line.jpg"
+
+
 def test_tables_and_sentences_show_text_as_it_is(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     print_table([NASTY, "b"], [["photo[copy].jpg", "[/]"], ["José 李", NASTY], ["a\nb", 3]], title=NASTY)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,6 +91,26 @@ def test_the_query_itself_is_left_out_or_marked(run):
     assert "mon/0002_chall.png" in result.stdout
     table = ok("search", "mon/0001_cdoor.png", "--gallery", "g", "--include-self").stdout
     assert "mon/0001_cdoor.png (the query)" in table
+
+
+def test_pictures_that_are_gone_are_drawn_grey_and_that_is_said(run, here):
+    index(run, "mon")
+    shutil.copy("mon/0001_cdoor.png", "query.png")
+    assert "grey" not in ok("search", "query.png", "--gallery", "g", "--picture", "hits.png").stderr
+    Path("mon").rename("moved")
+    said = ok("search", "query.png", "--gallery", "g", "--include-self", "--picture", "hits.png").stderr
+    assert "drawn grey: 2 of the pictures found" in said
+    assert "`reid index` with their new place" in said
+
+
+def test_a_threshold_without_a_calibration_has_a_way_out_that_exists(run, monkeypatch):
+    index(run, "mon")
+    search = ("search", "mon/0001_cdoor.png", "--gallery", "g", "--threshold", "0.1")
+    assert "--store-calibration" in refused(*search)
+    monkeypatch.setattr("reidkit.external.is_network_file", lambda path: True)
+    said = refused(*search)
+    assert "cannot keep one" in said
+    assert "--store-calibration" not in said
 
 
 def test_images_off_the_pattern_are_counted_and_named(run, here):

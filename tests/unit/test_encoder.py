@@ -134,6 +134,9 @@ def test_what_cannot_be_loaded_is_said(encoder, tmp_path):
         rk.load_encoder(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="holds no encoder"):
         rk.load_encoder(tmp_path)
+    (tmp_path / "given.xml").touch()
+    with pytest.raises(CheckpointError, match=r"give the network's file itself: .*given\.xml"):
+        rk.load_encoder(tmp_path)
     description = {"model": {"name": "timm:test_vit"}, "transform": {"height": 8, "width": 4}, "card": {}}
     save_weights(tmp_path / "wrong.safetensors", encoder.model.state_dict(), description)
     with pytest.raises(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +15,7 @@ from rich.text import Text
 from reidkit.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
+_GAP = 2  # spaces between the columns of a table
 
 json_option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -36,14 +38,35 @@ def print_table(
         title_style="bold",
         box=None,
         pad_edge=False,
-        padding=(0, 2, 0, 0),
+        padding=(0, _GAP, 0, 0),
     )
-    for column in columns:
+    console = Console()
+    cells = [[_cell(value) for value in row] for row in rows]
+    names = [_cell(column) for column in columns]
+    widths = _widths([names, *cells], console.width)
+    for column, name, width in zip(columns, names, widths, strict=True):
         justify = "right" if column in right else "left"
-        table.add_column(_cell(column), justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for row in rows:
-        table.add_row(*map(_cell, row))
-    Console().print(table)
+        table.add_column(name, justify=justify, overflow="fold", width=width)  # type: ignore[arg-type]
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _widths(rows: list[list[Text]], room: int) -> list[int | None]:
+    """Widths of columns with which no word is broken; none where there is no room for that."""
+    columns = list(zip(*rows, strict=True))
+    lines = [[line for cell in column for line in cell.plain.split("\n")] for column in columns]
+    whole = [max(cell_len(line) for line in column) for column in lines]
+    words = [max(cell_len(word) for line in column for word in line.split(" ")) for column in lines]
+    left = room - sum(words) - _GAP * (len(columns) - 1)
+    if left < 0:
+        return [None] * len(columns)
+    widths: list[int | None] = list(words)
+    for place in sorted(range(len(columns)), key=lambda place: whole[place] - words[place]):
+        more = min(left, whole[place] - words[place])  # columns that miss little come first
+        widths[place] = words[place] + more
+        left -= more
+    return widths
 
 
 def tell(text: object = "") -> None:

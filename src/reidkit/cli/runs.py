@@ -41,7 +41,15 @@ def _row(run: RunSummary) -> list[str]:
     scores = [_percent(score) for score in (run.val_mAP, run.mAP, run.rank_1)]
     epochs = f"{run.epochs_done}/{run.epochs}"
     changed = run.changed.strftime("%Y-%m-%d %H:%M")
-    return [run.name, run.data, run.model, " + ".join(run.losses), epochs, *scores, changed]
+    return [
+        run.name,
+        run.data,
+        run.model,
+        " + ".join(name.removesuffix("Loss") for name in run.losses),
+        epochs,
+        *scores,
+        changed,
+    ]
 
 
 def _percent(score: float | None) -> str:

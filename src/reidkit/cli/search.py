@@ -76,6 +76,7 @@ def search_command(
 
     An image that is in the gallery itself, at its place or as a copy, is left out of its own hits.
     """
+    from reidkit.external import is_network_file
     from reidkit.galleries import parse_where
     from reidkit.search import Searcher
 
@@ -87,8 +88,12 @@ def search_command(
         if calibration is None:
             refuse(
                 {"--threshold": false_match_rate, "--prior": prior},
-                f"{searcher.place} has no calibration, which would say what scores mean; make one with "
-                f"`reid evaluate {searcher.place} --store-calibration`",
+                f"{searcher.place} has no calibration, which would say what scores mean; "
+                + (
+                    "a network's file that was made elsewhere cannot keep one: leave the option out"
+                    if searcher.place is not None and is_network_file(searcher.place)
+                    else f"make one with `reid evaluate {searcher.place} --store-calibration`"
+                ),
             )
         elif false_match_rate is not None:
             lowest = calibration.threshold_at(false_match_rate)
@@ -175,10 +180,13 @@ def draw_hits(
     from reidkit.images import load_image
     from reidkit.viz import ranked_list_picture
 
+    grey: list[str] = []
+
     def shown(hit: Hit) -> Image.Image:
         try:
             return load_image(hit.source or "")
         except DataError:  # moved or deleted since it was indexed; its place stays
+            grey.append(hit.source or "an item without a source")
             return Image.new("RGB", (64, 128), "grey")
 
     def is_match(hit: Hit, query: int) -> bool | None:
@@ -191,3 +199,8 @@ def draw_hits(
     buffer = io.BytesIO()
     ranked_list_picture(lists).save(buffer, format="PNG", optimize=True)
     write_atomically(picture, buffer.getbuffer())
+    if grey:
+        say(
+            f"drawn grey: {len(grey)} of the pictures found, which cannot be read any more, {grey[0]} first; "
+            "where they moved, `reid index` with their new place finds them again"
+        )
