@@ -159,6 +159,7 @@ def load_study(path: str | Path) -> Study:
         study = TypeAdapter(Study).validate_python(tree)
     except ValidationError as error:
         raise ConfigError([f"{source}: {config.explain(f, _known_keys)}" for f in error.errors()]) from None
+    _check_size(study)
     if problems := _name_problems(study):
         raise ConfigError([f"{source}: {problem}" for problem in problems])
     if isinstance(study.base, str) and (file := Path(path).parent / study.base).is_file():
@@ -191,12 +192,6 @@ def cells_of(study: Study, overrides: Sequence[str] = ()) -> list[Cell]:
     base = (
         config.parse(study.base, source="base") if isinstance(study.base, dict) else config.load(study.base)
     )
-    num_cells = math.prod(len(axis.cells) for axis in study.axis) * len(study.seeds)
-    if num_cells > MOST_CELLS:
-        raise ConfigError(
-            f"the study has {num_cells:,} cells, seeds included, and {MOST_CELLS:,} are the most that is "
-            "laid out; leave some out, or make several studies of it"
-        )
     problems: dict[str, str] = {}  # each with the first cell that has it
     if any(override.partition("=")[0].strip() == "seed" for override in overrides):
         problems["seed is one of the study's own seeds; choose among them with --only '*/seed-0'"] = ""
@@ -316,6 +311,15 @@ def _find(path: str | Path) -> tuple[str, str]:
             f"{shortened(str(path), 200)}: no such file; `reid study --list` lists what can be used by name"
         )
     return str(file), read_text(file)
+
+
+def _check_size(study: Study) -> None:
+    num_cells = math.prod(len(axis.cells) for axis in study.axis) * len(study.seeds)
+    if num_cells > MOST_CELLS:
+        raise ConfigError(
+            f"the study has {num_cells:,} cells, seeds included, and {MOST_CELLS:,} are the most that is "
+            "laid out; leave some out, or make several studies of it"
+        )
 
 
 def _name_problems(study: Study) -> list[str]:
