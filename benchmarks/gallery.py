@@ -1,6 +1,6 @@
 """What the checks of a gallery cost: opening, a process's first search and later ones, beside a bare product.
 
-    python benchmarks/gallery.py --items 100000 1000000
+    python benchmarks/gallery.py --items 100000 1000000 --write
 
 Needs room for the vectors on the disk of the temporary folder, and as much memory for the bare product.
 """
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.galleries import Gallery, open_gallery
+from results import processor, write_section
 
 DIM = 512
 AT_A_TIME = 20_000
@@ -78,26 +79,49 @@ def measure(path: Path) -> dict[str, float]:
     return found
 
 
+def table(measured: dict[int, dict[str, float]]) -> str:
+    """Milliseconds and multiples of the bare product, a column a size; shares of the check below."""
+    sizes = list(measured)
+    lines = [
+        "| | " + " | ".join(f"{num:,} items" for num in sizes) + " |",
+        "|---" * (len(sizes) + 1) + "|",
+    ]
+    for what in measured[sizes[0]]:
+        cells = [
+            f"{1e3 * found[what]:,.1f} ms, {found[what] / found['bare product']:.2f} x"
+            for found in measured.values()
+        ]
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+    for searches in (1, 10, 100):
+        shares = [
+            (found["first search (checks all vectors)"] - found["later searches"])
+            / (searches * found["later searches"])
+            for found in measured.values()
+        ]
+        cells = " | ".join(f"{100 * share:.1f} %" for share in shares)
+        lines.append(f"| the check, as a share of {searches} searches of a process | {cells} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--items", type=int, nargs="+", default=[100_000])
     parser.add_argument("--gallery", type=Path, help="where galleries are kept for the next run")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
     arguments = parser.parse_args()
+    measured = {}
     with tempfile.TemporaryDirectory() as temporary:
         for num in arguments.items:
             path = (arguments.gallery or Path(temporary)) / f"{num}.gallery"
             if not path.exists():
                 print(f"filling {num:,} x {DIM}: {seconds(lambda: fill(path, num)):.1f} s")  # noqa: B023
-            found = measure(path)
-            print(f"{num:,} x {DIM}")
-            for what, taken in found.items():
-                print(f"  {what:36} {1e3 * taken:9.1f} ms  {taken / found['bare product']:7.2f} x bare")
-            extra = found["first search (checks all vectors)"] - found["later searches"]
-            for searches in (1, 10, 100):
-                share = extra / (searches * found["later searches"])
-                print(f"  the check, of {searches:>3} searches in a process: {100 * share:6.1f} %")
+            measured[num] = measure(path)
+    text = f"{table(measured)}\n\n{DIM} values an embedding, {processor()}, NumPy {np.__version__}."
+    print(text)
+    if arguments.write:
+        write_section("gallery", text)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "sn": [
         {"num_neighbors": 3},
+        {"num_neighbors": 3, "ties": "include"},
         {"num_neighbors": 3, "squeeze": "nearest", "scale": 5.0, "squeeze_weight": 1.0},
         {"num_neighbors": 4, "squeeze": "pair", "squeeze_weight": 1.0},
         {"num_neighbors": 1, "scale": 2.0, "normalize": False},
@@ -237,6 +238,10 @@ def sn_terms(loss: nn.Module, d: list[list[Tensor]], y: list[int]) -> list[tuple
         in_order = sorted(d[i][j].item() for j in rest)
         bound = in_order[loss.num_neighbors] if len(rest) > loss.num_neighbors else math.inf
         neighbors = [j for j in rest if d[i][j].item() < bound]
+        if loss.ties == "include":
+            neighbors = [
+                j for j in rest if d[i][j].item() <= in_order[min(loss.num_neighbors, len(rest)) - 1]
+            ]
         by_distance = sorted(positives_of(i, y), key=lambda j: d[i][j].item())
         positives = [j for j in neighbors if y[j] == y[i]] or by_distance[:1]
         negatives = [j for j in neighbors if y[j] != y[i]]

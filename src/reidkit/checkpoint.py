@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from torch import Tensor
 from reidkit.errors import CheckpointError, shortened, shown
 from reidkit.files import write_atomically
 from reidkit.text_files import parse_json
+from reidkit.weights_files import reserves_memory
 
+_MOST_EXPANDED = 4  # bytes of tensors to one in the file: parts of a state may share theirs
 _MARK = b"reidkit sha256 "  # begins what stands behind a checkpoint's content; torch.load passes over it
 
 
@@ -146,18 +149,29 @@ class _Damaged(Exception):
     """A checkpoint that is not there, or not as it was written."""
 
 
+class _Foreign(Exception):
+    """A checkpoint that is whole, and that no training wrote."""
+
+
 def _load(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():  # reading a pipe waits for ever
+        raise _Damaged("it is no regular file")
     try:
         content = _unsealed(memoryview(path.read_bytes()))
+        if _unfolds(content):
+            raise _Foreign
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if _num_bytes(state) > _MOST_EXPANDED * len(content):
+            raise _Foreign
     except FileNotFoundError as error:
         raise _Damaged("no such file") from error
     except _Damaged:
         raise
-    except (pickle.UnpicklingError, EOFError) as error:  # its checksum is right: this is what was written
+    # Its checksum is right: this is what was written.
+    except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, _Foreign) as error:
         raise CheckpointError(
             f"{path} was not written by a training: it holds nothing, or more than numbers, texts and "
-            "tensors, and is not read, as that might run code"
+            "tensors of its size, and is not read, as that might run code"
         ) from error
     except Exception as error:  # bytes with the right checksum are not at fault
         said = shortened((str(error) or "out of memory").splitlines()[0], 200)
@@ -166,6 +180,32 @@ def _load(path: Path) -> dict[str, Any]:
             "again"
         ) from error
     return state
+
+
+def _unfolds(content: memoryview) -> bool:
+    """Whether a state would take far more memory than the bytes that it is kept in."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        entries = archive.infolist()  # as torch writes them: not compressed, each bytes of its own
+        if sum(entry.file_size for entry in entries) > len(content):
+            return True
+        for entry in entries:
+            if entry.filename.endswith("data.pkl"):
+                with archive.open(entry) as file:
+                    return reserves_memory(file)
+    return False
+
+
+def _num_bytes(state: object) -> int:
+    """Of all tensors in a state; one can repeat a few bytes without end."""
+    total, values, seen = 0, [state], set()
+    while values:
+        value = values.pop()
+        if isinstance(value, Tensor):
+            total += value.numel() * value.element_size()
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            values += value.values() if isinstance(value, dict) else value
+    return total
 
 
 def _unsealed(content: memoryview) -> memoryview:

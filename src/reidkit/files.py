@@ -79,6 +79,18 @@ def from_home(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111  # pathlib's raises for an unknown user
 
 
+def check_own_folder(path: Path) -> None:
+    """Refuse a folder that is a link, where its place was not given: whoever passed it on chose where to.
+
+    Raises :class:`WriteError`.
+    """
+    if path.is_symlink():
+        raise WriteError(
+            f"{path} is a link, and files would be written to where it leads; remove it, or put the folder "
+            "itself in its place"
+        )
+
+
 def write_atomically(path: str | Path, data: bytes | memoryview | str) -> Path:
     """Write to a temporary file beside ``path``, flush it to the disk, then rename it over ``path``.
 
@@ -142,10 +154,12 @@ def exclusive(path: Path) -> Iterator[bool]:
     on some network file systems.
 
     Raises:
-        WriteError: the file cannot be made or written.
+        WriteError: the file cannot be made or written, or is a link, which may lead anywhere.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or path.is_fifo():
+            raise WriteError(f"{path} is a link, or a pipe; remove it, and a file is made in its place")
         file = path.open("a")
     except OSError as error:
         raise _cannot_write(path, error, left="nothing was changed there") from error

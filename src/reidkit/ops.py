@@ -145,7 +145,16 @@ def at_least_float32(embeddings: Tensor) -> Tensor:
 
 
 def normalized(embeddings: Tensor) -> Tensor:
-    """Rows of unit length, (N, D). A row of zeros stays 0 and keeps a finite gradient."""
+    """Rows of unit length, (N, D). A row of zeros stays 0 and keeps a finite gradient.
+
+    Any other row is scaled before it is squared, since squares of 1e20 and of 1e-30 are infinite and 0.
+    """
+    if embeddings.shape[1] == 0:
+        return embeddings
+    # A constant to autograd, rightly: rows of any scale have the same direction.
+    scale = embeddings.detach().abs().amax(dim=1, keepdim=True)
+    usual = (scale == 0) | ((scale > 1e-12) & (scale < 1e12))  # left alone, to the last digit
+    embeddings = embeddings / torch.where(usual, 1.0, scale)
     norms = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
     return embeddings / torch.where(norms == 0, 1.0, norms)
 

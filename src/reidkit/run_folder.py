@@ -13,9 +13,12 @@ from torch import Tensor
 from reidkit import distributed
 from reidkit.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from reidkit.errors import CheckpointError, ConfigError, shortened
-from reidkit.files import exclusive, remove_unfinished, write_atomically
+from reidkit.files import check_own_folder, exclusive, remove_unfinished, write_atomically
 from reidkit.provenance import LOCK_FILE, check_run_folder, read_run_file, versions
 from reidkit.tracking import MetricsFile, Tracker, tensorboard
+
+TENSORBOARD = "tensorboard"
+"""The folder of its events."""
 
 _STATE: dict[str, type] = {
     "epoch": int,
@@ -54,6 +57,7 @@ class RunFolder:
 
             def hold() -> None:
                 check_run_folder(self.path, settings)
+                check_own_folder(self.path / TENSORBOARD)
                 if not locks.enter_context(exclusive(self.path / LOCK_FILE)):
                     raise ConfigError(
                         f"{self.path} is being trained by another process; wait for it, stop it, or choose "
@@ -157,7 +161,7 @@ class RunFolder:
         """Those of the run's own files, which keep what they hold up to a step but for kinds still due."""
         if not distributed.is_main():
             return []
-        writer = tensorboard(self.path / "tensorboard", last_step=last_step)
+        writer = tensorboard(self.path / TENSORBOARD, last_step=last_step)
         metrics = MetricsFile(self.path / "metrics.jsonl", last_step=last_step, due=due)
         return [metrics, writer] if writer else [metrics]
 

@@ -223,7 +223,8 @@ def _settings(path: Path) -> _Settings:
 def _score(values: Any, *names: str) -> float | None:
     """The first of these figures that is there."""
     figures = [values.get(name) for name in names] if isinstance(values, dict) else []
-    return next((float(figure) for figure in figures if isinstance(figure, int | float)), None)
+    numbers = (figure for figure in figures if isinstance(figure, int | float))
+    return next((float(number) for number in numbers if abs(number) < registry.LARGEST), None)
 
 
 def _changed(path: Path) -> float:

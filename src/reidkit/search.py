@@ -366,7 +366,14 @@ class Searcher:
 
     def _encoded(self, pictures: list[_Picture]) -> NDArray[np.float32]:
         samples = tuple(Sample(p.path, 0, 0, index, box=p.box) for index, p in enumerate(pictures))
-        return np.asarray(self.encoder.features(samples).embeddings, np.float32)
+        embeddings = np.asarray(self.encoder.features(samples).embeddings, np.float32)
+        zero = np.flatnonzero(~embeddings.any(axis=1))
+        if len(zero):
+            raise DataError(
+                f"the encoder embeds {len(zero)} of {len(pictures)} pictures as zeros, which are near "
+                f"nothing (the first is {pictures[zero[0]].path}); its weights are unusable"
+            )
+        return embeddings
 
 
 def _picture(image: str | Path | Sample, camera: int | str | None) -> _Picture:
@@ -524,7 +531,8 @@ def _values_of(key: str, items: list[Item]) -> str:
     if not found:
         return f"no item has a {key}"
     values = sorted(found, key=lambda value: (isinstance(value, str), value))
-    write = utc if key == "time" else as_listed
+    writers: dict[str, Callable[[Any], str]] = {"time": utc, "source": str}
+    write = writers.get(key, as_listed)
     shown_values = ", ".join(shortened(write(value)) for value in values[:_NUM_VALUES])
     return f"there are {shown_values}" + (
         f", and {len(values) - _NUM_VALUES:,} more" if len(values) > _NUM_VALUES else ""

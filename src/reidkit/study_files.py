@@ -63,7 +63,8 @@ def read_costs(file: Path) -> list[dict[str, Any]]:
 
 def read_validations(file: Path) -> list[Record]:
     """Records of a run's validations; empty if there is no file."""
-    validations = [record for record in read_metrics(file) if record["kind"] == "validation"]
+    records: list[Record] = [*read_metrics(file)]
+    validations = [record for record in records if record["kind"] == "validation"]
     for record in validations:
         if not (_has(record, {"epoch": int, "mAP": float}) and 0 <= record["mAP"] <= 1):
             raise _foreign(file, record)

@@ -25,7 +25,7 @@ from reidkit import config, trust
 from reidkit.config import Table
 from reidkit.errors import ConfigError, DataError, shown
 from reidkit.features import frames_by_tracklet
-from reidkit.files import HAS_LOCKS, exclusive, write_atomically
+from reidkit.files import HAS_LOCKS, check_own_folder, exclusive, write_atomically
 from reidkit.provenance import data_fingerprint, images_hash, read_run_file
 from reidkit.row_labels import identity_labels
 from reidkit.runs import RUN_FILE, load_data
@@ -127,6 +127,13 @@ class Folders:
 
     out: Path
     runs: Path
+
+    def check(self) -> None:
+        """Raise :class:`reidkit.files.WriteError` where a folder in the study's own is a link."""
+        own = [self.state, *([self.runs] if self.runs.parent == self.out else [])]
+        runs = self.runs.iterdir() if self.runs.is_dir() else ()
+        for folder in (*own, *runs):
+            check_own_folder(folder)
 
     @property
     def state(self) -> Path:

@@ -188,15 +188,19 @@ def _load_zip(path: Path) -> Any:
     return _load_torch(path)
 
 
-def _refuse_reserving(path: Path, file: Any, *, num_pickles: int) -> None:
-    """Refuse the one thing in a pickle that takes memory without holding as many bytes."""
+def reserves_memory(file: Any, *, num_pickles: int = 1) -> bool:
+    """Whether pickles hold the one thing that takes memory without holding as many bytes."""
     names = []
     try:
         for _ in range(num_pickles):
             names += [name for code, name, _ in pickletools.genops(file) if code.name == "GLOBAL"]
     except Exception:  # what is damaged is told when it is loaded
         pass
-    if any(str(name).endswith(" bytearray") for name in names):
+    return any(str(name).endswith(" bytearray") for name in names)
+
+
+def _refuse_reserving(path: Path, file: Any, *, num_pickles: int) -> None:
+    if reserves_memory(file, num_pickles=num_pickles):
         raise CheckpointError(f"{path} was not read: it holds a bytearray, which no file of weights needs")
 
 

@@ -20,7 +20,7 @@ from reidkit import registry
 from reidkit.errors import ConfigError, DataError, UnknownName
 from reidkit.losses.sn import separation
 from reidkit.losses.sparsity import share_of_small_groups
-from reidkit.ops import normalized, pairwise_distances, positive_mask
+from reidkit.ops import batch_statistics, normalized, pairwise_distances, positive_mask
 
 sys.path.append(str(Path(__file__).parents[1]))
 from reference_losses import (
@@ -477,6 +477,16 @@ def test_sn_says_what_is_wrong_with_its_options():
             registry.build("loss", "sn", options)
     with pytest.raises(UnknownName, match="squeeze 'rang'; did you mean 'range'"):
         registry.build("loss", "sn", {"squeeze": "rang"})
+    with pytest.raises(UnknownName, match="ties 'included'; did you mean 'include'"):
+        registry.build("loss", "sn", {"ties": "included"})
+
+
+def test_sn_at_collapse_is_0_unless_ties_count():
+    """Three images of each of four identities on one point."""
+    embeddings, labels = torch.ones(12, 8), torch.arange(12) // 3
+    assert make(("sn", {"num_neighbors": 4}))(embeddings, labels).item() == pytest.approx(0, abs=1e-4)
+    assert make(("sn", {"num_neighbors": 4, "ties": "include"}))(embeddings, labels).item() > 0.1
+    assert batch_statistics(embeddings, labels, margin=None).collapsed
 
 
 def test_two_identities_have_triplets_and_no_quadruplets():

@@ -1,5 +1,8 @@
+import io
+import os
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -160,3 +163,33 @@ def test_headers_that_are_no_json_objects_are_told(tmp_path):
         safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"reidkit": text})
         with pytest.raises(CheckpointError, match=said):
             load_weights(path)
+
+
+def packed(path, state, how):
+    """A whole checkpoint whose archive is written anew, compressed or not."""
+    plain, other = io.BytesIO(), io.BytesIO()
+    torch.save(state, plain)
+    with zipfile.ZipFile(plain) as there, zipfile.ZipFile(other, "w", how) as here:
+        for name in there.namelist():
+            here.writestr(name, there.read(name))
+    path.write_bytes(other.getvalue() + _seal(other.getbuffer()))
+    return path
+
+
+def test_a_state_that_takes_more_memory_than_its_file_has_bytes_is_no_trainings(tmp_path):
+    file = tmp_path / "last.ckpt"
+    zeros = {"weights": {"a": torch.zeros(100_000)}}
+    assert load_checkpoint(packed(file, zeros, zipfile.ZIP_STORED))[1] is None
+    repeated = {"weights": {"a": torch.zeros(1).expand(10**12)}}
+    for state, how in ((zeros, zipfile.ZIP_DEFLATED), (repeated, zipfile.ZIP_STORED)):
+        with pytest.raises(CheckpointError, match="was not written by a training"):
+            load_checkpoint(packed(file, state, how))
+
+
+def test_a_checkpoint_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "last.ckpt")
+    save_checkpoint(tmp_path / "other.ckpt", {"epoch": 1})
+    (tmp_path / "other.ckpt").rename(tmp_path / "previous.ckpt")
+    state, problem = load_checkpoint(tmp_path / "last.ckpt")
+    assert state == {"epoch": 1}
+    assert "it is no regular file" in problem

@@ -10,6 +10,7 @@ import pytest
 from reidkit.files import (
     WriteError,
     append,
+    check_own_folder,
     exclusive,
     from_home,
     is_unfinished,
@@ -91,3 +92,20 @@ def current_umask():
 def test_the_home_of_nobody_stays_as_it_is():
     assert from_home("~nobody-of-that-name/photos") == Path("~nobody-of-that-name/photos")
     assert from_home("~/photos") == Path.home() / "photos"
+
+
+def test_a_lock_that_is_a_link_or_a_pipe_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(WriteError, match="is a link, or a pipe"), exclusive(tmp_path / name):
+            pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_folder_that_leads_elsewhere_is_refused(tmp_path):
+    (tmp_path / "tables").symlink_to(tmp_path)
+    with pytest.raises(WriteError, match="is a link, and files would be written to where it leads"):
+        check_own_folder(tmp_path / "tables")
+    check_own_folder(tmp_path)
+    check_own_folder(tmp_path / "none")

@@ -101,6 +101,24 @@ def test_normalized_rows_have_length_one_and_zero_stays_zero():
     assert embeddings.grad[2].tolist() == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("size", [1e-38, 1e-30, 1e-20, 1.0, 1e20, 1e38])
+def test_rows_of_any_size_have_their_direction(size):
+    rows = random_embeddings(4, dtype=torch.float32)
+    unit = normalized((rows * size / rows.abs().amax()).requires_grad_())
+    torch.testing.assert_close(unit, rows / rows.norm(dim=1, keepdim=True), rtol=1e-5, atol=1e-6)
+    assert unit.norm(dim=1).tolist() == pytest.approx([1] * 4)
+
+
+def test_the_gradient_of_a_direction_is_that_of_the_plain_quotient():
+    embeddings = random_embeddings(4).requires_grad_()
+    weights = random_embeddings(4).flip(0)
+    (found,) = torch.autograd.grad((normalized(embeddings) * weights).sum(), embeddings)
+    plain = embeddings / embeddings.norm(dim=1, keepdim=True)
+    (expected,) = torch.autograd.grad((plain * weights).sum(), embeddings)
+    torch.testing.assert_close(found, expected)
+    assert torch.autograd.gradgradcheck(normalized, embeddings)
+
+
 def test_masks_equal_loops():
     labels = torch.tensor([4, -1, 4, 4, 9])
     for i, first in enumerate(labels):

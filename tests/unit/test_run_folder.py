@@ -7,6 +7,7 @@ import torch
 
 from reidkit.checkpoint import save_checkpoint
 from reidkit.errors import CheckpointError, ConfigError
+from reidkit.files import WriteError
 from reidkit.provenance import check_run_folder
 from reidkit.run_folder import RunFolder
 
@@ -89,3 +90,14 @@ def test_a_training_that_is_refused_leaves_no_folder(tmp_path):
     with RunFolder(path, say=print).held({}):
         pass
     assert path.is_dir()
+
+
+def test_a_folder_of_events_that_leads_elsewhere_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"settings": {}}')
+    (tmp_path / "run" / "tensorboard").symlink_to(tmp_path)
+    with (
+        pytest.raises(WriteError, match="tensorboard is a link"),
+        RunFolder(tmp_path / "run", say=print).held({}),
+    ):
+        pass

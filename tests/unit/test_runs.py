@@ -117,7 +117,7 @@ def test_runs_with_files_of_another_shape_are_told_and_the_others_listed(tmp_pat
 def test_scores_that_are_no_numbers_are_none(tmp_path):
     settings = {"data": {"name": "a"}, "model": {"name": "b"}, "losses": [], "epochs": 3}
     (tmp_path / "run.json").write_text(json.dumps({"settings": settings}))
-    for text in ("[]", "3", '{"mAP": "x", "rank-1": []}', "{}"):
+    for text in ("[]", "3", '{"mAP": "x", "rank-1": []}', "{}", f'{{"mAP": {"9" * 400}}}'):
         (tmp_path / "evaluation.json").write_text(text)
         ((run,), problems) = list_runs(tmp_path)
         assert (run.mAP, run.rank_1, problems) == (None, None, [])

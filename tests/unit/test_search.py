@@ -188,6 +188,16 @@ def test_a_gallery_is_not_made_before_something_is_embedded(weights, tmp_path):
     assert not (tmp_path / "g").exists()
 
 
+def test_an_encoder_that_sees_nothing_makes_no_gallery(photos, tmp_path):
+    encoder = rk.Encoder(rk.build_model("timm:test_resnet", neck="plain"), height=48, width=24)
+    for parameter in encoder.model.parameters():
+        parameter.data.zero_()
+    zeros = pytest.raises(DataError, match=r"the encoder embeds 5 of 5 pictures as zeros.*unusable")
+    with Searcher(tmp_path / "g", encoder=encoder) as searcher, zeros:
+        searcher.add(photos)
+    assert not (tmp_path / "g").exists()
+
+
 def test_one_picture_given_twice(searcher, photos):
     assert str(searcher.add([photos[0], str(photos[0])])) == "1 embedded"
     with pytest.raises(DataError, match=r"is given twice, once with identity 1, .* once with 2"):
@@ -234,6 +244,9 @@ def test_a_search_that_finds_nothing_says_why(searcher, photos):
     assert "no item has a time" in searcher.why_nothing({"time": {"from": 0}})
     searcher.add([Sample(photos[0], 1, None, 0, camera_name="hall, north", time=1714557600.0)])
     assert 'there are 0, 1, "hall, north")' in searcher.why_nothing({"camera": "hall"})
+    shutil.copy(photos[1], photos[1].with_name("0,0.png"))
+    searcher.add([photos[1].with_name("0,0.png")])
+    assert f"(there are {photos[1].parent}/0,0.png, " in searcher.why_nothing({"source": "nowhere"})
     assert "there are 2024-05-01 10:00:00 UTC" in searcher.why_nothing({"time": {"to": 0}})
 
 

@@ -15,7 +15,7 @@ import pytest
 import reidkit as rk
 from reidkit import config
 from reidkit.errors import CheckpointError, ConfigError, DataError
-from reidkit.files import exclusive
+from reidkit.files import WriteError, exclusive
 from reidkit.studies import cells_of, load_study, run_fingerprint, shipped_studies
 from reidkit.study_files import read_attempts, read_failure
 from reidkit.study_runs import (
@@ -248,6 +248,18 @@ def test_a_note_of_a_failure_that_is_none_is_refused(tmp_path, text):
     (tmp_path / "error.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"error\.json"):
         read_failure(tmp_path / "error.json")
+
+
+def test_folders_of_a_study_that_lead_elsewhere_are_refused(tmp_path):
+    (tmp_path / "out" / "runs").mkdir(parents=True)
+    folders = Folders(tmp_path / "out", tmp_path / "out" / "runs")
+    folders.check()
+    (tmp_path / "out" / "runs" / "x").symlink_to(tmp_path)
+    with pytest.raises(WriteError, match="is a link"):
+        folders.check()
+    (tmp_path / "given").symlink_to(tmp_path / "out" / "runs")
+    (tmp_path / "out" / "runs" / "x").unlink()
+    Folders(tmp_path / "out", tmp_path / "given").check()  # the user's own word
 
 
 def test_names_of_studies_and_patterns_that_fit_nothing_are_told(study_file):

@@ -30,6 +30,13 @@ class ReportParts(NamedTuple):
     page: bool = True
     tables: bool = False
 
+    def check_places(self, out: Path) -> None:
+        """Refuse a folder for the tables that is a link: in a run folder that was passed on it leads away."""
+        from reidkit.files import check_own_folder
+
+        if self.tables:
+            check_own_folder(out / "tables")
+
 
 def evaluate_data(
     encoder: Encoder,
@@ -48,6 +55,7 @@ def evaluate_data(
     from reidkit.features import with_frames
     from reidkit.tracking import read_metrics
 
+    parts.check_places(out)
     scoring_of.check_evaluation(dataset, **scoring.options, rerank=scoring.rerank)
     dataset = with_frames(dataset, frames)
     source = embed(encoder, [dataset], scoring)
@@ -106,6 +114,7 @@ def evaluate_file(
     from reidkit.feature_files import load_features
     from reidkit.features import pool_tracklets
 
+    parts.check_places(out)
     query, gallery = load_features(path)
     evaluations = [
         evaluate_features(query, gallery, protocol=protocol, **scoring.options, **rerank)

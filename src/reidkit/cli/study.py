@@ -98,6 +98,7 @@ def study_command(
 
     out = out or Path("runs") / f"study-{Path(study).stem}"
     folders = Folders(out, runs or out / "runs")
+    folders.check()
     tasks = tasks_of(loaded, cells, only=only)
     if worker:
         carry_out(tasks, folders, say=say)

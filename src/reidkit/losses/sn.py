@@ -26,6 +26,8 @@ from reidkit.registry import register
 
 Squeeze = Literal["range", "nearest", "pair"]
 SQUEEZES = ("range", "nearest", "pair")
+Ties = Literal["exclude", "include"]
+TIES = ("exclude", "include")
 
 
 @register("loss", "sn")
@@ -49,6 +51,8 @@ class SupportNeighborLoss(nn.Module):
 
     Pitfalls: ``scale`` goes with unit embeddings; without normalisation a distance of 1 already gives
     exp(-50). With K above ``num_neighbors`` the neighbours may all be positives, and nothing is pushed.
+    Where all distances are equal, as when embeddings collapse, no image is nearer than the next, and the
+    loss of a collapsed batch is almost 0: a low value alone is no success. ``ties="include"`` shows it.
 
     See also: :class:`BatchHardTripletLoss`, one neighbour of each kind; with ``squeeze_weight=0`` this is
     the KNN-softmax loss.
@@ -60,13 +64,15 @@ class SupportNeighborLoss(nn.Module):
         squeeze: "range", above (the one distance where P holds one image); "nearest", the smallest distance
             in P, which the released code computes; "pair", the distance between the nearest and the
             furthest of *all* the anchor's positives, which the abstract describes (0 for one positive).
+        ties: "exclude", above; "include", neighbours are as near as the num_neighbors-th: the same but where
+            distances are equal, at the cost of an N x N matrix more.
         normalize: scale embeddings to unit length first, so that distances lie in [0, 2].
 
     Shapes: embeddings (N, D), labels (N,) integers; returns a scalar, float32 or float64; 0 if no anchor
     has both partners.
 
     Raises:
-        UnknownName: another squeeze.
+        UnknownName: another squeeze or ties.
         ConfigError: num_neighbors below 1, scale not greater than 0, a negative squeeze_weight.
         DataError: embeddings and labels that do not make a batch.
 
@@ -86,6 +92,7 @@ class SupportNeighborLoss(nn.Module):
         squeeze_weight: float = 0.1,
         squeeze: Squeeze = "range",
         *,
+        ties: Ties = "exclude",
         normalize: bool = True,
     ) -> None:
         super().__init__()
@@ -94,10 +101,13 @@ class SupportNeighborLoss(nn.Module):
         check_number("squeeze_weight", squeeze_weight)
         if squeeze not in SQUEEZES:
             raise UnknownName("squeeze", squeeze, SQUEEZES)
+        if ties not in TIES:
+            raise UnknownName("ties", ties, TIES)
         self.num_neighbors = num_neighbors
         self.scale = scale
         self.squeeze_weight = squeeze_weight
         self.squeeze = squeeze
+        self.ties = ties
         self.normalize = normalize
 
     @full_precision
@@ -105,7 +115,10 @@ class SupportNeighborLoss(nn.Module):
         if self.normalize:
             embeddings = normalized(embeddings)
         mined = mine_support(
-            pairwise_distances(embeddings.detach()), labels, num_neighbors=self.num_neighbors
+            pairwise_distances(embeddings.detach()),
+            labels,
+            num_neighbors=self.num_neighbors,
+            ties=self.ties,
         )
         # Computed again: exact at 0, and N x k distances in the backward pass.
         distances = distances_to(embeddings, torch.cat((mined.neighbors, mined.nearest_positive), dim=1))
@@ -121,7 +134,7 @@ class SupportNeighborLoss(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"num_neighbors={self.num_neighbors}, scale={self.scale}, squeeze_weight={self.squeeze_weight}, "
-            f"squeeze={self.squeeze!r}, normalize={self.normalize}"
+            f"squeeze={self.squeeze!r}, ties={self.ties!r}, normalize={self.normalize}"
         )
 
 
@@ -130,7 +143,8 @@ class Support(NamedTuple):
 
     ``neighbors`` (N, k + 1), nearest first, (N, N - 1) in a smaller batch; ``nearest_positive`` (N, 1) and
     ``furthest_positive`` (N,), without meaning where an anchor has no positive; ``same`` whether each
-    neighbour is a positive; ``bounded`` whether the last neighbour is only the bound of the others;
+    neighbour is a positive; ``bounded`` whether the last neighbour is only the bound of the others, or, with
+    ties, ``neighbors`` are all others, of which those as near as the ``num_with_ties``-th count;
     ``num_positives`` and ``usable`` (N,).
     """
 
@@ -141,13 +155,15 @@ class Support(NamedTuple):
     bounded: bool
     num_positives: Tensor
     usable: Tensor
+    num_with_ties: int = 0
 
 
-def mine_support(distances: Tensor, labels: Tensor, *, num_neighbors: int) -> Support:
+def mine_support(distances: Tensor, labels: Tensor, *, num_neighbors: int, ties: Ties = "exclude") -> Support:
     """Candidates from all distances, (N, N) without a graph, and (N,), N >= 1."""
     positive = positive_mask(labels)
     others = distances.masked_fill(torch.eye(len(labels), dtype=torch.bool, device=labels.device), math.inf)
-    neighbors = others.topk(min(num_neighbors + 1, len(labels) - 1), dim=1, largest=False).indices
+    num_candidates = len(labels) - 1 if ties == "include" else min(num_neighbors + 1, len(labels) - 1)
+    neighbors = others.topk(num_candidates, dim=1, largest=False).indices
     return Support(
         neighbors=neighbors,
         nearest_positive=others.masked_fill(~positive, math.inf).argmin(dim=1, keepdim=True),
@@ -156,6 +172,7 @@ def mine_support(distances: Tensor, labels: Tensor, *, num_neighbors: int) -> Su
         bounded=len(labels) - 1 > num_neighbors,
         num_positives=positive.sum(dim=1),
         usable=has_both_partners(labels),
+        num_with_ties=num_neighbors if ties == "include" else 0,
     )
 
 
@@ -164,7 +181,10 @@ def support_sets(distances: Tensor, mined: Support) -> tuple[Tensor, Tensor]:
     to_neighbors = distances.detach()[:, :-1]
     near = torch.ones_like(mined.same)
     if mined.bounded:
-        near = to_neighbors < to_neighbors.amax(dim=1, keepdim=True)
+        if mined.num_with_ties:
+            near = to_neighbors <= to_neighbors.kthvalue(mined.num_with_ties, dim=1, keepdim=True).values
+        else:
+            near = to_neighbors < to_neighbors.amax(dim=1, keepdim=True)
     positive, negative = near & mined.same, near & ~mined.same
     none = ~positive.any(dim=1, keepdim=True)  # (N, 1): the nearest positive stands in
     return torch.cat((positive, none), dim=1), torch.cat((negative, torch.zeros_like(none)), dim=1)
