@@ -98,11 +98,11 @@ def test_tables_break_no_word_while_there_is_room(width, capsys, monkeypatch):
         assert word in out.split()
 
 
-def test_a_table_without_room_still_shows_every_letter(capsys, monkeypatch):
+def test_a_path_longer_than_a_line_stays_whole(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
-    print_table(["image"], [["photos/a-name-that-is-longer-than-a-line.jpg"]])
-    out = "".join(capsys.readouterr().out.split())
-    assert out == "imagephotos/a-name-that-is-longer-than-a-line.jpg"
+    path = "photos/a-name-that-is-longer-than-a-line.jpg"
+    print_table(["score", "image"], [["0.9", path]], title=path)
+    assert capsys.readouterr().out.split() == [path, "score", "image", "0.9", path]
 
 
 def test_tables_and_sentences_show_text_as_it_is(capsys, monkeypatch):

@@ -32,39 +32,30 @@ def print_table(
     right: Sequence[str] = (),
 ) -> None:
     """A table; the columns named in ``right`` are numbers and stand flush right."""
-    table = Table(
-        title=None if title is None else _cell(title),
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, _GAP, 0, 0),
-    )
-    console = Console()
     cells = [[_cell(value) for value in row] for row in rows]
     names = [_cell(column) for column in columns]
-    widths = _widths([names, *cells], console.width)
+    widths = _widths([names, *cells], Console().width)
+    console = Console(width=max(Console().width, sum(widths) + _GAP * len(widths)))
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
     for column, name, width in zip(columns, names, widths, strict=True):
         justify = "right" if column in right else "left"
-        table.add_column(name, justify=justify, overflow="fold", width=width)  # type: ignore[arg-type]
+        table.add_column(name, justify=justify, width=width)  # type: ignore[arg-type]
     for row in cells:
         table.add_row(*row)
+    if title is not None:
+        console.print(_cell(title), style="bold", soft_wrap=True)
     console.print(table)
 
 
-def _widths(rows: list[list[Text]], room: int) -> list[int | None]:
-    """Widths of columns with which no word is broken; none where there is no room for that."""
+def _widths(rows: list[list[Text]], room: int) -> list[int]:
+    """Widths of columns with which no word is broken, beyond ``room`` if they must: a path can be copied."""
     columns = list(zip(*rows, strict=True))
-    lines = [[line for cell in column for line in cell.plain.split("\n")] for column in columns]
-    whole = [max(cell_len(line) for line in column) for column in lines]
-    words = [max(cell_len(word) for line in column for word in line.split(" ")) for column in lines]
-    left = room - sum(words) - _GAP * (len(columns) - 1)
-    if left < 0:
-        return [None] * len(columns)
-    widths: list[int | None] = list(words)
-    for place in sorted(range(len(columns)), key=lambda place: whole[place] - words[place]):
-        more = min(left, whole[place] - words[place])  # columns that miss little come first
-        widths[place] = words[place] + more
+    whole = [max(cell_len(cell.plain) for cell in column) for column in columns]
+    widths = [max(cell_len(word) for cell in column for word in cell.plain.split(" ")) for column in columns]
+    left = max(0, room - sum(widths) - _GAP * (len(columns) - 1))
+    for place in sorted(range(len(columns)), key=lambda place: whole[place] - widths[place]):
+        more = min(left, whole[place] - widths[place])  # columns that miss little come first
+        widths[place] += more
         left -= more
     return widths
 
