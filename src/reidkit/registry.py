@@ -191,7 +191,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin is Annotated:
         return fits(value, arguments[0])
     if origin is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in arguments)
+        return any(type(value) is type(choice) for choice in arguments)  # components know near names
     if origin in (Union, UnionType):
         return any(fits(value, choice) for choice in arguments)
     if annotation in (None, type(None)):

@@ -560,7 +560,9 @@ class StubEncoder:
 
 def small_dataset(*, num_query: int = 6, num_cameras: int = 2, **options: Any) -> Dataset:
     def split(num: int, offset: int) -> tuple[Sample, ...]:
-        return tuple(Sample(Path(f"{i}.jpg"), i % 4, (i + offset) % num_cameras, i) for i in range(num))
+        return tuple(
+            Sample(Path(f"{offset}/{i}.jpg"), i % 4, (i + offset) % num_cameras, i) for i in range(num)
+        )
 
     return Dataset("small", Path("data"), query=split(num_query, 1), gallery=split(23, 0), **options)
 
