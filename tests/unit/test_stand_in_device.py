@@ -221,7 +221,8 @@ def make_trainer(name: str, root: Path, out: Path, device: torch.device) -> rk.T
         rk.load_dataset("market1501", root, val_identities=3),
         [made[loss]() for loss in settings.get("losses", ["identity", "triplet"])],
         out=out, epochs=2, identities_per_batch=4, images_per_identity=3,
-        transform=TransformConfig(height=48, width=24, shift=2),
+        # Two columns in the last stage: of one, a CPU's convolutions in half types are made otherwise.
+        transform=TransformConfig(height=48, width=48, shift=2),
         optim=OptimConfig(lr=1e-3, schedule="constant", warmup_epochs=0, **settings["optim"]),
         device=device, num_workers=0, log_every=1, validate_every=1, say=lambda text: None,
         **{"precision": "float32", **settings.get("train", {})},
