@@ -66,7 +66,8 @@ def test_every_layout_is_scored_by_its_own_protocol(encoder: rk.Encoder, name: s
     assert result.protocol.startswith(data.protocol)
     assert f"camera filter {data.camera_filter}" in result.protocol
     assert result.protocol.endswith(data.split_name)
-    assert 0 < result.mean_average_precision <= 1
+    assert 0 < result.cmc[-1] <= 1
+    assert 0 <= result.mean_average_precision <= 1  # at R, a network that learned nothing may have none
     assert json.loads((tmp_path / "out/evaluation.json").read_text())["data"] == name
     if len(searched) > 1:
         assert (tmp_path / "out/report.html").stat().st_size > 10_000
