@@ -163,6 +163,13 @@ def test_has_its_value_where_no_gradient_is_wanted(case, mode):
     assert_close(value, loss(embeddings, labels).detach())
 
 
+@every_metric_loss
+def test_asks_for_no_gradient_where_nothing_does(name):
+    loss = make(name).requires_grad_(False)
+    embeddings, labels = random_batch(HISTOGRAMS["balanced"])
+    assert not loss(embeddings.detach(), labels).requires_grad
+
+
 @every_case
 def test_order_of_the_batch_does_not_matter(case):
     loss = make(case).double()
