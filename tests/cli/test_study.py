@@ -70,7 +70,7 @@ def test_several_processes_share_the_cells_and_the_exit_code_tells_of_failures(r
 
     listed = reid("runs", tmp_path / "out", "--sort", "mAP", data=False)
     assert listed.exit_code == 0
-    assert listed.stdout.count("IdentityLoss + BatchHardTripletLoss") == 3
+    assert listed.stdout.count("Identity + BatchHardTriplet") == 3
     values = json.loads(reid("runs", tmp_path / "out", "--json", data=False).stdout)
     assert sorted(run["epochs_done"] for run in values) == [0, 1, 1]
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from reidkit import registry
+from reidkit import registry, trust
 from reidkit.cli import cli
 from reidkit.errors import ConfigError
 from reidkit.tracking import read_metrics
@@ -34,6 +34,12 @@ precision = "float32"
 
 
 @pytest.fixture
+def their_losses_allowed(monkeypatch):
+    """As by --allow-code, since the recipe is a file."""
+    monkeypatch.setenv(trust.ENVIRONMENT, "pytorch_metric_learning")
+
+
+@pytest.fixture
 def train(tiny_market, tmp_path):
     def run(losses: str, *, epochs: int = 1, model: str = ""):
         recipe = tmp_path / "recipe.toml"
@@ -54,6 +60,7 @@ def train(tiny_market, tmp_path):
         ("ArcFaceLoss", "num_classes = 8\nembedding_size = 96"),  # owns parameters
     ],
 )
+@pytest.mark.usefixtures("their_losses_allowed")
 def test_a_loss_of_pytorch_metric_learning_by_dotted_path(train, name, options):
     pytest.importorskip("pytorch_metric_learning")
     result, metrics = train(f'[loss.theirs]\nkind = "{METRIC_LEARNING}:{name}"\nweight = 0.5\n{options}')
@@ -63,6 +70,7 @@ def test_a_loss_of_pytorch_metric_learning_by_dotted_path(train, name, options):
     assert values[0] > 0
 
 
+@pytest.mark.usefixtures("their_losses_allowed")
 def test_a_misspelt_option_of_a_foreign_loss_is_named(train):
     pytest.importorskip("pytorch_metric_learning")
     result, _ = train(f'[loss.theirs]\nkind = "{METRIC_LEARNING}:TripletMarginLoss"\nmargn = 0.1')
