@@ -191,7 +191,9 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin is Annotated:
         return fits(value, arguments[0])
     if origin is Literal:
-        return any(type(value) is type(choice) for choice in arguments)  # components know near names
+        if len(arguments) > 1 and all(isinstance(choice, str) for choice in arguments):
+            return isinstance(value, str)  # a choice among names: the component tells the nearest one
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
     if origin in (Union, UnionType):
         return any(fits(value, choice) for choice in arguments)
     if annotation in (None, type(None)):
