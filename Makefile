@@ -26,9 +26,8 @@ help:  ## what can be made
 demo: .venv/ready  ## from nothing to runs/demo/report.html in minutes
 	$(BIN)/reid demo
 
-test: export OMP_NUM_THREADS = 1
-test: .venv/ready  ## all tests but the slow ones, two files at a time
-	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile --max-worker-restart 0
+test: .venv/ready  ## all tests but the slow ones
+	$(BIN)/pytest -m "not slow"
 
 test-slow: .venv/ready  ## the slow tests: training killed and resumed many times, ...
 	$(BIN)/pytest -m slow --timeout 3600
