@@ -16,8 +16,8 @@ Four images on a line, of which the first two show one identity:
 >>> distances = (places[:, None] - places).abs().requires_grad_()
 
 With a margin of 2.5 both positive distances, which are 1, have the threshold 3.5. The negatives of the first
-image lie at 3 and 3.5, of which one is below the threshold; those of the second at 2 and 2.5, both below. So
-three of the four triplets are active, and the sum of their hinges is 1 - 3 + 1 - 2 + 1 - 2.5 + 3 x 2.5 = 3: the
+image lie at 3 and 3.5, of which one is below the threshold; those of the second at 2 and 2.5, both below.
+So three of the four triplets are active, and their hinges sum to 1 - 3 + 1 - 2 + 1 - 2.5 + 3 x 2.5 = 3: the
 positive distance counts once in the first row and twice in the second, each negative one minus once.
 
 >>> hinges = triplet_hinges(distances, positive_mask(labels), negative_mask(labels), margin=2.5)
@@ -30,8 +30,8 @@ tensor([[ 0,  1, -1,  0],
 >>> num_triplets(labels).item()
 4.0
 
-There is one quadruplet: the positive pair, 1 apart, and the pair of the other two identities, 0.5 apart. With a
-margin of 1 its hinge is 1 - 0.5 + 1:
+There is one quadruplet: the positive pair, 1 apart, and the pair of the other two identities, 0.5 apart. With
+a margin of 1 its hinge is 1 - 0.5 + 1:
 
 >>> quadruplet_hinges(distances, labels, margin=1.0).item(), num_quadruplets(labels).item()
 (1.5, 1.0)
