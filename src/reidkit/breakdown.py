@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.comparison import Comparison, compare
 from reidkit.errors import DataError
 from reidkit.evaluation import rank_features
-from reidkit.protocols import Comparison, Indices, compare
 from reidkit.ranks import match_ranks, spans
 from reidkit.row_labels import shared_codes
 from reidkit.scores import average_precisions
 from reidkit.types import JUNK, Features
+from reidkit.unit_rows import Indices
 
 RECALL_LEVELS = np.linspace(0, 1, 101)
 """Where a precision-recall curve is read off: 0, 0.01, ..., 1."""
@@ -107,7 +108,7 @@ def ranks_of_matches(
 
     ``galleries`` gives each query the gallery rows it meets; with ``rows`` only these queries have matches in
     the result; without a gallery every item queries all others.
-    Raises as :func:`reidkit.protocols.compare` does.
+    Raises as :func:`reidkit.comparison.compare` does.
     """
     comparison = compare(query, gallery, camera_filter=camera_filter, galleries=galleries)
     return _match_ranks(comparison, rows)

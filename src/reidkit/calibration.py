@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.comparison import Comparison, Pairs, compare
 from reidkit.errors import ConfigError, DataError
-from reidkit.protocols import Comparison, Indices, Pairs, compare
 from reidkit.types import Features
+from reidkit.unit_rows import Indices
 
 SCORE_BINS = 20_000
 """Thresholds of a ROC curve: the multiples of 1e-4 in [-1, 1)."""
@@ -138,7 +139,7 @@ def distance_distributions(
 
     ``galleries`` gives each query the gallery rows it meets.
     Raises :class:`DataError` where no positive or no negative pair is kept, and as
-    :func:`reidkit.protocols.compare` does.
+    :func:`reidkit.comparison.compare` does.
     """
     if num_bins < 1:
         raise ConfigError(f"num_bins is {num_bins}; give at least 1")
@@ -183,7 +184,7 @@ def roc(
 
     ``galleries`` gives each query the gallery rows it meets.
     Raises :class:`DataError` where no positive or no negative pair is kept, and as
-    :func:`reidkit.protocols.compare` does.
+    :func:`reidkit.comparison.compare` does.
     """
     comparison = compare(query, gallery, camera_filter=camera_filter, galleries=galleries)
     pairs = comparison.same_identity_pairs()

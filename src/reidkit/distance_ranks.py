@@ -8,10 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.comparison import Comparison, Pairs
 from reidkit.euclidean import block_length, cut
-from reidkit.protocols import Comparison, Indices, Pairs
 from reidkit.ranks import first_of_each, random_numbers, shot_groups
 from reidkit.types import JUNK
+from reidkit.unit_rows import Indices
 
 
 class DistanceRows(Protocol):

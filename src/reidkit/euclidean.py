@@ -2,7 +2,7 @@
 
 Embeddings are scaled by a power of two to lengths of at most 1.19 and rounded to multiples of 2^-26, which
 float32 holds as well; every partial sum of a product is then a multiple of 2^-52 below 2, so that float64
-holds it whatever the order of summation (as in :mod:`reidkit.protocols`). Distances depend on neither block
+holds it whatever the order of summation (as in :mod:`reidkit.unit_rows`). Distances depend on neither block
 sizes nor threads.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from reidkit.arrays import embedding_array
 from reidkit.errors import DataError
-from reidkit.protocols import Indices, row_lengths
+from reidkit.unit_rows import Indices, row_lengths
 
 _GRID = 2.0**26
 _BLOCK_BYTES = 32 * 2**20

@@ -9,20 +9,22 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.comparison import Comparison, Pairs, compare
 from reidkit.distance_ranks import DistancesOf, distance_ranks
 from reidkit.errors import ConfigError, DataError
 from reidkit.evaluation_distances import learned_distances, lowered_notes, reranked_distances
-from reidkit.evaluation_options import PROTOCOLS, check_distances, check_options, check_sides
+from reidkit.evaluation_options import check_distances, check_options, check_sides
 from reidkit.features import pool_queries, pool_tracklets, pooled_tracklets, rows_of, with_frames
 from reidkit.metric_learning import LearnedMetric, fit_metric
 from reidkit.multi_query import check_multi_query, multi_query_images, own_images, pooling_texts
-from reidkit.protocols import Comparison, Indices, Pairs, compare, first_few
+from reidkit.protocols import PROTOCOLS
 from reidkit.ranks import has_choice, lowest, match_ranks, shot_ranks
 from reidkit.reranking import RerankOptions
 from reidkit.row_labels import camera_codes
 from reidkit.same_picture import picture_names
 from reidkit.scores import Scores, mean_scores, score_ranks
 from reidkit.types import JUNK, Dataset, Evaluation, Features, Ranking, Split
+from reidkit.unit_rows import Indices, first_few
 
 NUM_DRAWS = 10
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.comparison import Comparison
 from reidkit.distance_ranks import DistanceRows, DistancesOf
 from reidkit.euclidean import EuclideanItems
 from reidkit.metric_learning import LearnedMetric
-from reidkit.protocols import Comparison, Indices, UnitRows
 from reidkit.reranking import Reranker, RerankOptions
 from reidkit.scores import Scores
 from reidkit.types import Features
+from reidkit.unit_rows import Indices, UnitRows
 
 
 def learned_distances(metric: LearnedMetric, query: Features, gallery: Features | None) -> DistancesOf:

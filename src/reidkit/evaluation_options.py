@@ -6,19 +6,9 @@ from collections.abc import Sequence
 
 from reidkit.errors import ConfigError
 from reidkit.metric_learning import METRICS, LearnedMetric
-from reidkit.protocols import CAMERA_FILTERS, DISTANCES, check_choice
+from reidkit.protocols import AVERAGE_PRECISIONS, CAMERA_FILTERS, DISTANCES, PROTOCOLS, check_choice
 from reidkit.reranking import RerankOptions
 from reidkit.types import Features
-
-PROTOCOLS = {
-    "market1501": "same_identity",
-    "single_gallery_shot": "other_cameras",
-    "recall": "none",
-    "tracklets": "same_identity",
-}
-"""Protocols, each with its usual camera filter."""
-
-AVERAGE_PRECISIONS = ("step", "trapezoid")
 
 
 def check_options(protocol: str, camera_filter: str, average_precision: str, max_rank: int) -> None:

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from reidkit.arrays import embedding_array
 from reidkit.errors import ConfigError, DataError
-from reidkit.protocols import check_choice, first_few
+from reidkit.protocols import check_choice
 from reidkit.row_labels import camera_codes, label_codes
 from reidkit.types import JUNK, Features
+from reidkit.unit_rows import first_few
 
 Matrix = NDArray[np.float64]
 

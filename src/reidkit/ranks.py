@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.protocols import Comparison, Indices, Pairs
+from reidkit.comparison import Comparison, Pairs
 from reidkit.types import JUNK
+from reidkit.unit_rows import Indices
 
 
 def match_ranks(

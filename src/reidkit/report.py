@@ -11,7 +11,6 @@ import numpy as np
 
 from reidkit.breakdown import choose_queries
 from reidkit.files import write_atomically
-from reidkit.protocols import Indices
 from reidkit.report_parts import RankedList, check_lengths, ranked_lists, render, sides
 from reidkit.report_sections import (
     Overlay,
@@ -27,6 +26,7 @@ from reidkit.report_sections import (
 )
 from reidkit.report_tables import write_lists, write_tables
 from reidkit.types import Evaluation, Features, Split
+from reidkit.unit_rows import Indices
 from reidkit.viz import own_style
 
 if TYPE_CHECKING:

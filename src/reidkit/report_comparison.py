@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from reidkit.calibration import DistanceDistributions, distance_distributions
 from reidkit.errors import DataError
 from reidkit.files import write_atomically
-from reidkit.protocols import Indices
 from reidkit.report_parts import Figure, RankedList, check_lengths, ranked_lists, render, sides
 from reidkit.report_sections import distance_figure, score_names
 from reidkit.row_labels import label_name, shared_codes
 from reidkit.significance import OneIdentity, PairedDifference, paired_difference
 from reidkit.types import Evaluation, Features, Split
+from reidkit.unit_rows import Indices
 from reidkit.viz import occupied_range, own_style
 from reidkit.viz_breakdown import two_cmc_figure
 

@@ -19,9 +19,9 @@ from reidkit.errors import DataError
 from reidkit.evaluation import rank_features
 from reidkit.images import load_image
 from reidkit.printable import printable
-from reidkit.protocols import Indices
 from reidkit.row_labels import camera_names, label_name
 from reidkit.types import Evaluation, Features, Split
+from reidkit.unit_rows import Indices
 from reidkit.viz import Chart
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -18,8 +18,8 @@ from scipy.sparse import csr_array
 
 from reidkit.errors import ConfigError
 from reidkit.euclidean import EuclideanItems, block_length, checked_sides, cut
-from reidkit.protocols import Indices, UnitRows
 from reidkit.ranks import lowest
+from reidkit.unit_rows import Indices, UnitRows
 
 _ITEMS_PER_PART = 256
 _SPARE = 12

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reidkit.calibration import Roc, roc
+from reidkit.comparison import Comparison, compare
 from reidkit.errors import ConfigError, DataError, shown
-from reidkit.protocols import Comparison, compare
 from reidkit.types import Features
 
 RATES_PER_DECADE = 10
@@ -191,7 +191,7 @@ def fit_calibration(
         seed: of the bootstrap.
 
     Raises:
-        DataError: no pair of one person or none of two is kept, or as :func:`reidkit.protocols.compare`.
+        DataError: no pair of one person or none of two is kept, or as :func:`reidkit.comparison.compare`.
     """
     curve = roc(query, gallery, camera_filter=camera_filter, galleries=galleries)
     scores, log_likelihood_ratios = _likelihood_ratios(curve)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.protocols import Indices, Pairs
+from reidkit.comparison import Pairs
 from reidkit.ranks import spans
+from reidkit.unit_rows import Indices
 
 
 class Scores(NamedTuple):

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from reidkit.errors import ConfigError, DataError
-from reidkit.protocols import first_few
 from reidkit.row_labels import label_codes
+from reidkit.unit_rows import first_few
 
 Matrix = NDArray[np.float64]
 

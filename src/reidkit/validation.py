@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit import distributed
+from reidkit.comparison import compare
 from reidkit.encoder import BATCH_SIZE, Encoder
 from reidkit.errors import DataError
 from reidkit.evaluation import validation_features
 from reidkit.features import label_features
-from reidkit.protocols import compare
 from reidkit.tracking import ProgressCallback
 from reidkit.types import Dataset, Features, Split
 

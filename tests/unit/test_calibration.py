@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from reidkit import protocols
+from reidkit import comparison
 from reidkit.calibration import Roc, distance_distributions, roc
 from reidkit.errors import ConfigError, DataError
 from reidkit.features import rows_of
@@ -44,7 +44,7 @@ def kept_scores(
 
 @pytest.fixture(params=[1, 2**20], ids=["one item a block", "one block"])
 def _block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocols, "_BLOCK_BYTES", request.param)
+    monkeypatch.setattr(comparison, "_BLOCK_BYTES", request.param)
 
 
 def test_only_pairs_of_a_query_and_its_own_gallery_count() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from reidkit import ranks
+from reidkit.comparison import compare
 from reidkit.errors import DataError
 from reidkit.evaluation import evaluate_features
-from reidkit.protocols import compare
 from reidkit.ranks import match_ranks
 from reidkit.types import Features
 

@@ -110,9 +110,9 @@ def evaluate_file(
 ) -> list[Evaluation]:
     """The same for features that are there already; their report shows no pictures."""
     from reidkit.evaluation import evaluate_features
-    from reidkit.evaluation_options import PROTOCOLS
     from reidkit.feature_files import load_features
     from reidkit.features import pool_tracklets
+    from reidkit.protocols import PROTOCOLS
 
     parts.check_places(out)
     query, gallery = load_features(path)
