@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,16 @@ class Pairs:
         return Pairs(self.queries[chosen], self.items[chosen], self.scores[chosen], self.positive[chosen])
 
 
+class TileReader(Protocol):
+    """What counts something while the scores pass by, a tile at a time."""
+
+    def read(self, queries: Indices, items: Indices, scores: NDArray[np.float64], /) -> None:
+        """Take in the scores (m, n) of these rows of both sides; -inf is that of a pair that does not count.
+
+        The scores are overwritten afterwards. Gallery rows ascend, from one tile of a query to the next too.
+        """
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FirstLook:
     """What float32 scores are taken from, so that they tell apart what lies close together.
@@ -67,9 +77,10 @@ class FirstLook:
 class Comparison:
     """Queries (Q) against gallery items (G). Labels are codes that both share; JUNK stays JUNK.
 
-    A missing camera is -1 among the queries' and -2 among the gallery's: it is no other row's camera.
-    Rows with equal numbers in ``query_pictures`` and ``gallery_pictures`` show the same picture. ``listed``
-    (Q, G), where queries have galleries of their own, says which items are in them.
+    ``query_features`` and ``gallery_features`` hold the labels as they were written; without a gallery both
+    are the same. A missing camera is -1 among the queries' and -2 among the gallery's: it is no other row's
+    camera. Rows with equal numbers in ``query_pictures`` and ``gallery_pictures`` show the same picture.
+    ``listed`` (Q, G), where queries have galleries of their own, says which items are in them.
     """
 
     query: UnitRows
@@ -82,12 +93,19 @@ class Comparison:
     distance: str
     query_pictures: NDArray[np.int64]
     gallery_pictures: NDArray[np.int64]
+    query_features: Features
+    gallery_features: Features
     listed: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
-    def person_queries(self) -> Indices:
-        """Queries that show somebody: all but those with identity -1."""
+    def is_one_set(self) -> bool:
+        """Whether there is no gallery: every item queries all others."""
+        return self.query is self.gallery
+
+    @property
+    def identified_queries(self) -> Indices:
+        """Queries that ask for an identity: all but those with identity -1."""
         return np.flatnonzero(self.query_identities != JUNK)
 
     @cached_property
@@ -134,6 +152,7 @@ class Comparison:
             hidden &= self.query_identities[queries] == self.gallery_identities[items]
         return hidden
 
+    @cached_property
     def same_identity_pairs(self) -> Pairs:
         """Every pair of one identity, positive or left out, scored exactly, an identity at a time.
 
@@ -144,8 +163,6 @@ class Comparison:
             for queries, items in _shared_groups(self.query_identities, self.gallery_identities)
         ]
         parts.append(self._twice_named_pictures())
-        nobody = Pairs(np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0), np.empty(0, np.bool_))
-        parts.append(nobody)
         queries = np.concatenate([part.queries for part in parts])
         items = np.concatenate([part.items for part in parts])
         scores = np.concatenate([part.scores for part in parts])
@@ -163,6 +180,15 @@ class Comparison:
             else:
                 scores[part] = -np.abs(left - right).sum(axis=1)
         return scores
+
+    def read_negatives(self, *readers: TileReader) -> None:
+        """Score every negative pair once, exactly, and show the scores to all readers.
+
+        What is left out, and every pair of one identity, scores -inf.
+        """
+        for tile in self.tiles(self.identified_queries, self.same_identity_pairs, exact=True):
+            for reader in readers:
+                reader.read(*tile)
 
     def tiles(
         self,
@@ -234,14 +260,14 @@ def compare(
     *,
     camera_filter: str = "same_identity",
     distance: str = "cosine",
-    galleries: Sequence[Sequence[int]] | None = None,
+    gallery_rows: Sequence[Sequence[int]] | None = None,
 ) -> Comparison:
     """Check both sides and set them against each other; without a gallery every item meets all others.
 
-    ``galleries`` gives each query the gallery rows it meets; all where left out.
+    ``gallery_rows`` gives each query the items it meets; all where left out.
 
     Raises :class:`DataError` for an empty side, different dimensions, values that are not finite, labels
-    that are neither integers nor strings, galleries that do not fit; :class:`UnknownName` for an unknown
+    that are neither integers nor strings, gallery rows that do not fit; :class:`UnknownName` for an unknown
     option.
     """
     check_choice("camera filter", camera_filter, CAMERA_FILTERS)
@@ -252,10 +278,10 @@ def compare(
             f"query embeddings have {query.embeddings.shape[1]} dimensions, gallery embeddings "
             f"{items.embeddings.shape[1]}; encode both with the same model"
         )
-    query_rows = UnitRows(query.embeddings, "query")
-    gallery_rows = query_rows if gallery is None else UnitRows(items.embeddings, "gallery")
+    unit_queries = UnitRows(query.embeddings, "query")
+    unit_items = unit_queries if gallery is None else UnitRows(items.embeddings, "gallery")
     query_identities, gallery_identities = shared_codes(query.identities, items.identities, "identities")
-    notes = list(query_rows.notes if gallery is None else query_rows.notes + gallery_rows.notes)
+    notes = list(unit_queries.notes if gallery is None else unit_queries.notes + unit_items.notes)
     query_cameras, gallery_cameras = np.zeros(len(query), np.int64), np.zeros(len(items), np.int64)
     if query.cameras is not None and items.cameras is not None:
         query_cameras, gallery_cameras = shared_codes(query.cameras, items.cameras, "cameras")
@@ -268,8 +294,8 @@ def compare(
     if num_junk:
         notes.append(f"{num_junk} of {len(items)} gallery items have identity -1 (junk) and leave every list")
     comparison = Comparison(
-        query_rows,
-        gallery_rows,
+        unit_queries,
+        unit_items,
         query_identities,
         gallery_identities,
         query_cameras,
@@ -277,9 +303,11 @@ def compare(
         camera_filter,
         distance,
         *picture_codes(query, gallery),
-        listed=None if galleries is None else _listed(galleries, len(query), len(items)),
+        query,
+        items,
+        listed=None if gallery_rows is None else _listed(gallery_rows, len(query), len(items)),
     )
-    notes += _own_picture_notes(comparison, is_one_set=gallery is None)
+    notes += _own_picture_notes(comparison)
     return replace(comparison, notes=tuple(notes))
 
 
@@ -295,14 +323,14 @@ def _missing_camera_notes(
     ]
 
 
-def _own_picture_notes(comparison: Comparison, *, is_one_set: bool) -> list[str]:
+def _own_picture_notes(comparison: Comparison) -> list[str]:
     """How many pairs are left out because they are one picture, and for no other reason."""
     queries, items = pairs_of(comparison.query_pictures, comparison.gallery_pictures)
     kept = ~comparison.hides(queries, items) & (comparison.gallery_identities[items] != JUNK)
     kept &= comparison.query_identities[queries] != JUNK
     if comparison.listed is not None:
         kept &= comparison.listed[queries, items]
-    if is_one_set:  # where nobody expects a row to meet itself
+    if comparison.is_one_set:  # where a row is not expected to meet itself
         kept &= queries != items
     if not kept.any():
         return []
@@ -313,12 +341,14 @@ def _own_picture_notes(comparison: Comparison, *, is_one_set: bool) -> list[str]
     ]
 
 
-def _listed(galleries: Sequence[Sequence[int]], num_queries: int, num_items: int) -> NDArray[np.bool_]:
+def _listed(gallery_rows: Sequence[Sequence[int]], num_queries: int, num_items: int) -> NDArray[np.bool_]:
     """Which gallery items (Q, G) each query meets."""
-    if len(galleries) != num_queries:
-        raise DataError(f"there are {len(galleries)} galleries for {num_queries} queries; give each its own")
+    if len(gallery_rows) != num_queries:
+        raise DataError(
+            f"there are {len(gallery_rows)} galleries for {num_queries} queries; give each its own"
+        )
     listed = np.zeros((num_queries, num_items), np.bool_)
-    for query, items in enumerate(galleries):
+    for query, items in enumerate(gallery_rows):
         rows = np.asarray(items, dtype=np.intp)
         if len(rows) and not 0 <= rows.min() <= rows.max() < num_items:
             raise DataError(

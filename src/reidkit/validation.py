@@ -31,7 +31,7 @@ def check_validation(data: Dataset) -> None:
     # Which image is to find which is decided by labels alone, so that any embedding will do.
     features = label_features(np.ones((len(data.val), 1), dtype=np.float32), data.val)
     query, gallery = validation_features(features)
-    if len(gallery) and compare(query, gallery).same_identity_pairs().positive.any():
+    if len(gallery) and compare(query, gallery).same_identity_pairs.positive.any():
         return
     need = "seen by two or more cameras" if query.cameras is not None else "with two or more images"
     raise DataError(

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from reidkit import comparison
 from reidkit.comparison import compare
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.evaluation import evaluate, evaluate_features, rank_features, validation_features
+from reidkit.evaluation import evaluate, evaluate_features, validation_features
+from reidkit.nearest import rank_features
 from reidkit.ranks import match_ranks
 from reidkit.types import Dataset, Evaluation, Features, Sample
 
@@ -44,7 +45,7 @@ def all_match_ranks(
     query: Features, gallery: Features | None, block_size: int | None, **options: Any
 ) -> list:
     comparison = compare(query, gallery, **options)
-    return match_ranks(comparison, comparison.same_identity_pairs(), block_size=block_size)[1].tolist()
+    return match_ranks(comparison, block_size=block_size)[1].tolist()
 
 
 def assert_as_reference(

@@ -16,9 +16,11 @@ from PIL import Image
 
 from reidkit.breakdown import camera_pairs, confusions, ranks_of_matches
 from reidkit.calibration import roc
+from reidkit.comparison import compare
 from reidkit.errors import DataError
 from reidkit.evaluation import evaluate_features
 from reidkit.files import WriteError
+from reidkit.nearest import NearestNegatives
 from reidkit.report import write_report
 from reidkit.report_sections import reliability
 from reidkit.types import Features, Sample, Split
@@ -92,7 +94,8 @@ def rows_of_table(text: str) -> list[list[str]]:
 
 def test_pairs_of_cameras_and_confusions_are_listed(tmp_path: Path, inputs: dict[str, Any]) -> None:
     page = page_of(tmp_path, inputs)
-    found = camera_pairs(inputs["query"], inputs["gallery"])
+    comparison = compare(inputs["query"], inputs["gallery"])
+    found = camera_pairs(comparison)
     expected = [
         [
             str(a),
@@ -106,8 +109,9 @@ def test_pairs_of_cameras_and_confusions_are_listed(tmp_path: Path, inputs: dict
         if a != b
     ]
     assert rows_of_table(section(page, "cameras")) == expected
-    matches = ranks_of_matches(inputs["query"], inputs["gallery"])
-    wrong = confusions(inputs["query"], inputs["gallery"], matches)
+    nearest = NearestNegatives(comparison)
+    comparison.read_negatives(nearest)
+    wrong = confusions(comparison, ranks_of_matches(comparison), nearest.items)
     rows = rows_of_table(section(page, "people"))
     assert rows == [[str(item.identity), str(item.taken_for), str(item.num_queries)] for item in wrong[:15]]
     assert len(rows) >= 3
@@ -178,7 +182,7 @@ def test_features_without_images_and_gallery(tmp_path: Path, inputs: dict[str, A
 
 def test_reliability_is_that_of_a_loop_over_pairs(inputs: dict[str, Any]) -> None:
     query, gallery = inputs["query"], inputs["gallery"]
-    given, indeed = reliability(roc(query, gallery), Sigmoid())
+    given, indeed = reliability(roc(compare(query, gallery)), Sigmoid())
     unit = [f.embeddings / np.linalg.norm(f.embeddings, axis=1, keepdims=True) for f in (query, gallery)]
     pairs = []
     for i in range(len(query)):
@@ -255,9 +259,8 @@ def test_tables_hold_the_numbers_of_the_page(tmp_path: Path, inputs: dict[str, A
     assert sum(int(row["positive_pairs"]) for row in tables["distances"]) == scores["num_positive_pairs"]
     assert sum(int(row["negative_pairs"]) for row in tables["distances"]) == scores["num_negative_pairs"]
     assert scores["mAP"] == evaluation.mean_average_precision
-    assert scores["true_positive_rate_at"]["0.1"] == roc(
-        inputs["query"], inputs["gallery"]
-    ).true_positive_rate_at(0.1)
+    curve = roc(compare(inputs["query"], inputs["gallery"]))
+    assert scores["true_positive_rate_at"]["0.1"] == curve.true_positive_rate_at(0.1)
     assert set(scores["intervals_95"]) == {"mAP", "rank-1"}
     assert len(tables["camera_pairs"]) == 9
     assert tables["camera_pairs"][0]["mAP"] == ""  # a camera with itself
