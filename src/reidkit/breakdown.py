@@ -98,12 +98,12 @@ class Confusion:
 class MatchRankCounter:
     """Finds the ranks of all matches while the scores of all negatives pass by."""
 
-    def __init__(self, comparison: Comparison, gallery_rows: Indices | None = None) -> None:
-        """With ``gallery_rows`` only matches among these items count; read only these, too."""
+    def __init__(self, comparison: Comparison, among: Indices | None = None) -> None:
+        """With ``among`` only matches that are one of these gallery rows count; read only these, too."""
         pairs = comparison.same_identity_pairs
         counted = pairs.positive
-        if gallery_rows is not None:
-            counted = counted & np.isin(pairs.items, gallery_rows)
+        if among is not None:
+            counted = counted & np.isin(pairs.items, among)
         self._matches = pairs.where(counted)
         self._first, self._count = spans(self._matches, len(comparison.query))
         self._counter = RankCounter(self._matches, len(comparison.query))
@@ -203,7 +203,7 @@ def camera_pairs(comparison: Comparison) -> CameraPairs:
 
 
 def confusions(comparison: Comparison, matches: MatchRanks, nearest: Indices) -> list[Confusion]:
-    """Who is taken for whom at rank 1, the most frequent first, then in the order of the queries.
+    """Which identity is taken for which at rank 1, the most frequent first, then in the order of the queries.
 
     ``matches`` says which queries have their first match later than rank 1, and ``nearest`` (Q,) holds the
     gallery row of every query's nearest negative (:class:`reidkit.nearest.NearestNegatives`).

@@ -78,7 +78,7 @@ class DistanceDistributions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Roc:
-    """Rates of accepted pairs when pairs that score at least a threshold are accepted as one person.
+    """Rates of accepted pairs when pairs that score at least a threshold are accepted as one identity.
 
     Thresholds are the multiples of 1e-4 from just below 1 down to -1, and infinity before them; the rates
     are exact at each of them. All arrays (T,), rates ascending.
@@ -232,7 +232,9 @@ def _positives(comparison: Comparison) -> Pairs:
 
 def _distances(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Euclidean distances of unit vectors with these cosines."""
-    return np.sqrt(np.maximum(2 - 2 * scores, 0))
+    squared = 2 - 2 * scores
+    np.maximum(squared, 0, out=squared)
+    return np.sqrt(squared, out=squared)
 
 
 def _pair_distance(comparison: Comparison, query: int, item: int) -> float:
@@ -243,8 +245,10 @@ def _pair_distance(comparison: Comparison, query: int, item: int) -> float:
 
 def _histogram(values: NDArray[np.float64], low: float, high: float, num_bins: int) -> NDArray[np.int64]:
     """Counts (num_bins,) of equal bins; rounding may take a value past the ends, it counts in the last."""
-    bins = ((values - low) * (num_bins / (high - low))).astype(np.int64)
-    return np.bincount(np.clip(bins, 0, num_bins - 1), minlength=num_bins)
+    scaled = values - low
+    scaled *= num_bins / (high - low)
+    bins = scaled.astype(np.int64)
+    return np.bincount(np.clip(bins, 0, num_bins - 1, out=bins), minlength=num_bins)
 
 
 def _accepted(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -43,8 +43,6 @@ def evaluate(
 ) -> Evaluation:
     """Encode a data set's query and gallery and evaluate them under the set's own protocol.
 
-    >>> evaluate(encoder, data, rerank=True)  # doctest: +SKIP
-
     Args:
         encoder: gives the embeddings.
         data: of its splits, where it has several, the one it was loaded with.
@@ -132,10 +130,10 @@ def evaluate_features(
     array([1, 2])
 
     With ``rerank`` the neighbourhoods are those of the gallery that a query searches and of all queries that
-    search it: items that a camera filter hides from one query count, since a search does not know whom it
-    looks for; items with identity -1 do not, nor such queries. Where queries have galleries of their own,
-    each is re-ranked by itself, which takes long where these are large; with "single_gallery_shot", each
-    draw is, without the images not drawn.
+    search it: items that a camera filter hides from one query count, since a search does not know which
+    identity it looks for; items with identity -1 do not, nor such queries. Where queries have galleries of
+    their own, each is re-ranked by itself, which takes long where these are large; with
+    "single_gallery_shot", each draw is, without the images not drawn.
 
     Args:
         query: what to search for.
@@ -154,7 +152,7 @@ def evaluate_features(
 
     Raises:
         DataError: an empty side, different dimensions, values that are not finite, no valid query,
-            tracklets without numbers or of two persons.
+            tracklets without numbers or of two identities.
         UnknownName: an unknown protocol, camera filter, distance or average precision.
         ConfigError: max_rank or block_size below 1; options that the protocol does not know, or that do not
             go together.

@@ -1,7 +1,7 @@
 """The protocols of the field, and the names of their options.
 
 *Which pairs a protocol keeps.* Gallery items with identity -1 (integers) or "-1" (strings) leave every list,
-and queries so marked ask for nobody. The camera filter says which others leave: ``"same_identity"`` the items
+and queries so marked have no match. The camera filter says which others leave: ``"same_identity"`` the items
 of the query's identity under the query's camera (Market-1501's rule), ``"other_cameras"`` every item under
 the query's camera, ``"none"`` no item. An item never meets itself. A query that has gallery rows of its own
 meets no other items.

@@ -37,7 +37,7 @@ class RankCounter:
             span = slice(self._first[query], self._first[query] + self._count[query])
             match_scores = self._matches.scores[span]
             above, tied = _count_row(row, match_scores, match_scores)
-            for score in np.unique(match_scores[tied > 0]):
+            for score in {*match_scores[tied > 0].tolist()}:
                 equal = match_scores == score
                 tied_items = items[row == score]
                 above[equal] += np.searchsorted(tied_items, self._matches.items[span][equal])

@@ -1,16 +1,16 @@
-"""What a score says about two images: the probability that they show one person, and error rates.
+"""What a score says about two images: the probability that they show one identity, and error rates.
 
-A :class:`Calibration` is fitted once, on people that the network has not been trained on, and kept as plain
+A :class:`Calibration` is fitted once, on identities that the network was not trained on, and kept as plain
 numbers with the encoder.
 
-*Probability.* Where scores are calibrated, the odds that a pair shows one person are its likelihood ratio,
-density of one person's pairs over that of two persons' pairs at this score, times the odds before looking.
+*Probability.* Where scores are calibrated, the odds that a pair shows one identity are its likelihood ratio,
+density of the positive pairs over that of the negative pairs at this score, times the odds before looking.
 The ratio is the slope of the ROC curve's upper convex hull: isotonic regression, without a form of the curve
 assumed (Fawcett and Niculescu-Mizil, "PAV and the ROC convex hull", Machine Learning 2007). Half a pair is
 added to both counts of each piece of the hull, so that what was never seen does not become impossible.
 
-*Threshold at a false-match rate.* The lowest score at which at most this share of pairs of two persons is
-accepted. Its interval is a bootstrap over identities, as pairs that share a person are not independent.
+*Threshold at a false-match rate.* The lowest score at which at most this share of negative pairs is accepted.
+Its interval is a bootstrap over identities, as pairs that share an identity are not independent.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Calibration:
         log_likelihood_ratios: (K,), natural logarithms, ascending.
         false_match_rates: (R,), ascending, ten a decade up to 0.1, as low as the number of pairs allows.
         thresholds: (R,), the lowest scores that keep these rates.
-        true_match_rates: (R,), shares of the pairs of one person that score at least as much.
+        true_match_rates: (R,), shares of the positive pairs that score at least as much.
         threshold_intervals: (R,), 95 % bootstrap intervals of the thresholds.
-        equal_error_rate: where as many pairs of two persons are accepted as of one are rejected.
+        equal_error_rate: where the share of negative pairs accepted is that of positive pairs rejected.
         num_positive, num_negative: pairs it was fitted on.
         num_identities: that occur in these pairs.
         source: the data it was fitted on, in words.
@@ -71,10 +71,10 @@ class Calibration:
     source: str = ""
 
     def probability(self, scores: ArrayLike, *, prior: float = 0.5) -> NDArray[np.float64]:
-        """Probabilities that pairs with these scores (any shape) show one person.
+        """Probabilities that pairs with these scores (any shape) show one identity.
 
         ``prior`` is how probable that was before looking: 0.5 for a pair that is as likely the one as the
-        other. In a gallery of 10,000 images, 5 of which may show the person, it is 0.0005.
+        other. In a gallery of 10,000 images, 5 of which may show the query's identity, it is 0.0005.
         """
         if not 0 < prior < 1:
             raise ConfigError(f"prior is {prior}; give a probability between 0 and 1")
@@ -85,7 +85,7 @@ class Calibration:
         return np.where(np.isnan(scores), np.nan, probability)
 
     def threshold_at(self, false_match_rate: float) -> float:
-        """The score from which on pairs are accepted if this share of two persons' pairs may be.
+        """The score from which on pairs are accepted if this share of the negative pairs may be.
 
         Between the rates it was fitted for the score is interpolated.
 
@@ -99,7 +99,7 @@ class Calibration:
         return float(self._at(false_match_rate, lows)), float(self._at(false_match_rate, highs))
 
     def true_match_rate_at(self, false_match_rate: float) -> float:
-        """Share of one person's pairs accepted at :meth:`threshold_at`; raises as that does."""
+        """Share of the positive pairs accepted at :meth:`threshold_at`; raises as that does."""
         return float(self._at(false_match_rate, self.true_match_rates))
 
     def as_dict(self) -> dict[str, Any]:
@@ -268,7 +268,7 @@ def _threshold_intervals(
 ) -> NDArray[np.float64]:
     """95 % intervals (R, 2) of the thresholds, drawing identities with replacement.
 
-    A pair counts as often as both of its persons are drawn, w_i w_j times. With w = 1 + d that is
+    A pair counts as often as both of its identities are drawn, w_i w_j times. With w = 1 + d that is
     1 + d_i + d_j up to a product of two small numbers, so that the sums over pairs that a resample needs are
     sums over identities.
     """
@@ -279,7 +279,7 @@ def _threshold_intervals(
     found = np.empty((num_resamples, len(rates)))
     for resample in range(num_resamples):
         drawn = generator.integers(num_identities, size=num_identities)
-        times = np.bincount(drawn, minlength=num_identities) - 0.5  # each pair is counted with both persons
+        times = np.bincount(drawn, minlength=num_identities) - 0.5  # each pair is counted with both
         accepted = np.maximum(times @ counts.accepted, 0.5)  # (T,)
         # Falling with the threshold, as a rate is; differences of estimates need not.
         shares = np.maximum.accumulate(accepted[::-1]) / max(times @ counts.totals, 0.5)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reidkit import comparison
-from reidkit.calibration import Roc, distance_distributions, roc
+from reidkit.calibration import DistanceCounter, Roc, RocCounter, distance_distributions, roc
 from reidkit.comparison import compare
 from reidkit.errors import ConfigError, DataError
 from reidkit.features import rows_of
@@ -123,6 +123,23 @@ def test_distributions_print() -> None:
         "note: query embeddings are not of unit length (3 to 3); they were normalised",
         "note: no camera labels (query): camera filter none is used instead of same_identity",
     ]
+
+
+@pytest.mark.parametrize("measure", [distance_distributions, roc, fit_calibration])
+def test_scores_that_are_no_cosines(measure: object) -> None:
+    with pytest.raises(ConfigError, match="scores of distance = 'l1' are no cosines"):
+        measure(compare(random_features(30, seed=1), distance="l1"))
+
+
+def test_one_pass_serves_several_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "_QUERIES_PER_TILE", 7)
+    sides = compare(random_features(30, seed=3), random_features(90, seed=4))
+    distances, curve = DistanceCounter(sides, num_bins=20), RocCounter(sides)
+    sides.read_negatives(distances, curve)
+    together, alone = distances.result(), distance_distributions(sides, num_bins=20)
+    np.testing.assert_array_equal(together.negative, alone.negative)
+    assert together.mean_negative == alone.mean_negative
+    np.testing.assert_array_equal(curve.result().false_positive_rates, roc(sides).false_positive_rates)
 
 
 def test_no_bins() -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reidkit import comparison
 from reidkit.breakdown import camera_pairs, confusions, ranks_of_matches
 from reidkit.calibration import roc
 from reidkit.comparison import compare
@@ -23,6 +25,7 @@ from reidkit.files import WriteError
 from reidkit.nearest import NearestNegatives
 from reidkit.report import write_report
 from reidkit.report_sections import reliability
+from reidkit.same_person import fit_calibration
 from reidkit.types import Features, Sample, Split
 
 NUM_IDENTITIES = 9
@@ -94,8 +97,8 @@ def rows_of_table(text: str) -> list[list[str]]:
 
 def test_pairs_of_cameras_and_confusions_are_listed(tmp_path: Path, inputs: dict[str, Any]) -> None:
     page = page_of(tmp_path, inputs)
-    comparison = compare(inputs["query"], inputs["gallery"])
-    found = camera_pairs(comparison)
+    sides = compare(inputs["query"], inputs["gallery"])
+    found = camera_pairs(sides)
     expected = [
         [
             str(a),
@@ -109,9 +112,9 @@ def test_pairs_of_cameras_and_confusions_are_listed(tmp_path: Path, inputs: dict
         if a != b
     ]
     assert rows_of_table(section(page, "cameras")) == expected
-    nearest = NearestNegatives(comparison)
-    comparison.read_negatives(nearest)
-    wrong = confusions(comparison, ranks_of_matches(comparison), nearest.items)
+    nearest = NearestNegatives(sides)
+    sides.read_negatives(nearest)
+    wrong = confusions(sides, ranks_of_matches(sides), nearest.items)
     rows = rows_of_table(section(page, "people"))
     assert rows == [[str(item.identity), str(item.taken_for), str(item.num_queries)] for item in wrong[:15]]
     assert len(rows) >= 3
@@ -236,6 +239,39 @@ def test_an_encoder_adds_activation_maps(
     assert "Not available: activation maps need" in section(
         page_of(tmp_path, inputs, encoder=encoder), "activation"
     )
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Numbers of pairs that are scored in tiles while a test runs, by the type of the scores."""
+    found: dict[str, int] = {}
+    tiles = comparison.Comparison.tiles
+
+    def counted(self: comparison.Comparison, *args: Any, **options: Any) -> Iterator[Any]:
+        for tile in tiles(self, *args, **options):
+            found[tile[2].dtype.name] = found.get(tile[2].dtype.name, 0) + tile[2].size
+            yield tile
+
+    monkeypatch.setattr(comparison.Comparison, "tiles", counted)
+    return found
+
+
+def test_a_report_scores_each_pair_once(
+    tmp_path: Path, inputs: dict[str, Any], scored: dict[str, int]
+) -> None:
+    num_queries, num_items = len(inputs["query"]), len(inputs["gallery"])
+    page_of(tmp_path, inputs, calibration=Sigmoid(), tables=tmp_path / "tables")
+    num_shown = inputs["num_ranked_lists"]  # of these, the positives are ranked among the negatives too
+    assert scored == {"float64": (num_queries + num_shown) * num_items}
+
+
+def test_a_calibration_scores_again_what_it_counts_by_identity(
+    inputs: dict[str, Any], scored: dict[str, int]
+) -> None:
+    sides = compare(inputs["query"], inputs["gallery"])
+    curve = roc(sides)
+    fit_calibration(sides, curve=curve, num_resamples=2)
+    assert scored == {"float64": 2 * len(inputs["query"]) * len(inputs["gallery"])}
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

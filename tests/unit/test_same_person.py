@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
-from reidkit.calibration import roc
+from reidkit.calibration import Roc, roc
 from reidkit.comparison import compare
 from reidkit.errors import ConfigError, DataError
-from reidkit.same_person import Calibration, fit_calibration
+from reidkit.same_person import Calibration, _likelihood_ratios, fit_calibration
 from reidkit.types import Features
 
 
@@ -64,6 +68,65 @@ def test_the_likelihood_ratio_is_that_of_the_densities() -> None:
     assert (found.num_positive, found.num_negative, found.num_identities) == (4, 8, 2)
 
 
+def slow_likelihood_ratios(curve: Roc) -> tuple[list[float], list[float]]:
+    """Neighbouring bins are pooled, in whole numbers, until the share of positives rises with the score."""
+    positive, negative = (
+        np.rint(np.diff(rates) * num)[::-1].astype(int).tolist()
+        for rates, num in (
+            (curve.true_positive_rates, curve.num_positive),
+            (curve.false_positive_rates, curve.num_negative),
+        )
+    )
+    pieces: list[list[Any]] = []
+    for bins in zip(positive, negative, curve.thresholds[:0:-1].tolist(), strict=True):
+        if bins[0] + bins[1]:
+            pieces.append([bins[0], bins[1], (bins[0] + bins[1]) * bins[2]])
+        while len(pieces) > 1 and share(pieces[-2]) >= share(pieces[-1]):
+            last = pieces.pop()
+            pieces[-1] = [a + b for a, b in zip(pieces[-1], last, strict=True)]
+    scores = [total / (p + n) for p, n, total in pieces]
+    odds = (curve.num_negative + 0.5) / (curve.num_positive + 0.5)
+    ratios = [math.log((p + 0.5) / (n + 0.5) * odds) for p, n, _ in pieces]
+    return scores, [min(ratios[place:]) for place in range(len(ratios))]
+
+
+def share(piece: list[Any]) -> Fraction:
+    return Fraction(piece[0], piece[0] + piece[1])
+
+
+def curve_of(positive: ArrayLike, negative: ArrayLike) -> Roc:
+    """The curve of these numbers of pairs, from the highest scores down."""
+    counts = [np.asarray(kind) for kind in (positive, negative)]
+    accepted = [np.concatenate([[0], np.cumsum(kind)]) / kind.sum() for kind in counts]
+    thresholds = np.concatenate([[np.inf], np.linspace(1, -1, len(counts[0]))])
+    return Roc(thresholds, accepted[1], accepted[0], int(counts[0].sum()), int(counts[1].sum()))
+
+
+def assert_as_in_whole_numbers(curve: Roc) -> None:
+    found, expected = _likelihood_ratios(curve), slow_likelihood_ratios(curve)
+    assert len(found[0]) == len(expected[0])
+    for values, others in zip(found, expected, strict=True):
+        np.testing.assert_allclose(values, others, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_likelihood_ratios_are_those_of_whole_numbers(seed: int) -> None:
+    """Few scores and few pairs of each, so that many pieces have the same slope."""
+    assert_as_in_whole_numbers(curve_of(*np.random.default_rng(seed).integers(0, 4, (2, 60))))
+
+
+def test_pieces_of_one_slope_that_rounding_keeps_apart_are_one() -> None:
+    positive = [9, 7, 5, 2, 1, 2, 2, 8, 6, 7, 3, 3, 7, 4, 9]
+    negative = [7, 9, 1, 0, 1, 6, 0, 8, 3, 2, 3, 3, 4, 9, 6]
+    assert_as_in_whole_numbers(curve_of(positive, negative))
+
+
+def test_the_curve_may_be_given(fitted: Calibration) -> None:
+    comparison = compare(people(200, seed=0))
+    again = fit_calibration(comparison, curve=roc(comparison), source="made-up people")
+    assert again == fitted
+
+
 def test_probability_rises_with_the_score_and_is_never_certain(fitted: Calibration) -> None:
     scores = np.linspace(-1, 1, 2001).reshape(3, -1)
     probabilities = fitted.probability(scores)
@@ -102,9 +165,8 @@ def test_it_survives_json(fitted: Calibration) -> None:
     text = json.dumps(fitted.as_dict())
     assert len(text) < 10_000
     assert Calibration.from_dict(json.loads(text)) == fitted
-    assert fit_calibration(compare(people(200, seed=0)), source="made-up people") == fitted, (
-        "the same every time"
-    )
+    again = fit_calibration(compare(people(200, seed=0)), source="made-up people")
+    assert again == fitted, "the same every time"
 
 
 def test_it_reads_well(fitted: Calibration) -> None:
