@@ -180,9 +180,9 @@ def _score_features(
 ) -> ComparedRun:
     """A file of features; beside a network, under the protocol of the network's data."""
     from reidkit import evaluation as scoring_of
-    from reidkit.evaluation_options import PROTOCOLS
     from reidkit.feature_files import load_features
     from reidkit.features import pool_tracklets
+    from reidkit.protocols import PROTOCOLS
     from reidkit.report_comparison import ComparedRun
 
     query, gallery = load_features(path)

@@ -110,9 +110,9 @@ def evaluate_file(
 ) -> list[Evaluation]:
     """The same for features that are there already; their report shows no pictures."""
     from reidkit.evaluation import evaluate_features
-    from reidkit.evaluation_options import PROTOCOLS
     from reidkit.feature_files import load_features
     from reidkit.features import pool_tracklets
+    from reidkit.protocols import PROTOCOLS
 
     parts.check_places(out)
     query, gallery = load_features(path)
@@ -196,16 +196,14 @@ def test_part(source: EmbeddedImages, dataset: Dataset) -> TestPart:
 def _store_calibration(
     encoder: Encoder, dataset: Dataset, test: TestPart, camera_filter: str, path: Path
 ) -> None:
+    from reidkit.comparison import compare
     from reidkit.encoder import weights_file
     from reidkit.same_person import fit_calibration
 
-    calibration = fit_calibration(
-        test.query,
-        test.gallery,
-        camera_filter=camera_filter,
-        galleries=dataset.galleries,
-        source=f"the test images of {dataset.name}",
+    comparison = compare(
+        test.query, test.gallery, camera_filter=camera_filter, gallery_rows=dataset.galleries
     )
+    calibration = fit_calibration(comparison, source=f"the test images of {dataset.name}")
     encoder.calibrate(calibration)
     file = encoder.save(weights_file(path))
     say(f"wrote {file} with its calibration")
