@@ -131,7 +131,7 @@ def check_evaluation(
     check_test_part(data)
     if isinstance(metric, str) and not data.train:
         raise DataError(
-            f"metric = {metric!r} is fitted on training images, and data set {data.name!r} in {data.root} "
+            f"metric = {metric!r} is fitted on training images, and data set {data.name!r} in {data.place} "
             "has none; give a LearnedMetric fitted on other data"
         )
 
@@ -158,7 +158,7 @@ def check_test_part(data: Dataset) -> None:
     if data.query and (data.gallery or data.protocol == "recall"):
         return
     raise DataError(
-        f"data set {data.name!r} in {data.root} has no test part ({len(data.query)} query and "
+        f"data set {data.name!r} in {data.place} has no test part ({len(data.query)} query and "
         f"{len(data.gallery)} gallery images); add its query and gallery images; your own images are "
         "cut into parts to train and to test on by `reid split`"
     )

@@ -7,6 +7,7 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,10 @@ def table(root: Path, *, column: Mapping[str, str] | None = None) -> Dataset:
     unread = [name for name in found.header if name and name not in names.values()]
     reading = [f"columns that are not read: {first_few(unread)}"] if unread else []
     try:
-        return labelled_dataset(images, name="table", root=path.parent, reading=reading)
+        data = labelled_dataset(images, name="table", root=path.parent, reading=reading)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+    return replace(data, file=path)
 
 
 def _find_table(root: Path) -> Path:
