@@ -281,12 +281,13 @@ def schedule_problems(optim: OptimConfig, num_epochs: int) -> list[str]:
 
 def code_not_allowed(config: Config) -> list[str]:
     """Names of components, ``module:object``, that would have to be allowed before they can be used."""
-    code = {
-        name: None
-        for kind, _, name, _, _ in _components(config)
-        if registry.is_code(kind, name) and not trust.is_allowed(name)
-    }
-    return list(code)
+    return [name for name in own_code(config) if not trust.is_allowed(name)]
+
+
+def own_code(config: Config) -> list[str]:
+    """Names of components, ``module:object``, that are code from outside of reidkit."""
+    components = _components(config)
+    return list(dict.fromkeys(name for kind, _, name, _, _ in components if registry.is_code(kind, name)))
 
 
 def _components(config: Config) -> list[tuple[registry.Kind, str, str, Table, int]]:

@@ -12,7 +12,7 @@ import numpy as np
 from reidkit.breakdown import choose_queries
 from reidkit.files import write_atomically
 from reidkit.protocols import Indices
-from reidkit.report_parts import RankedList, check_lengths, ranked_lists, render, sides
+from reidkit.report_parts import RankedList, check_lengths, longest_list, ranked_lists, render, sides
 from reidkit.report_sections import (
     Overlay,
     Probability,
@@ -128,7 +128,8 @@ def write_report(
     groups = _groups(chosen, lists)
     analysis = analyse(query, gallery, camera_filter=camera_filter, galleries=galleries)
     scores = score_tiles(evaluation, query.identities)
-    figures = curve_figures(evaluation, analysis, calibration)
+    longest = longest_list(evaluation, query, gallery, galleries)
+    figures = curve_figures(evaluation, analysis, calibration, longest_list=longest)
     of_cameras = [] if analysis.cameras is None else camera_figures(analysis.cameras)
     projection, no_projection = projection_section(query, gallery_side)
     of_training = training_figures(records)

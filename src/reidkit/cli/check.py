@@ -13,6 +13,7 @@ from reidkit.printable import counted
 
 if TYPE_CHECKING:
     from reidkit.check import DatasetCheck
+    from reidkit.findings import Finding
     from reidkit.reading_speed import Speed
 
 _STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
@@ -66,13 +67,16 @@ def check_command(
         result = check_dataset(data, progress=shown)
     speeds = reading_speeds(data) if speed else []
     if as_json:
-        print_json(
-            result.as_dict() | {rate.name: rate.images_per_second for rate in speeds if not rate.problem}
-        )
+        print_as_json(result, speeds)
     else:
         print_check(result)
         print_speeds(speeds)
     ctx.exit(1 if result.has_errors else 0)
+
+
+def print_as_json(result: DatasetCheck, speeds: Sequence[Speed]) -> None:
+    rates = {speed.name: speed.images_per_second for speed in speeds if not speed.problem}
+    print_json(result.as_dict() | rates)
 
 
 def print_speeds(speeds: Sequence[Speed]) -> None:
@@ -98,14 +102,18 @@ def print_check(result: DatasetCheck) -> None:
         tell("\nfor example")
         print_table(columns, [[sample.get(name, "") for name in columns] for sample in result.samples])
     for finding in result.findings:
-        tell()
-        count = f": {finding.count:,}" if finding.count > 1 else ""
-        click.secho(finding.severity, fg=_STYLES[finding.severity], bold=True, nl=False)
-        tell(f"  {finding.title}{count}")
-        for example in finding.examples:
-            tell(f"    {example}")
-        if finding.examples and finding.count > len(finding.examples):
-            tell(f"    and {finding.count - len(finding.examples):,} more")
-        tell(f"  {finding.advice}")
+        print_finding(finding)
     if not result.findings:
         say("\nnothing to complain about")
+
+
+def print_finding(finding: Finding) -> None:
+    tell()
+    count = f": {finding.count:,}" if finding.count > 1 else ""
+    click.secho(finding.severity, fg=_STYLES[finding.severity], bold=True, nl=False)
+    tell(f"  {finding.title}{count}")
+    for example in finding.examples:
+        tell(f"    {example}")
+    if finding.examples and finding.count > len(finding.examples):
+        tell(f"    and {finding.count - len(finding.examples):,} more")
+    tell(f"  {finding.advice}")

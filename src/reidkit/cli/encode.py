@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from reidkit import config
-from reidkit.cli.index import print_left_out
 from reidkit.cli.options import refuse
-from reidkit.cli.output import say, tell
+from reidkit.cli.output import print_left_out, say, tell
 from reidkit.errors import ConfigError, DataError
 from reidkit.printable import counted
 

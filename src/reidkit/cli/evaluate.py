@@ -15,6 +15,7 @@ from reidkit.cli.output import json_option, print_json, print_table, say, tell
 if TYPE_CHECKING:
     from reidkit.encoder import Encoder
     from reidkit.run_report import Output, Scored, Scoring
+    from reidkit.types import Dataset
 
 _OF_RERANKING = {"k1": "--k1", "k2": "--k2", "lambda_value": "--lambda"}
 _OF_IMAGES = {
@@ -126,7 +127,7 @@ def _score(encoder: Encoder, run: Path, asked: dict[str, Any], as_json: bool) ->
     """On the main process."""
     from reidkit.chosen_data import Wanted, choose_data
     from reidkit.results_folder import folder_of_run
-    from reidkit.run_report import evaluate_all_splits, evaluate_branches, evaluate_run
+    from reidkit.run_report import evaluate_all_splits, evaluate_run
     from reidkit.tracking import progress
 
     _check_going_together(run, encoder, asked)
@@ -134,34 +135,43 @@ def _score(encoder: Encoder, run: Path, asked: dict[str, Any], as_json: bool) ->
     chosen = choose_data(run, wanted)
     if chosen.left_out:
         say(chosen.left_out)
-    first, *others = chosen.splits
-    if others:
+    several = len(chosen.splits) > 1
+    if several:
         refuse(by_flag(asked, _OF_ONE_SPLIT), "looks at one split; give its number in place of --split all")
-    folder = asked["out"] or folder_of_run(run, first)
-    scoring = _scoring(asked)
-    with progress("images embedded") as shown:
-        if asked["branches"]:
-            branches, table = evaluate_branches(encoder, first, scoring, folder, run=run, progress=shown)
-        elif others:
-            scored = evaluate_all_splits(encoder, chosen.splits, scoring, folder, run=run, progress=shown)
-        else:
-            scored = evaluate_run(
-                encoder,
-                first,
-                scoring,
-                _output(folder, asked),
-                run=run,
-                store_calibration=asked["store_calibration"],
-                progress=shown,
-            )
+    folder = asked["out"] or folder_of_run(run, chosen.splits[0])
     if asked["branches"]:
-        say(f"wrote {table}")
-        print_branches(branches.rows(), as_json)
+        _score_branches(encoder, run, chosen.splits[0], folder, asked, as_json)
     else:
+        with progress("images embedded") as shown:
+            scored = (
+                evaluate_all_splits(encoder, chosen.splits, _scoring(asked), folder, run=run, progress=shown)
+                if several
+                else evaluate_run(
+                    encoder,
+                    chosen.splits[0],
+                    _scoring(asked),
+                    _output(folder, asked),
+                    run=run,
+                    store_calibration=asked["store_calibration"],
+                    progress=shown,
+                )
+            )
         print_written(scored)
         print_json(scored.as_dict()) if as_json else tell(scored)
     if chosen.seen:
         say(f"{run} {chosen.seen}")
+
+
+def _score_branches(
+    encoder: Encoder, run: Path, data: Dataset, folder: Path, asked: dict[str, Any], as_json: bool
+) -> None:
+    from reidkit.run_report import evaluate_branches
+    from reidkit.tracking import progress
+
+    with progress("images embedded") as shown:
+        branches, table = evaluate_branches(encoder, data, _scoring(asked), folder, run=run, progress=shown)
+    say(f"wrote {table}")
+    print_branches(branches.rows(), as_json)
 
 
 def _check_going_together(run: Path, encoder: Encoder, asked: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reidkit.cli.options import column_option, images_argument, named_columns, pattern_option
-from reidkit.cli.output import say, tell
+from reidkit.cli.output import print_left_out, say, tell
 from reidkit.printable import counted
 
 if TYPE_CHECKING:
@@ -50,11 +50,6 @@ def index_command(
         with progress("images indexed") as shown:
             added = searcher.add(given.images, camera=camera, progress=shown)
         print_added(added, location, len(searcher))
-
-
-def print_left_out(sentences: tuple[str, ...]) -> None:
-    for sentence in sentences:
-        say(f"left out: {sentence}")
 
 
 def print_added(added: Added, location: str | Path, num_images: int) -> None:

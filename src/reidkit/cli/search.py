@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reidkit.cli.index import print_conversion, print_left_out
+from reidkit.cli.index import print_conversion
 from reidkit.cli.options import images_argument, refuse
-from reidkit.cli.output import json_option, print_json, print_table, say, tell
+from reidkit.cli.output import json_option, print_json, print_left_out, print_table, say, tell
 from reidkit.printable import counted
 
 if TYPE_CHECKING:
@@ -101,10 +101,7 @@ def search_command(
         print_left_out_as_own(found)
     if lowest is not None:
         say(f"shown are hits that score {lowest:.3f} or more (false-match rate {false_match_rate:g})")
-    if as_json:
-        print_hits_as_json(given.paths, found)
-    else:
-        print_hits(given.paths, found)
+    print_hits_as_json(given.paths, found) if as_json else print_hits(given.paths, found)
     if picture is not None:
         from reidkit.search_picture import draw_hits
 

@@ -14,6 +14,7 @@ from reidkit.printable import printable
 
 if TYPE_CHECKING:
     from reidkit.study_tables import StudyTable
+    from reidkit.study_workers import StudyAtWork
 
 
 @click.command("study")
@@ -84,7 +85,13 @@ def study_command(
     work = StudyAtWork(WantedStudy(study, overrides, out, runs, only))
     if worker:
         work.take_part(say=say)
-        return
+    elif num_left := _carry_out(work, processes, tables_only, as_json):
+        say(f"{num_left} of {len(work.tasks)} runs failed or are not done; run the command again to go on")
+        context.exit(1)
+
+
+def _carry_out(work: StudyAtWork, processes: int, tables_only: bool, as_json: bool) -> int:
+    """Returns how many runs are not finished."""
     work.begin(again=not tables_only)
     num_runs, num_open = len(work.tasks), work.num_open
     say(f"{len(work.cells)} cells, {num_runs} runs to look at, {num_runs - num_open} of them finished")
@@ -93,9 +100,7 @@ def study_command(
     tables, paths = work.write_tables()
     print_tables(work.study.title, tables, as_json)
     say(f"wrote {', '.join(map(str, paths))}")
-    if num_unfinished := work.num_unfinished:
-        say(f"{num_unfinished} of {num_runs} runs failed or are not done; run the command again to go on")
-        context.exit(1)
+    return work.num_unfinished
 
 
 def print_tables(title: str, tables: Sequence[StudyTable], as_json: bool) -> None:

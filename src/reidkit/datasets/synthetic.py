@@ -82,7 +82,7 @@ def synthetic(root: Path) -> Dataset:
 def make_synthetic_from(
     root: str | Path, options: Mapping[str, Any], *, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """:func:`make_synthetic` with options as a person types them; :class:`ConfigError` explains a wrong one."""
+    """:func:`make_synthetic` with options as a person types them; :class:`ConfigError` tells a wrong one."""
     problems = option_problems(make_synthetic, options, num_positional=1, where="synthetic --make")
     if problems:
         raise ConfigError(problems)
