@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,3 +188,15 @@ def _by_name(chosen: Mapping[str, Indices], lists: Sequence[RankedList]) -> dict
         name: lists[end - len(rows) : end]
         for (name, rows), end in zip(chosen.items(), ends.tolist(), strict=True)
     }
+
+
+class _Callable(ModuleType):
+    """``rk.report`` names the function and this module, and Python lets a module that was imported win."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Path:
+        from reidkit.run_report import report
+
+        return report(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

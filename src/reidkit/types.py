@@ -90,7 +90,7 @@ class Dataset:
     multi_query: Split = ()
     published: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     licence: str = "not stated: ask those who made the images"
-    file: Path | None = None
+    file: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         samples = [sample for split in self.splits.values() for sample in split]

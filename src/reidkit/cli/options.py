@@ -47,13 +47,15 @@ def given(**options: Any) -> dict[str, Any]:
 def named_columns(texts: Sequence[str]) -> dict[str, str] | None:
     """What a table calls its columns, from texts such as ``path=file``; None where none is named.
 
+    ``column.path=file``, as other commands take it, will do as well.
+
     Raises :class:`ConfigError` for another form.
     """
     for text in texts:
-        key, separator, name = text.partition("=")
+        key, separator, name = text.removeprefix("column.").partition("=")
         if not (separator and key.strip() and name.strip()):
             raise ConfigError(f"--column {shown(text)}: write KEY=NAME, for example --column path=file")
-    names = dict(text.split("=", 1) for text in texts)
+    names = dict(text.removeprefix("column.").split("=", 1) for text in texts)
     if len(names) < len(texts):
         raise ConfigError("--column: a key is named twice; name each column once")
     return names or None

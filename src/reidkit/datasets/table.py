@@ -23,6 +23,7 @@ from reidkit.types import Dataset
 REQUIRED = ("path", "identity")
 COLUMNS = (*REQUIRED, "camera", "split", "tracklet", "time", "frame")
 NUM_SHOWN = 5
+_NAMING = "another name is told by column.KEY=NAME, to `reid index` and `reid split` by --column KEY=NAME"
 LAST_SECOND = 253402300800  # the year 10000, where datetime ends
 
 # An optional column under another name would be ignored, and the set would look as if it had none. Letters
@@ -153,13 +154,14 @@ def _check_columns(path: Path, header: list[str], given: Mapping[str, str]) -> N
             hint = (
                 f" rename {other!r}, or give {_option(name, other)}?" if other else did_you_mean(name, header)
             )
-            raise DataError(f"{path} has no column {name!r};{hint} Columns found: {found}")
+            raise DataError(f"{path} has no column {name!r};{hint} Columns found: {found}; {_NAMING}")
     for column in header:
         wanted = _usual_name(column)
         if wanted and names[wanted] not in header and column not in given.values():
             raise DataError(
                 f"{path} has a column {column!r} and none called {wanted!r}; rename it {wanted!r} or give "
-                f"{_option(wanted, column)} to use it, or rename it to something else to have it ignored"
+                f"{_option(wanted, column)} to use it, or rename it to something else to have it ignored; "
+                f"{_NAMING}"
             )
     twice = [name for name in names.values() if header.count(name) > 1]
     if twice:
