@@ -411,6 +411,9 @@ class Outcome(NamedTuple):
     problem: str
     test: str = ""
 
+    def __str__(self) -> str:
+        return self.problem or f"`{self.test.split('::')[-1]}`"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -450,7 +453,7 @@ def misplaced(mutant: Mutant, tree: Path) -> str:
 
 
 def try_all(mutants: Sequence[Mutant], *, jobs: int) -> list[Outcome]:
-    """The outcomes, in order, after the tests have passed without any fault."""
+    """The outcomes, in order."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         trees: SimpleQueue[Path] = SimpleQueue()
         for number in range(jobs):
@@ -458,35 +461,29 @@ def try_all(mutants: Sequence[Mutant], *, jobs: int) -> list[Outcome]:
             shutil.copytree(REPOSITORY / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
             trees.put(tree)
 
-        def run(tests: str) -> Outcome:
-            tree = trees.get()
-            try:
-                return run_tests(tests, tree)
-            finally:
-                trees.put(tree)
-
         def try_one(mutant: Mutant) -> Outcome:
             tree = trees.get()
             path = tree / mutant.file
             text = path.read_text("utf-8")
             try:
                 path.write_text(text.replace(mutant.old, mutant.new), "utf-8")
-                outcome = run_tests(mutant.tests, tree)
+                outcome = run_tests(shlex.split(mutant.tests), tree)
             finally:
                 path.write_text(text, "utf-8")
                 trees.put(tree)
             print(f"{outcome.problem or 'killed'}: {mutant.name}", file=sys.stderr, flush=True)
             return outcome
 
-        every = sorted({mutant.tests for mutant in mutants})
-        for tests, outcome in zip(every, pool.map(run, every), strict=True):
-            if outcome.problem != "survived":
-                sys.exit(f"{tests}: {outcome.problem or f'{outcome.test} fails'} without any mutant")
-        return list(pool.map(try_one, mutants))
+        outcomes = list(pool.map(try_one, mutants))
+        killers = sorted({outcome.test for outcome in outcomes if outcome.test})
+        without = run_tests(killers, trees.get()) if killers else Outcome("survived")
+        if without.problem != "survived":
+            sys.exit(f"without any mutant: {without}")
+        return outcomes
 
 
-def run_tests(tests: str, tree: Path) -> Outcome:
-    """Whether a test fails against the package in this tree, and which is the first."""
+def run_tests(tests: Sequence[str], tree: Path) -> Outcome:
+    """Which of the tests, words for pytest, is the first to fail with the package of this tree."""
     options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=no"]
     environment = {
         **os.environ,
@@ -494,7 +491,7 @@ def run_tests(tests: str, tree: Path) -> Outcome:
         "PYTHONDONTWRITEBYTECODE": "1",  # two mutants of one size, written within a second, look alike to it
         "OMP_NUM_THREADS": "1",
     }
-    words = ["-m", "pytest", *options, *shlex.split(tests)]
+    words = ["-m", "pytest", *options, *tests]
     done = subprocess.run(
         [sys.executable, *words], cwd=REPOSITORY, env=environment, capture_output=True, text=True
     )
@@ -503,13 +500,13 @@ def run_tests(tests: str, tree: Path) -> Outcome:
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED ")]
     if done.returncode != 1 or not failed:
         return Outcome(f"its tests cannot run: {(done.stdout + done.stderr).strip()[-300:]}")
-    return Outcome("", failed[0].removeprefix("FAILED ").split(" - ")[0].split("::")[-1])
+    return Outcome("", failed[0].removeprefix("FAILED ").split(" - ")[0])
 
 
 def table(mutants: Sequence[Mutant], outcomes: Sequence[Outcome]) -> str:
     """One row a mutant, and how many were killed."""
     rows = [
-        f"| {mutant.name} | `{Path(mutant.file).name}` | {outcome.problem or f'`{outcome.test}`'} |"
+        f"| {mutant.name} | `{Path(mutant.file).name}` | {outcome} |"
         for mutant, outcome in zip(mutants, outcomes, strict=True)
     ]
     killed = sum(not outcome.problem for outcome in outcomes)
