@@ -122,7 +122,7 @@ def evaluate_features(
     block_size: int | None = None,
     **keywords: Unpack[EvaluationKeywords],
 ) -> Evaluation:
-    """Rank the gallery for every query and score the rankings.
+    """Rank the gallery for every query and measure the rankings.
 
     >>> query = Features(np.eye(2), identities=["anna", "ben"], cameras=[1, 1])
     >>> gallery = Features(np.eye(2)[[0, 1, 1]], identities=["anna", "anna", "ben"], cameras=[2, 2, 2])
@@ -146,7 +146,7 @@ def evaluate_features(
         keywords: fields of :class:`EvaluationOptions`, in place of those of ``options``.
 
     Returns:
-        The scores. With several draws the arrays of each query are means over these, and
+        The metrics. With several draws the arrays of each query are means over these, and
         ``first_match_ranks`` medians; with "recall" mean average precision is mAP@R (Musgrave et al.,
         ECCV 2020), and the CMC is Recall@K; with "tracklets" queries and gallery items are tracklets.
 

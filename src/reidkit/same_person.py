@@ -224,7 +224,7 @@ def fit_calibration(
 
 def _likelihood_ratios(curve: Roc) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean scores (K,) of the pieces of the ROC's convex hull, ascending, and their log likelihood ratios."""
-    from scipy.optimize import isotonic_regression  # half a second, which reading a calibration need not pay
+    from scipy.optimize import isotonic_regression  # slow to import, and calibrations are mostly read
 
     # Pairs between one threshold and the next, by ascending score.
     positive = np.diff(np.rint(curve.true_positive_rates * curve.num_positive))[::-1]
