@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from reidkit.datasets import load_dataset
     from reidkit.encoder import Encoder, load_encoder
     from reidkit.evaluation import evaluate, evaluate_features
+    from reidkit.evaluation_options import EvaluationOptions
     from reidkit.feature_files import load_features, save_features
     from reidkit.galleries import open_gallery
     from reidkit.models import build_model
@@ -30,6 +31,7 @@ __all__ = [
     "Dataset",
     "Encoder",
     "Evaluation",
+    "EvaluationOptions",
     "Features",
     "Objective",
     "Ranking",
@@ -54,6 +56,7 @@ _HOMES = {
     "Dataset": "types",
     "Encoder": "encoder",
     "Evaluation": "types",
+    "EvaluationOptions": "evaluation_options",
     "Features": "types",
     "Objective": "objectives",
     "Ranking": "types",

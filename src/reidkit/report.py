@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reidkit.breakdown import choose_queries
+from reidkit.comparison import compare
 from reidkit.files import write_atomically
-from reidkit.protocols import Indices
 from reidkit.report_parts import RankedList, check_lengths, longest_list, ranked_lists, render, sides
 from reidkit.report_sections import (
     Overlay,
@@ -29,6 +29,7 @@ from reidkit.report_sections import (
 )
 from reidkit.report_tables import write_lists, write_tables
 from reidkit.types import Evaluation, Features, Split
+from reidkit.unit_rows import Indices
 from reidkit.viz import own_style
 
 if TYPE_CHECKING:
@@ -118,17 +119,18 @@ def write_report(
     query_side, gallery_side = sides(query, gallery, query_split, gallery_split)
     check_lengths(evaluation, query_side, gallery_side)
     chosen = choose_queries(evaluation.average_precisions, num_ranked_lists)
+    comparison = compare(query, gallery, camera_filter=camera_filter, gallery_rows=galleries)
+    analysis = analyse(comparison)
     lists = ranked_lists(
         np.concatenate(list(chosen.values())),
+        comparison,
+        analysis.matches,
         evaluation=evaluation,
         query=query_side,
         gallery=gallery_side,
-        camera_filter=camera_filter,
         top=top,
-        galleries=galleries,
     )
     groups = _groups(chosen, lists)
-    analysis = analyse(query, gallery, camera_filter=camera_filter, galleries=galleries)
     scores = score_tiles(evaluation, query.identities)
     longest = longest_list(evaluation, query, gallery, galleries)
     figures = curve_figures(evaluation, analysis, calibration, longest_list=longest)

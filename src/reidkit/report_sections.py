@@ -12,22 +12,19 @@ from numpy.typing import NDArray
 from reidkit import viz, viz_breakdown
 from reidkit.breakdown import (
     RECALL_LEVELS,
+    CameraPairCounter,
     CameraPairs,
     Confusion,
+    MatchRankCounter,
     MatchRanks,
-    camera_pairs,
     choose_identities,
     confusions,
     precision_recall,
-    ranks_of_matches,
 )
-from reidkit.calibration import (
-    DistanceDistributions,
-    Roc,
-    distance_distributions,
-    roc,
-)
+from reidkit.calibration import DistanceCounter, DistanceDistributions, Roc, RocCounter
+from reidkit.comparison import Comparison
 from reidkit.errors import ConfigError, MissingExtra
+from reidkit.nearest import NearestNegatives
 from reidkit.projection import project
 from reidkit.report_parts import Cell, Figure, RankedList, Shown, as_data_uri
 from reidkit.row_labels import camera_names, label_name
@@ -90,34 +87,36 @@ class Overlay:
     hit_map: str
 
 
-def analyse(
-    query: Features,
-    gallery: Features | None,
-    *,
-    camera_filter: str,
-    galleries: Sequence[Sequence[int]] | None,
-) -> Analysis:
-    """Count everything: some passes over the gallery."""
-    items = query if gallery is None else gallery
-    matches = ranks_of_matches(query, gallery, camera_filter=camera_filter, galleries=galleries)
-    cameras, no_cameras = None, ""
-    if query.cameras is not None and items.cameras is not None:
-        num_cameras = max(len({*camera_names(side)} - {""}) for side in (query.cameras, items.cameras))
-        if 1 < num_cameras <= _MAX_CAMERAS:
-            cameras = camera_pairs(query, gallery, camera_filter=camera_filter, galleries=galleries)
-        elif num_cameras > _MAX_CAMERAS:
-            no_cameras = (
-                f"{num_cameras} cameras are too many to show their pairs; {_MAX_CAMERAS} at most are."
-            )
+def analyse(comparison: Comparison) -> Analysis:
+    """Count everything, in one pass over the pairs of two identities."""
+    distances, curve = DistanceCounter(comparison), RocCounter(comparison)
+    ranks, nearest = MatchRankCounter(comparison), NearestNegatives(comparison)
+    by_camera, no_cameras = _camera_counter(comparison)
+    comparison.read_negatives(distances, curve, ranks, nearest, *([by_camera] if by_camera else []))
+    matches, cameras = ranks.result(), by_camera.result() if by_camera else None
     return Analysis(
-        distances=distance_distributions(query, gallery, camera_filter=camera_filter, galleries=galleries),
-        roc=roc(query, gallery, camera_filter=camera_filter, galleries=galleries),
+        distances=distances.result(),
+        roc=curve.result(),
         matches=matches,
         precisions=precision_recall(matches),
         cameras=cameras if cameras is not None and cameras.num_queries.any() else None,
         no_cameras=no_cameras,
-        confusions=confusions(query, gallery, matches, camera_filter=camera_filter, galleries=galleries),
+        confusions=confusions(comparison, matches, nearest.items),
     )
+
+
+def _camera_counter(comparison: Comparison) -> tuple[CameraPairCounter | None, str]:
+    """What counts pairs of cameras; or ``None``, and what there is to say of that."""
+    labels = comparison.query_features.cameras, comparison.gallery_features.cameras
+    num_cameras = max(0 if side is None else len({*camera_names(side)} - {""}) for side in labels)
+    if labels[0] is None or labels[1] is None or num_cameras < 2:
+        return None, ""
+    if num_cameras > _MAX_CAMERAS:
+        return (
+            None,
+            f"{num_cameras} cameras are too many to show their pairs; {_MAX_CAMERAS} at most are.",
+        )
+    return CameraPairCounter(comparison), ""
 
 
 def score_tiles(evaluation: Evaluation, identities: NDArray[Any]) -> list[Score]:

@@ -14,9 +14,9 @@ from typing import Any
 from reidkit.calibration import DistanceDistributions
 from reidkit.chosen_data import ChosenData, Wanted, check_same_training_data, choose_data
 from reidkit.evaluation import check_evaluation, evaluate, evaluate_features, own_camera_filter
-from reidkit.evaluation_options import PROTOCOLS
 from reidkit.feature_files import holds_features, load_features
 from reidkit.files import write_atomically
+from reidkit.protocols import PROTOCOLS
 from reidkit.report_comparison import ComparedRun, Differences, differences, write_comparison
 from reidkit.results_folder import MADE_FROM, folder_in_runs, made_from
 from reidkit.run_report import Scoring, embed, pooled_features, pooled_sides

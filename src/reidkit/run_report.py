@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reidkit.branches import Branches, compare_branches
 from reidkit.chosen_data import Wanted, choose_data
+from reidkit.comparison import compare
 from reidkit.errors import ConfigError, DataError
 from reidkit.evaluation import (
     check_evaluation,
@@ -23,7 +24,6 @@ from reidkit.evaluation import (
     images_to_encode,
     own_camera_filter,
 )
-from reidkit.evaluation_options import PROTOCOLS
 from reidkit.feature_files import load_features
 from reidkit.features import (
     EmbeddedImages,
@@ -33,6 +33,7 @@ from reidkit.features import (
     with_frames,
 )
 from reidkit.files import check_own_folder, write_atomically
+from reidkit.protocols import PROTOCOLS
 from reidkit.provenance import versions
 from reidkit.results_folder import MADE_FROM, folder_of_run, made_from
 from reidkit.same_person import Calibration, fit_calibration
@@ -356,13 +357,8 @@ def _store_calibration(
 ) -> Scored:
     from reidkit.encoder import weights_file
 
-    calibration = fit_calibration(
-        sides.query,
-        sides.gallery,
-        camera_filter=camera_filter,
-        galleries=data.galleries,
-        source=f"the test images of {data.name}",
-    )
+    comparison = compare(sides.query, sides.gallery, camera_filter=camera_filter, gallery_rows=data.galleries)
+    calibration = fit_calibration(comparison, source=f"the test images of {data.name}")
     encoder.calibrate(calibration)
     return replace(scored, calibration=calibration, encoder_file=encoder.save(weights_file(run)))
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from reidkit import distributed
 from reidkit.accumulation import check_pieces
 from reidkit.batching import build_loader, build_sampler, check_pairs, remarks
+from reidkit.comparison import compare
 from reidkit.config import OptimConfig, TransformConfig, schedule_problems
 from reidkit.devices import default_device, full_memory_explained
 from reidkit.ema import WeightAverage
@@ -395,7 +396,7 @@ class Trainer:
                 encoder = self.encoder()  # its card names the new best
                 source = f"{len(self.data.val)} validation images of {self.data.name}"
                 with suppress(DataError):  # a single person has no pair of two
-                    encoder.calibrate(fit_calibration(*features, source=source))
+                    encoder.calibrate(fit_calibration(compare(*features), source=source))
                 encoder.save(self.out / "best.safetensors")
         distributed.barrier()  # the main process evaluates alone
 

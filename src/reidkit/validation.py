@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit import distributed
+from reidkit.comparison import compare
 from reidkit.encoder import BATCH_SIZE, Encoder
 from reidkit.errors import DataError
 from reidkit.evaluation import validation_features
 from reidkit.features import label_features
-from reidkit.protocols import compare
 from reidkit.tracking import ProgressCallback
 from reidkit.types import Dataset, Features, Split
 
@@ -34,7 +34,7 @@ def check_validation(data: Dataset) -> None:
     # Which image is to find which is decided by labels alone, so that any embedding will do.
     features = label_features(np.ones((len(data.val), 1), dtype=np.float32), data.val)
     query, gallery = validation_features(features)
-    if len(gallery) and compare(query, gallery).same_identity_pairs().positive.any():
+    if len(gallery) and compare(query, gallery).same_identity_pairs.positive.any():
         return
     need = "seen by two or more cameras" if query.cameras is not None else "with two or more images"
     raise DataError(
