@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reidkit.models import build_model
     from reidkit.objectives import Objective
     from reidkit.reranking import RerankOptions
+    from reidkit.run_report import report
     from reidkit.same_person import Calibration
     from reidkit.trainer import Trainer
     from reidkit.types import Dataset, Evaluation, Features, Ranking, Sample
@@ -46,6 +47,7 @@ __all__ = [
     "load_features",
     "losses",
     "open_gallery",
+    "report",
     "save_features",
 ]
 
@@ -68,6 +70,7 @@ _HOMES = {
     "load_encoder": "encoder",
     "load_features": "feature_files",
     "open_gallery": "galleries",
+    "report": "run_report",
     "save_features": "feature_files",
 }
 

@@ -107,7 +107,7 @@ def check_test_part(data: Dataset) -> None:
     if data.query and (data.gallery or data.protocol == "recall"):
         return
     raise DataError(
-        f"data set {data.name!r} in {data.root} has no test part ({len(data.query)} query and "
+        f"data set {data.name!r} in {data.place} has no test part ({len(data.query)} query and "
         f"{len(data.gallery)} gallery images); add its query and gallery images; your own images are "
         "cut into parts to train and to test on by `reid split`"
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy as np
 from reidkit.breakdown import choose_queries
 from reidkit.comparison import compare
 from reidkit.files import write_atomically
-from reidkit.report_parts import RankedList, check_lengths, ranked_lists, render, sides
+from reidkit.report_parts import RankedList, check_lengths, longest_list, ranked_lists, render, sides
 from reidkit.report_sections import (
     Overlay,
     Probability,
@@ -130,7 +132,8 @@ def write_report(
     )
     groups = _groups(chosen, lists)
     scores = score_tiles(evaluation, query.identities)
-    figures = curve_figures(evaluation, analysis, calibration)
+    longest = longest_list(evaluation, query, gallery, galleries)
+    figures = curve_figures(evaluation, analysis, calibration, longest_list=longest)
     of_cameras = [] if analysis.cameras is None else camera_figures(analysis.cameras)
     projection, no_projection = projection_section(query, gallery_side)
     of_training = training_figures(records)
@@ -187,3 +190,15 @@ def _by_name(chosen: Mapping[str, Indices], lists: Sequence[RankedList]) -> dict
         name: lists[end - len(rows) : end]
         for (name, rows), end in zip(chosen.items(), ends.tolist(), strict=True)
     }
+
+
+class _Callable(ModuleType):
+    """``rk.report`` names the function and this module, and Python lets a module that was imported win."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Path:
+        from reidkit.run_report import report
+
+        return report(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

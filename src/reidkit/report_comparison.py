@@ -16,7 +16,7 @@ from reidkit.calibration import DistanceDistributions, distance_distributions
 from reidkit.comparison import Comparison, compare
 from reidkit.errors import DataError
 from reidkit.files import write_atomically
-from reidkit.report_parts import Figure, RankedList, check_lengths, ranked_lists, render, sides
+from reidkit.report_parts import Figure, RankedList, check_lengths, longest_list, ranked_lists, render, sides
 from reidkit.report_sections import distance_figure, score_names
 from reidkit.row_labels import label_name, shared_codes
 from reidkit.significance import OneIdentity, PairedDifference, paired_difference
@@ -155,7 +155,7 @@ def write_comparison(
         num_better=int((changes > 0).sum()),
         num_worse=int((changes < 0).sum()),
         num_equal=int((changes == 0).sum()),
-        figures=[_cmc(names, first.evaluation, second.evaluation), *_distances(names, found.distances)],
+        figures=[_cmc(names, first, second), *_distances(names, found.distances)],
         groups=[
             (
                 f"Where {names[1]} is worse",
@@ -242,13 +242,17 @@ def _most_changed(changes: NDArray[np.float64]) -> tuple[Indices, Indices]:
     return fell[:_NUM_CHANGED], rose[::-1][:_NUM_CHANGED]
 
 
-def _cmc(names: tuple[str, str], first: Evaluation, second: Evaluation) -> Figure:
+def _cmc(names: tuple[str, str], first: ComparedRun, second: ComparedRun) -> Figure:
+    curves = {}
+    for name, run in zip(names, (first, second), strict=True):
+        longest = longest_list(run.evaluation, run.query, run.gallery, run.galleries)
+        curves[name] = run.evaluation.cmc[:longest]
     return Figure(
         "How soon the right person appears",
-        two_cmc_figure(dict(zip(names, (first.cmc, second.cmc), strict=True))),
+        two_cmc_figure(curves),
         "For every k, the share of queries that have a right photo among the nearest k (cumulative match "
         "characteristic, CMC): the higher curve is the better one.",
-        f"At rank 1: {100 * first.rank(1):.1f} % and {100 * second.rank(1):.1f} %.",
+        f"At rank 1: {100 * first.evaluation.rank(1):.1f} % and {100 * second.evaluation.rank(1):.1f} %.",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,21 @@ def sides(
     if gallery is None:
         gallery_split = query_split if gallery_split is None else gallery_split
     return Shown(query, query_split, has_cameras), Shown(items, gallery_split, has_cameras)
+
+
+def longest_list(
+    evaluation: Evaluation,
+    query: Features,
+    gallery: Features | None,
+    galleries: Sequence[Sequence[int]] | None,
+) -> int:
+    """How many items the longest list of a query has: no rank lies beyond it."""
+    items = query if gallery is None else gallery
+    if evaluation.protocol.startswith("single_gallery_shot"):
+        return len(np.unique(items.identities))
+    if galleries is not None:
+        return max(map(len, galleries), default=0)
+    return len(items) - 1 if gallery is None else len(items)
 
 
 def check_lengths(evaluation: Evaluation, query: Shown, gallery: Shown) -> None:

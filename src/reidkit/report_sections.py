@@ -154,11 +154,14 @@ _MEANINGS = {
 
 
 def curve_figures(
-    evaluation: Evaluation, analysis: Analysis, calibration: Probability | None
+    evaluation: Evaluation, analysis: Analysis, calibration: Probability | None, *, longest_list: int
 ) -> list[Figure]:
-    """CMC, precision-recall, distances, ROC and, where there is a calibration, how far it holds."""
+    """CMC, precision-recall, distances, ROC and, where there is a calibration, how far it holds.
+
+    ``longest_list`` is how many items a query's list may have: beyond it no rank is drawn.
+    """
     figures = [
-        _cmc(evaluation),
+        _cmc(evaluation, longest_list),
         _precision_recall(analysis.precisions),
         distance_figure(analysis.distances),
         _roc(analysis.roc),
@@ -298,12 +301,12 @@ def reliability(found: Roc, calibration: Probability) -> tuple[NDArray[np.float6
     return sums[seen] / (right + wrong)[seen], right[seen] / (right + wrong)[seen]
 
 
-def _cmc(evaluation: Evaluation) -> Figure:
+def _cmc(evaluation: Evaluation, longest_list: int) -> Figure:
     first_ranks = np.sort(evaluation.first_match_ranks[evaluation.first_match_ranks > 0])
     median_rank = first_ranks[(len(first_ranks) - 1) // 2]
     return Figure(
         "How soon the right person appears",
-        viz.cmc_figure(evaluation.cmc),
+        viz.cmc_figure(evaluation.cmc[:longest_list]),
         "The curve (cumulative match characteristic, CMC) gives, for every k, the share of queries that "
         "have a right photo among the nearest k: the higher and the further left it rises, the better.",
         f"At least half of the queries find their first right photo within rank {median_rank}.",
@@ -324,17 +327,27 @@ def _precision_recall(precisions: NDArray[np.float64]) -> Figure:
 
 
 def _roc(found: Roc) -> Figure:
-    at_rates = {rate: found.true_positive_rate_at(rate) for rate in FALSE_POSITIVE_RATES}
+    at_rates = {rate: found.true_positive_rate_at(rate) for rate in rates_seen(found)}
+    few_wrong = ""
+    if at_rates:
+        least = min(at_rates)
+        passing = f"{100 * at_rates[least]:.1f} % of the right ones pass"
+        few_wrong = f"; one wrong pair in {round(1 / least):,} lets {passing}"
     return Figure(
         "One person or two?",
         viz_breakdown.roc_figure(found.false_positive_rates, found.true_positive_rates, marked=at_rates),
         "If every pair of photos above some score is accepted as one person (receiver operating "
         "characteristic, ROC): how many pairs of one person are accepted, for how many pairs of different "
         "people wrongly accepted. The further up and left, the better.",
-        f"Where both errors are equal, each is {100 * found.equal_error_rate:.2f} % (equal error rate); one "
-        f"wrong pair in 10,000 lets {100 * at_rates[1e-4]:.1f} % of the right ones pass. "
-        f"{found.num_positive:,} pairs of one person and {found.num_negative:,} of two were counted.",
+        f"Where both errors are equal, each is {100 * found.equal_error_rate:.2f} % (equal error "
+        f"rate){few_wrong}. {found.num_positive:,} pairs of one person and {found.num_negative:,} of two "
+        "were counted.",
     )
+
+
+def rates_seen(found: Roc) -> list[float]:
+    """Those false-positive rates that at least one pair of two people stands for."""
+    return [rate for rate in FALSE_POSITIVE_RATES if rate * found.num_negative >= 1]
 
 
 def _reliability(found: Roc, calibration: Probability) -> Figure:

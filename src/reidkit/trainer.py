@@ -33,6 +33,7 @@ from reidkit.models import Embedder
 from reidkit.objectives import Objective, Step, name_of, prepare_objectives
 from reidkit.optim import build_optimizer, learning_rate, set_learning_rate
 from reidkit.precision import Precision
+from reidkit.printable import counted
 from reidkit.provenance import data_fingerprint, versions
 from reidkit.run_folder import RunFolder
 from reidkit.same_person import fit_calibration
@@ -133,7 +134,7 @@ class Trainer:
         configuration: str | None = None,
     ) -> None:
         if not data.train:
-            raise DataError(f"data set {data.name!r} at {data.root} has no training images")
+            raise DataError(f"data set {data.name!r} at {data.place} has no training images")
         if data.val:
             check_validation(data)
         self.device = torch.device(device or default_device())
@@ -469,9 +470,9 @@ class Trainer:
             self.unreadable.load_state_dict(state["unreadable"])
         self.validation_due = state.get("validation_due", False)
         if self.complete:
-            self.say(f"{self.out}: training is complete ({self.epochs} epochs)")
+            self.say(f"{self.out}: training is complete ({counted(self.epochs, 'epoch')})")
         elif self.validation_due:
-            self.say(f"going on with {self.out} at the validation after {self.epoch} epochs")
+            self.say(f"going on with {self.out} at the validation after {counted(self.epoch, 'epoch')}")
         else:
             self.say(f"going on with {self.out} at epoch {self.epoch}, batch {self.batch}")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,6 +74,33 @@ class SharedEncoder(Encoder):
     def release(self) -> None:
         """Nothing more will be asked for: the other processes go on."""
         distributed.from_main(None)
+
+
+@contextmanager
+def by_all_processes(encoder: Encoder) -> Iterator[Encoder | None]:
+    """While inside, all processes embed what the main one asks this encoder for.
+
+    The others get None, once nothing more is asked for. Alone, a process gets the encoder as it is.
+    """
+    if distributed.world_size() == 1:
+        yield encoder
+        return
+    if distributed.is_main():
+        shared = SharedEncoder(encoder)
+        yield shared
+        shared.release()
+        _leave_together()
+        return
+    with distributed.failures_explained():
+        help_main(encoder)
+        _leave_together()
+    yield None
+
+
+def _leave_together() -> None:
+    """A launcher ends all processes when one fails, and none should have gone before."""
+    distributed.barrier()
+    distributed.shutdown()
 
 
 def help_main(encoder: Encoder) -> None:
