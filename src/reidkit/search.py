@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,10 @@ from reidkit.galleries.labels import as_listed, utc
 from reidkit.images import ImageSource, load_image
 from reidkit.labels import camera_value
 from reidkit.same_person import Calibration
-from reidkit.tracking import ProgressCallback
 from reidkit.types import Sample
+
+if TYPE_CHECKING:
+    from reidkit.tracking import ProgressCallback
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
 _NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture

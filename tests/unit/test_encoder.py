@@ -5,8 +5,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 import reidkit as rk
-from reidkit.checkpoint import save_weights
 from reidkit.cli import cli
+from reidkit.encoder_file import save_weights
 from reidkit.errors import CheckpointError, DataError
 from reidkit.types import Sample
 
