@@ -352,7 +352,7 @@ def _network(
         from reidkit.torch_network import TorchNetwork  # needs torch, which a network's file does not
 
         return TorchNetwork(model, device=device, bfloat16=bfloat16, feature=feature)
-    if device is not None and str(device) != str(model.device):
+    if str(device or "cpu").partition(":")[0] != "cpu":
         raise ConfigError(f"device = {device}: {model} was made elsewhere, and such networks run on the CPU")
     if bfloat16:
         raise ConfigError(f"bfloat16: {model} was made elsewhere, and computes as its file says")
