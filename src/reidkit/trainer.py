@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from reidkit import distributed
 from reidkit.accumulation import check_pieces
 from reidkit.batching import build_loader, build_sampler, check_pairs, remarks
+from reidkit.comparison import compare
 from reidkit.config import OptimConfig, TransformConfig, schedule_problems
 from reidkit.devices import default_device, full_memory_explained
 from reidkit.ema import WeightAverage
@@ -33,6 +34,7 @@ from reidkit.models import Embedder
 from reidkit.objectives import Objective, Step, name_of, prepare_objectives
 from reidkit.optim import build_optimizer, learning_rate, set_learning_rate
 from reidkit.precision import Precision
+from reidkit.printable import counted
 from reidkit.provenance import data_fingerprint, versions
 from reidkit.run_folder import RunFolder
 from reidkit.same_person import fit_calibration
@@ -133,7 +135,7 @@ class Trainer:
         configuration: str | None = None,
     ) -> None:
         if not data.train:
-            raise DataError(f"data set {data.name!r} at {data.root} has no training images")
+            raise DataError(f"data set {data.name!r} at {data.place} has no training images")
         if data.val:
             check_validation(data)
         self.device = torch.device(device or default_device())
@@ -395,7 +397,7 @@ class Trainer:
                 encoder = self.encoder()  # its card names the new best
                 source = f"{len(self.data.val)} validation images of {self.data.name}"
                 with suppress(DataError):  # a single person has no pair of two
-                    encoder.calibrate(fit_calibration(*features, source=source))
+                    encoder.calibrate(fit_calibration(compare(*features), source=source))
                 encoder.save(self.out / "best.safetensors")
         distributed.barrier()  # the main process evaluates alone
 
@@ -469,9 +471,9 @@ class Trainer:
             self.unreadable.load_state_dict(state["unreadable"])
         self.validation_due = state.get("validation_due", False)
         if self.complete:
-            self.say(f"{self.out}: training is complete ({self.epochs} epochs)")
+            self.say(f"{self.out}: training is complete ({counted(self.epochs, 'epoch')})")
         elif self.validation_due:
-            self.say(f"going on with {self.out} at the validation after {self.epoch} epochs")
+            self.say(f"going on with {self.out} at the validation after {counted(self.epoch, 'epoch')}")
         else:
             self.say(f"going on with {self.out} at epoch {self.epoch}, batch {self.batch}")
 

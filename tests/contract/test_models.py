@@ -22,8 +22,22 @@ MODELS = {name: {} for name in registry.names("model") if name != "timm"} | {
     "timm:convnext_atto": {},
     "timm:mobilenetv3_small_050": {},
 }
-# An export takes seconds; the others are exported by the slow tests.
-EXPORTED_IN_EVERY_RUN = {"resnet18", "osnet_x0_25", "osnet_ain_x1_0", "bninception", "jlml", "timm:test_vit"}
+# An export takes seconds, more for more layers: here one of each architecture, all of them in slow tests.
+EXPORTED_IN_EVERY_RUN = {
+    "resnet18": {},
+    "osnet_ain_x1_0": {},
+    "bninception": {},
+    "jlml": {"stripes": 2},
+    "timm:test_vit": TRANSFORMER,
+}
+EXPORTED = [
+    *EXPORTED_IN_EVERY_RUN.items(),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in MODELS.items()
+        if case not in EXPORTED_IN_EVERY_RUN.items()
+    ),
+]
 
 
 def images(count=3):
@@ -114,14 +128,11 @@ def cosine_in_bfloat16(model):
     return (exact * rough).sum(dim=1).min()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name in EXPORTED_IN_EVERY_RUN else pytest.mark.slow) for name in MODELS],
-)
-def test_onnx_gives_the_same_embedding(name, tmp_path):
+@pytest.mark.parametrize(("name", "options"), EXPORTED, ids=str)
+def test_onnx_gives_the_same_embedding(name, options, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
-    model = rk.build_model(name, **MODELS[name])
+    model = rk.build_model(name, **options)
     awaken(model)
     file = to_onnx(rk.Encoder(model, height=HEIGHT, width=WIDTH), tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])

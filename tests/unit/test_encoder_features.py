@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import reidkit as rk
+from reidkit.comparison import compare
 from reidkit.errors import ConfigError, DataError, UnknownName
 from reidkit.external import ExternalNetwork, Port, Preprocessing
 from reidkit.same_person import Calibration, fit_calibration
@@ -74,7 +75,7 @@ def calibration() -> Calibration:
     rng = np.random.default_rng(0)
     identities = np.repeat(np.arange(30), 4)
     embeddings = rng.normal(size=(30, 8))[identities] + rng.normal(size=(120, 8))
-    return fit_calibration(Features(embeddings, identities), source="test", num_resamples=20)
+    return fit_calibration(compare(Features(embeddings, identities)), source="test", num_resamples=20)
 
 
 def test_a_calibration_goes_with_the_weights_and_the_feature(file: Path, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from reidkit import ranks
+from reidkit.comparison import compare
 from reidkit.errors import DataError
 from reidkit.evaluation import evaluate_features
-from reidkit.protocols import compare
 from reidkit.ranks import match_ranks
 from reidkit.types import Features
 
@@ -56,9 +56,7 @@ def test_first_look_lies_within_its_error(kind: str, dim: int) -> None:
     query, gallery = features(kind, 60, 1, dim=dim), features(kind, 500, 2, dim=dim)
     comparison = compare(query, gallery, camera_filter="none")
     look = comparison.first_look
-    hidden = comparison.same_identity_pairs().where(
-        np.zeros(len(comparison.same_identity_pairs().scores), bool)
-    )
+    hidden = comparison.same_identity_pairs.where(np.zeros(len(comparison.same_identity_pairs.scores), bool))
     exact = comparison.query.take(np.arange(60)) @ comparison.gallery.take(np.arange(500)).T
     for rows, items, scores in comparison.tiles(np.arange(60), hidden, block_size=170):
         expected = exact[np.ix_(rows, items)] - look.query_products[rows, None]
@@ -82,7 +80,7 @@ def test_the_closer_the_embeddings_the_smaller_the_error() -> None:
 def test_ranks_are_those_of_a_sort_of_exact_scores(kind: str, dtype: str, block_size: int | None) -> None:
     query, gallery = features(kind, 40, 3, dtype=dtype), features(kind, 400, 4, dtype=dtype)
     comparison = compare(query, gallery)
-    found = match_ranks(comparison, comparison.same_identity_pairs(), block_size=block_size)[1]
+    found = match_ranks(comparison, block_size=block_size)[1]
     assert found.tolist() == ranks_by_sorting(query, gallery)
 
 
@@ -94,11 +92,9 @@ def test_only_equal_embeddings_are_compared_twice(
     counted = []
     count_exactly = ranks._count_exactly
 
-    def watched(
-        comparison: object, pairs: object, matches: object, queries: np.ndarray, *rest: object
-    ) -> None:
+    def watched(comparison: object, matches: object, queries: np.ndarray, *rest: object) -> np.ndarray:
         counted.extend(queries)
-        count_exactly(comparison, pairs, matches, queries, *rest)
+        return count_exactly(comparison, matches, queries, *rest)
 
     monkeypatch.setattr(ranks, "_count_exactly", watched)
     evaluate_features(features(kind, 30, 5), features(kind, 900, 6))
@@ -113,7 +109,7 @@ def test_duplicated_rows_fall_to_gallery_order(dtype: str) -> None:
         *(np.concatenate([part] * 3) for part in (once.embeddings, once.identities[::-1], once.cameras))
     )
     comparison = compare(query, gallery)
-    found = match_ranks(comparison, comparison.same_identity_pairs())[1]
+    found = match_ranks(comparison)[1]
     assert found.tolist() == ranks_by_sorting(query, gallery)
 
 

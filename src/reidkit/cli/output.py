@@ -71,6 +71,12 @@ def say(text: object = "", *, bold: bool = False) -> None:
     click.echo(click.style(fit, bold=True) if bold else fit, err=True)
 
 
+def print_left_out(sentences: Iterable[str]) -> None:
+    """What was not taken, and why, on standard error."""
+    for sentence in sentences:
+        say(f"left out: {sentence}")
+
+
 def _cell(value: object) -> Text:
     """As rich's own text, in which nothing is markup."""
     return Text(printable(value))
