@@ -16,8 +16,8 @@ from reidkit.config import TransformConfig
 from reidkit.crops import open_cache
 from reidkit.errors import ConfigError, DataError, UnknownName
 from reidkit.features import frames_by_tracklet
+from reidkit.loader import Batch, TrainingImages, collate
 from reidkit.samplers import BatchSampler, IdentitySampler, RandomSampler, TrackletFrames
-from reidkit.transforms import Batch, TrainingImages, collate
 from reidkit.types import Dataset
 
 

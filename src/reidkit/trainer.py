@@ -29,6 +29,7 @@ from reidkit.errors import CheckpointError, ConfigError, DataError, TrainingErro
 from reidkit.evaluation import evaluate_features
 from reidkit.frozen import TrainingMode
 from reidkit.initial import start_from
+from reidkit.loader import UnreadableImages, batches
 from reidkit.models import Embedder
 from reidkit.objectives import Objective, Step, name_of, prepare_objectives
 from reidkit.optim import build_optimizer, learning_rate, set_learning_rate
@@ -40,7 +41,7 @@ from reidkit.same_person import fit_calibration
 from reidkit.stopping import GracefulStop
 from reidkit.tracking import Tracker
 from reidkit.training_log import TrainingLog
-from reidkit.transforms import UnreadableImages, batches, normalize
+from reidkit.transforms import normalize
 from reidkit.types import Dataset
 from reidkit.validation import check_validation, embed_validation
 

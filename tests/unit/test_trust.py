@@ -14,7 +14,7 @@ from PIL import Image
 
 import reidkit as rk
 from reidkit import config, registry, trust
-from reidkit.checkpoint import save_weights
+from reidkit.encoder_file import save_weights
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.runs import load_data
 
