@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from reidkit import config, registry, trust
+from reidkit.config_faults import explain
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.text_files import read_json
 from reidkit.tracking import Tracker, named_tracker, read_metrics
@@ -214,7 +215,7 @@ def _settings(path: Path) -> _Settings:
     try:
         return TypeAdapter(_Settings).validate_python(run.get("settings") if isinstance(run, dict) else run)
     except ValidationError as error:
-        faults = [config.explain(fault, lambda _: []) for fault in error.errors()]
+        faults = [explain(fault, lambda _: []) for fault in error.errors()]
         raise CheckpointError(
             f"{path} is not what a training writes: settings.{'; settings.'.join(faults[:3])}"
         ) from None
