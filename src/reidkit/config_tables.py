@@ -6,13 +6,16 @@ From here they are read by the command line, by recipes, by the documentation an
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from reidkit.config_faults import explained
+from reidkit.errors import ConfigError, did_you_mean, listed_names, shown
 from reidkit.overrides import Table
 from reidkit.registry import LARGEST
 
@@ -182,3 +185,43 @@ class Config:
     sampler: SamplerConfig = Field(default_factory=SamplerConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+
+
+Table_ = TypeVar("Table_", TransformConfig, SamplerConfig, OptimConfig, TrainConfig)
+
+
+def table_given(name: str, given: Table_ | None, kind: type[Table_]) -> Table_:
+    """A table that was given under a name in Python, that of all defaults where none was.
+
+    Raises :class:`ConfigError` where it is something else.
+    """
+    if given is None:
+        return kind()
+    if not isinstance(given, kind):
+        raise ConfigError(f"{name} = {shown(given)} is no table; give a {kind.__name__}(...) of its keys")
+    return given
+
+
+def with_keys(
+    sampler: SamplerConfig, train: TrainConfig, keys: Mapping[str, Any]
+) -> tuple[SamplerConfig, TrainConfig]:
+    """Both tables, with single keys of either changed.
+
+    Raises:
+        ConfigError: a key that neither has, or a value that it does not take.
+    """
+    of_sampler, of_train = ([field.name for field in fields(table)] for table in (sampler, train))
+    known = [*of_sampler, *of_train]
+    unknown = [_why_unknown(name, known) for name in keys if name not in known]
+    if unknown:
+        raise ConfigError(unknown)
+    return (
+        replace(sampler, **{name: value for name, value in keys.items() if name in of_sampler}),
+        replace(train, **{name: value for name, value in keys.items() if name in of_train}),
+    )
+
+
+def _why_unknown(name: str, known: Sequence[str]) -> str:
+    if name == "say":
+        return "say is no option any more: training tells its progress to logging.getLogger('reidkit')"
+    return f"unknown option {shown(name)};{did_you_mean(name, known)} {listed_names(name, known)}"

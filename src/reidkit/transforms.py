@@ -17,12 +17,14 @@ from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-from reidkit import distributed
+from reidkit import distributed, logs
 from reidkit.config import TransformConfig
 from reidkit.errors import DataError
 from reidkit.images import load_image
 from reidkit.samplers import Draw
 from reidkit.types import Sample, Split
+
+logger = logs.get_logger(__name__)
 
 
 def to_input(image: Image.Image, *, height: int, width: int) -> Tensor:
@@ -155,11 +157,10 @@ class UnreadableImages:
 
     Args:
         split: the training samples.
-        say: called with a sentence for each image.
     """
 
-    def __init__(self, split: Split, *, say: Callable[[str], None]) -> None:
-        self.split, self.say = split, say
+    def __init__(self, split: Split) -> None:
+        self.split = split
         self.times = torch.zeros(len(split), dtype=torch.int64)  # of this epoch, in this process
         self.named: set[int] = set()
         self.num_replaced = 0
@@ -197,7 +198,7 @@ class UnreadableImages:
     def _name(self, index: int, problem: str) -> None:
         if index not in self.named:
             self.named.add(index)
-            self.say(f"another image is taken instead: {problem}")
+            logger.warning(f"another image is taken instead: {problem}")
 
 
 def collate(items: Sequence[Item | DataError]) -> Batch | DataError:

@@ -62,7 +62,7 @@ def import_weights_command(
     from reidkit.weights import import_weights, locate
 
     model = build_model(name, **_model_options(options))
-    path = locate(source, say=say)
+    path = locate(source)
     out = out or Path(f"{path.name.partition('.')[0]}.safetensors")
     if out.exists() and path.exists() and out.samefile(path):
         raise ConfigError(f"{out} is the file to read; give --out another name")

@@ -101,7 +101,7 @@ def study_command(
     folders.check()
     tasks = tasks_of(loaded, cells, only=only)
     if worker:
-        carry_out(tasks, folders, say=say)
+        carry_out(tasks, folders)
         return
     check_data(tasks, folders)
     write_atomically(out / "study.toml", study_text(study))
@@ -116,7 +116,7 @@ def study_command(
         words += ["--only", only] if only else []
         _run_workers([*map(str, words)], min(processes, todo), most_restarts=MOST_ATTEMPTS * todo)
     elif todo:
-        carry_out(tasks, folders, say=say)
+        carry_out(tasks, folders)
     tables = tables_of(loaded, cells, folders)
     paths = write_tables(loaded, tables, out)
     if as_json:
