@@ -125,10 +125,10 @@ class Trainer:
         """What is drawn, and what is asked of it; settings that do not go together are refused."""
         classes = class_labels(self.data.train)
         self.labels = torch.from_numpy(classes)
+        num_identities, train = int(classes.max()) + 1, self.train_config
         self.objectives = prepare_objectives(
-            losses, self.model, num_epochs=self.epochs, num_identities=classes.max() + 1, seed=self.seed
+            losses, self.model, num_epochs=self.epochs, num_identities=num_identities, seed=self.seed
         )
-        train = self.train_config
         self.sampler = build_sampler(self.data, classes, self.sampler_config, seed=self.seed)
         self.remarks = check_batches(self.sampler, self.data, classes, self.objectives, train)
         self.stop = GracefulStop()
