@@ -9,9 +9,9 @@ from torch import nn
 
 import reidkit as rk
 from reidkit import registry
+from reidkit.autocast import autocast
 from reidkit.errors import ConfigError, UnknownName
 from reidkit.export import to_onnx
-from reidkit.precision import autocast
 
 HEIGHT, WIDTH = 64, 32
 TRANSFORMER = {"image_size": [HEIGHT, WIDTH]}
@@ -92,6 +92,17 @@ def test_embeddings_are_unit_float32_and_do_not_depend_on_the_batch(named_model)
         torch.testing.assert_close(
             model.embed(batch.to(memory_format=torch.channels_last)), embeddings, atol=1e-5, rtol=1e-4
         )
+
+
+def test_regularizers_are_scalars_of_weights_that_it_has(named_model):
+    _, model = named_model
+    values = model.regularizers()
+    assert values.keys() == model.penalties.keys()
+    assert {penalty.weight for penalty in model.penalties.values()} <= dict(model.named_parameters()).keys()
+    for value in values.values():
+        assert value.shape == ()
+        assert torch.isfinite(value)
+        assert value.requires_grad
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -190,7 +190,7 @@ def try_training(name: str, root: Path, folder: Path, device: torch.device) -> N
     for place in (device, torch.device("cpu")):  # on the device it goes on from its checkpoint
         trainer = make_trainer(name, root, folder / place.type, place)
         trainer.fit()
-        for parameter in trainer.step_module.parameters():
+        for parameter in trainer.learner.module.parameters():
             assert parameter.device.type == place.type
     states = [torch.load(folder / kind / "last.ckpt", weights_only=True) for kind in (device.type, "cpu")]
     on_device, on_cpu = (state["weights"] for state in states)
@@ -224,7 +224,7 @@ def make_trainer(name: str, root: Path, out: Path, device: torch.device) -> rk.T
         # Two columns in the last stage: of one, a CPU's convolutions in half types are made otherwise.
         transform=TransformConfig(height=48, width=48, shift=2),
         optim=OptimConfig(lr=1e-3, schedule="constant", warmup_epochs=0, **settings["optim"]),
-        device=device, num_workers=0, log_every=1, validate_every=1, say=lambda text: None,
+        device=device, num_workers=0, log_every=1, validate_every=1,
         **{"precision": "float32", **settings.get("train", {})},
     )  # fmt: skip
 
