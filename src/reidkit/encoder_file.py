@@ -179,6 +179,7 @@ def _build(description: Description, tensors: Mapping[str, Tensor], file: Path) 
     It is first built without memory for its weights, as numbers in a header can ask for any size, and held
     against the file; but for code of one's own, which need not be written for that.
     """
+    registry.names("model")  # imports them, which on the meta device may fail
     if registry.is_code("model", description.model["name"]):
         model = _build_small(description, tensors, file)
     else:

@@ -74,8 +74,17 @@ def test_embedding_imports_neither_torchvision_nor_timm_nor_training(photos: Pat
     encoder.save(photos.parent / "net.safetensors")
     found = imported_by(COMMANDS, commands("net.safetensors"), folder=photos.parent)
     assert "torch" in found
-    assert not found & NOT_FOR_EMBEDDING
-    assert not found & {f"reidkit.{name}" for name in TRAINING}
+    assert found & NOT_FOR_EMBEDDING == set()
+    assert found & {f"reidkit.{name}" for name in TRAINING} == set()
+
+
+@pytest.mark.parametrize("name", ["timm:test_resnet", "jlml"])
+def test_an_encoder_is_loaded_first_of_all(name: str, tmp_path: Path) -> None:
+    """What networks are made of is then imported while one of them is built without memory."""
+    encoder = rk.Encoder(rk.build_model(name), height=48, width=24)
+    file = encoder.save(tmp_path / "net.safetensors")
+    program = "import sys, reidkit; print(reidkit.load_encoder(sys.argv[1]).fingerprint)"
+    assert encoder.fingerprint in imported_by(program, str(file))
 
 
 @pytest.mark.parametrize("file", ["net.onnx", "net.xml"])
@@ -88,8 +97,8 @@ def test_a_networks_file_is_used_without_torch(file: str, photos: Path) -> None:
         program = TO_OPENVINO + COMMANDS
     found = imported_by(program, commands(file), folder=photos.parent)
     assert f"reidkit.{'openvino' if file == 'net.xml' else 'onnx'}_file" in found
-    assert not found & {"torch", *NOT_FOR_EMBEDDING}
-    assert not found & {f"reidkit.{name}" for name in TRAINING}
+    assert found & {"torch", *NOT_FOR_EMBEDDING} == set()
+    assert found & {f"reidkit.{name}" for name in TRAINING} == set()
 
 
 def make_onnx(path: Path) -> None:
@@ -112,4 +121,4 @@ def make_onnx(path: Path) -> None:
 
 def test_measuring_and_galleries_need_no_torch() -> None:
     imports = "\n".join(f"import reidkit.{name}" for name in WITHOUT_TORCH)
-    assert not imported_by(imports) & {"torch", "torchvision", "timm"}
+    assert imported_by(imports) & {"torch", "torchvision", "timm"} == set()

@@ -132,7 +132,8 @@ def timm_model(
 
 def _timm() -> Any:
     """timm, imported when a network of it is built: that takes seconds, and other networks do without."""
-    import timm
+    with torch._C.DisableTorchFunction():  # a network may be being built on the meta device
+        import timm
 
     return timm
 
