@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from reidkit.calibration import distance_distributions, roc
+from reidkit.comparison import compare
 from reidkit.evaluation import evaluate_features
 from reidkit.significance import bootstrap_interval
 from reidkit.types import JUNK, Evaluation, Features
@@ -142,8 +143,8 @@ def usual_seconds(query: Features, gallery: Features, result: Evaluation) -> lis
 
 def pair_statistics(query: Features, gallery: Features, average_precisions: NDArray[np.float64]) -> str:
     taken = {
-        "distance distributions": seconds(lambda: distance_distributions(query, gallery)),
-        "ROC curve": seconds(lambda: roc(query, gallery)),
+        "distance distributions": seconds(lambda: distance_distributions(compare(query, gallery))),
+        "ROC curve": seconds(lambda: roc(compare(query, gallery))),
         "two bootstraps of 1,000 resamples": seconds(
             lambda: [bootstrap_interval(average_precisions, identities=query.identities) for _ in range(2)]
         ),

@@ -20,6 +20,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from reidkit.comparison import compare
 from reidkit.evaluation import evaluate_features
 from reidkit.report import write_report
 from reidkit.report_comparison import ComparedRun, write_comparison
@@ -60,12 +61,12 @@ def main() -> None:
         query_split, gallery_split = samples(query, photo), samples(gallery, photo)
         evaluation = row("evaluation", lambda: evaluate_features(query, gallery))
         row(
-            "all passes of the report",
-            lambda: analyse(query, gallery, camera_filter="same_identity", galleries=None),
+            "the pass of the report",
+            lambda: analyse(compare(query, gallery)),
         )
-        calibration = fit_calibration(query, gallery, num_resamples=1)
+        calibration = fit_calibration(compare(query, gallery), num_resamples=1)
         row(
-            "report with tables, the passes included",
+            "report with tables, the pass included",
             lambda: write_report(
                 Path(folder) / "report.html",
                 title="made up",

@@ -22,10 +22,11 @@ import torch
 
 from reidkit import config
 from reidkit.devices import default_device
+from reidkit.loader import batches
 from reidkit.objectives import name_of
 from reidkit.runs import build_trainer
 from reidkit.tracking import peak_memory
-from reidkit.transforms import batches, normalize
+from reidkit.transforms import normalize
 from results import processor, write_section
 
 

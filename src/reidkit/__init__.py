@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from reidkit.datasets import load_dataset
     from reidkit.encoder import Encoder, load_encoder
     from reidkit.evaluation import evaluate, evaluate_features
+    from reidkit.evaluation_options import EvaluationOptions
     from reidkit.feature_files import load_features, save_features
     from reidkit.galleries import open_gallery
     from reidkit.models import build_model
     from reidkit.objectives import Objective
     from reidkit.reranking import RerankOptions
+    from reidkit.run_report import report
     from reidkit.same_person import Calibration
     from reidkit.trainer import Trainer
     from reidkit.types import Dataset, Evaluation, Features, Ranking, Sample
@@ -29,6 +31,7 @@ __all__ = [
     "Dataset",
     "Encoder",
     "Evaluation",
+    "EvaluationOptions",
     "Features",
     "Objective",
     "Ranking",
@@ -44,6 +47,7 @@ __all__ = [
     "load_features",
     "losses",
     "open_gallery",
+    "report",
     "save_features",
 ]
 
@@ -52,6 +56,7 @@ _HOMES = {
     "Dataset": "types",
     "Encoder": "encoder",
     "Evaluation": "types",
+    "EvaluationOptions": "evaluation_options",
     "Features": "types",
     "Objective": "objectives",
     "Ranking": "types",
@@ -65,6 +70,7 @@ _HOMES = {
     "load_encoder": "encoder",
     "load_features": "feature_files",
     "open_gallery": "galleries",
+    "report": "run_report",
     "save_features": "feature_files",
 }
 

@@ -16,9 +16,9 @@ from reidkit.config import SamplerConfig, TrainConfig, TransformConfig
 from reidkit.crops import open_cache
 from reidkit.errors import ConfigError, DataError
 from reidkit.features import frames_by_tracklet
+from reidkit.loader import Batch, TrainingImages, collate
 from reidkit.objectives import Objective, name_of
 from reidkit.samplers import BatchSampler, IdentitySampler, RandomSampler, TrackletFrames
-from reidkit.transforms import Batch, TrainingImages, collate
 from reidkit.types import Dataset, Split
 
 

@@ -1,4 +1,4 @@
-"""A network's features side by side: which of them finds a person first (JLML's Figure 5).
+"""A network's features side by side: which of them finds a match first (JLML's Figure 5).
 
 Li, Zhu, Gong, "Person Re-Identification by Deep Joint Learning of Multi-Loss Classification", IJCAI 2017.
 """
@@ -31,10 +31,10 @@ class Branches:
     ranks: NDArray[np.int64]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Of each feature: its scores, and numbers of queries.
+        """Of each feature: its metrics, and numbers of queries.
 
-        ``right`` have its first match at rank 1; ``alone_right`` have nobody else's there; ``soonest`` have
-        its first match before every other feature's.
+        ``right`` have its first match at rank 1; ``alone_right`` have no other feature's there; ``soonest``
+        have its first match before every other feature's.
         """
         valid = self.ranks[(self.ranks > 0).all(axis=1)]
         right = valid == 1

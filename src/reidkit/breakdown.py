@@ -1,26 +1,26 @@
-"""Where an evaluation's mean comes from: recall levels, pairs of cameras, confused people, single queries.
+"""Where an evaluation's mean comes from: recall levels, pairs of cameras, confusions, single queries.
 
-Scores here are cosine similarities of the whole gallery, under the camera filter given. Pairs of two runs
-are compared query by query.
+All is counted by cosine similarity to the whole gallery, under the camera filter of the comparison. What is
+counted of every negative pair reads tiles of scores, so that one pass serves all
+(:meth:`reidkit.comparison.Comparison.read_negatives`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.comparison import Comparison
 from reidkit.errors import DataError
-from reidkit.evaluation import rank_features
-from reidkit.protocols import Comparison, Indices, compare
-from reidkit.ranks import match_ranks, spans
+from reidkit.metrics import average_precisions
+from reidkit.ranks import RankCounter, match_ranks, ranks_of, spans
 from reidkit.row_labels import shared_codes
-from reidkit.scores import average_precisions
 from reidkit.types import JUNK, Features
+from reidkit.unit_rows import Indices
 
 RECALL_LEVELS = np.linspace(0, 1, 101)
 """Where a precision-recall curve is read off: 0, 0.01, ..., 1."""
@@ -67,7 +67,7 @@ class MatchRanks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CameraPairs:
-    """Scores by the camera of the query and the camera of the gallery items.
+    """Metrics by the camera of the query and the camera of the gallery items.
 
     A query of camera a meets the gallery items of camera b only; it counts where one of them is right.
 
@@ -95,22 +95,36 @@ class Confusion:
     num_queries: int
 
 
-def ranks_of_matches(
-    query: Features,
-    gallery: Features | None = None,
-    *,
-    camera_filter: str = "same_identity",
-    galleries: Sequence[Sequence[int]] | None = None,
-    rows: Indices | None = None,
-) -> MatchRanks:
+class MatchRankCounter:
+    """Finds the ranks of all matches while the scores of all negatives pass by."""
+
+    def __init__(self, comparison: Comparison, among: Indices | None = None) -> None:
+        """With ``among`` only matches that are one of these gallery rows count; read only these, too."""
+        pairs = comparison.same_identity_pairs
+        counted = pairs.positive
+        if among is not None:
+            counted = counted & np.isin(pairs.items, among)
+        self._matches = pairs.where(counted)
+        self._first, self._count = spans(self._matches, len(comparison.query))
+        self._counter = RankCounter(self._matches, len(comparison.query))
+
+    def read(self, queries: Indices, items: Indices, scores: NDArray[Any]) -> None:
+        """As :meth:`reidkit.comparison.TileReader.read`."""
+        self._counter.read(queries, items, scores)
+
+    def result(self) -> MatchRanks:
+        """The ranks, when all has been read."""
+        ranks = ranks_of(self._matches, self._counter.before, self._first)
+        return MatchRanks(ranks, self._first, self._count)
+
+
+def ranks_of_matches(comparison: Comparison, *, rows: Indices | None = None) -> MatchRanks:
     """Ranks of all matches of all queries, in one pass over the gallery.
 
-    ``galleries`` gives each query the gallery rows it meets; with ``rows`` only these queries have matches in
-    the result; without a gallery every item queries all others.
-    Raises as :func:`reidkit.protocols.compare` does.
+    With ``rows`` only these queries have matches in the result.
     """
-    comparison = compare(query, gallery, camera_filter=camera_filter, galleries=galleries)
-    return _match_ranks(comparison, rows)
+    matches, ranks = match_ranks(comparison, rows=rows)
+    return MatchRanks(ranks, *spans(matches, len(comparison.query)))
 
 
 def precision_recall(matches: MatchRanks) -> NDArray[np.float64]:
@@ -135,63 +149,68 @@ def precision_recall(matches: MatchRanks) -> NDArray[np.float64]:
     return mean
 
 
-def camera_pairs(
-    query: Features,
-    gallery: Features | None = None,
-    *,
-    camera_filter: str = "same_identity",
-    galleries: Sequence[Sequence[int]] | None = None,
-) -> CameraPairs:
-    """Mean average precision ("step") and rank-1 for every pair of a query camera and a gallery camera.
+class CameraPairCounter:
+    """Counts :class:`CameraPairs` while the scores of all negatives pass by.
 
-    The blocks of gallery items of each camera make up the gallery once, so that all pairs together cost one
-    pass. Under "same_identity" and "other_cameras" a camera has no score with itself: all its matches leave.
+    Under "same_identity" and "other_cameras" a camera has no score with itself: all its matches leave.
 
     Raises :class:`DataError` where camera labels are absent.
     """
-    items = query if gallery is None else gallery
-    if query.cameras is None or items.cameras is None:
-        raise DataError("there are no camera labels to break the scores down by; give cameras to both sides")
-    comparison = compare(query, gallery, camera_filter=camera_filter, galleries=galleries)
-    query_cameras, query_codes = _cameras(query.cameras, comparison.query_cameras)
-    gallery_cameras, gallery_codes = _cameras(items.cameras, comparison.gallery_cameras)
-    shape = len(query_cameras), len(gallery_cameras)
-    num_queries = np.zeros(shape, np.int64)
-    mean_average_precision, rank1 = np.full(shape, np.nan), np.full(shape, np.nan)
-    for column in range(len(gallery_cameras)):
-        # Junk takes part in nothing: what remains is the gallery of one camera.
-        kept = np.where(gallery_codes == column, comparison.gallery_identities, JUNK)
-        matches = _match_ranks(replace(comparison, gallery_identities=kept))
-        average_precisions, first_is_right = matches.average_precisions, matches.first_match_ranks == 1
-        for row in range(len(query_cameras)):
-            chosen = matches.valid & (query_codes == row)
-            num_queries[row, column] = chosen.sum()
-            if chosen.any():
-                mean_average_precision[row, column] = average_precisions[chosen].mean()
-                rank1[row, column] = first_is_right[chosen].mean()
-    return CameraPairs(query_cameras, gallery_cameras, num_queries, mean_average_precision, rank1)
+
+    def __init__(self, comparison: Comparison) -> None:
+        query, gallery = comparison.query_features, comparison.gallery_features
+        if query.cameras is None or gallery.cameras is None:
+            raise DataError(
+                "there are no camera labels to break the scores down by; give cameras to both sides"
+            )
+        self._query_cameras, self._query_codes = _cameras(query.cameras, comparison.query_cameras)
+        self._gallery_cameras, self._gallery_codes = _cameras(gallery.cameras, comparison.gallery_cameras)
+        self._counters = [
+            MatchRankCounter(comparison, np.flatnonzero(self._gallery_codes == code))
+            for code in range(len(self._gallery_cameras))
+        ]
+
+    def read(self, queries: Indices, items: Indices, scores: NDArray[Any]) -> None:
+        """As :meth:`reidkit.comparison.TileReader.read`."""
+        for code, counter in enumerate(self._counters):
+            under_it = self._gallery_codes[items] == code
+            counter.read(queries, items[under_it], scores[:, under_it])
+
+    def result(self) -> CameraPairs:
+        """The pairs, when all has been read."""
+        shape = len(self._query_cameras), len(self._gallery_cameras)
+        num_queries = np.zeros(shape, np.int64)
+        mean_average_precision, rank1 = np.full(shape, np.nan), np.full(shape, np.nan)
+        for column, counter in enumerate(self._counters):
+            matches = counter.result()
+            average_precisions, first_is_right = matches.average_precisions, matches.first_match_ranks == 1
+            for row in range(len(self._query_cameras)):
+                chosen = matches.valid & (self._query_codes == row)
+                num_queries[row, column] = chosen.sum()
+                if chosen.any():
+                    mean_average_precision[row, column] = average_precisions[chosen].mean()
+                    rank1[row, column] = first_is_right[chosen].mean()
+        return CameraPairs(
+            self._query_cameras, self._gallery_cameras, num_queries, mean_average_precision, rank1
+        )
 
 
-def confusions(
-    query: Features,
-    gallery: Features | None,
-    matches: MatchRanks,
-    *,
-    camera_filter: str = "same_identity",
-    galleries: Sequence[Sequence[int]] | None = None,
-) -> list[Confusion]:
-    """Who is taken for whom at rank 1, the most frequent first, then in the order of the queries.
+def camera_pairs(comparison: Comparison) -> CameraPairs:
+    """:class:`CameraPairs`, in one pass over the gallery; raises as :class:`CameraPairCounter` does."""
+    counter = CameraPairCounter(comparison)
+    comparison.read_negatives(counter)
+    return counter.result()
 
-    ``matches`` says which queries have their first match later than rank 1; only these are ranked again.
+
+def confusions(comparison: Comparison, matches: MatchRanks, nearest: Indices) -> list[Confusion]:
+    """Which identity is taken for which at rank 1, the most frequent first, then in the order of the queries.
+
+    ``matches`` says which queries have their first match later than rank 1, and ``nearest`` (Q,) holds the
+    gallery row of every query's nearest negative (:class:`reidkit.nearest.NearestNegatives`).
     """
     wrong = np.flatnonzero(matches.first_match_ranks > 1)
-    if not len(wrong):
-        return []
-    items = query if gallery is None else gallery
-    nearest = rank_features(
-        query, gallery, top=1, camera_filter=camera_filter, galleries=galleries, rows=wrong
-    ).indices[:, 0]
-    asked, found = query.identities[wrong].tolist(), items.identities[nearest].tolist()
+    asked = comparison.query_features.identities[wrong].tolist()
+    found = comparison.gallery_features.identities[nearest[wrong]].tolist()
     counts = Counter(zip(asked, found, strict=True))
     return [Confusion(identity, other, num) for (identity, other), num in counts.most_common()]
 
@@ -237,11 +256,3 @@ def _cameras(labels: NDArray[Any], codes: NDArray[np.int64]) -> tuple[NDArray[An
     first = np.array([np.flatnonzero(codes == code)[0] for code in known], np.intp)
     place = np.where(codes >= 0, np.searchsorted(known, codes), -1)
     return labels[first], place
-
-
-def _match_ranks(comparison: Comparison, rows: Indices | None = None) -> MatchRanks:
-    pairs = comparison.same_identity_pairs()
-    if rows is not None:
-        pairs = pairs.where(np.isin(pairs.queries, rows))
-    matches, ranks = match_ranks(comparison, pairs)
-    return MatchRanks(ranks, *spans(matches, len(comparison.query)))

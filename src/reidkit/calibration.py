@@ -3,20 +3,20 @@
 Everything here counts the pairs that a protocol keeps (see :mod:`reidkit.protocols`): positive pairs show
 one identity, negative pairs two. Where there is no gallery, each two items are counted in both orders.
 Pairs pass by in blocks and only their histograms are kept; scores are exact, so that the counts depend on
-neither blocks nor threads.
+neither blocks nor threads. One pass can serve several counters, those of :mod:`reidkit.breakdown` too:
+``comparison.read_negatives(RocCounter(comparison), DistanceCounter(comparison))``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.comparison import Comparison, Pairs
 from reidkit.errors import ConfigError, DataError
-from reidkit.protocols import Comparison, Indices, Pairs, compare
-from reidkit.types import Features
+from reidkit.unit_rows import Indices
 
 SCORE_BINS = 20_000
 """Thresholds of a ROC curve: the multiples of 1e-4 in [-1, 1)."""
@@ -78,7 +78,7 @@ class DistanceDistributions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Roc:
-    """Rates of accepted pairs when pairs that score at least a threshold are accepted as one person.
+    """Rates of accepted pairs when pairs that score at least a threshold are accepted as one identity.
 
     Thresholds are the multiples of 1e-4 from just below 1 down to -1, and infinity before them; the rates
     are exact at each of them. All arrays (T,), rates ascending.
@@ -126,94 +126,115 @@ class Roc:
         return int(np.searchsorted(self.false_positive_rates, false_positive_rate, side="right")) - 1
 
 
-def distance_distributions(
-    query: Features,
-    gallery: Features | None = None,
-    *,
-    camera_filter: str = "same_identity",
-    galleries: Sequence[Sequence[int]] | None = None,
-    num_bins: int = 100,
-) -> DistanceDistributions:
-    """How far apart pairs of one identity are, and pairs of two.
+class DistanceCounter:
+    """Counts :class:`DistanceDistributions` while the scores of all negatives pass by.
 
-    ``galleries`` gives each query the gallery rows it meets.
-    Raises :class:`DataError` where no positive or no negative pair is kept, and as
-    :func:`reidkit.protocols.compare` does.
+    Raises :class:`DataError` where no positive pair is kept, and when all has been read, no negative one;
+    :class:`ConfigError` for less than one bin, or scores that are no cosines.
     """
-    if num_bins < 1:
-        raise ConfigError(f"num_bins is {num_bins}; give at least 1")
-    comparison = compare(query, gallery, camera_filter=camera_filter, galleries=galleries)
-    pairs = comparison.same_identity_pairs()
-    positives = pairs.where(pairs.positive)
-    _check_pairs("positive", len(positives.scores))
-    positive_distances = _distances(positives.scores)
-    hardest = np.argmin(positives.scores)
-    negative = np.zeros(num_bins, np.int64)
-    total, highest, hardest_negative = 0.0, -np.inf, (0, 0)
-    for rows, items, scores in _negative_tiles(comparison, pairs):
-        kept = scores[np.isfinite(scores)]
-        distances = _distances(kept)
-        negative += _histogram(distances, 0.0, 2.0, num_bins)
-        total += float(distances.sum())
+
+    def __init__(self, comparison: Comparison, *, num_bins: int = 100) -> None:
+        if num_bins < 1:
+            raise ConfigError(f"num_bins is {num_bins}; give at least 1")
+        self._comparison = comparison
+        self._positives = _positives(comparison)
+        self._negative = np.zeros(num_bins, np.int64)
+        self._total, self._highest, self._hardest = 0.0, -np.inf, (0, 0)
+
+    def read(self, queries: Indices, items: Indices, scores: NDArray[np.float64]) -> None:
+        """As :meth:`reidkit.comparison.TileReader.read`."""
+        distances = _distances(scores[np.isfinite(scores)])
+        self._negative += _histogram(distances, 0.0, 2.0, len(self._negative))
+        self._total += float(distances.sum())
         row, column = np.unravel_index(np.argmax(scores), scores.shape)
-        if scores[row, column] > highest:
-            highest, hardest_negative = scores[row, column], (rows[row], items[column])
-    num_negative = int(negative.sum())
-    _check_pairs("negative", num_negative)
-    return DistanceDistributions(
-        edges=np.linspace(0.0, 2.0, num_bins + 1),
-        positive=_histogram(positive_distances, 0.0, 2.0, num_bins),
-        negative=negative,
-        mean_positive=float(positive_distances.mean()),
-        mean_negative=total / num_negative,
-        hardest_positive=_pair_distance(comparison, positives.queries[hardest], positives.items[hardest]),
-        hardest_negative=_pair_distance(comparison, *hardest_negative),
-        notes=comparison.notes,
-    )
+        if scores[row, column] > self._highest:
+            self._highest, self._hardest = scores[row, column], (queries[row], items[column])
+
+    def result(self) -> DistanceDistributions:
+        """The distributions, when all has been read."""
+        num_negative, num_bins = int(self._negative.sum()), len(self._negative)
+        _check_pairs("negative", num_negative)
+        positives = self._positives
+        distances, hardest = _distances(positives.scores), np.argmin(positives.scores)
+        return DistanceDistributions(
+            edges=np.linspace(0.0, 2.0, num_bins + 1),
+            positive=_histogram(distances, 0.0, 2.0, num_bins),
+            negative=self._negative,
+            mean_positive=float(distances.mean()),
+            mean_negative=self._total / num_negative,
+            hardest_positive=_pair_distance(
+                self._comparison, positives.queries[hardest], positives.items[hardest]
+            ),
+            hardest_negative=_pair_distance(self._comparison, *self._hardest),
+            notes=self._comparison.notes,
+        )
 
 
-def roc(
-    query: Features,
-    gallery: Features | None = None,
-    *,
-    camera_filter: str = "same_identity",
-    galleries: Sequence[Sequence[int]] | None = None,
-) -> Roc:
+class RocCounter:
+    """Counts a :class:`Roc` while the scores of all negatives pass by; raises as :class:`DistanceCounter`."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self._positive = _histogram(_positives(comparison).scores, -1.0, 1.0, SCORE_BINS)
+        self._negative = np.zeros(SCORE_BINS, np.int64)
+        self._notes = comparison.notes
+
+    def read(self, queries: Indices, items: Indices, scores: NDArray[np.float64]) -> None:
+        """As :meth:`reidkit.comparison.TileReader.read`."""
+        self._negative += _histogram(scores[np.isfinite(scores)], -1.0, 1.0, SCORE_BINS)
+
+    def result(self) -> Roc:
+        """The curve, when all has been read."""
+        _check_pairs("negative", int(self._negative.sum()))
+        edges = -1.0 + 2.0 * np.arange(SCORE_BINS) / SCORE_BINS
+        return Roc(
+            thresholds=np.concatenate([[np.inf], edges[::-1]]),
+            false_positive_rates=_accepted(self._negative),
+            true_positive_rates=_accepted(self._positive),
+            num_positive=int(self._positive.sum()),
+            num_negative=int(self._negative.sum()),
+            notes=self._notes,
+        )
+
+
+def distance_distributions(comparison: Comparison, *, num_bins: int = 100) -> DistanceDistributions:
+    """How far apart pairs of one identity are, and pairs of two; raises as :class:`DistanceCounter` does."""
+    counter = DistanceCounter(comparison, num_bins=num_bins)
+    comparison.read_negatives(counter)
+    return counter.result()
+
+
+def roc(comparison: Comparison) -> Roc:
     """True and false positive rates at every threshold that is a multiple of 1e-4.
 
-    ``galleries`` gives each query the gallery rows it meets.
-    Raises :class:`DataError` where no positive or no negative pair is kept, and as
-    :func:`reidkit.protocols.compare` does.
+    Raises as :class:`RocCounter` does.
     """
-    comparison = compare(query, gallery, camera_filter=camera_filter, galleries=galleries)
-    pairs = comparison.same_identity_pairs()
-    positive = _histogram(pairs.scores[pairs.positive], -1.0, 1.0, SCORE_BINS)
-    negative = np.zeros(SCORE_BINS, np.int64)
-    for _, _, scores in _negative_tiles(comparison, pairs):
-        negative += _histogram(scores[np.isfinite(scores)], -1.0, 1.0, SCORE_BINS)
-    for kind, counts in (("positive", positive), ("negative", negative)):
-        _check_pairs(kind, int(counts.sum()))
-    edges = -1.0 + 2.0 * np.arange(SCORE_BINS) / SCORE_BINS
-    return Roc(
-        thresholds=np.concatenate([[np.inf], edges[::-1]]),
-        false_positive_rates=_accepted(negative),
-        true_positive_rates=_accepted(positive),
-        num_positive=int(positive.sum()),
-        num_negative=int(negative.sum()),
-        notes=comparison.notes,
-    )
+    counter = RocCounter(comparison)
+    comparison.read_negatives(counter)
+    return counter.result()
 
 
-def _negative_tiles(
-    comparison: Comparison, pairs: Pairs
-) -> Iterator[tuple[Indices, Indices, NDArray[np.float64]]]:
-    """Tiles of exact scores in which all but negative pairs are -inf."""
-    return comparison.tiles(comparison.person_queries, pairs, exact=True)
+def check_cosine(comparison: Comparison) -> None:
+    """Raise :class:`ConfigError` where scores are something else than cosines."""
+    if comparison.distance != "cosine":
+        raise ConfigError(
+            f"scores of distance = {comparison.distance!r} are no cosines, which this is counted by; compare "
+            "with distance = 'cosine'"
+        )
+
+
+def _positives(comparison: Comparison) -> Pairs:
+    check_cosine(comparison)
+    pairs = comparison.same_identity_pairs
+    positives = pairs.where(pairs.positive)
+    _check_pairs("positive", len(positives.scores))
+    return positives
 
 
 def _distances(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Euclidean distances of unit vectors with these cosines."""
-    return np.sqrt(np.maximum(2 - 2 * scores, 0))
+    squared = 2 - 2 * scores
+    np.maximum(squared, 0, out=squared)
+    return np.sqrt(squared, out=squared)
 
 
 def _pair_distance(comparison: Comparison, query: int, item: int) -> float:
@@ -224,8 +245,10 @@ def _pair_distance(comparison: Comparison, query: int, item: int) -> float:
 
 def _histogram(values: NDArray[np.float64], low: float, high: float, num_bins: int) -> NDArray[np.int64]:
     """Counts (num_bins,) of equal bins; rounding may take a value past the ends, it counts in the last."""
-    bins = ((values - low) * (num_bins / (high - low))).astype(np.int64)
-    return np.bincount(np.clip(bins, 0, num_bins - 1), minlength=num_bins)
+    scaled = values - low
+    scaled *= num_bins / (high - low)
+    bins = scaled.astype(np.int64)
+    return np.bincount(np.clip(bins, 0, num_bins - 1, out=bins), minlength=num_bins)
 
 
 def _accepted(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -130,7 +130,7 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | No
     ]
     return DatasetCheck(
         name=dataset.name,
-        root=dataset.root,
+        root=dataset.place,
         counts=counts,
         num_valid_queries=matches.num_valid if can_be_tested else None,
         num_queries=matches.num_queries,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from reidkit.models import Embedder
+from reidkit.models import Embedder, build_model
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,22 @@ def complexity(model: Embedder, *, height: int, width: int) -> Complexity:
     finally:
         model.train(training)
     return Complexity(num_parameters(model), counter.get_total_flops() // 2)
+
+
+def cost_of(name: str, *, height: int, width: int) -> dict[str, int]:
+    """What a network with its default options costs, as plain values for a table.
+
+    Raises as :func:`complexity` does.
+    """
+    model = build_model(name)
+    cost = complexity(model, height=height, width=width)
+    return {
+        "parameters": cost.num_parameters,
+        "multiply_adds": cost.num_multiply_adds,
+        "embedding": model.embedding_dim,
+        "height": height,
+        "width": width,
+    }
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -28,6 +28,7 @@ from reidkit.config_tables import (
     TransformConfig,
 )
 from reidkit.errors import ConfigError, UnknownName, shortened
+from reidkit.files import write_atomically
 from reidkit.overrides import Table, apply_overrides, parse_options, texts_of
 from reidkit.text_files import is_too_deep, odd_values, parse_toml, read_text
 from reidkit.toml_writing import dump_key, dump_table
@@ -46,9 +47,11 @@ __all__ = [
     "as_tree",
     "check_components",
     "code_not_allowed",
+    "copy_recipe",
     "dump",
     "explain",
     "load",
+    "own_code",
     "parse",
     "parse_options",
     "recipe_text",
@@ -141,12 +144,13 @@ def schedule_problems(optim: OptimConfig, num_epochs: int) -> list[str]:
 
 def code_not_allowed(config: Config) -> list[str]:
     """Names of components, ``module:object``, that would have to be allowed before they can be used."""
-    code = {
-        name: None
-        for kind, _, name, _, _ in _components(config)
-        if registry.is_code(kind, name) and not trust.is_allowed(name)
-    }
-    return list(code)
+    return [name for name in own_code(config) if not trust.is_allowed(name)]
+
+
+def own_code(config: Config) -> list[str]:
+    """Names of components, ``module:object``, that are code from outside of reidkit."""
+    components = _components(config)
+    return list(dict.fromkeys(name for kind, _, name, _, _ in components if registry.is_code(kind, name)))
 
 
 def _components(config: Config) -> list[tuple[registry.Kind, str, str, Table, int]]:
@@ -181,6 +185,18 @@ def recipes() -> dict[str, str]:
     folder = resources.files("reidkit") / "recipes"
     texts = {file.name: file.read_text("utf-8") for file in folder.iterdir() if file.name.endswith(".toml")}
     return {name.removesuffix(".toml"): texts[name].split("\n", 1)[0].lstrip("# ") for name in sorted(texts)}
+
+
+def copy_recipe(name: str, path: Path) -> Path:
+    """Write a shipped recipe to a file of one's own, which must not be there yet."""
+    text = recipe_text(name)
+    if path.exists():
+        raise ConfigError(f"{path} exists already; choose another name or delete it first")
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"{path.parent}: no such folder; make it first or choose another place for {path.name}"
+        )
+    return write_atomically(path, text)
 
 
 def recipe_text(name: str) -> str:

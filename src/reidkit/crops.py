@@ -24,7 +24,8 @@ from torch import Tensor
 from reidkit import logs
 from reidkit.errors import UnknownName
 from reidkit.files import from_home
-from reidkit.transforms import read
+from reidkit.images import load_image
+from reidkit.transforms import resized
 from reidkit.types import Sample, Split
 
 logger = logs.get_logger(__name__)
@@ -155,6 +156,12 @@ def open_cache(
 def default_folder() -> Path:
     """$REIDKIT_CACHE, or ~/.cache/reidkit. Its files may be deleted at any time when nothing trains."""
     return from_home(os.environ.get("REIDKIT_CACHE") or "~/.cache/reidkit")
+
+
+def read(sample: Sample, *, height: int, width: int) -> Tensor:
+    """The sample's image as uint8 (3, height, width)."""
+    image = load_image(sample.path, box=sample.box)
+    return torch.from_numpy(resized(image, height=height, width=width)).permute(2, 0, 1)
 
 
 def _file_key(sample: Sample) -> bytes:

@@ -8,10 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.comparison import Comparison, Pairs
 from reidkit.euclidean import block_length, cut
-from reidkit.protocols import Comparison, Indices, Pairs
 from reidkit.ranks import first_of_each, random_numbers, shot_groups
 from reidkit.types import JUNK
+from reidkit.unit_rows import Indices
 
 
 class DistanceRows(Protocol):
@@ -88,19 +89,19 @@ def _groups(
 ) -> Iterator[tuple[Indices, Indices]]:
     """Queries with the items they search, rows of both splits, ascending."""
     if priorities is not None:
-        for queries, items in shot_groups(comparison, comparison.person_queries):
+        for queries, items in shot_groups(comparison, comparison.identified_queries):
             drawn = [items[_met(comparison, query, items, priorities)] for query in queries]
             pool = np.unique(np.concatenate(drawn))
             if len(pool):
                 yield queries, pool
     elif comparison.listed is not None:
-        persons = comparison.gallery_identities != JUNK
-        for query in comparison.person_queries:
-            pool = np.flatnonzero(comparison.listed[query] & persons)
+        identified = comparison.gallery_identities != JUNK
+        for query in comparison.identified_queries:
+            pool = np.flatnonzero(comparison.listed[query] & identified)
             if (comparison.gallery_identities[pool] == comparison.query_identities[query]).any():
                 yield np.array([query]), pool
     else:
-        yield comparison.person_queries, np.flatnonzero(comparison.gallery_identities != JUNK)
+        yield comparison.identified_queries, np.flatnonzero(comparison.gallery_identities != JUNK)
 
 
 def _met(

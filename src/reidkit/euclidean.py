@@ -2,7 +2,7 @@
 
 Embeddings are scaled by a power of two to lengths of at most 1.19 and rounded to multiples of 2^-26, which
 float32 holds as well; every partial sum of a product is then a multiple of 2^-52 below 2, so that float64
-holds it whatever the order of summation (as in :mod:`reidkit.protocols`). Distances depend on neither block
+holds it whatever the order of summation (as in :mod:`reidkit.unit_rows`). Distances depend on neither block
 sizes nor threads.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from reidkit.arrays import embedding_array
 from reidkit.errors import DataError
-from reidkit.protocols import Indices, row_lengths
+from reidkit.unit_rows import Indices, row_lengths
 
 _GRID = 2.0**26
 _BLOCK_BYTES = 32 * 2**20
@@ -34,7 +34,7 @@ class EuclideanItems:
         values: (N, D), N = Q + G, or Q without a gallery.
         squared_norms: (N,), exact.
         num_queries: Q.
-        gallery_rows: of the gallery's items among the N.
+        item_rows: of the gallery's items among the N.
 
     Raises:
         DataError: an empty side, different dimensions, values that are not finite.
@@ -51,7 +51,7 @@ class EuclideanItems:
         self.values = np.empty((sum(map(len, sides)), sides[0].shape[1]), np.float32)
         self.squared_norms = np.empty(len(self.values))
         self.num_queries = len(sides[0])
-        self.gallery_rows = np.arange(0 if gallery is None else self.num_queries, len(self.values))
+        self.item_rows = np.arange(0 if gallery is None else self.num_queries, len(self.values))
         end = 0
         for side in sides:
             for start, stop in cut(len(side), _part_length(side.shape[1])):
@@ -66,7 +66,7 @@ class EuclideanItems:
 
     def rows(self, queries: slice) -> NDArray[np.float64]:
         """Squared distances (b, G) of the queries of a slice to all gallery items."""
-        return self.distances(np.arange(*queries.indices(self.num_queries)), self.gallery_rows)
+        return self.distances(np.arange(*queries.indices(self.num_queries)), self.item_rows)
 
     def distances(self, left: Indices, right: Indices) -> NDArray[np.float64]:
         """Squared distances (m, n) of all pairs of these rows."""

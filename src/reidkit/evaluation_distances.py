@@ -5,28 +5,27 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.comparison import Comparison
 from reidkit.distance_ranks import DistanceRows, DistancesOf
 from reidkit.euclidean import EuclideanItems
 from reidkit.metric_learning import LearnedMetric
-from reidkit.protocols import Comparison, Indices, UnitRows
+from reidkit.metrics import Metrics
 from reidkit.reranking import Reranker, RerankOptions
-from reidkit.scores import Scores
 from reidkit.types import Features
+from reidkit.unit_rows import Indices, UnitRows
 
 
-def learned_distances(metric: LearnedMetric, query: Features, gallery: Features | None) -> DistancesOf:
+def learned_distances(metric: LearnedMetric, comparison: Comparison) -> DistancesOf:
     """Distances by a learned metric; without a gallery the queries are the gallery."""
-    query_values = metric.transform(query.embeddings)
-    gallery_values = query_values if gallery is None else metric.transform(gallery.embeddings)
+    query_values = metric.transform(comparison.query_features.embeddings)
+    gallery_values = query_values
+    if not comparison.is_one_set:
+        gallery_values = metric.transform(comparison.gallery_features.embeddings)
     return lambda queries, items: EuclideanItems(query_values[queries], gallery_values[items])
 
 
 def reranked_distances(
-    options: RerankOptions,
-    comparison: Comparison,
-    query: Features,
-    gallery: Features | None,
-    metric: LearnedMetric | None,
+    options: RerankOptions, comparison: Comparison, metric: LearnedMetric | None
 ) -> DistancesOf:
     """Re-ranked distances of unit embeddings, or of what a metric makes of them."""
 
@@ -36,14 +35,16 @@ def reranked_distances(
         return unit_rows.take(rows, np.float32)
 
     def distances_of(queries: Indices, items: Indices) -> DistanceRows:
+        asking = values(comparison.query_features, comparison.query, queries)
         # Without a gallery an item is in the neighbourhoods once, not as a query and as a gallery item.
-        searched = None if gallery is None else values(gallery, comparison.gallery, items)
-        return Reranker(values(query, comparison.query, queries), searched, options)
+        if comparison.is_one_set:
+            return Reranker(asking, None, options)
+        return Reranker(asking, values(comparison.gallery_features, comparison.gallery, items), options)
 
     return distances_of
 
 
-def lowered_notes(plain: Scores, reranked: Scores, average_precision: str) -> tuple[str, ...]:
+def lowered_notes(plain: Metrics, reranked: Metrics, average_precision: str) -> tuple[str, ...]:
     """Where re-ranking did harm, by how much."""
     mean, first = ("mAP@R", "Recall@1") if average_precision == "at R" else ("mAP", "rank-1")
     changes = {

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.comparison import compare
 from reidkit.errors import ConfigError, DataError
-from reidkit.protocols import Indices, UnitRows, check_choice, compare
+from reidkit.protocols import check_choice
 from reidkit.row_labels import camera_labels, identity_labels
 from reidkit.same_picture import picture_names
 from reidkit.types import JUNK, Dataset, Features, Sample, Split
+from reidkit.unit_rows import Indices, UnitRows
 
 POOLINGS = ("mean", "max")
 """How the images of a query are made one embedding."""

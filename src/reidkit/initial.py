@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from reidkit import logs
-from reidkit.checkpoint import load_weights
 from reidkit.encoder import weights_file
+from reidkit.encoder_file import load_weights
 from reidkit.errors import CheckpointError, shown
 
 logger = logs.get_logger(__name__)

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from reidkit.findings import Finding, below, camera_name, finding_if_any, identity_name, short
 from reidkit.images import IMAGE_SUFFIXES
-from reidkit.labels import empty_cells, label_text, lookalikes
+from reidkit.labels import empty_cells, label_text, lookalikes, moment
 from reidkit.part_names import hinted_part, part_of
 from reidkit.pattern_guess import guess_pattern
 from reidkit.types import JUNK, Dataset, Sample
@@ -167,7 +167,7 @@ def _reading(part: str, sample: Sample, dataset: Dataset) -> dict[str, str]:
         "camera": camera_name(sample),
         "tracklet": sample.tracklet,
         "frame": sample.frame,
-        "time": sample.time,
+        "time": None if sample.time is None else moment(sample.time),
         "box": sample.box,
     }
     return {"image": short(sample, dataset), "part": part} | {

@@ -11,11 +11,13 @@ for a whole *column*, all labels of one kind in a data set, and does not depend 
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -24,6 +26,8 @@ from reidkit.errors import DataError, shown
 
 JUNK_LABEL = "-1"
 """How an identity that counts neither as right nor as wrong is written."""
+
+_FIRST_DATE, _LAST_DATE = 1e8, 253402300800.0  # of a time in seconds: 1973, and the year 10000
 
 _NUMBER = re.compile(r"(0|-1|[1-9][0-9]{0,18})", re.ASCII)
 # A program that met an empty cell writes floats; with a decimal comma where that is the custom.
@@ -104,6 +108,19 @@ def label_value(value: Any) -> int | str | None:
     return int(text) if text is not None and is_number(text) else text
 
 
+def moment(seconds: float) -> str:
+    """A time to be read by people: a date in UTC; as seconds what lies near 1970, which is no date at all.
+
+    >>> moment(1714557600.0), moment(1714557600.25), moment(12.5)
+    ('2024-05-01 10:00:00 UTC', '2024-05-01 10:00:00.250 UTC', '12.5 s')
+    """
+    if not _FIRST_DATE <= seconds < _LAST_DATE:
+        return f"{seconds:g} s"
+    time = datetime.fromtimestamp(seconds, UTC)
+    fraction = f".{time.microsecond // 1000:03}" if time.microsecond else ""
+    return f"{time:%Y-%m-%d %H:%M:%S}{fraction} UTC"
+
+
 def camera_value(value: Any) -> int | str | None:
     """:func:`label_value` of a camera: -1, however written, is one that is not known."""
     text = label_text(value)
@@ -169,10 +186,23 @@ def lookalikes(names: Iterable[str]) -> list[tuple[str, ...]]:
     """
     groups: dict[str, set[str]] = defaultdict(set)
     for name in names:
-        key = _as_seen(name).strip("=+'\"")
-        number = re.fullmatch(r"0*([0-9]+)(?:\.0+|,0)?", key, re.ASCII)
-        groups[number[1] if number else " ".join(key.split())].add(name)
+        groups[_as_meant(name)].add(name)
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
+
+
+def near_labels(wanted: str, known: Iterable[str]) -> list[str]:
+    """Labels that may have been meant by another text, the likeliest first.
+
+    Those that differ as :func:`lookalikes` do; without one, of texts the most similar.
+
+    >>> near_labels("1", ["0001", "0011"]), near_labels("yrad", ["door", "yard"])
+    (['0001'], ['yard'])
+    """
+    labels = sorted(known)
+    alike = [label for label in labels if _as_meant(label) == _as_meant(wanted)]
+    if alike or is_number(wanted):  # another number is another person, however similar it looks
+        return alike
+    return difflib.get_close_matches(wanted, labels, n=1)
 
 
 def is_number(text: str, *, as_float: bool = False) -> bool:
@@ -236,6 +266,13 @@ def _normal(text: str) -> str:
             raise DataError(f"{shown(text)} is not valid Unicode; write the label anew") from None
         text = unicodedata.normalize("NFC", text).strip().strip(_INVISIBLE)
     return text.strip()
+
+
+def _as_meant(name: str) -> str:
+    """The same for names that :func:`lookalikes` groups."""
+    key = _as_seen(name).strip("=+'\"")
+    number = re.fullmatch(r"0*([0-9]+)(?:\.0+|,0)?", key, re.ASCII)
+    return number[1] if number else " ".join(key.split())
 
 
 def _as_seen(name: str) -> str:

@@ -1,14 +1,14 @@
 """Distances learned on top of features: KISSME and XQDA.
 
-Both weigh directions by how differences of one person's images vary, and how those of two persons' do. With
+Both weigh directions by how differences within an identity vary, and how those between two do. With
 x - z over the pairs of one identity (similar) and over those of two (dissimilar),
 
     S = mean of (x - z)(x - z)^T over similar pairs,    D = the same over dissimilar pairs,
 
 and the distance is the Gaussian log-likelihood ratio (x - z)^T (S^-1 - D^-1) (x - z): small along directions
-in which one person varies, large along those in which persons differ. Where cameras are known, only pairs
-under two cameras count, the ones a search has to bridge. Sums over pairs are written as sums over items, so
-that the cost does not grow with the number of pairs.
+in which one identity varies, large along those in which identities differ. Where cameras are known, only
+pairs under two cameras count, the ones a search has to bridge. Sums over pairs are written as sums over
+items, so that the cost does not grow with the number of pairs.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from reidkit.arrays import embedding_array
 from reidkit.errors import ConfigError, DataError
-from reidkit.protocols import check_choice, first_few
+from reidkit.protocols import check_choice
 from reidkit.row_labels import camera_codes, label_codes
 from reidkit.types import JUNK, Features
+from reidkit.unit_rows import first_few
 
 Matrix = NDArray[np.float64]
 
@@ -87,7 +88,7 @@ class KISSME:
 
     Use with: features that know nothing of the task, or of these cameras, and some thousand images of it.
     Pitfalls: the inverse of S is all noise where pairs are few for the dimensions, so that ``dim`` is the one
-    option that matters; try 32 to 256 on a validation part. On top of a network trained on the same people it
+    option that matters; try 32 to 256 on a validation part. On top of a network trained on the same data it
     lowered the scores (JLML, Table 17, Market-1501: mAP 65.5 to 61.4). See also: :class:`XQDA`.
 
     ``dim`` is the number of principal components kept, at most that of the embeddings. ``None`` keeps 64, or
@@ -95,9 +96,9 @@ class KISSME:
 
     >>> rng = np.random.default_rng(0)
     >>> identities = np.repeat(np.arange(20), 10)
-    >>> person = rng.normal(size=(20, 2))[identities]
-    >>> light = 10 * rng.normal(size=(200, 1))  # a direction that says nothing about the person
-    >>> embeddings = np.hstack([person + 0.3 * rng.normal(size=(200, 2)), light])
+    >>> centres = rng.normal(size=(20, 2))[identities]
+    >>> light = 10 * rng.normal(size=(200, 1))  # a direction that says nothing of the identity
+    >>> embeddings = np.hstack([centres + 0.3 * rng.normal(size=(200, 2)), light])
     >>> projection = KISSME(dim=3).fit(Features(embeddings, identities)).projection
     >>> (projection @ projection.T).diagonal().round(2)  # the weight of each direction
     array([4.92, 4.83, 0.  ])
@@ -146,9 +147,9 @@ class XQDA:
 
     >>> rng = np.random.default_rng(0)
     >>> identities = np.repeat(np.arange(20), 10)
-    >>> person = rng.normal(size=(20, 2))[identities]
+    >>> centres = rng.normal(size=(20, 2))[identities]
     >>> light = 10 * rng.normal(size=(200, 1))
-    >>> embeddings = np.hstack([person + 0.3 * rng.normal(size=(200, 2)), light])
+    >>> embeddings = np.hstack([centres + 0.3 * rng.normal(size=(200, 2)), light])
     >>> projection = XQDA().fit(Features(embeddings, identities)).projection
     >>> (projection @ projection.T).diagonal().round(2)
     array([4.89, 4.79, 0.  ])
@@ -168,7 +169,7 @@ class XQDA:
         """Learn from embeddings (N, D) with identities and, where known, cameras; identity -1 is left out.
 
         Raises :class:`DataError` for values that are not finite, no similar or no dissimilar pair, a
-        singular S without regularization, or no direction in which persons differ.
+        singular S without regularization, or no direction in which identities differ.
         """
         pairs = _pair_covariances(features)
         num_dimensions = len(pairs.mean)
@@ -217,17 +218,17 @@ class _Pairs:
 def _pair_covariances(features: Features) -> _Pairs:
     """Similar and dissimilar pairs are under two cameras where cameras are known, else any."""
     identities = label_codes(features.identities)
-    persons = identities != JUNK
-    values = _checked(features.embeddings, "embeddings")[persons]
+    identified = identities != JUNK
+    values = _checked(features.embeddings, "embeddings")[identified]
     if not len(values):
         raise DataError("there is no embedding of a person to learn from")
     mean = values.mean(axis=0)
     values -= mean  # or the sums over items cancel badly
-    identities = identities[persons]
+    identities = identities[identified]
     similar, num_similar = _scatter(values, identities)
     every, num_every = _scatter(values, np.zeros_like(identities))
     if features.cameras is not None:
-        cameras = camera_codes(features.cameras[persons])
+        cameras = camera_codes(features.cameras[identified])
         same_camera, num_same_camera = _scatter(values, cameras)
         both, num_both = _scatter(values, identities * (cameras.max() + 1) + cameras)
         similar, num_similar = similar - both, num_similar - num_both

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reidkit import distributed, logs
 from reidkit.accumulation import embed_in_pieces
 from reidkit.errors import ConfigError, did_you_mean
-from reidkit.models import Embedder
+from reidkit.models import Embedder, Penalty
 from reidkit.ops import at_least_float32
 
 logger = logs.get_logger(__name__)
@@ -24,10 +24,11 @@ class Objective:
 
     Args:
         loss: ``loss(embeddings (N, D), labels (N,)) -> scalar``; a pytorch-metric-learning loss will do.
-            One whose ``reads`` is "weight" is called as ``loss(weight)``.
+            One whose ``reads`` is "weight" is a penalty, ``loss(weight) -> scalar``: the trainer makes it
+            one of ``model.regularizers()``.
         weight: factor in the sum.
         feature: feature of the model that it reads; None is the model's usual one for this kind of loss.
-            For a loss of weights, the parameter's name: "local_feature.weight".
+            Of a penalty, the name of the weights: "local_feature.weight".
         from_epoch, until_epoch: epochs (from 0) in which it counts; until is exclusive.
         name: what it is called in logs; the class's name if left out.
     """
@@ -82,20 +83,16 @@ class Step(nn.Module):
         else:
             features = self.model(images)
         counting = [o for o in self.objectives if o.counts_in(epoch)]
-        read = {feature_of(self.model, o) for o in counting if reads(o.loss) != "weight"}
+        of_features = [o for o in counting if not is_penalty(o)]
+        read = {feature_of(self.model, o) for o in of_features}
         gathered = {name: distributed.gather_with_gradient(features[name]) for name in sorted(read)}
         _seed_dropout(seed, _OF_LOSSES)  # every process computes every loss, and must drop the same
         # Losses from elsewhere would be computed in bfloat16, too.
         with torch.autocast(images.device.type, enabled=False):
             embeddings = {name: at_least_float32(feature) for name, feature in gathered.items()}
-            terms = {name_of(o): self._term(o, embeddings, labels) for o in counting}
-        return terms, gathered
-
-    def _term(self, objective: Objective, embeddings: dict[str, Tensor], labels: Tensor) -> Tensor:
-        name = feature_of(self.model, objective)
-        if reads(objective.loss) == "weight":
-            return cast(Tensor, objective.loss(self.model.get_parameter(name)))
-        return cast(Tensor, objective.loss(embeddings[name], labels))
+            terms = {name_of(o): o.loss(embeddings[feature_of(self.model, o)], labels) for o in of_features}
+            terms |= self.model.regularizers()
+        return {name_of(o): terms[name_of(o)] for o in counting}, gathered
 
 
 def prepare_objectives(
@@ -107,6 +104,8 @@ def prepare_objectives(
     seed: int,
 ) -> list[Objective]:
     """Objectives that can be trained with this model, their classifiers sized and drawn by ``seed``.
+
+    Those that are penalties of weights become the model's, by the names of the objectives.
 
     Those that read what the model's options leave out (``Embedder.left_out``) are left out, and this is said.
 
@@ -121,7 +120,8 @@ def prepare_objectives(
             )
     kept = [o for o in objectives if o.feature not in model.left_out]
     check_objectives(kept, model, num_epochs=num_epochs)
-    _size_classifiers(kept, model, num_identities=num_identities, seed=seed)
+    _size_classifiers([o for o in kept if not is_penalty(o)], model, num_identities=num_identities, seed=seed)
+    model.penalties = {name_of(o): _penalty(o, model) for o in kept if is_penalty(o)}
     return kept
 
 
@@ -137,7 +137,7 @@ def check_objectives(objectives: Sequence[Objective], model: Embedder, *, num_ep
         if not any(objective.counts_in(epoch) for objective in objectives)
     ][:1]
     for o in objectives:
-        if reads(o.loss) == "weight":
+        if is_penalty(o):
             what, known = "weights", [n for n, p in model.named_parameters() if p.ndim == 2]
         else:
             what, known = "feature", list(model.features)
@@ -161,11 +161,17 @@ def _size_classifiers(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for objective in objectives:
-            fill = getattr(objective.loss, "fill", None)
-            if fill and reads(objective.loss) == "weight":
-                fill(groups=model.weight_groups.get(str(objective.feature), 1))
-            elif fill:
+            if fill := getattr(objective.loss, "fill", None):
                 fill(num_identities=num_identities, dim=model.features[feature_of(model, objective)])
+
+
+def _penalty(objective: Objective, model: Embedder) -> Penalty:
+    """The penalty of weights that an objective names, told how many stripes are joined in their inputs."""
+    weight = str(objective.feature)
+    if fill := getattr(objective.loss, "fill", None):
+        layer = model.get_submodule(weight.rpartition(".")[0])
+        fill(groups=getattr(layer, "stripes", 1))
+    return Penalty(weight, objective.loss)
 
 
 def _seed_dropout(seed: int | None, stream: int) -> None:
@@ -178,8 +184,13 @@ def reads(loss: nn.Module) -> str:
     return str(getattr(loss, "reads", "metric"))
 
 
+def is_penalty(objective: Objective) -> bool:
+    """Whether an objective is a penalty of weights, and reads no features."""
+    return reads(objective.loss) == "weight"
+
+
 def feature_of(model: Embedder, objective: Objective) -> str:
-    """Name of the feature, or of the weights, that an objective reads."""
+    """Name of the feature that an objective reads; none is asked of penalties."""
     if objective.feature is not None:
         return objective.feature
     return model.classification_feature if reads(objective.loss) == "classification" else model.metric_feature

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from reidkit.errors import ConfigError, DataError
 
-SQUARED_DISTANCE_FLOOR = 1e-12
-"""Floor under a squared distance, *inside* the root: its gradient is then 0 at d = 0, not infinite."""
+SQUARED_FLOOR = 1e-12
+"""Under the root of a squared length, so that the gradient at 0 is 0 and not infinite."""
 
 DISTANCE_FLOORS = {
     dtype: torch.tensor(1e-12, dtype=dtype).sqrt().item() for dtype in (torch.float32, torch.float64)
@@ -38,26 +38,28 @@ Loss = TypeVar("Loss")
 # --- the frame of every loss ---------------------------------------------------------------------------
 
 
-def full_precision(
+def prepare_batch(
     forward: Callable[[Loss, Tensor, Tensor], Tensor],
 ) -> Callable[[Loss, Tensor, Tensor], Tensor]:
     """Decorator for ``forward(self, embeddings, labels)`` of a loss: what the contract asks of all of them.
 
-    Checks the batch; raises half types to float32 and leaves float64 alone; turns autocast off, which
-    would make ``f @ f.T`` bfloat16 inside the loss (an error of 1e-3 in the distances); answers an empty
-    batch with 0 that has a graph.
+    Checks the batch; raises half types to float32 and leaves float64 alone; scales embeddings to unit length
+    where ``self.normalize`` is true. Turns autocast off, which would make ``f @ f.T`` bfloat16 inside the
+    loss (an error of 1e-3 in the distances). Answers an empty batch with 0 that has a graph.
     """
 
     @functools.wraps(forward)
-    def framed(self: Loss, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def prepared(self: Loss, embeddings: Tensor, labels: Tensor) -> Tensor:
         check_batch(embeddings, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = at_least_float32(embeddings)
             if len(embeddings) == 0:
                 return (embeddings * 0).sum()
+            if getattr(self, "normalize", False):
+                embeddings = normalized(embeddings)
             return forward(self, embeddings, labels)
 
-    return framed
+    return prepared
 
 
 def check_batch(embeddings: Tensor, labels: Tensor) -> None:
@@ -175,7 +177,7 @@ def _product_distances(embeddings: Tensor) -> Tensor:
     squared_norms = embeddings.square().sum(dim=1)
     squared = torch.addmm(squared_norms, embeddings, embeddings.T, alpha=-2).add(squared_norms[:, None])
     itself = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
-    return squared.masked_fill(itself, 0).clamp_min(SQUARED_DISTANCE_FLOOR).sqrt()
+    return squared.masked_fill(itself, 0).clamp_min(SQUARED_FLOOR).sqrt()
 
 
 class _PairwiseDistances(torch.autograd.Function):
@@ -185,7 +187,7 @@ class _PairwiseDistances(torch.autograd.Function):
     def forward(ctx: Any, embeddings: Tensor) -> Tensor:
         squared_norms = embeddings.square().sum(dim=1)
         squared = torch.addmm(squared_norms, embeddings, embeddings.T, alpha=-2).add_(squared_norms[:, None])
-        distances = squared.fill_diagonal_(0).clamp_min_(SQUARED_DISTANCE_FLOOR).sqrt_()
+        distances = squared.fill_diagonal_(0).clamp_min_(SQUARED_FLOOR).sqrt_()
         ctx.save_for_backward(embeddings, distances)
         return distances
 
@@ -205,7 +207,7 @@ def _over_distance(gradient: Tensor, distances: Tensor) -> Tensor:
 
 def distances_between(first: Tensor, second: Tensor) -> Tensor:
     """Euclidean distance of matching rows, (..., D) and (..., D) -> (...). Exact where rows are equal."""
-    return (first - second).square().sum(dim=-1).clamp_min(SQUARED_DISTANCE_FLOOR).sqrt()
+    return (first - second).square().sum(dim=-1).clamp_min(SQUARED_FLOOR).sqrt()
 
 
 def distances_to(embeddings: Tensor, partners: Tensor) -> Tensor:
@@ -262,6 +264,31 @@ def has_both_partners(labels: Tensor) -> Tensor:
 def mean_over(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of ``values`` where ``mask``; 0 with a graph where nothing is left."""
     return torch.where(mask, values, 0.0).sum() / mask.sum().clamp_min(1)
+
+
+# --- norms of a layer's weights ------------------------------------------------------------------------
+
+
+def l21(weight: Tensor) -> Tensor:
+    """Sum over inputs of the length of their column, (out, in) -> scalar."""
+    # Inside the root, so that a column of zeros has a finite gradient.
+    return (weight.square().sum(dim=0) + SQUARED_FLOOR).sqrt().sum()
+
+
+def l12(weight: Tensor, *, groups: int) -> Tensor:
+    """Sum over outputs and stripes of the squared sum of absolute weights, (out, in) -> scalar.
+
+    Raises :class:`DataError` where ``in`` is no multiple of ``groups``, the number of stripes.
+    """
+    return striped(weight, groups).abs().sum(dim=2).square().sum()
+
+
+def striped(weight: Tensor, groups: int) -> Tensor:
+    """(out, in) -> (out, groups, in / groups)."""
+    num_outputs, num_inputs = weight.shape
+    if num_inputs % groups:
+        raise DataError(f"{num_inputs} inputs cannot be cut into {groups} equal stripes; change groups")
+    return weight.view(num_outputs, groups, -1)
 
 
 # --- hard mining ---------------------------------------------------------------------------------------

@@ -43,3 +43,13 @@ def _escape(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # how Python keeps a byte that it could not decode
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with what it counts; the noun is given in the singular.
+
+    >>> counted(1, "image"), counted(3000, "image"), counted(2, "identity")
+    ('1 image', '3,000 images', '2 identities')
+    """
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"

@@ -14,32 +14,65 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.protocols import Comparison, Indices, Pairs
+from reidkit.comparison import Comparison, Pairs
 from reidkit.types import JUNK
+from reidkit.unit_rows import Indices
+
+
+class RankCounter:
+    """Counts the negatives before each match while tiles of exact scores pass by.
+
+    ``before`` (M,) are the counts; the items of all tiles together are those that come before a match.
+    """
+
+    def __init__(self, matches: Pairs, num_queries: int) -> None:
+        self.before = np.zeros(len(matches.queries), np.int64)
+        self._matches = matches
+        self._first, self._count = spans(matches, num_queries)
+
+    def read(self, queries: Indices, items: Indices, scores: NDArray[np.float64]) -> None:
+        """As :meth:`reidkit.comparison.TileReader.read`."""
+        for place in np.flatnonzero(self._count[queries]):
+            query, row = queries[place], scores[place]
+            span = slice(self._first[query], self._first[query] + self._count[query])
+            match_scores = self._matches.scores[span]
+            above, tied = _count_row(row, match_scores, match_scores)
+            for score in {*match_scores[tied > 0].tolist()}:
+                equal = match_scores == score
+                tied_items = items[row == score]
+                above[equal] += np.searchsorted(tied_items, self._matches.items[span][equal])
+            self.before[span] += above
 
 
 def match_ranks(
-    comparison: Comparison, pairs: Pairs, *, block_size: int | None = None
+    comparison: Comparison, *, rows: Indices | None = None, block_size: int | None = None
 ) -> tuple[Pairs, NDArray[np.int64]]:
-    """The positives among ``pairs`` and their ranks (M,), both by query, best first.
+    """The matches and their ranks (M,), both by query, best first; with ``rows`` those of these queries.
 
     A match's rank is 1 + the better matches of its query + the negatives before it.
     """
-    matches = pairs.where(pairs.positive)
+    pairs = comparison.same_identity_pairs
+    matches = pairs.where(pairs.positive if rows is None else pairs.positive & np.isin(pairs.queries, rows))
     first, count = spans(matches, len(comparison.query))
     valid = np.flatnonzero(count)
     before = np.zeros(len(matches.queries), np.int64)
     if comparison.distance == "cosine":
-        crowded = _count_in_float32(comparison, pairs, matches, valid, before, block_size)
+        crowded = _count_in_float32(comparison, matches, valid, before, block_size)
     else:
         crowded = valid
-    _count_exactly(comparison, pairs, matches, crowded, before, block_size)
+    before += _count_exactly(comparison, matches, crowded, block_size)
+    return matches, ranks_of(matches, before, first)
+
+
+def ranks_of(matches: Pairs, before: NDArray[np.int64], first: Indices) -> NDArray[np.int64]:
+    """Ranks (M,) of matches with ``before`` (M,) negatives before them; a query's begin at ``first`` (Q,)."""
     better_matches = np.arange(len(before)) - first[matches.queries]
-    return matches, 1 + better_matches + before
+    ranks: NDArray[np.int64] = 1 + better_matches + before
+    return ranks
 
 
 def shot_ranks(
-    comparison: Comparison, pairs: Pairs, *, draw: int, block_size: int | None = None
+    comparison: Comparison, *, draw: int, block_size: int | None = None
 ) -> tuple[Pairs, NDArray[np.int64]]:
     """As :func:`match_ranks`, where a query meets one image of each identity, drawn from those it may meet.
 
@@ -47,24 +80,24 @@ def shot_ranks(
     first that the camera filter leaves it. ``draw`` is the seed of that order.
     """
     priorities = random_numbers(len(comparison.gallery), seed=draw)
-    positives = pairs.where(pairs.positive)
+    positives = comparison.same_identity_pairs.where(comparison.same_identity_pairs.positive)
     order = np.lexsort((priorities[positives.items], positives.queries))
     valid, first = np.unique(positives.queries[order], return_index=True)
     drawn = order[first]
     matches = Pairs(valid, positives.items[drawn], positives.scores[drawn], positives.positive[drawn])
-    before = np.zeros(len(matches.queries), np.int64)
+    ranks = np.ones(len(valid), np.int64)
     for queries, items in shot_groups(comparison, valid):
         met = first_of_each(items, comparison.gallery_identities, priorities)
-        _count_exactly(comparison, pairs, matches, queries, before, block_size, items=met)
-    return matches, 1 + before
+        ranks += _count_exactly(comparison, matches, queries, block_size, items=met)
+    return matches, ranks
 
 
 def has_choice(comparison: Comparison) -> bool:
     """Whether any query can meet two images of one identity, so that draws differ."""
-    everybody = np.arange(len(comparison.query))
+    queries = np.arange(len(comparison.query))
     return any(
         len(items) > len(np.unique(comparison.gallery_identities[items]))
-        for _, items in shot_groups(comparison, everybody)
+        for _, items in shot_groups(comparison, queries)
     )
 
 
@@ -105,7 +138,6 @@ def spans(matches: Pairs, num_queries: int) -> tuple[Indices, Indices]:
 
 def _count_in_float32(
     comparison: Comparison,
-    pairs: Pairs,
     matches: Pairs,
     queries: Indices,
     before: NDArray[np.int64],
@@ -121,7 +153,8 @@ def _count_in_float32(
     lower, upper = (scores - look.error).astype(np.float32), (scores + look.error).astype(np.float32)
     first, count = spans(matches, len(comparison.query))
     crowded = np.zeros(len(comparison.query), np.bool_)
-    for rows, items, scores in comparison.tiles(queries, pairs, block_size=block_size):
+    hidden = comparison.same_identity_pairs
+    for rows, items, scores in comparison.tiles(queries, hidden, block_size=block_size):
         near_matches, near_items = [], []
         for query, row in zip(rows, scores, strict=True):
             if crowded[query]:
@@ -155,26 +188,17 @@ def _count_pairs(
 
 def _count_exactly(
     comparison: Comparison,
-    pairs: Pairs,
     matches: Pairs,
     queries: Indices,
-    before: NDArray[np.int64],
     block_size: int | None,
     items: Indices | None = None,
-) -> None:
-    """Add to ``before`` the negatives before each match of ``queries``, from exact scores throughout."""
-    first, count = spans(matches, len(comparison.query))
-    tiles = comparison.tiles(queries, pairs, items=items, block_size=block_size, exact=True)
-    for rows, block, scores in tiles:
-        for query, row in zip(rows, scores, strict=True):
-            span = slice(first[query], first[query] + count[query])
-            match_scores = matches.scores[span]
-            above, tied = _count_row(row, match_scores, match_scores)
-            for score in np.unique(match_scores[tied > 0]):
-                equal = match_scores == score
-                tied_items = block[row == score]
-                above[equal] += np.searchsorted(tied_items, matches.items[span][equal])
-            before[span] += above
+) -> NDArray[np.int64]:
+    """The negatives among ``items`` before each match of ``queries`` (M,), from exact scores throughout."""
+    counter = RankCounter(matches, len(comparison.query))
+    hidden = comparison.same_identity_pairs
+    for tile in comparison.tiles(queries, hidden, items=items, block_size=block_size, exact=True):
+        counter.read(*tile)
+    return counter.before
 
 
 def _count_row(

@@ -7,13 +7,52 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from reidkit.errors import DataError
 from reidkit.images import load_image
 from reidkit.types import Dataset, Sample
 
 MAX_IMAGES = 1_000
+CROP = (256, 128)
+"""Height and width, in pixels, of the crops in the cache: those of most recipes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast images are read in one way.
+
+    Attributes:
+        name: of the figure, for programs.
+        what: is done with an image, in words.
+        images_per_second: by number of workers.
+        problem: why that could not be measured.
+    """
+
+    name: str
+    what: str
+    images_per_second: dict[int, float]
+    problem: str = ""
+
+
+def reading_speeds(dataset: Dataset) -> list[Speed]:
+    """How fast one worker reads, and one for each core: full images, and crops from a RAM cache.
+
+    Raises :class:`DataError` where the set has no image.
+    """
+    height, width = CROP
+    ways = [
+        ("images_per_second", "reading and decoding", None),
+        ("images_per_second_cached", f"from a cache at {height} x {width}", CROP),
+    ]
+    speeds = []
+    for name, what, size in ways:
+        try:
+            rates = {n: reading_speed(dataset, num_workers=n, cache_size=size) for n in (1, num_cores())}
+            speeds.append(Speed(name, what, rates))
+        except OSError as error:
+            speeds.append(Speed(name, what, {}, f"{what} cannot be measured: {error}"))
+    return speeds
 
 
 def reading_speed(dataset: Dataset, *, num_workers: int, cache_size: tuple[int, int] | None = None) -> float:
@@ -33,7 +72,7 @@ def reading_speed(dataset: Dataset, *, num_workers: int, cache_size: tuple[int, 
     """
     samples = [sample for split in dataset.splits.values() for sample in split]
     if not samples:
-        raise DataError(f"data set {dataset.name!r} in {dataset.root} has no images to read")
+        raise DataError(f"data set {dataset.name!r} in {dataset.place} has no images to read")
     chosen = samples[:: -(-len(samples) // MAX_IMAGES)]
     reader: Callable[[Sample], object] = _decode
     if cache_size is not None:

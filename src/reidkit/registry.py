@@ -267,6 +267,12 @@ def _parameters(factory: Callable[..., Any]) -> list[inspect.Parameter]:
     return parameters
 
 
+def summary(component: object) -> str:
+    """First line of its docstring."""
+    text = inspect.getdoc(getattr(component, "func", component)) or ""
+    return text.split("\n", 1)[0]
+
+
 def defaults(factory: Callable[..., Any]) -> dict[str, Any]:
     """Options of a component with their default values, for help texts and tables."""
     parameters = inspect.signature(factory).parameters.values()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reidkit.breakdown import choose_queries
+from reidkit.comparison import compare
 from reidkit.files import write_atomically
-from reidkit.protocols import Indices
-from reidkit.report_parts import RankedList, check_lengths, ranked_lists, render, sides
+from reidkit.report_parts import RankedList, check_lengths, longest_list, ranked_lists, render, sides
 from reidkit.report_sections import (
     Overlay,
     Probability,
@@ -27,6 +29,7 @@ from reidkit.report_sections import (
 )
 from reidkit.report_tables import write_lists, write_tables
 from reidkit.types import Evaluation, Features, Split
+from reidkit.unit_rows import Indices
 from reidkit.viz import own_style
 
 if TYPE_CHECKING:
@@ -116,19 +119,21 @@ def write_report(
     query_side, gallery_side = sides(query, gallery, query_split, gallery_split)
     check_lengths(evaluation, query_side, gallery_side)
     chosen = choose_queries(evaluation.average_precisions, num_ranked_lists)
+    comparison = compare(query, gallery, camera_filter=camera_filter, gallery_rows=galleries)
+    analysis = analyse(comparison)
     lists = ranked_lists(
         np.concatenate(list(chosen.values())),
+        comparison,
+        analysis.matches,
         evaluation=evaluation,
         query=query_side,
         gallery=gallery_side,
-        camera_filter=camera_filter,
         top=top,
-        galleries=galleries,
     )
     groups = _groups(chosen, lists)
-    analysis = analyse(query, gallery, camera_filter=camera_filter, galleries=galleries)
     scores = score_tiles(evaluation, query.identities)
-    figures = curve_figures(evaluation, analysis, calibration)
+    longest = longest_list(evaluation, query, gallery, galleries)
+    figures = curve_figures(evaluation, analysis, calibration, longest_list=longest)
     of_cameras = [] if analysis.cameras is None else camera_figures(analysis.cameras)
     projection, no_projection = projection_section(query, gallery_side)
     of_training = training_figures(records)
@@ -185,3 +190,15 @@ def _by_name(chosen: Mapping[str, Indices], lists: Sequence[RankedList]) -> dict
         name: lists[end - len(rows) : end]
         for (name, rows), end in zip(chosen.items(), ends.tolist(), strict=True)
     }
+
+
+class _Callable(ModuleType):
+    """``rk.report`` names the function and this module, and Python lets a module that was imported win."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Path:
+        from reidkit.run_report import report
+
+        return report(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

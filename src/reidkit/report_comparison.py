@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.breakdown import ranks_of_matches
 from reidkit.calibration import DistanceDistributions, distance_distributions
+from reidkit.comparison import Comparison, compare
 from reidkit.errors import DataError
 from reidkit.files import write_atomically
-from reidkit.protocols import Indices
-from reidkit.report_parts import Figure, RankedList, check_lengths, ranked_lists, render, sides
+from reidkit.report_parts import Figure, RankedList, check_lengths, longest_list, ranked_lists, render, sides
 from reidkit.report_sections import distance_figure, score_names
 from reidkit.row_labels import label_name, shared_codes
 from reidkit.significance import OneIdentity, PairedDifference, paired_difference
 from reidkit.types import Evaluation, Features, Split
+from reidkit.unit_rows import Indices
 from reidkit.viz import occupied_range, own_style
 from reidkit.viz_breakdown import two_cmc_figure
 
@@ -26,7 +29,7 @@ _NUM_CHANGED = 6
 _TOP = 10
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ComparedRun:
     """One side of a comparison.
 
@@ -47,6 +50,13 @@ class ComparedRun:
     gallery_split: Split | None = None
     camera_filter: str = "same_identity"
     galleries: Sequence[Sequence[int]] | None = None
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """The features set against each other."""
+        return compare(
+            self.query, self.gallery, camera_filter=self.camera_filter, gallery_rows=self.galleries
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,8 @@ def differences(first: ComparedRun, second: ComparedRun) -> Differences:
         Row(name, one.scores[name], other.scores[name], _paired(name, one, other, first.query.identities))
         for name in sorted(names, key=lambda name: not name.startswith("mAP"))
     ]
-    return Differences(tuple(rows), (_distances_of(first), _distances_of(second)))
+    distances = distance_distributions(first.comparison), distance_distributions(second.comparison)
+    return Differences(tuple(rows), distances)
 
 
 @own_style()
@@ -121,15 +132,16 @@ def write_comparison(
     found = found or differences(first, second)
     changes = second.evaluation.average_precisions - first.evaluation.average_precisions
     worse, better = _most_changed(changes)
+    rows = np.concatenate([worse, better])
     lists = [
         ranked_lists(
-            np.concatenate([worse, better]),
+            rows,
+            run.comparison,
+            ranks_of_matches(run.comparison, rows=rows),
             evaluation=run.evaluation,
             query=query,
             gallery=gallery,
-            camera_filter=run.camera_filter,
             top=_TOP,
-            galleries=run.galleries,
         )
         for run, (query, gallery) in zip((first, second), shown, strict=True)
     ]
@@ -143,7 +155,7 @@ def write_comparison(
         num_better=int((changes > 0).sum()),
         num_worse=int((changes < 0).sum()),
         num_equal=int((changes == 0).sum()),
-        figures=[_cmc(names, first.evaluation, second.evaluation), *_distances(names, found.distances)],
+        figures=[_cmc(names, first, second), *_distances(names, found.distances)],
         groups=[
             (
                 f"Where {names[1]} is worse",
@@ -161,12 +173,6 @@ def write_comparison(
         top=_TOP,
     )
     return write_atomically(path, page)
-
-
-def _distances_of(run: ComparedRun) -> DistanceDistributions:
-    return distance_distributions(
-        run.query, run.gallery, camera_filter=run.camera_filter, galleries=run.galleries
-    )
 
 
 def _check_alike(first: ComparedRun, second: ComparedRun) -> None:
@@ -236,13 +242,17 @@ def _most_changed(changes: NDArray[np.float64]) -> tuple[Indices, Indices]:
     return fell[:_NUM_CHANGED], rose[::-1][:_NUM_CHANGED]
 
 
-def _cmc(names: tuple[str, str], first: Evaluation, second: Evaluation) -> Figure:
+def _cmc(names: tuple[str, str], first: ComparedRun, second: ComparedRun) -> Figure:
+    curves = {}
+    for name, run in zip(names, (first, second), strict=True):
+        longest = longest_list(run.evaluation, run.query, run.gallery, run.galleries)
+        curves[name] = run.evaluation.cmc[:longest]
     return Figure(
         "How soon the right person appears",
-        two_cmc_figure(dict(zip(names, (first.cmc, second.cmc), strict=True))),
+        two_cmc_figure(curves),
         "For every k, the share of queries that have a right photo among the nearest k (cumulative match "
         "characteristic, CMC): the higher curve is the better one.",
-        f"At rank 1: {100 * first.rank(1):.1f} % and {100 * second.rank(1):.1f} %.",
+        f"At rank 1: {100 * first.evaluation.rank(1):.1f} % and {100 * second.evaluation.rank(1):.1f} %.",
     )
 
 

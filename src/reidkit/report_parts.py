@@ -14,14 +14,15 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from reidkit.breakdown import ranks_of_matches
+from reidkit.breakdown import MatchRanks
+from reidkit.comparison import Comparison
 from reidkit.errors import DataError
-from reidkit.evaluation import rank_features
 from reidkit.images import load_image
+from reidkit.nearest import nearest_items
 from reidkit.printable import printable
-from reidkit.protocols import Indices
 from reidkit.row_labels import camera_names, label_name
 from reidkit.types import Evaluation, Features, Split
+from reidkit.unit_rows import Indices
 from reidkit.viz import Chart
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -120,6 +121,21 @@ def sides(
     return Shown(query, query_split, has_cameras), Shown(items, gallery_split, has_cameras)
 
 
+def longest_list(
+    evaluation: Evaluation,
+    query: Features,
+    gallery: Features | None,
+    galleries: Sequence[Sequence[int]] | None,
+) -> int:
+    """How many items the longest list of a query has: no rank lies beyond it."""
+    items = query if gallery is None else gallery
+    if evaluation.protocol.startswith("single_gallery_shot"):
+        return len(np.unique(items.identities))
+    if galleries is not None:
+        return max(map(len, galleries), default=0)
+    return len(items) - 1 if gallery is None else len(items)
+
+
 def check_lengths(evaluation: Evaluation, query: Shown, gallery: Shown) -> None:
     """Raise :class:`DataError` where samples, features and evaluation are not of the same images."""
     numbers = [
@@ -138,27 +154,19 @@ def check_lengths(evaluation: Evaluation, query: Shown, gallery: Shown) -> None:
 
 def ranked_lists(
     rows: Indices,
+    comparison: Comparison,
+    matches: MatchRanks,
     *,
     evaluation: Evaluation,
     query: Shown,
     gallery: Shown,
-    camera_filter: str,
     top: int,
-    galleries: Sequence[Sequence[int]] | None = None,
 ) -> list[RankedList]:
-    """The queries of ``rows`` with their ``top`` nearest; where the sides are one, all others are met."""
-    if not len(rows):
-        return []
+    """The queries of ``rows`` with their ``top`` nearest; ``matches`` holds the ranks of their matches."""
     # Only these are ranked: the thousands of other queries are not on the page.
-    items = None if gallery.features is query.features else gallery.features
-    ranking = rank_features(
-        query.features, items, top=top, camera_filter=camera_filter, galleries=galleries, rows=rows
-    )
-    found = ranks_of_matches(
-        query.features, items, camera_filter=camera_filter, galleries=galleries, rows=rows
-    )
+    ranking = nearest_items(comparison, top=top, rows=rows)
     lists = []
-    for row, indices, scores, matches in zip(
+    for row, indices, scores, are_matches in zip(
         rows.tolist(), ranking.indices, ranking.scores, ranking.matches, strict=True
     ):
         shown = np.flatnonzero(indices >= 0).tolist()
@@ -170,14 +178,14 @@ def ranked_lists(
                     replace(
                         cell(gallery, indices[place]),
                         score=float(scores[place]),
-                        is_match=bool(matches[place]),
+                        is_match=bool(are_matches[place]),
                     )
                     for place in shown
                 ),
                 rows=tuple(int(indices[place]) for place in shown),
                 average_precision=float(evaluation.average_precisions[row]),
                 first_match_rank=int(evaluation.first_match_ranks[row]),
-                match_ranks=tuple(found.of(row).tolist()),
+                match_ranks=tuple(matches.of(row).tolist()),
             )
         )
     return lists

@@ -12,22 +12,19 @@ from numpy.typing import NDArray
 from reidkit import viz, viz_breakdown
 from reidkit.breakdown import (
     RECALL_LEVELS,
+    CameraPairCounter,
     CameraPairs,
     Confusion,
+    MatchRankCounter,
     MatchRanks,
-    camera_pairs,
     choose_identities,
     confusions,
     precision_recall,
-    ranks_of_matches,
 )
-from reidkit.calibration import (
-    DistanceDistributions,
-    Roc,
-    distance_distributions,
-    roc,
-)
+from reidkit.calibration import DistanceCounter, DistanceDistributions, Roc, RocCounter
+from reidkit.comparison import Comparison
 from reidkit.errors import ConfigError, MissingExtra
+from reidkit.nearest import NearestNegatives
 from reidkit.projection import project
 from reidkit.report_parts import Cell, Figure, RankedList, Shown, as_data_uri
 from reidkit.row_labels import camera_names, label_name
@@ -90,34 +87,36 @@ class Overlay:
     hit_map: str
 
 
-def analyse(
-    query: Features,
-    gallery: Features | None,
-    *,
-    camera_filter: str,
-    galleries: Sequence[Sequence[int]] | None,
-) -> Analysis:
-    """Count everything: some passes over the gallery."""
-    items = query if gallery is None else gallery
-    matches = ranks_of_matches(query, gallery, camera_filter=camera_filter, galleries=galleries)
-    cameras, no_cameras = None, ""
-    if query.cameras is not None and items.cameras is not None:
-        num_cameras = max(len({*camera_names(side)} - {""}) for side in (query.cameras, items.cameras))
-        if 1 < num_cameras <= _MAX_CAMERAS:
-            cameras = camera_pairs(query, gallery, camera_filter=camera_filter, galleries=galleries)
-        elif num_cameras > _MAX_CAMERAS:
-            no_cameras = (
-                f"{num_cameras} cameras are too many to show their pairs; {_MAX_CAMERAS} at most are."
-            )
+def analyse(comparison: Comparison) -> Analysis:
+    """Count everything, in one pass over the pairs of two identities."""
+    distances, curve = DistanceCounter(comparison), RocCounter(comparison)
+    ranks, nearest = MatchRankCounter(comparison), NearestNegatives(comparison)
+    by_camera, no_cameras = _camera_counter(comparison)
+    comparison.read_negatives(distances, curve, ranks, nearest, *([by_camera] if by_camera else []))
+    matches, cameras = ranks.result(), by_camera.result() if by_camera else None
     return Analysis(
-        distances=distance_distributions(query, gallery, camera_filter=camera_filter, galleries=galleries),
-        roc=roc(query, gallery, camera_filter=camera_filter, galleries=galleries),
+        distances=distances.result(),
+        roc=curve.result(),
         matches=matches,
         precisions=precision_recall(matches),
         cameras=cameras if cameras is not None and cameras.num_queries.any() else None,
         no_cameras=no_cameras,
-        confusions=confusions(query, gallery, matches, camera_filter=camera_filter, galleries=galleries),
+        confusions=confusions(comparison, matches, nearest.items),
     )
+
+
+def _camera_counter(comparison: Comparison) -> tuple[CameraPairCounter | None, str]:
+    """What counts pairs of cameras; or ``None``, and what there is to say of that."""
+    labels = comparison.query_features.cameras, comparison.gallery_features.cameras
+    num_cameras = max(0 if side is None else len({*camera_names(side)} - {""}) for side in labels)
+    if labels[0] is None or labels[1] is None or num_cameras < 2:
+        return None, ""
+    if num_cameras > _MAX_CAMERAS:
+        return (
+            None,
+            f"{num_cameras} cameras are too many to show their pairs; {_MAX_CAMERAS} at most are.",
+        )
+    return CameraPairCounter(comparison), ""
 
 
 def score_tiles(evaluation: Evaluation, identities: NDArray[Any]) -> list[Score]:
@@ -155,11 +154,14 @@ _MEANINGS = {
 
 
 def curve_figures(
-    evaluation: Evaluation, analysis: Analysis, calibration: Probability | None
+    evaluation: Evaluation, analysis: Analysis, calibration: Probability | None, *, longest_list: int
 ) -> list[Figure]:
-    """CMC, precision-recall, distances, ROC and, where there is a calibration, how far it holds."""
+    """CMC, precision-recall, distances, ROC and, where there is a calibration, how far it holds.
+
+    ``longest_list`` is how many items a query's list may have: beyond it no rank is drawn.
+    """
     figures = [
-        _cmc(evaluation),
+        _cmc(evaluation, longest_list),
         _precision_recall(analysis.precisions),
         distance_figure(analysis.distances),
         _roc(analysis.roc),
@@ -299,12 +301,12 @@ def reliability(found: Roc, calibration: Probability) -> tuple[NDArray[np.float6
     return sums[seen] / (right + wrong)[seen], right[seen] / (right + wrong)[seen]
 
 
-def _cmc(evaluation: Evaluation) -> Figure:
+def _cmc(evaluation: Evaluation, longest_list: int) -> Figure:
     first_ranks = np.sort(evaluation.first_match_ranks[evaluation.first_match_ranks > 0])
     median_rank = first_ranks[(len(first_ranks) - 1) // 2]
     return Figure(
         "How soon the right person appears",
-        viz.cmc_figure(evaluation.cmc),
+        viz.cmc_figure(evaluation.cmc[:longest_list]),
         "The curve (cumulative match characteristic, CMC) gives, for every k, the share of queries that "
         "have a right photo among the nearest k: the higher and the further left it rises, the better.",
         f"At least half of the queries find their first right photo within rank {median_rank}.",
@@ -325,17 +327,27 @@ def _precision_recall(precisions: NDArray[np.float64]) -> Figure:
 
 
 def _roc(found: Roc) -> Figure:
-    at_rates = {rate: found.true_positive_rate_at(rate) for rate in FALSE_POSITIVE_RATES}
+    at_rates = {rate: found.true_positive_rate_at(rate) for rate in rates_seen(found)}
+    few_wrong = ""
+    if at_rates:
+        least = min(at_rates)
+        passing = f"{100 * at_rates[least]:.1f} % of the right ones pass"
+        few_wrong = f"; one wrong pair in {round(1 / least):,} lets {passing}"
     return Figure(
         "One person or two?",
         viz_breakdown.roc_figure(found.false_positive_rates, found.true_positive_rates, marked=at_rates),
         "If every pair of photos above some score is accepted as one person (receiver operating "
         "characteristic, ROC): how many pairs of one person are accepted, for how many pairs of different "
         "people wrongly accepted. The further up and left, the better.",
-        f"Where both errors are equal, each is {100 * found.equal_error_rate:.2f} % (equal error rate); one "
-        f"wrong pair in 10,000 lets {100 * at_rates[1e-4]:.1f} % of the right ones pass. "
-        f"{found.num_positive:,} pairs of one person and {found.num_negative:,} of two were counted.",
+        f"Where both errors are equal, each is {100 * found.equal_error_rate:.2f} % (equal error "
+        f"rate){few_wrong}. {found.num_positive:,} pairs of one person and {found.num_negative:,} of two "
+        "were counted.",
     )
+
+
+def rates_seen(found: Roc) -> list[float]:
+    """Those false-positive rates that at least one pair of two people stands for."""
+    return [rate for rate in FALSE_POSITIVE_RATES if rate * found.num_negative >= 1]
 
 
 def _reliability(found: Roc, calibration: Probability) -> Figure:

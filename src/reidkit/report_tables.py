@@ -16,7 +16,7 @@ from PIL import Image
 from reidkit.breakdown import RECALL_LEVELS
 from reidkit.files import write_atomically
 from reidkit.report_parts import RankedList, Shown
-from reidkit.report_sections import FALSE_POSITIVE_RATES, Analysis, Overlay, Score
+from reidkit.report_sections import Analysis, Overlay, Score, rates_seen
 from reidkit.row_labels import label_name
 from reidkit.types import Evaluation
 from reidkit.viz import Chart, ranked_list_picture
@@ -87,7 +87,7 @@ def write_tables(
         "intervals_95": {score.name: list(score.interval) for score in scores if score.interval},
         "equal_error_rate": analysis.roc.equal_error_rate,
         "true_positive_rate_at": {
-            f"{rate:g}": analysis.roc.true_positive_rate_at(rate) for rate in FALSE_POSITIVE_RATES
+            f"{rate:g}": analysis.roc.true_positive_rate_at(rate) for rate in rates_seen(analysis.roc)
         },
         "num_positive_pairs": found.num_positive,
         "num_negative_pairs": found.num_negative,

@@ -18,8 +18,8 @@ from scipy.sparse import csr_array
 
 from reidkit.errors import ConfigError
 from reidkit.euclidean import EuclideanItems, block_length, checked_sides, cut
-from reidkit.protocols import Indices, UnitRows
 from reidkit.ranks import lowest
+from reidkit.unit_rows import Indices, UnitRows
 
 _ITEMS_PER_PART = 256
 _SPARE = 12
@@ -78,9 +78,9 @@ def rerank(
     - result (1 - lambda) J + lambda d.
 
     Use with: sets with several true matches for a query. Pitfalls: where a query has one match only (VIPeR,
-    CUHK01) scores fall, for the neighbourhood is other people; the gallery is known as a whole, which a
-    running system's is not; distances of two queries cannot be compared, nor with a threshold. Embeddings are
-    taken as they stand, to 24 bits of the longest: give them at unit length, as models make them.
+    CUHK01) metrics fall, for the neighbourhood is of other identities; the gallery is known as a whole, which
+    a running system's is not; distances of two queries cannot be compared, nor with a threshold. Embeddings
+    are taken as they stand, to 24 bits of the longest: give them at unit length, as models make them.
 
     Args:
         query_embeddings: (Q, D), any float type.
@@ -141,12 +141,12 @@ class Reranker:
         )
         encoding = _encode(self._items, neighbours, self._farthest, options)
         self._query_encoding = encoding[: self._items.num_queries]
-        self._gallery_encoding = encoding[self._items.gallery_rows[0] :].tocsc()
+        self._gallery_encoding = encoding[self._items.item_rows[0] :].tocsc()
 
     def rows(self, queries: slice) -> NDArray[np.float32]:
         """Distances (b, G) of the queries of a slice."""
         rows = np.arange(*queries.indices(self._items.num_queries))
-        distances = self._items.distances(rows, self._items.gallery_rows)
+        distances = self._items.distances(rows, self._items.item_rows)
         distances *= self._lambda / self._farthest[rows, None]
         for query, row in zip(rows, distances, strict=True):
             overlap = self._overlap(query)
@@ -184,7 +184,7 @@ def query_expansion(
     TPAMI 2018, who take 3).
 
     Use with: sets with several true matches for a query; much cheaper than :func:`rerank`. Pitfall: ``top``
-    above the number of true matches mixes in other people; a larger ``alpha`` forgives that.
+    above the number of true matches mixes in other identities; a larger ``alpha`` forgives that.
 
     Args:
         query_embeddings: (Q, D), any float type; scaled to unit length.

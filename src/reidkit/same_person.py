@@ -1,23 +1,23 @@
-"""What a score says about two images: the probability that they show one person, and error rates.
+"""What a score says about two images: the probability that they show one identity, and error rates.
 
-A :class:`Calibration` is fitted once, on people that the network has not been trained on, and kept as plain
+A :class:`Calibration` is fitted once, on identities that the network was not trained on, and kept as plain
 numbers with the encoder.
 
-*Probability.* Where scores are calibrated, the odds that a pair shows one person are its likelihood ratio,
-density of one person's pairs over that of two persons' pairs at this score, times the odds before looking.
+*Probability.* Where scores are calibrated, the odds that a pair shows one identity are its likelihood ratio,
+density of the positive pairs over that of the negative pairs at this score, times the odds before looking.
 The ratio is the slope of the ROC curve's upper convex hull: isotonic regression, without a form of the curve
 assumed (Fawcett and Niculescu-Mizil, "PAV and the ROC convex hull", Machine Learning 2007). Half a pair is
 added to both counts of each piece of the hull, so that what was never seen does not become impossible.
 
-*Threshold at a false-match rate.* The lowest score at which at most this share of pairs of two persons is
-accepted. Its interval is a bootstrap over identities, as pairs that share a person are not independent.
+*Threshold at a false-match rate.* The lowest score at which at most this share of negative pairs is accepted.
+Its interval is a bootstrap over identities, as pairs that share an identity are not independent.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
@@ -25,10 +25,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reidkit.calibration import Roc, roc
+from reidkit.calibration import Roc, check_cosine, roc
+from reidkit.comparison import Comparison
 from reidkit.errors import ConfigError, DataError, shown
-from reidkit.protocols import Comparison, compare
-from reidkit.types import Features
+from reidkit.unit_rows import Indices
 
 RATES_PER_DECADE = 10
 MIN_FALSE_MATCHES = 10
@@ -50,9 +50,9 @@ class Calibration:
         log_likelihood_ratios: (K,), natural logarithms, ascending.
         false_match_rates: (R,), ascending, ten a decade up to 0.1, as low as the number of pairs allows.
         thresholds: (R,), the lowest scores that keep these rates.
-        true_match_rates: (R,), shares of the pairs of one person that score at least as much.
+        true_match_rates: (R,), shares of the positive pairs that score at least as much.
         threshold_intervals: (R,), 95 % bootstrap intervals of the thresholds.
-        equal_error_rate: where as many pairs of two persons are accepted as of one are rejected.
+        equal_error_rate: where the share of negative pairs accepted is that of positive pairs rejected.
         num_positive, num_negative: pairs it was fitted on.
         num_identities: that occur in these pairs.
         source: the data it was fitted on, in words.
@@ -71,10 +71,10 @@ class Calibration:
     source: str = ""
 
     def probability(self, scores: ArrayLike, *, prior: float = 0.5) -> NDArray[np.float64]:
-        """Probabilities that pairs with these scores (any shape) show one person.
+        """Probabilities that pairs with these scores (any shape) show one identity.
 
         ``prior`` is how probable that was before looking: 0.5 for a pair that is as likely the one as the
-        other. In a gallery of 10,000 images, 5 of which may show the person, it is 0.0005.
+        other. In a gallery of 10,000 images, 5 of which may show the query's identity, it is 0.0005.
         """
         if not 0 < prior < 1:
             raise ConfigError(f"prior is {prior}; give a probability between 0 and 1")
@@ -85,7 +85,7 @@ class Calibration:
         return np.where(np.isnan(scores), np.nan, probability)
 
     def threshold_at(self, false_match_rate: float) -> float:
-        """The score from which on pairs are accepted if this share of two persons' pairs may be.
+        """The score from which on pairs are accepted if this share of the negative pairs may be.
 
         Between the rates it was fitted for the score is interpolated.
 
@@ -99,7 +99,7 @@ class Calibration:
         return float(self._at(false_match_rate, lows)), float(self._at(false_match_rate, highs))
 
     def true_match_rate_at(self, false_match_rate: float) -> float:
-        """Share of one person's pairs accepted at :meth:`threshold_at`; raises as that does."""
+        """Share of the positive pairs accepted at :meth:`threshold_at`; raises as that does."""
         return float(self._at(false_match_rate, self.true_match_rates))
 
     def as_dict(self) -> dict[str, Any]:
@@ -171,29 +171,30 @@ class Calibration:
 
 
 def fit_calibration(
-    query: Features,
-    gallery: Features | None = None,
+    comparison: Comparison,
     *,
-    camera_filter: str = "same_identity",
-    galleries: Sequence[Sequence[int]] | None = None,
+    curve: Roc | None = None,
     source: str = "",
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> Calibration:
-    """Calibrate an encoder on features of people whom it was not trained on.
+    """Calibrate an encoder on features of identities that it was not trained on.
+
+    The negatives pass by once for their ROC curve, where it is not given, and once to be counted by identity
+    at thresholds that are taken from it.
 
     Args:
-        query, gallery: as for an evaluation; without a gallery every item meets all others.
-        camera_filter: which pairs count; see :mod:`reidkit.protocols`.
-        galleries: gallery rows of each query, where queries have galleries of their own.
+        comparison: the features, by cosine; its camera filter says which pairs count.
+        curve: its :func:`reidkit.calibration.roc`, where that is known.
         source: what the features are of, for the reader.
         num_resamples: of the bootstrap.
         seed: of the bootstrap.
 
     Raises:
-        DataError: no pair of one person or none of two is kept, or as :func:`reidkit.protocols.compare`.
+        DataError: no pair of one identity or none of two is kept.
+        ConfigError: scores that are no cosines.
     """
-    curve = roc(query, gallery, camera_filter=camera_filter, galleries=galleries)
+    curve = roc(comparison) if curve is None else curve
     scores, log_likelihood_ratios = _likelihood_ratios(curve)
     # Where the highest scores of all fall together, no threshold keeps a low rate.
     rates = [rate for rate in _rates(curve.num_negative) if np.isfinite(curve.threshold_at(rate))]
@@ -202,8 +203,9 @@ def fit_calibration(
     grid = np.unique(
         [curve.threshold_at(rate) for rate in np.geomspace(min(rates, default=0.1) / 10, 0.5, 100)]
     )
-    comparison = compare(query, gallery, camera_filter=camera_filter, galleries=galleries)
-    counts = _count_false_matches(comparison, grid[np.isfinite(grid)])
+    counter = _FalseMatchCounter(comparison, grid[np.isfinite(grid)])
+    comparison.read_negatives(counter)
+    counts = counter.result()
     intervals = _threshold_intervals(rates, counts, num_resamples=num_resamples, seed=seed)
     return Calibration(
         scores=_numbers(scores),
@@ -222,35 +224,33 @@ def fit_calibration(
 
 def _likelihood_ratios(curve: Roc) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean scores (K,) of the pieces of the ROC's convex hull, ascending, and their log likelihood ratios."""
-    positive = np.rint(curve.true_positive_rates * curve.num_positive)  # pairs accepted, from the top
-    negative = np.rint(curve.false_positive_rates * curve.num_negative)
-    corners = _upper_hull(curve.false_positive_rates, curve.true_positive_rates)
-    num_positive, num_negative = np.diff(positive[corners]), np.diff(negative[corners])
-    ratios = (num_positive + 0.5) / (curve.num_positive + 0.5) / (num_negative + 0.5)
-    ratios *= curve.num_negative + 0.5
+    from scipy.optimize import isotonic_regression  # slow to import, and calibrations are mostly read
+
+    # Pairs between one threshold and the next, by ascending score.
+    positive = np.diff(np.rint(curve.true_positive_rates * curve.num_positive))[::-1]
+    negative = np.diff(np.rint(curve.false_positive_rates * curve.num_negative))[::-1]
+    seen = positive + negative > 0
+    positive, negative, edges = positive[seen], negative[seen], curve.thresholds[:0:-1][seen]
+    # The shares of one identity's pairs, made to rise with the score: the hull's slopes, in other units.
+    fitted = isotonic_regression(positive / (positive + negative), weights=positive + negative)
+    starts = _distinct_pieces(positive, negative, fitted.blocks[:-1])
     # Each pair counts at the lower edge of its bin, less than 1e-4 below its score.
-    counts = np.diff(positive + negative)
-    sums = np.concatenate([[0], np.cumsum(counts * curve.thresholds[1:])])
-    scores = np.diff(sums[corners]) / (num_positive + num_negative)
+    sums = np.add.reduceat((positive + negative) * edges, starts)
+    positive, negative = np.add.reduceat(positive, starts), np.add.reduceat(negative, starts)
+    ratios = (positive + 0.5) / (curve.num_positive + 0.5) / (negative + 0.5) * (curve.num_negative + 0.5)
     # The half pairs may put pieces of few pairs out of order.
-    log_ratios = np.minimum.accumulate(np.log(ratios))
-    return scores[::-1], log_ratios[::-1]
+    log_ratios = np.minimum.accumulate(np.log(ratios)[::-1])[::-1]
+    return sums / (positive + negative), log_ratios
 
 
-def _upper_hull(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Places of the corners of the upper convex hull of points with ascending x and y."""
-    moved = np.concatenate([[True], (np.diff(x) > 0) | (np.diff(y) > 0)])
-    corners: list[int] = []
-    for place in np.flatnonzero(moved).tolist():
-        while len(corners) > 1 and _turns_left(x, y, corners[-2], corners[-1], place):
-            corners.pop()
-        corners.append(place)
-    return np.array(corners, np.intp)
-
-
-def _turns_left(x: NDArray[np.float64], y: NDArray[np.float64], a: int, b: int, c: int) -> bool:
-    """Whether b lies on or below the line from a to c."""
-    return bool((x[b] - x[a]) * (y[c] - y[a]) >= (x[c] - x[a]) * (y[b] - y[a]))
+def _distinct_pieces(
+    positive: NDArray[np.float64], negative: NDArray[np.float64], starts: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """Where pieces start that differ in slope; rounding may have kept apart some that do not."""
+    sums = [np.add.reduceat(counts, starts) for counts in (positive, negative)]
+    steeper = sums[0][1:] * sums[1][:-1] > sums[0][:-1] * sums[1][1:]  # counts, so that this is exact
+    distinct: NDArray[np.intp] = starts[np.concatenate([[True], steeper])]
+    return distinct
 
 
 def _rates(num_negative: int) -> list[float]:
@@ -268,7 +268,7 @@ def _threshold_intervals(
 ) -> NDArray[np.float64]:
     """95 % intervals (R, 2) of the thresholds, drawing identities with replacement.
 
-    A pair counts as often as both of its persons are drawn, w_i w_j times. With w = 1 + d that is
+    A pair counts as often as both of its identities are drawn, w_i w_j times. With w = 1 + d that is
     1 + d_i + d_j up to a product of two small numbers, so that the sums over pairs that a resample needs are
     sums over identities.
     """
@@ -279,7 +279,7 @@ def _threshold_intervals(
     found = np.empty((num_resamples, len(rates)))
     for resample in range(num_resamples):
         drawn = generator.integers(num_identities, size=num_identities)
-        times = np.bincount(drawn, minlength=num_identities) - 0.5  # each pair is counted with both persons
+        times = np.bincount(drawn, minlength=num_identities) - 0.5  # each pair is counted with both
         accepted = np.maximum(times @ counts.accepted, 0.5)  # (T,)
         # Falling with the threshold, as a rate is; differences of estimates need not.
         shares = np.maximum.accumulate(accepted[::-1]) / max(times @ counts.totals, 0.5)
@@ -289,7 +289,7 @@ def _threshold_intervals(
 
 
 class _FalseMatches(NamedTuple):
-    """Pairs of two persons by the persons in them, so that each pair is there twice.
+    """Pairs of two identities by the identities in them, so that each pair is there twice.
 
     ``accepted`` (I, T) are those that score at least each of ``thresholds`` (T,), ``totals`` (I,) all.
     """
@@ -299,26 +299,38 @@ class _FalseMatches(NamedTuple):
     totals: NDArray[np.float64]
 
 
-def _count_false_matches(comparison: Comparison, thresholds: NDArray[np.float64]) -> _FalseMatches:
-    num_bins = len(thresholds) + 1
-    num_identities = 1 + int(max(comparison.query_identities.max(), comparison.gallery_identities.max()))
-    counts = np.zeros(num_identities * num_bins, np.int64)
-    totals = np.zeros(num_identities, np.int64)
-    hidden = comparison.same_identity_pairs()
-    for rows, items, scores in comparison.tiles(comparison.person_queries, hidden, exact=True):
+class _FalseMatchCounter:
+    """Counts :class:`_FalseMatches` while the scores of all negatives pass by."""
+
+    def __init__(self, comparison: Comparison, thresholds: NDArray[np.float64]) -> None:
+        check_cosine(comparison)
+        self._query_identities = comparison.query_identities
+        self._gallery_identities = comparison.gallery_identities
+        num_identities = 1 + int(max(self._query_identities.max(), self._gallery_identities.max()))
+        self._thresholds = thresholds
+        self._counts = np.zeros((num_identities, len(thresholds) + 1), np.int64)
+        self._totals = np.zeros(num_identities, np.int64)
+
+    def read(self, queries: Indices, items: Indices, scores: NDArray[np.float64]) -> None:
+        """As :meth:`reidkit.comparison.TileReader.read`."""
         kept = np.isfinite(scores)
-        np.add.at(totals, comparison.query_identities[rows], kept.sum(axis=1))
-        np.add.at(totals, comparison.gallery_identities[items], kept.sum(axis=0))
-        high = np.nonzero(scores >= thresholds.min(initial=np.inf))
-        bins = np.searchsorted(thresholds, scores[high], side="right")
-        for identities in (
-            comparison.query_identities[rows][high[0]],
-            comparison.gallery_identities[items][high[1]],
-        ):
-            counts += np.bincount(identities * num_bins + bins, minlength=len(counts))
-    at_least = np.cumsum(counts.reshape(num_identities, num_bins)[:, :0:-1], axis=1)[:, ::-1]
-    met = totals > 0
-    return _FalseMatches(thresholds, at_least[met].astype(np.float64), totals[met].astype(np.float64))
+        asked, shown = self._query_identities[queries], self._gallery_identities[items]
+        np.add.at(self._totals, asked, kept.sum(axis=1))
+        np.add.at(self._totals, shown, kept.sum(axis=0))
+        rows, columns = np.nonzero(scores >= self._thresholds.min(initial=np.inf))
+        bins = np.searchsorted(self._thresholds, scores[rows, columns], side="right")
+        num_bins = self._counts.shape[1]
+        for identities in (asked[rows], shown[columns]):
+            counted = np.bincount(identities * num_bins + bins, minlength=self._counts.size)
+            self._counts += counted.reshape(self._counts.shape)
+
+    def result(self) -> _FalseMatches:
+        """The counts, when all has been read."""
+        at_least = np.cumsum(self._counts[:, :0:-1], axis=1)[:, ::-1]
+        met = self._totals > 0
+        return _FalseMatches(
+            self._thresholds, at_least[met].astype(np.float64), self._totals[met].astype(np.float64)
+        )
 
 
 def _numbers(values: ArrayLike) -> Numbers:

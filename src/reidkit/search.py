@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +16,34 @@ from PIL import Image
 
 from reidkit.encoder import Encoder, load_encoder
 from reidkit.errors import ConfigError, DataError, shortened, shown
-from reidkit.files import open_regular
 from reidkit.galleries import DamagedGallery, Gallery, Hit, Item, NoGallery, Where, open_gallery
 from reidkit.galleries.labels import as_listed, utc
+from reidkit.gallery_pictures import (
+    HASH_LENGTH,
+    Added,
+    Picture,
+    content_hash,
+    is_there,
+    labelled,
+    moved,
+    new_picture,
+    once,
+    said,
+    with_contents,
+)
 from reidkit.images import ImageSource, load_image
-from reidkit.labels import camera_value
+from reidkit.labels import near_labels
 from reidkit.same_person import Calibration
-from reidkit.tracking import ProgressCallback
 from reidkit.types import Sample
+
+if TYPE_CHECKING:
+    from reidkit.tracking import ProgressCallback
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
 _NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture
 _LONGEST_PLACE = 4096  # characters of a path
-_HASH_LENGTH = 32  # hexadecimal digits
 _NUM_VALUES = 8  # labels that a message lists
+_NUM_NEAR = 3  # of them near to one that was meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,60 +51,30 @@ class Found:
     """What a search found for one picture.
 
     ``own`` are hits that show that very picture, by their source or by their content; they are among the
-    ``hits`` only where that was asked for.
+    ``hits`` only where that was asked for. ``probabilities`` are those that the hits show the same person, in
+    their order; empty where the encoder is not calibrated. ``num_low`` hits were left out for their scores.
     """
 
     hits: tuple[Hit, ...]
     own: tuple[Hit, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    num_low: int = 0
 
+    def __bool__(self) -> bool:
+        """Whether there was anything to find, shown or not."""
+        return bool(self.hits or self.own or self.num_low)
 
-@dataclass(slots=True)
-class Added:
-    """What became of pictures that were to be added, counted.
+    def is_own(self, hit: Hit) -> bool:
+        """Whether a hit shows the very picture that was searched for."""
+        return hit in self.own
 
-    ``known`` were there already, with the same content and labels; of ``relabelled`` the labels changed;
-    ``moved`` have the content of an item whose file is gone, and are that item in its new place.
-    ``unreadable`` pictures were left out, each for a reason.
-    """
-
-    embedded: int = 0
-    known: int = 0
-    relabelled: int = 0
-    moved: int = 0
-    unreadable: list[tuple[Path, str]] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        counts = {
-            "embedded": self.embedded,
-            "there already": self.known,
-            "with other labels now": self.relabelled,
-            "found again in a new place": self.moved,
-            "left out, since they cannot be read": len(self.unreadable),
-        }
-        return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no images"
-
-
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    """A picture to be added, and what is said of it; ``None`` is nothing. ``content`` is read when needed."""
-
-    path: Path
-    box: tuple[int, int, int, int] | None
-    identity: str | None
-    camera: int | str | None
-    time: float | None
-    content: str = ""
-
-    @property
-    def source(self) -> str:
-        """Names the item: crops of one image have names of their own."""
-        whole = str(self.path.resolve())
-        return whole if self.box is None else f"{whole}#{','.join(map(str, self.box))}"
-
-    def differs_from(self, item: Item) -> bool:
-        """Whether an item has other labels than what is said."""
-        said = [(self.identity, item.identity), (self.camera, item.camera), (self.time, item.time)]
-        return any(new is not None and new != old for new, old in said)
+    def as_list(self) -> list[dict[str, Any]]:
+        """Plain values of each hit, for JSON."""
+        known = [{"probability": value} for value in self.probabilities] or [{}] * len(self.hits)
+        return [
+            {**asdict(hit), "is_query": self.is_own(hit), **more}
+            for hit, more in zip(self.hits, known, strict=True)
+        ]
 
 
 class Searcher:
@@ -149,6 +132,27 @@ class Searcher:
         """What scores mean; ``None`` where that was not found out."""
         return self.encoder.calibration
 
+    @property
+    def no_calibration(self) -> str:
+        """A sentence on how to come by a calibration."""
+        from reidkit.external import is_network_file
+
+        place = self.place or "the encoder"
+        return f"{place} has no calibration, which would say what scores mean; " + (
+            "a network's file that was made elsewhere cannot keep one: leave the option out"
+            if self.place is not None and is_network_file(self.place)
+            else f"make one with `reid evaluate {self.place or 'FILE'} --store-calibration`"
+        )
+
+    def lowest_score(self, false_match_rate: float) -> float:
+        """The score from which on no more than this share of two persons' pairs are taken for one person.
+
+        Raises :class:`ConfigError` without a calibration, or for a rate that it cannot tell.
+        """
+        if self.calibration is None:
+            raise ConfigError(self.no_calibration)
+        return self.calibration.threshold_at(false_match_rate)
+
     def search(
         self,
         images: Sequence[ImageSource],
@@ -156,6 +160,8 @@ class Searcher:
         top: int = 10,
         where: Where | None = None,
         include_self: bool = False,
+        lowest: float | None = None,
+        prior: float = 0.5,
     ) -> list[Found]:
         """The ``top`` nearest items of each image, nearest first.
 
@@ -166,6 +172,8 @@ class Searcher:
                 is not known which item is their own.
             top, where: as :meth:`reidkit.galleries.Gallery.search`; a source may also be given as a path
                 from the current folder.
+            lowest: hits that score less are left out; :meth:`lowest_score` gives one for an error rate.
+            prior: how probable a hit shows the person, before looking; changes the probabilities.
         """
         if self.gallery is None:
             raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
@@ -185,20 +193,34 @@ class Searcher:
             while not include_self and len(hits) == places and places - sum(map(is_own, hits)) < top:
                 places *= 2  # copies of the picture fill them
                 [hits] = self.gallery.search(embeddings[row : row + 1], top=places, where=where)
-            others = [hit for hit in hits if include_self or not is_own(hit)]
-            results.append(Found(tuple(others[:top]), tuple(filter(is_own, hits))))
+            others = [hit for hit in hits if include_self or not is_own(hit)][:top]
+            high = tuple(hit for hit in others if lowest is None or hit.score >= lowest)
+            results.append(
+                Found(
+                    high,
+                    own=tuple(filter(is_own, hits)),
+                    probabilities=self._probabilities(high, prior),
+                    num_low=len(others) - len(high),
+                )
+            )
         return results
 
     def why_nothing(self, where: Where) -> str:
         """Why a search with these conditions found nothing: what each leaves, and which labels there are."""
         if self.gallery is None or not len(self.gallery):
             return f"{self.location} holds no items"
-        left = []
+        left: list[str] = []
+        meant: list[str] = []
         for key, wanted in (_with_whole_paths(where) or {}).items():
             num = len(self.gallery.items(where={key: wanted}))
             note = f"the condition on {key} alone leaves {num:,} of {len(self.gallery):,}"
-            left.append(note if num else f"{note} ({_values_of(key, self.gallery.items())})")
-        return "no item meets the conditions: " + "; ".join(left)
+            if not num:
+                labels = {getattr(item, key) for item in self.gallery.items()} - {None}
+                note += f" ({_listed_labels(key, labels)})"
+                meant += [f"{key}={as_listed(near)}" for near in _near(key, wanted, labels)]
+            left.append(note)
+        hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
+        return "no item meets the conditions: " + "; ".join(left) + hint
 
     def add(
         self,
@@ -222,10 +244,10 @@ class Searcher:
         Raises:
             DataError: none of the pictures can be read; one is given twice, with different labels.
         """
-        pictures = _once(_picture(image, camera) for image in images)
+        pictures = once(new_picture(image, camera) for image in images)
         added = Added()
         for start in range(0, len(pictures), AT_A_TIME):
-            part = _with_contents(pictures[start : start + AT_A_TIME], added)
+            part = with_contents(pictures[start : start + AT_A_TIME], added)
             self._embed(self._unknown(part, added), added)
             if progress is not None:
                 progress(min(start + AT_A_TIME, len(pictures)), len(pictures))
@@ -244,6 +266,11 @@ class Searcher:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _probabilities(self, hits: Sequence[Hit], prior: float) -> tuple[float, ...]:
+        if self.calibration is None:
+            return ()
+        return tuple(self.calibration.probability([hit.score for hit in hits], prior=prior).tolist())
 
     # --- the encoder --------------------------------------------------------------------------------------
 
@@ -272,7 +299,7 @@ class Searcher:
                 f"{self.location} names {shown(place)} as its encoder, which is no path outside of it; "
                 f"{way_out}"
             )
-        if not _is_there(place):
+        if not is_there(place):
             raise ConfigError(
                 f"{self.location} was filled with the encoder {shortened(place, 200)}, which is gone; if it "
                 f"moved, {way_out}"
@@ -281,7 +308,7 @@ class Searcher:
 
     # --- adding -------------------------------------------------------------------------------------------
 
-    def _unknown(self, pictures: list[_Picture], added: Added) -> list[_Picture]:
+    def _unknown(self, pictures: list[Picture], added: Added) -> list[Picture]:
         """The pictures that have to be embedded; what is known of the others is brought up to date."""
         if self.gallery is None or not pictures:
             return pictures
@@ -289,15 +316,15 @@ class Searcher:
             i.source: i for i in self.gallery.items(where={"source": [p.source for p in pictures]})
         }
         same = self.gallery.items(where={"content": [p.content for p in pictures]})
-        gone = [item for item in same if not _is_there(item.source)]
-        there |= _moved([picture for picture in pictures if picture.source not in there], gone)
+        gone = [item for item in same if not is_there(item.source)]
+        there |= moved([picture for picture in pictures if picture.source not in there], gone)
         found = [(picture, there[picture.source]) for picture in pictures if picture.source in there]
         unknown = [picture for picture in pictures if picture.source not in there]
         whole = {item.id for picture, item in found if item.content == picture.content}
         whole -= self._damaged(whole)
         # A damaged item that moved does so first, to be replaced in its new place.
         self._update([(p, item) for p, item in found if item.id in whole or item.source != p.source], added)
-        return unknown + [_labelled(*pair) for pair in found if pair[1].id not in whole]
+        return unknown + [labelled(*pair) for pair in found if pair[1].id not in whole]
 
     def _damaged(self, ids: set[int]) -> set[int]:
         """Items whose embeddings are not what was written, and which are embedded anew."""
@@ -308,7 +335,7 @@ class Searcher:
             return set(error.ids)
         return set()
 
-    def _update(self, found: list[tuple[_Picture, Item]], added: Added) -> None:
+    def _update(self, found: list[tuple[Picture, Item]], added: Added) -> None:
         assert self.gallery is not None
         changed = []
         for picture, item in found:
@@ -324,12 +351,12 @@ class Searcher:
             self.gallery.relabel(
                 [item.id for _, item in changed],
                 sources=[picture.source for picture, _ in changed],
-                identities=[_said(picture.identity, item.identity) for picture, item in changed],
-                cameras=[_said(picture.camera, item.camera) for picture, item in changed],
-                times=[_said(picture.time, item.time) for picture, item in changed],
+                identities=[said(picture.identity, item.identity) for picture, item in changed],
+                cameras=[said(picture.camera, item.camera) for picture, item in changed],
+                times=[said(picture.time, item.time) for picture, item in changed],
             )
 
-    def _embed(self, pictures: list[_Picture], added: Added) -> None:
+    def _embed(self, pictures: list[Picture], added: Added) -> None:
         pictures, embeddings = self._embeddings(pictures, added)
         if not pictures:
             return
@@ -344,9 +371,7 @@ class Searcher:
         )
         added.embedded += len(pictures)
 
-    def _embeddings(
-        self, pictures: list[_Picture], added: Added
-    ) -> tuple[list[_Picture], NDArray[np.float32]]:
+    def _embeddings(self, pictures: list[Picture], added: Added) -> tuple[list[Picture], NDArray[np.float32]]:
         """The pictures that can be read, and their embeddings (N, D)."""
         if not pictures:
             return [], np.empty((0, self.encoder.dim), np.float32)
@@ -364,7 +389,7 @@ class Searcher:
                 raise
         return self._embeddings(readable, added)
 
-    def _encoded(self, pictures: list[_Picture]) -> NDArray[np.float32]:
+    def _encoded(self, pictures: list[Picture]) -> NDArray[np.float32]:
         samples = tuple(Sample(p.path, 0, 0, index, box=p.box) for index, p in enumerate(pictures))
         embeddings = np.asarray(self.encoder.features(samples).embeddings, np.float32)
         zero = np.flatnonzero(~embeddings.any(axis=1))
@@ -374,56 +399,6 @@ class Searcher:
                 f"nothing (the first is {pictures[zero[0]].path}); its weights are unusable"
             )
         return embeddings
-
-
-def _picture(image: str | Path | Sample, camera: int | str | None) -> _Picture:
-    """``camera``, where one is given, is in place of the sample's own."""
-    if not isinstance(image, Sample):
-        return _Picture(Path(image), None, None, camera_value(camera), None)
-    if camera is None:
-        camera = image.camera if image.camera_name is None else image.camera_name
-    identity = str(image.identity) if image.identity_name is None else image.identity_name
-    return _Picture(image.path, image.box, identity, camera_value(camera), image.time)
-
-
-def _once(pictures: Iterable[_Picture]) -> list[_Picture]:
-    """Each picture once, though it may be given by several ways."""
-    by_source: dict[str, _Picture] = {}
-    for picture in pictures:
-        first = by_source.setdefault(picture.source, picture)
-        if replace(first, path=picture.path) != picture:
-            raise DataError(
-                f"{picture.path} is given twice, once with identity {first.identity}, camera {first.camera}, "
-                f"time {first.time}, once with {picture.identity}, {picture.camera}, {picture.time}; remove "
-                "one"
-            )
-    return list(by_source.values())
-
-
-def _with_contents(pictures: list[_Picture], added: Added) -> list[_Picture]:
-    """The pictures whose files can be read, with the hash of their content."""
-    readable = []
-    for picture in pictures:
-        try:
-            readable.append(replace(picture, content=content_hash(picture.path, box=picture.box)))
-        except DataError as error:
-            added.unreadable.append((picture.path, str(error)))
-    return readable
-
-
-def content_hash(path: str | Path, *, box: tuple[int, int, int, int] | None = None) -> str:
-    """The same for the same bytes and box, wherever the file lies; 128 bits in hexadecimal.
-
-    Raises :class:`DataError` where the file cannot be read.
-    """
-    try:
-        with open_regular(path) as file:
-            digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    if box is not None:
-        digest.update(repr(tuple(box)).encode())
-    return digest.hexdigest()[:_HASH_LENGTH]
 
 
 def _own(image: ImageSource) -> Callable[[Hit], bool]:
@@ -446,61 +421,14 @@ def _file_of(image: ImageSource) -> tuple[str | None, str | None]:
     if isinstance(image, str | PathLike):
         return str(Path(image).resolve()), content_hash(Path(image))
     if isinstance(image, bytes | bytearray | memoryview):
-        return None, hashlib.sha256(image).hexdigest()[:_HASH_LENGTH]
+        return None, hashlib.sha256(image).hexdigest()[:HASH_LENGTH]
     if not isinstance(image, np.ndarray) and image.seekable():
         place = image.tell()
         image.seek(0)
-        digest = hashlib.sha256(image.read()).hexdigest()[:_HASH_LENGTH]
+        digest = hashlib.sha256(image.read()).hexdigest()[:HASH_LENGTH]
         image.seek(place)
         return None, digest
     return None, None
-
-
-def _is_there(source: str | None) -> bool:
-    """Whether an item's file is still where it was."""
-    if source is None:
-        return True  # it never was a file
-    whole, is_crop, _ = source.rpartition("#")
-    try:
-        return Path(source).exists() or (bool(is_crop) and Path(whole).exists())
-    except (OSError, ValueError):
-        return False
-
-
-def _labelled(picture: _Picture, item: Item) -> _Picture:
-    """The picture with an item's labels, where nothing else is said; none if that item showed another."""
-    if item.content not in (None, picture.content):
-        return picture
-    return replace(
-        picture,
-        identity=_said(picture.identity, item.identity),
-        camera=_said(picture.camera, item.camera),
-        time=_said(picture.time, item.time),
-    )
-
-
-def _moved(pictures: list[_Picture], gone: list[Item]) -> dict[str | None, Item]:
-    """Items whose files are gone, by the sources of pictures that have the same content: each at most once.
-
-    Of several with one content, that which has the file's name, as in a renamed folder; else the first.
-    """
-    left: dict[str | None, list[Item]] = defaultdict(list)
-    for item in gone:
-        left[item.content].append(item)
-    found: dict[str | None, Item] = {}
-    for by_name in (True, False):
-        for picture in pictures:
-            same = left[picture.content] if picture.source not in found else []
-            for item in same:
-                if not by_name or Path(item.source or "").name == Path(picture.source).name:
-                    found[picture.source] = item
-                    same.remove(item)
-                    break
-    return found
-
-
-def _said(new: Any, old: Any) -> Any:
-    return old if new is None else new
 
 
 def _with_whole_paths(where: Where | None) -> Where | None:
@@ -525,15 +453,23 @@ def _whole_paths(wanted: Any) -> list[Any]:
     return [*values, *whole]
 
 
-def _values_of(key: str, items: list[Item]) -> str:
+def _listed_labels(key: str, labels: Set[Any]) -> str:
     """A few of the labels of one kind that there are."""
-    found = {getattr(item, key) for item in items} - {None}
-    if not found:
+    if not labels:
         return f"no item has a {key}"
-    values = sorted(found, key=lambda value: (isinstance(value, str), value))
+    values = sorted(labels, key=lambda value: (isinstance(value, str), value))
     writers: dict[str, Callable[[Any], str]] = {"time": utc, "source": str}
     write = writers.get(key, as_listed)
-    shown_values = ", ".join(shortened(write(value)) for value in values[:_NUM_VALUES])
-    return f"there are {shown_values}" + (
-        f", and {len(values) - _NUM_VALUES:,} more" if len(values) > _NUM_VALUES else ""
-    )
+    listed = ", ".join(shortened(write(value)) for value in values[:_NUM_VALUES])
+    more = f", and {len(values) - _NUM_VALUES:,} more" if len(values) > _NUM_VALUES else ""
+    return f"there are {listed}{more}"
+
+
+def _near(key: str, wanted: Any, labels: Set[Any]) -> list[str]:
+    """Labels that may be meant by those that a condition asks for and nothing has."""
+    if key not in ("identity", "camera") or isinstance(wanted, Mapping):
+        return []
+    single = isinstance(wanted, str) or not isinstance(wanted, Iterable)
+    asked = [str(value) for value in ([wanted] if single else wanted) if value is not None]
+    known = [str(label) for label in labels]
+    return [near for text in asked for near in near_labels(text, known)][:_NUM_NEAR]

@@ -1,6 +1,6 @@
 """How sure a mean over queries is: intervals and tests that draw identities, with all their queries together.
 
-Queries of one person are alike: what makes one easy makes the others easy. Drawn one by one they would pass
+Queries of one identity are alike: what makes one easy makes the others easy. Drawn one by one they would pass
 for more evidence than they are, so identities are drawn, each with all of its queries, and the mean of a draw
 is the sum of its values over the number of its queries. `benchmarks/intervals.py` shows by simulation how
 often the intervals here hold the true value; docs/results.md has its table.
@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from reidkit.errors import ConfigError, DataError
-from reidkit.protocols import first_few
 from reidkit.row_labels import label_codes
+from reidkit.unit_rows import first_few
 
 Matrix = NDArray[np.float64]
 
@@ -66,11 +66,12 @@ def bootstrap_interval(
     third of the sample's.
 
     Where all values are equal the interval is that value: nothing is known of what was never seen.
+    :func:`scipy.stats.bootstrap` draws values one by one and has no studentised interval.
 
     Args:
         values: NaN marks queries that are not valid; they are left out, as in the mean itself.
-        identities: (Q,), whom each query shows. Without them each query is drawn by itself, which is right
-            only where no person asks twice.
+        identities: (Q,), of the queries. Without them each query is drawn by itself, which is right only
+            where no identity has two.
         confidence: share of such intervals that are to hold the true mean.
         num_resamples: the more, the less the interval depends on ``seed``.
         seed: of the draws.
@@ -139,7 +140,7 @@ def paired_difference(
 
     Args:
         first, second: NaN marks queries that are not valid, in both alike; they are left out.
-        identities: (Q,), whom each query shows; without them each query stands for itself.
+        identities: (Q,), of the queries; without them each query stands for itself.
         confidence: share of such intervals that are to hold the true difference.
 
     Raises:

@@ -7,10 +7,12 @@ import io
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from reidkit.datasets import load_dataset
 from reidkit.errors import ConfigError, DataError, shown
 from reidkit.files import write_atomically
 from reidkit.folder_trees import numbered
@@ -18,6 +20,65 @@ from reidkit.types import JUNK, Dataset, Sample
 
 UNKNOWN = -1  # a camera, in a table whose other rows have one
 COLUMNS = ("path", "identity", "camera", "split", "tracklet", "frame", "time")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitTable:
+    """A table of parts that was written, and what went into it.
+
+    Attributes:
+        path: the table.
+        data: its parts.
+        parts_before: those that the images had, put together and cut anew; one where they had none.
+        left_out: files that are in no part.
+    """
+
+    path: Path
+    data: Dataset
+    parts_before: tuple[str, ...]
+    left_out: tuple[Path, ...]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Numbers of images and identities by part."""
+        return {
+            name: {"images": len(samples), "identities": len({sample.identity for sample in samples})}
+            for name, samples in self.data.splits.items()
+        }
+
+
+def split_images(
+    source: Path,
+    out: Path,
+    *,
+    layout: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    test_identities: float = 0.5,
+    val_identities: int = 0,
+    seed: int = 0,
+) -> SplitTable:
+    """Read a folder of images, or a table, cut it into parts, and write these as a table.
+
+    Args:
+        source: the folder or table.
+        out: the table to write, .csv.
+        layout: "folder" or "table"; as ``source`` looks, where left out.
+        options: of the layout; a pattern and parts belong to a folder, names of columns to a table.
+        test_identities, val_identities, seed: as :func:`make_splits` takes them.
+
+    Raises as :func:`reidkit.load_dataset`, :func:`make_splits` and :func:`write_table` do.
+    """
+    check_table_path(out)
+    layout = layout or ("table" if source.is_file() else "folder")
+    given = dict(options or {})
+    if layout == "table" and given.keys() & {"pattern", "parts"}:
+        raise ConfigError("--pattern and --parts read folders; a table has labels and parts in columns")
+    if layout == "folder" and "column" in given:
+        raise ConfigError(
+            "--column names columns of a table; a folder has labels in its names, see --pattern"
+        )
+    data = load_dataset(layout, source, **given)
+    cut = make_splits(data, test_identities=test_identities, val_identities=val_identities, seed=seed)
+    return SplitTable(write_table(cut, out), cut, tuple(data.splits), data.skipped)
 
 
 def make_splits(
@@ -106,7 +167,7 @@ def _num_test(test_identities: float, *, num_findable: int, data: Dataset) -> in
     if not num_findable:
         need = "under two cameras" if data.has_cameras else "twice"
         raise DataError(
-            f"no identity of {data.root} is shown {need}, so that there is nothing to find; add images, or "
+            f"no identity of {data.place} is shown {need}, so that there is nothing to find; add images, or "
             "correct the labels"
         )
     if test_identities < 1:

@@ -273,12 +273,13 @@ def _run(configuration: config.Config) -> Run:
 
 
 def _check_measurable(study: Study, configuration: config.Config, measure: Table) -> None:
-    from reidkit.evaluation import evaluate
+    from reidkit.evaluation_options import EvaluationOptions
 
     problems = []
     for test in study.test:
         options = {key: value for key, value in {**measure, **test.measure}.items() if key != "feature"}
-        problems += registry.option_problems(evaluate, options, num_positional=2, where="measure")
+        # The first is the protocol, which is the data set's own.
+        problems += registry.option_problems(EvaluationOptions, options, num_positional=1, where="measure")
         if test.data is not None:
             factory = registry.get("dataset", test.data)
             problems += registry.option_problems(

@@ -16,6 +16,7 @@ from reidkit.errors import DataError
 from reidkit.files import open_regular
 from reidkit.image_kinds import LOOK, kind_by_suffix, kind_of
 from reidkit.images import is_image, list_files
+from reidkit.printable import counted
 from reidkit.types import Dataset
 
 NUM_SHOWN = 6
@@ -93,7 +94,9 @@ def images_left_out(dataset: Dataset) -> str:
     images = [path for path in dataset.skipped if is_image(path)]
     if not images:
         return ""
-    return f"{len(images):,} images of {dataset.name} are left out, {images[0]} first; `reid check` says why"
+    are = "is" if len(images) == 1 else "are"
+    number = counted(len(images), "image")
+    return f"{number} of {dataset.name} {are} left out, {images[0]} first; `reid check` says why"
 
 
 def _reason(path: Path) -> LeftOut:

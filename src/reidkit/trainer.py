@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from reidkit import distributed, logs
 from reidkit.batching import build_loader, build_sampler, check_batches, class_labels
+from reidkit.comparison import compare
 from reidkit.config import OptimConfig, SamplerConfig, TrainConfig, TransformConfig, schedule_problems
 from reidkit.config_tables import table_given, with_keys
 from reidkit.devices import default_device, full_memory_explained
@@ -28,16 +29,17 @@ from reidkit.errors import CheckpointError, ConfigError, DataError, TrainingErro
 from reidkit.evaluation import evaluate_features
 from reidkit.initial import start_from
 from reidkit.learner import Learner, NotFiniteError
+from reidkit.loader import UnreadableImages, batches
 from reidkit.models import Embedder
 from reidkit.objectives import Objective, prepare_objectives
 from reidkit.optim import learning_rate
+from reidkit.printable import counted
 from reidkit.provenance import data_fingerprint, versions
 from reidkit.run_folder import RunFolder
 from reidkit.same_person import fit_calibration
 from reidkit.stopping import GracefulStop
 from reidkit.tracking import Tracker, named_tracker
 from reidkit.training_log import TrainingLog
-from reidkit.transforms import UnreadableImages, batches
 from reidkit.types import Dataset
 from reidkit.validation import check_validation, embed_validation
 
@@ -98,7 +100,7 @@ class Trainer:
         self.transform = table_given("transform", transform, TransformConfig)
         self.optim = table_given("optim", optim, OptimConfig)
         if not data.train:
-            raise DataError(f"data set {data.name!r} at {data.root} has no training images")
+            raise DataError(f"data set {data.name!r} at {data.place} has no training images")
         if data.val:
             check_validation(data)
         self.epochs = self.train_config.epochs
@@ -307,7 +309,7 @@ class Trainer:
                 encoder = self.encoder()  # its card names the new best
                 source = f"{len(self.data.val)} validation images of {self.data.name}"
                 with suppress(DataError):  # a single person has no pair of two
-                    encoder.calibrate(fit_calibration(*features, source=source))
+                    encoder.calibrate(fit_calibration(compare(*features), source=source))
                 encoder.save(self.out / "best.safetensors")
         distributed.barrier()  # the main process evaluates alone
 
@@ -376,9 +378,9 @@ class Trainer:
             self.unreadable.load_state_dict(state["unreadable"])
         self.validation_due = state.get("validation_due", False)
         if self.complete:
-            logger.info(f"{self.out}: training is complete ({self.epochs} epochs)")
+            logger.info(f"{self.out}: training is complete ({counted(self.epochs, 'epoch')})")
         elif self.validation_due:
-            logger.info(f"going on with {self.out} at the validation after {self.epoch} epochs")
+            logger.info(f"going on with {self.out} at the validation after {counted(self.epoch, 'epoch')}")
         else:
             logger.info(f"going on with {self.out} at epoch {self.epoch}, batch {self.batch}")
 

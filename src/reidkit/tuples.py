@@ -7,6 +7,34 @@ value and its gradient follow from one weighted sum.
 
 Throughout, a positive pair's *threshold* is its distance plus the margin: a tuple is active where its
 negative distance lies below the threshold.
+
+Four images on a line, of which the first two show one identity:
+
+>>> from reidkit.ops import negative_mask
+>>> places = torch.tensor([0.0, 1.0, 3.0, 3.5])
+>>> labels = torch.tensor([0, 0, 1, 2])
+>>> distances = (places[:, None] - places).abs().requires_grad_()
+
+With a margin of 2.5 both positive distances, which are 1, have the threshold 3.5. The negatives of the first
+image lie at 3 and 3.5, of which one is below the threshold; those of the second at 2 and 2.5, both below.
+So three of the four triplets are active, and their hinges sum to 1 - 3 + 1 - 2 + 1 - 2.5 + 3 x 2.5 = 3: the
+positive distance counts once in the first row and twice in the second, each negative one minus once.
+
+>>> hinges = triplet_hinges(distances, positive_mask(labels), negative_mask(labels), margin=2.5)
+>>> hinges.tolist()
+[0.5, 2.5, 0.0, 0.0]
+>>> hinges.sum().backward()
+>>> distances.grad[:2].int()  # the counts
+tensor([[ 0,  1, -1,  0],
+        [ 2,  0, -1, -1]], dtype=torch.int32)
+>>> num_triplets(labels).item()
+4.0
+
+There is one quadruplet: the positive pair, 1 apart, and the pair of the other two identities, 0.5 apart. With
+a margin of 1 its hinge is 1 - 0.5 + 1:
+
+>>> quadruplet_hinges(distances, labels, margin=1.0).item(), num_quadruplets(labels).item()
+(1.5, 1.0)
 """
 
 from __future__ import annotations

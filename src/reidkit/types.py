@@ -70,7 +70,7 @@ class Dataset:
     ``published`` holds the counts of the full release, by part and then by what is counted: images,
     identities (in the gallery, those a query asks for), junk, distractors, tracklets. What was not
     published is absent. ``licence`` says what is known of the terms the images come under; it goes into the
-    card of what is trained on them.
+    card of what is trained on them. ``file`` is the table that lists the images, where one does.
     """
 
     name: str
@@ -90,11 +90,17 @@ class Dataset:
     multi_query: Split = ()
     published: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     licence: str = "not stated: ask those who made the images"
+    file: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         samples = [sample for split in self.splits.values() for sample in split]
         if samples and all(sample.camera is None for sample in samples):
             object.__setattr__(self, "has_cameras", False)
+
+    @property
+    def place(self) -> Path:
+        """What to give as root to load it again: the table where there is one, else ``root``."""
+        return self.root if self.file is None else self.file
 
     @property
     def num_identities(self) -> int:

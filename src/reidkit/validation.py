@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from numpy.typing import NDArray
 
 from reidkit import distributed
+from reidkit.comparison import compare
 from reidkit.encoder import BATCH_SIZE, Encoder
 from reidkit.errors import DataError
 from reidkit.evaluation import validation_features
 from reidkit.features import label_features
-from reidkit.protocols import compare
 from reidkit.tracking import ProgressCallback
 from reidkit.types import Dataset, Features, Split
 
@@ -31,7 +34,7 @@ def check_validation(data: Dataset) -> None:
     # Which image is to find which is decided by labels alone, so that any embedding will do.
     features = label_features(np.ones((len(data.val), 1), dtype=np.float32), data.val)
     query, gallery = validation_features(features)
-    if len(gallery) and compare(query, gallery).same_identity_pairs().positive.any():
+    if len(gallery) and compare(query, gallery).same_identity_pairs.positive.any():
         return
     need = "seen by two or more cameras" if query.cameras is not None else "with two or more images"
     raise DataError(
@@ -48,15 +51,7 @@ class SharedEncoder(Encoder):
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        super().__init__(
-            encoder.model,
-            height=encoder.height,
-            width=encoder.width,
-            card=encoder.card,
-            device=encoder.device,
-            bfloat16=encoder.bfloat16,
-            feature=encoder.feature,
-        )
+        super().__init__(encoder.network, height=encoder.height, width=encoder.width, card=encoder.card)
         self._own = encoder
 
     def features(
@@ -71,6 +66,33 @@ class SharedEncoder(Encoder):
     def release(self) -> None:
         """Nothing more will be asked for: the other processes go on."""
         distributed.from_main(None)
+
+
+@contextmanager
+def by_all_processes(encoder: Encoder) -> Iterator[Encoder | None]:
+    """While inside, all processes embed what the main one asks this encoder for.
+
+    The others get None, once nothing more is asked for. Alone, a process gets the encoder as it is.
+    """
+    if distributed.world_size() == 1:
+        yield encoder
+        return
+    if distributed.is_main():
+        shared = SharedEncoder(encoder)
+        yield shared
+        shared.release()
+        _leave_together()
+        return
+    with distributed.failures_explained():
+        help_main(encoder)
+        _leave_together()
+    yield None
+
+
+def _leave_together() -> None:
+    """A launcher ends all processes when one fails, and none should have gone before."""
+    distributed.barrier()
+    distributed.shutdown()
 
 
 def help_main(encoder: Encoder) -> None:

@@ -1,4 +1,4 @@
-"""How tightly the embeddings of one person lie together, and how far those of two lie apart."""
+"""How tightly the embeddings of one identity lie together, and how far those of two lie apart."""
 
 from __future__ import annotations
 

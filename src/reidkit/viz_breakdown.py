@@ -41,7 +41,7 @@ def roc_figure(
         marked: true positive rate by false positive rate, drawn as dots with their percentage.
     """
     figure, axes = new_axes("different people accepted (%)", "same person accepted (%)")
-    least = 10.0 ** np.floor(np.log10(min(marked)))
+    least = 10.0 ** np.floor(np.log10(min(marked, default=0.1)))
     wanted = np.geomspace(least, 1, MAX_POINTS)
     # The curve is a staircase: at a rate it is as high as the last step before it.
     step = np.searchsorted(false_positive_rates, wanted, side="right") - 1

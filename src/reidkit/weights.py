@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reidkit.errors import CheckpointError, did_you_mean
+from reidkit.errors import CheckpointError, did_you_mean, short
 from reidkit.models import Embedder
 from reidkit.models.timm import TimmBackbone
 from reidkit.weights_download import locate
-from reidkit.weights_files import WeightsFile, read_weights, read_weights_file, short
+from reidkit.weights_files import WeightsFile, read_weights, read_weights_file
 from reidkit.weights_names import FASTREID, REIDKIT, Toolkit, toolkit_of
 
 __all__ = ["WeightsReport", "import_weights", "locate", "read_weights"]

@@ -15,10 +15,10 @@ from click.testing import CliRunner, Result
 import reidkit as rk
 from reidkit import config
 from reidkit.cli import cli
-from reidkit.cli.evaluate import evaluate
 from reidkit.datasets import load_dataset
 from reidkit.errors import ConfigError
 from reidkit.reranking import RerankOptions
+from reidkit.run_report import Output, Scoring, evaluate_run
 from reidkit.split_average import evaluate_splits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -62,7 +62,8 @@ def test_every_layout_is_scored_by_its_own_protocol(encoder: rk.Encoder, name: s
     writers.WRITERS[name](tmp_path / "data")
     data = load_dataset(name, tmp_path / "data")
     searched = {sample.identity for sample in data.gallery or data.query}
-    result = evaluate(encoder, data, out=tmp_path / "out", run=None, report=len(searched) > 1)
+    output = Output(tmp_path / "out", page=len(searched) > 1)
+    [result] = evaluate_run(encoder, data, Scoring(), output).evaluations
     assert result.protocol.startswith(data.protocol)
     assert f"camera filter {data.camera_filter}" in result.protocol
     assert result.protocol.endswith(data.split_name)
@@ -78,7 +79,7 @@ def test_the_report_of_a_set_without_a_gallery_shows_no_image_as_its_own_hit(
 ) -> None:
     writers.cub200(tmp_path / "data")
     data = load_dataset("cub200", tmp_path / "data")
-    evaluation = evaluate(encoder, data, out=tmp_path, run=None)
+    [evaluation] = evaluate_run(encoder, data, Scoring(), Output(tmp_path)).evaluations
     page = (tmp_path / "report.html").read_text()
     assert "Recall@8" in page
     assert "mAP@R" in page

@@ -117,7 +117,7 @@ def test_images_off_the_pattern_are_counted_and_named(run, here):
     draw(here / "mon" / "other.png", 7)
     (here / "mon" / "clip.mov").write_bytes(b"\0\0\0\x14ftypqt  " + bytes(50))
     result = index(run, "mon")
-    assert "left out: 1 images whose names do not fit the pattern, mon/other.png first" in result.stderr
+    assert "left out: 1 image whose name does not fit the pattern, mon/other.png first" in result.stderr
     assert "left out: 1 .mov (a video: cut pictures out of it)" in result.stderr
     assert "2 embedded" in result.stderr
 
@@ -195,7 +195,7 @@ def test_a_damaged_gallery_is_verified_and_repaired(run, here):
     assert "embeddings of 1 of 2 items" in refused("search", "mon/0001_cdoor.png", "--gallery", "g")
     assert "g is damaged: 1 of 2 items" in refused("gallery", "verify", "g")
     assert "drop=True" in refused("gallery", "repair", "g")
-    assert "dropped 1 damaged items, 1 are left" in ok("gallery", "repair", "g", "--drop").stdout
+    assert "dropped 1 damaged item, 1 item left" in ok("gallery", "repair", "g", "--drop").stdout
     assert "1 embedded, 1 there already" in index(run, "mon").stderr
     assert json.loads(ok("gallery", "info", "g", "--json").stdout)["num_items"] == 2
     assert "fingerprint" in ok("gallery", "info", "g").stdout

@@ -48,7 +48,7 @@ def test_photos_become_a_sound_data_set(photos: Path, tmp_path: Path) -> None:
         ["query", "10", "5"],
         ["gallery", "20", "5"],
     ]
-    assert f"1 files left out, {photos / 'Thumbs.db'} first" in result.stderr
+    assert f"1 file left out, {photos / 'Thumbs.db'} first" in result.stderr
     assert f"next: reid check table {out}" in result.stderr
     check = check_dataset(load_dataset("table", out))
     assert not check.has_errors

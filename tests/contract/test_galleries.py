@@ -15,6 +15,7 @@ import pytest
 from reidkit import registry
 from reidkit.errors import ConfigError, DataError, UnknownName
 from reidkit.galleries import Hit, check_where, open_gallery, parse_where
+from reidkit.galleries.labels import as_listed
 
 
 @pytest.fixture(params=registry.names("gallery"))
@@ -588,3 +589,30 @@ def test_a_hit_can_be_read():
         "-0.250  #3  a.jpg  identity ann  camera 2  1970-01-01 00:00:00 UTC"
     )
     assert str(Hit(3, None, None, None, None, 1.0)) == " 1.000  #3"
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("camera==yard", 'write camera=yard, or camera="=yard" for a camera of that name'),
+        ("camera = = yard", "write camera=yard"),
+        ("camera=!3", "write camera!=3"),
+        ("camera!==3", "write camera!=3"),
+        ("camera<>3", "write camera!=3"),
+        ("identity=!0001", "write identity!=0001"),
+        ("source==a.jpg", "write source=a.jpg, or source=./=a.jpg for a file of that name"),
+        ("time=>2024-05-01", "write time>=2024-05-01"),
+        ("time<=2024-05-01", "write time<2024-05-01"),
+        ("camera=3,!4", "'!4' in a list begins with a sign"),
+    ],
+)
+def test_a_condition_as_programs_write_it_is_answered_with_the_right_spelling(text, right):
+    with pytest.raises(ConfigError) as caught:
+        parse_where([text])
+    assert right in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_begin_with_a_sign_stand_in_quotes():
+    for name in ("=yard", "!3", "<a", 'x"', '"'):
+        assert parse_where([f"camera={as_listed(name)},door"]) == {"camera": [name, "door"]}

@@ -9,9 +9,9 @@ from torch import nn
 
 import reidkit as rk
 from reidkit import registry
+from reidkit.autocast import autocast
 from reidkit.errors import ConfigError, UnknownName
 from reidkit.export import to_onnx
-from reidkit.precision import autocast
 
 HEIGHT, WIDTH = 64, 32
 TRANSFORMER = {"image_size": [HEIGHT, WIDTH]}
@@ -22,8 +22,22 @@ MODELS = {name: {} for name in registry.names("model") if name != "timm"} | {
     "timm:convnext_atto": {},
     "timm:mobilenetv3_small_050": {},
 }
-# An export takes seconds; the others are exported by the slow tests.
-EXPORTED_IN_EVERY_RUN = {"resnet18", "osnet_x0_25", "osnet_ain_x1_0", "bninception", "jlml", "timm:test_vit"}
+# An export takes seconds, more for more layers: here one of each architecture, all of them in slow tests.
+EXPORTED_IN_EVERY_RUN = {
+    "resnet18": {},
+    "osnet_ain_x1_0": {},
+    "bninception": {},
+    "jlml": {"stripes": 2},
+    "timm:test_vit": TRANSFORMER,
+}
+EXPORTED = [
+    *EXPORTED_IN_EVERY_RUN.items(),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in MODELS.items()
+        if case not in EXPORTED_IN_EVERY_RUN.items()
+    ),
+]
 
 
 def images(count=3):
@@ -80,6 +94,17 @@ def test_embeddings_are_unit_float32_and_do_not_depend_on_the_batch(named_model)
         )
 
 
+def test_regularizers_are_scalars_of_weights_that_it_has(named_model):
+    _, model = named_model
+    values = model.regularizers()
+    assert values.keys() == model.penalties.keys()
+    assert {penalty.weight for penalty in model.penalties.values()} <= dict(model.named_parameters()).keys()
+    for value in values.values():
+        assert value.shape == ()
+        assert torch.isfinite(value)
+        assert value.requires_grad
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_bfloat16_gives_nearly_the_same_embedding(name):
     torch.manual_seed(0)
@@ -114,14 +139,11 @@ def cosine_in_bfloat16(model):
     return (exact * rough).sum(dim=1).min()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name in EXPORTED_IN_EVERY_RUN else pytest.mark.slow) for name in MODELS],
-)
-def test_onnx_gives_the_same_embedding(name, tmp_path):
+@pytest.mark.parametrize(("name", "options"), EXPORTED, ids=str)
+def test_onnx_gives_the_same_embedding(name, options, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
-    model = rk.build_model(name, **MODELS[name])
+    model = rk.build_model(name, **options)
     awaken(model)
     file = to_onnx(rk.Encoder(model, height=HEIGHT, width=WIDTH), tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])

@@ -17,8 +17,10 @@ from reidkit.breakdown import (
     precision_recall,
     ranks_of_matches,
 )
+from reidkit.comparison import Comparison, compare
 from reidkit.errors import DataError
 from reidkit.evaluation import evaluate_features
+from reidkit.nearest import NearestNegatives
 from reidkit.types import JUNK, Features
 
 
@@ -71,7 +73,7 @@ def slow_precision_recall(query: Features, gallery: Features, camera_filter: str
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_precision_recall_curve_is_that_of_a_loop_over_queries(seed: int, camera_filter: str) -> None:
     query, gallery = people(seed)
-    curve = precision_recall(ranks_of_matches(query, gallery, camera_filter=camera_filter))
+    curve = precision_recall(ranks_of_matches(compare(query, gallery, camera_filter=camera_filter)))
     np.testing.assert_allclose(curve, slow_precision_recall(query, gallery, camera_filter), atol=1e-12)
     assert (np.diff(curve) <= 1e-12).all()
 
@@ -98,7 +100,7 @@ def test_without_a_match_there_is_no_curve() -> None:
 
 def test_ranks_give_the_scores_of_the_evaluation() -> None:
     query, gallery = people(3)
-    matches, evaluation = ranks_of_matches(query, gallery), evaluate_features(query, gallery)
+    matches, evaluation = ranks_of_matches(compare(query, gallery)), evaluate_features(query, gallery)
     np.testing.assert_array_equal(matches.average_precisions, evaluation.average_precisions)
     np.testing.assert_array_equal(matches.first_match_ranks, evaluation.first_match_ranks)
 
@@ -106,7 +108,7 @@ def test_ranks_give_the_scores_of_the_evaluation() -> None:
 @pytest.mark.parametrize("camera_filter", ["same_identity", "other_cameras", "none"])
 def test_camera_pairs_are_those_of_galleries_cut_by_camera(camera_filter: str) -> None:
     query, gallery = people(4)
-    found = camera_pairs(query, gallery, camera_filter=camera_filter)
+    found = camera_pairs(compare(query, gallery, camera_filter=camera_filter))
     for i, a in enumerate(found.query_cameras):
         for j, b in enumerate(found.gallery_cameras):
             block = gallery.cameras == b
@@ -134,7 +136,7 @@ def test_camera_pairs_without_a_gallery_leave_out_the_query_itself() -> None:
     twice = Features(
         np.repeat(items.embeddings, 2, axis=0), np.repeat(items.identities, 2), np.zeros(60, np.int64)
     )
-    found = camera_pairs(twice, camera_filter="none")
+    found = camera_pairs(compare(twice, camera_filter="none"))
     assert found.num_queries.item() == 60
     assert found.rank1.item() == 1  # the equal other half, never itself
 
@@ -145,18 +147,23 @@ def test_cameras_may_be_text_and_must_be_there() -> None:
         replace(side, cameras=np.array([f"gate {camera}" for camera in side.cameras]))
         for side in (query, gallery)
     ]
-    found = camera_pairs(*named)
+    found = camera_pairs(compare(*named))
     assert found.query_cameras.tolist() == ["gate 0", "gate 1", "gate 2"]
-    np.testing.assert_array_equal(found.num_queries, camera_pairs(query, gallery).num_queries)
+    np.testing.assert_array_equal(found.num_queries, camera_pairs(compare(query, gallery)).num_queries)
     with pytest.raises(DataError, match="no camera labels"):
-        camera_pairs(replace(query, cameras=None), gallery)
+        camera_pairs(compare(replace(query, cameras=None), gallery))
+
+
+def all_confusions(comparison: Comparison) -> list[Confusion]:
+    nearest = NearestNegatives(comparison)
+    comparison.read_negatives(nearest)
+    return confusions(comparison, ranks_of_matches(comparison), nearest.items)
 
 
 @pytest.mark.parametrize("camera_filter", ["same_identity", "none"])
 def test_confusions_are_the_wrong_people_at_rank_one(camera_filter: str) -> None:
     query, gallery = people(7)
-    matches = ranks_of_matches(query, gallery, camera_filter=camera_filter)
-    found = confusions(query, gallery, matches, camera_filter=camera_filter)
+    found = all_confusions(compare(query, gallery, camera_filter=camera_filter))
     counts: dict[tuple[int, int], int] = {}
     unit = [
         side.embeddings / np.linalg.norm(side.embeddings, axis=1, keepdims=True) for side in (query, gallery)
@@ -181,8 +188,7 @@ def test_confusions_are_the_wrong_people_at_rank_one(camera_filter: str) -> None
 
 def test_confusions_without_a_gallery() -> None:
     items = Features(np.array([[1.0, 0], [0.99, 0.1], [0.0, 1], [0.1, 0.99]]), np.array([0, 1, 1, 0]))
-    matches = ranks_of_matches(items, camera_filter="none")
-    found = confusions(items, None, matches, camera_filter="none")
+    found = all_confusions(compare(items, camera_filter="none"))
     assert found == [Confusion(0, 1, 2), Confusion(1, 0, 2)]
 
 

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from reidkit import transforms
+from reidkit import crops
 from reidkit.config import TransformConfig
-from reidkit.crops import CropCache, default_folder, open_cache
+from reidkit.crops import CropCache, default_folder, open_cache, read
 from reidkit.errors import DataError, UnknownName
+from reidkit.loader import TrainingImages, collate
 from reidkit.samplers import RandomSampler
-from reidkit.transforms import TrainingImages, collate, read
 from reidkit.types import Sample
 
 SIZE = {"height": 32, "width": 16}
@@ -52,14 +52,14 @@ def decodings(tmp_path, monkeypatch):
     """Every decoding, in whatever process: (process, file) pairs, read back by calling it."""
     log = tmp_path / "decodings"
     log.touch()
-    load = transforms.load_image
+    load = crops.load_image
 
     def counted(path, **options):
         with log.open("a") as file:
             file.write(f"{os.getpid()} {path.name}\n")
         return load(path, **options)
 
-    monkeypatch.setattr(transforms, "load_image", counted)
+    monkeypatch.setattr(crops, "load_image", counted)
 
     def taken():
         pairs = [tuple(line.split()) for line in log.read_text().splitlines()]

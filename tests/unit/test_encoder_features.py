@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import reidkit as rk
+from reidkit.comparison import compare
 from reidkit.errors import ConfigError, DataError, UnknownName
 from reidkit.external import ExternalNetwork, Port, Preprocessing
 from reidkit.same_person import Calibration, fit_calibration
@@ -74,7 +75,7 @@ def calibration() -> Calibration:
     rng = np.random.default_rng(0)
     identities = np.repeat(np.arange(30), 4)
     embeddings = rng.normal(size=(30, 8))[identities] + rng.normal(size=(120, 8))
-    return fit_calibration(Features(embeddings, identities), source="test", num_resamples=20)
+    return fit_calibration(compare(Features(embeddings, identities)), source="test", num_resamples=20)
 
 
 def test_a_calibration_goes_with_the_weights_and_the_feature(file: Path, tmp_path: Path) -> None:
@@ -120,6 +121,17 @@ def test_external_networks_have_one_output(tmp_path: Path) -> None:
         rk.Encoder(network, height=8, width=4, feature="local")
     with pytest.raises(ConfigError, match="has one output"):
         rk.Encoder(network, height=8, width=4).features_by_name(())
+
+
+def test_options_of_torch_networks_are_refused_for_network_files(tmp_path: Path) -> None:
+    (tmp_path / "network.onnx").write_bytes(b"made-up")
+    preprocessing = Preprocessing(color="rgb", scale=255, mean=(0, 0, 0), std=(1, 1, 1))
+    network = ExternalNetwork(tmp_path / "network.onnx", MeanColours(), preprocessing)
+    assert rk.Encoder(network, height=8, width=4, device="cpu").device == "cpu"
+    with pytest.raises(ConfigError, match=r"device = cuda: .*network\.onnx was made elsewhere"):
+        rk.Encoder(network, height=8, width=4, device="cuda")
+    with pytest.raises(ConfigError, match=r"bfloat16: .*network\.onnx was made elsewhere"):
+        rk.Encoder(network, height=8, width=4, bfloat16=True)
 
 
 def test_branches_of_a_joint_loss_can_be_measured_alone(tmp_path: Path, split: tuple[Sample, ...]) -> None:

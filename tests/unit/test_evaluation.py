@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidkit import protocols
+from reidkit import comparison
+from reidkit.comparison import compare
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.evaluation import evaluate, evaluate_features, rank_features, validation_features
-from reidkit.protocols import compare
+from reidkit.evaluation import evaluate, evaluate_features, validation_features
+from reidkit.nearest import rank_features
 from reidkit.ranks import match_ranks
 from reidkit.types import Dataset, Evaluation, Features, Sample
 
@@ -44,7 +45,7 @@ def all_match_ranks(
     query: Features, gallery: Features | None, block_size: int | None, **options: Any
 ) -> list:
     comparison = compare(query, gallery, **options)
-    return match_ranks(comparison, comparison.same_identity_pairs(), block_size=block_size)[1].tolist()
+    return match_ranks(comparison, block_size=block_size)[1].tolist()
 
 
 def assert_as_reference(
@@ -296,7 +297,7 @@ def test_block_size_changes_no_bit(distance: str, kind: str, monkeypatch: pytest
     whole = evaluate_features(query, gallery, distance=distance)
     for block_size in (1, 7, 333, 700, 5000):
         assert_same(evaluate_features(query, gallery, distance=distance, block_size=block_size), whole)
-    monkeypatch.setattr(protocols, "_QUERIES_PER_TILE", 7)
+    monkeypatch.setattr(comparison, "_QUERIES_PER_TILE", 7)
     assert_same(evaluate_features(query, gallery, distance=distance, block_size=100), whole)
 
 
@@ -516,7 +517,7 @@ def test_importing_evaluation_does_not_import_torch() -> None:
 def test_ranked_lists(
     levels: int, camera_filter: str, with_gallery: bool, block_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocols, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(comparison, "_BLOCK_BYTES", block_bytes)
     query = random_features(25, seed=23, levels=levels)
     gallery = random_features(60, seed=24, levels=levels) if with_gallery else None
     (gallery or query).identities[:5] = -1

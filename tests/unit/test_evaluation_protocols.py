@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.evaluation import evaluate, evaluate_features, rank_features
+from reidkit.evaluation import evaluate, evaluate_features
 from reidkit.features import (
     EmbeddedImages,
     distinct_images,
@@ -24,6 +24,7 @@ from reidkit.features import (
     pool_tracklets,
     with_frames,
 )
+from reidkit.nearest import rank_features
 from reidkit.types import Dataset, Evaluation, Features, Sample
 
 reference = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "reference_evaluation.py")))

@@ -206,10 +206,23 @@ def test_the_two_feature_layers_stand_where_the_sparsity_loss_looks_for_them():
         assert not parameters[f"{name}.bias"].any()
 
 
+def test_it_regularises_its_feature_layers_as_the_paper_does():
+    model = rk.build_model("jlml", stripes=6)
+    found = model.regularizers()
+    global_weight, local_weight = model.global_feature.weight, model.local_feature.weight
+    columns = sum(column.norm() for column in global_weight.T)
+    stripes = sum(stripe.abs().sum(dim=1).square().sum() for stripe in local_weight.split(256, dim=1))
+    torch.testing.assert_close(found, {"sparsity_global": columns, "sparsity_local": stripes})
+    sum(found.values()).backward()
+    moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert moved == {"global_feature.weight", "local_feature.weight"}
+
+
 @pytest.mark.parametrize("branch", ["global", "local"])
 def test_one_branch_alone(branch):
     model = rk.build_model("jlml", branches=branch)
     assert model.features == {branch: 512}
+    assert model.regularizers().keys() == {f"sparsity_{branch}"}
     assert {model.metric_feature, model.classification_feature, model.embedding_feature} == {branch}
     other = {"global": "local", "local": "global"}[branch]
     assert not any(name.startswith(other) for name in model.state_dict())

@@ -13,6 +13,8 @@ import pytest
 import reidkit as rk
 import reidkit.encoder  # now, not within the first test's ten seconds
 from reidkit.errors import ReidError
+from reidkit.network_files import num_threads
+from reidkit.reading_speed import num_cores
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -227,6 +229,12 @@ def test_metadata_that_nobody_would_write(text, tmp_path):
     onnx.helper.set_model_props(proto, {"reidkit": text})
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
     refusal(tmp_path / "m.onnx", None)
+
+
+@pytest.mark.parametrize(("text", "number"), [("1", 1), ("1,4", 1), ("64", 2), ("0", None), ("many", None)])
+def test_the_environment_limits_threads(text, number, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert num_threads() == (number or min(2, num_cores()))
 
 
 def test_importing_a_runtime_tells_nobody(tmp_path):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from reidkit import ranks
+from reidkit.comparison import compare
 from reidkit.errors import DataError
 from reidkit.evaluation import evaluate_features
-from reidkit.protocols import compare
 from reidkit.ranks import match_ranks
 from reidkit.types import Features
 
@@ -56,9 +56,7 @@ def test_first_look_lies_within_its_error(kind: str, dim: int) -> None:
     query, gallery = features(kind, 60, 1, dim=dim), features(kind, 500, 2, dim=dim)
     comparison = compare(query, gallery, camera_filter="none")
     look = comparison.first_look
-    hidden = comparison.same_identity_pairs().where(
-        np.zeros(len(comparison.same_identity_pairs().scores), bool)
-    )
+    hidden = comparison.same_identity_pairs.where(np.zeros(len(comparison.same_identity_pairs.scores), bool))
     exact = comparison.query.take(np.arange(60)) @ comparison.gallery.take(np.arange(500)).T
     for rows, items, scores in comparison.tiles(np.arange(60), hidden, block_size=170):
         expected = exact[np.ix_(rows, items)] - look.query_products[rows, None]
@@ -82,7 +80,7 @@ def test_the_closer_the_embeddings_the_smaller_the_error() -> None:
 def test_ranks_are_those_of_a_sort_of_exact_scores(kind: str, dtype: str, block_size: int | None) -> None:
     query, gallery = features(kind, 40, 3, dtype=dtype), features(kind, 400, 4, dtype=dtype)
     comparison = compare(query, gallery)
-    found = match_ranks(comparison, comparison.same_identity_pairs(), block_size=block_size)[1]
+    found = match_ranks(comparison, block_size=block_size)[1]
     assert found.tolist() == ranks_by_sorting(query, gallery)
 
 
@@ -94,11 +92,9 @@ def test_only_equal_embeddings_are_compared_twice(
     counted = []
     count_exactly = ranks._count_exactly
 
-    def watched(
-        comparison: object, pairs: object, matches: object, queries: np.ndarray, *rest: object
-    ) -> None:
+    def watched(comparison: object, matches: object, queries: np.ndarray, *rest: object) -> np.ndarray:
         counted.extend(queries)
-        count_exactly(comparison, pairs, matches, queries, *rest)
+        return count_exactly(comparison, matches, queries, *rest)
 
     monkeypatch.setattr(ranks, "_count_exactly", watched)
     evaluate_features(features(kind, 30, 5), features(kind, 900, 6))
@@ -110,11 +106,25 @@ def test_duplicated_rows_fall_to_gallery_order(dtype: str) -> None:
     query = features("signed", 25, 7, dtype=dtype)
     once = features("signed", 120, 8, dtype=dtype)
     gallery = Features(
-        *(np.concatenate([part] * 3) for part in (once.embeddings, once.identities[::-1], once.cameras))
+        np.concatenate([once.embeddings] * 3),
+        np.concatenate([np.roll(once.identities, copy) for copy in range(3)]),  # matches tie with others
+        np.concatenate([once.cameras] * 3),
     )
     comparison = compare(query, gallery)
-    found = match_ranks(comparison, comparison.same_identity_pairs())[1]
+    found = match_ranks(comparison)[1]
     assert found.tolist() == ranks_by_sorting(query, gallery)
+
+
+def test_what_a_later_block_crowds_is_counted_once() -> None:
+    """Float32 tells the first hundred items from the match, and none of the hundred copies after them."""
+    query = Features(features("signed", 1, 9).embeddings, [1], [1])
+    others = features("signed", 101, 10).embeddings
+    gallery = Features(
+        np.concatenate([others, np.repeat(others[-1:], 100, axis=0)]), [2] * 200 + [1], [2] * 201
+    )
+    expected = ranks_by_sorting(query, gallery)
+    assert 120 < expected[0] < 200, "some of the others come before"
+    assert match_ranks(compare(query, gallery), block_size=100)[1].tolist() == expected
 
 
 def test_all_scores_equal_rank_by_gallery_order() -> None:

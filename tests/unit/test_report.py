@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,14 @@ import pytest
 from PIL import Image
 
 from reidkit.breakdown import choose_queries
+from reidkit.comparison import compare
 from reidkit.errors import DataError
 from reidkit.evaluation import evaluate_features
+from reidkit.features import rows_of
 from reidkit.files import WriteError
 from reidkit.report import write_report
+from reidkit.report_parts import longest_list
+from reidkit.report_sections import analyse, curve_figures
 from reidkit.significance import share_interval
 from reidkit.types import JUNK, Features, Sample, Split
 
@@ -303,3 +308,58 @@ def test_queries_are_chosen_once_and_by_their_precision(num_valid: int, num: int
     num_best = len(chosen["best"])
     np.testing.assert_array_equal(precisions[chosen["best"]], ascending[::-1][:num_best])
     assert len(chosen["worst"]) >= len(rows) / 2
+
+
+def test_no_rate_is_told_that_no_pair_stands_for(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    page = page_of(tmp_path, inputs, tables=tmp_path / "tables")
+    assert "8 pairs of one person and 56 of two were counted" in page
+    assert "one wrong pair in 10 lets" in page
+    assert "10,000" not in page
+    scores = json.loads((tmp_path / "tables/scores.json").read_text())
+    assert list(scores["true_positive_rate_at"]) == ["0.1"]
+
+
+def test_a_few_pairs_tell_no_rate_at_all(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    few = {
+        side: rows_of(inputs[side], np.arange(2)) if side in ("query", "gallery") else inputs[side][:2]
+        for side in ("query", "gallery", "query_split", "gallery_split")
+    }
+    page = page_of(tmp_path, inputs, evaluation=evaluate_features(few["query"], few["gallery"]), **few)
+    assert "2 pairs of one person and 2 of two were counted" in page
+    assert "one wrong pair in" not in page
+
+
+@pytest.mark.parametrize(
+    ("protocol", "galleries", "last_rank"),
+    [
+        ("market1501", None, NUM_IDENTITIES),
+        ("single_gallery_shot", None, NUM_IDENTITIES),
+        (
+            "market1501",
+            [[row, (row + 1) % NUM_IDENTITIES, (row + 2) % NUM_IDENTITIES] for row in range(8)],
+            3,
+        ),
+        ("recall", None, NUM_IDENTITIES * 2 - 1),
+    ],
+)
+def test_no_rank_lies_beyond_the_longest_list(
+    inputs: dict[str, Any], protocol: str, galleries: Any, last_rank: int
+) -> None:
+    query, gallery = inputs["query"], inputs["gallery"]
+    if protocol == "recall":
+        both = [
+            np.concatenate([getattr(query, name), getattr(gallery, name)])
+            for name in ("embeddings", "identities")
+        ]
+        query, gallery = Features(*both), None
+    evaluation = evaluate_features(query, gallery, protocol=protocol, galleries=galleries)
+    assert len(evaluation.cmc) == 50
+    assert longest_list(evaluation, query, gallery, galleries) == last_rank
+    figure = curve_figures(
+        evaluation,
+        analyse(compare(query, gallery, camera_filter="none", gallery_rows=galleries)),
+        None,
+        longest_list=last_rank,
+    )[0]
+    [axes] = figure.chart.figure.axes
+    assert axes.lines[0].get_xdata().max() == last_rank

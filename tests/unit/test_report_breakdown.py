@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reidkit import comparison
 from reidkit.breakdown import camera_pairs, confusions, ranks_of_matches
 from reidkit.calibration import roc
+from reidkit.comparison import compare
 from reidkit.errors import DataError
 from reidkit.evaluation import evaluate_features
 from reidkit.files import WriteError
+from reidkit.nearest import NearestNegatives
 from reidkit.report import write_report
 from reidkit.report_sections import reliability
+from reidkit.same_person import fit_calibration
 from reidkit.types import Features, Sample, Split
 
 NUM_IDENTITIES = 9
@@ -92,7 +97,8 @@ def rows_of_table(text: str) -> list[list[str]]:
 
 def test_pairs_of_cameras_and_confusions_are_listed(tmp_path: Path, inputs: dict[str, Any]) -> None:
     page = page_of(tmp_path, inputs)
-    found = camera_pairs(inputs["query"], inputs["gallery"])
+    sides = compare(inputs["query"], inputs["gallery"])
+    found = camera_pairs(sides)
     expected = [
         [
             str(a),
@@ -106,8 +112,9 @@ def test_pairs_of_cameras_and_confusions_are_listed(tmp_path: Path, inputs: dict
         if a != b
     ]
     assert rows_of_table(section(page, "cameras")) == expected
-    matches = ranks_of_matches(inputs["query"], inputs["gallery"])
-    wrong = confusions(inputs["query"], inputs["gallery"], matches)
+    nearest = NearestNegatives(sides)
+    sides.read_negatives(nearest)
+    wrong = confusions(sides, ranks_of_matches(sides), nearest.items)
     rows = rows_of_table(section(page, "people"))
     assert rows == [[str(item.identity), str(item.taken_for), str(item.num_queries)] for item in wrong[:15]]
     assert len(rows) >= 3
@@ -178,7 +185,7 @@ def test_features_without_images_and_gallery(tmp_path: Path, inputs: dict[str, A
 
 def test_reliability_is_that_of_a_loop_over_pairs(inputs: dict[str, Any]) -> None:
     query, gallery = inputs["query"], inputs["gallery"]
-    given, indeed = reliability(roc(query, gallery), Sigmoid())
+    given, indeed = reliability(roc(compare(query, gallery)), Sigmoid())
     unit = [f.embeddings / np.linalg.norm(f.embeddings, axis=1, keepdims=True) for f in (query, gallery)]
     pairs = []
     for i in range(len(query)):
@@ -234,6 +241,39 @@ def test_an_encoder_adds_activation_maps(
     )
 
 
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Numbers of pairs that are scored in tiles while a test runs, by the type of the scores."""
+    found: dict[str, int] = {}
+    tiles = comparison.Comparison.tiles
+
+    def counted(self: comparison.Comparison, *args: Any, **options: Any) -> Iterator[Any]:
+        for tile in tiles(self, *args, **options):
+            found[tile[2].dtype.name] = found.get(tile[2].dtype.name, 0) + tile[2].size
+            yield tile
+
+    monkeypatch.setattr(comparison.Comparison, "tiles", counted)
+    return found
+
+
+def test_a_report_scores_each_pair_once(
+    tmp_path: Path, inputs: dict[str, Any], scored: dict[str, int]
+) -> None:
+    num_queries, num_items = len(inputs["query"]), len(inputs["gallery"])
+    page_of(tmp_path, inputs, calibration=Sigmoid(), tables=tmp_path / "tables")
+    num_shown = inputs["num_ranked_lists"]  # of these, the positives are ranked among the negatives too
+    assert scored == {"float64": (num_queries + num_shown) * num_items}
+
+
+def test_a_calibration_scores_again_what_it_counts_by_identity(
+    inputs: dict[str, Any], scored: dict[str, int]
+) -> None:
+    sides = compare(inputs["query"], inputs["gallery"])
+    curve = roc(sides)
+    fit_calibration(sides, curve=curve, num_resamples=2)
+    assert scored == {"float64": 2 * len(inputs["query"]) * len(inputs["gallery"])}
+
+
 def read_table(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -255,9 +295,8 @@ def test_tables_hold_the_numbers_of_the_page(tmp_path: Path, inputs: dict[str, A
     assert sum(int(row["positive_pairs"]) for row in tables["distances"]) == scores["num_positive_pairs"]
     assert sum(int(row["negative_pairs"]) for row in tables["distances"]) == scores["num_negative_pairs"]
     assert scores["mAP"] == evaluation.mean_average_precision
-    assert scores["true_positive_rate_at"]["0.1"] == roc(
-        inputs["query"], inputs["gallery"]
-    ).true_positive_rate_at(0.1)
+    curve = roc(compare(inputs["query"], inputs["gallery"]))
+    assert scores["true_positive_rate_at"]["0.1"] == curve.true_positive_rate_at(0.1)
     assert set(scores["intervals_95"]) == {"mAP", "rank-1"}
     assert len(tables["camera_pairs"]) == 9
     assert tables["camera_pairs"][0]["mAP"] == ""  # a camera with itself

@@ -11,6 +11,7 @@ import pytest
 
 from reidkit.branches import compare_branches
 from reidkit.breakdown import camera_pairs
+from reidkit.comparison import compare
 from reidkit.errors import DataError
 from reidkit.evaluation import evaluate_features, validation_features
 from reidkit.features import label_features, pool_queries
@@ -67,7 +68,7 @@ def test_missing_cameras_where_rows_are_grouped() -> None:
     pooled = pool_queries(features, features)
     unit = features.embeddings / np.linalg.norm(features.embeddings, axis=1, keepdims=True)
     np.testing.assert_allclose(pooled.embeddings[3:5], unit[3:5], atol=1e-7)
-    pairs = camera_pairs(features, features)
+    pairs = camera_pairs(compare(features, features))
     assert pairs.query_cameras.tolist() == [1, 2]
     assert len(set(camera_codes(cameras).tolist())) == 4
     identities, cameras = rng.integers(0, 4, 80), rng.integers(-1, 3, 80)

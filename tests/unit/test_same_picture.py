@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from reidkit.calibration import distance_distributions, roc
-from reidkit.evaluation import evaluate, evaluate_features, rank_features
+from reidkit.comparison import compare
+from reidkit.evaluation import evaluate, evaluate_features
 from reidkit.feature_files import load_features, save_features
 from reidkit.features import label_features, pool_tracklets, rows_of
+from reidkit.nearest import rank_features
 from reidkit.same_picture import pairs_of, picture_codes, picture_names
 from reidkit.types import Dataset, Features, Sample
 
@@ -108,9 +110,9 @@ def test_rows_that_share_memory_otherwise_are_not_one_picture() -> None:
 
 
 def test_all_that_counts_pairs_leaves_them_out() -> None:
-    assert distance_distributions(ONE_SET, ONE_SET).num_positive == 40
-    assert distance_distributions(ONE_SET, ONE_SET).hardest_positive > 0
-    assert roc(ONE_SET, ONE_SET).num_positive == 40
+    assert distance_distributions(compare(ONE_SET, ONE_SET)).num_positive == 40
+    assert distance_distributions(compare(ONE_SET, ONE_SET)).hardest_positive > 0
+    assert roc(compare(ONE_SET, ONE_SET)).num_positive == 40
     nearest = rank_features(ONE_SET, ONE_SET, top=1).indices[:, 0]
     assert (nearest != np.arange(40)).all()
 

@@ -13,6 +13,7 @@ from PIL import Image
 import reidkit as rk
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import DamagedGallery, NoGallery, open_gallery
+from reidkit.same_person import Calibration
 from reidkit.search import Searcher, content_hash
 from reidkit.types import Sample
 
@@ -336,3 +337,55 @@ def test_a_gallery_of_before_gets_contents_as_it_is_indexed_again(searcher, phot
     assert str(searcher.add(photos)) == "2 embedded, 3 there already"
     items = gallery.items(where={"source": [str(path) for path in photos[:2]]})
     assert [item.identity for item in items] == ["anna", "ben"], "nothing is said, nothing is taken away"
+
+
+def test_labels_near_to_what_is_asked_for_are_named(searcher, photos):
+    names = ["0012", "0001", "Anna", "yard", "x"]
+    searcher.add(
+        [Sample(path, 1, 1, 0, identity_name=name) for path, name in zip(photos, names, strict=True)]
+    )
+    for asked, near in (("1", "0001"), ("anna", "Anna"), ("yrad", "yard"), (["ben", "12"], "0012")):
+        assert searcher.why_nothing({"identity": asked}).endswith(f"; did you mean identity={near}?")
+    assert "did you mean" not in searcher.why_nothing({"identity": "13"}), "another number is another person"
+
+
+CALIBRATION = Calibration(
+    scores=(-1.0, 1.0),
+    log_likelihood_ratios=(-3.0, 3.0),
+    false_match_rates=(0.01, 0.1),
+    thresholds=(0.9, 0.5),
+    true_match_rates=(0.5, 0.9),
+    threshold_intervals=((0.8, 1.0), (0.4, 0.6)),
+    equal_error_rate=0.1,
+    num_positive=100,
+    num_negative=1000,
+    num_identities=10,
+)
+
+
+def test_what_scores_mean_is_told_with_the_hits(searcher, photos):
+    searcher.add(photos)
+    [plain] = searcher.search(photos[:1])
+    assert plain.probabilities == ()
+    assert "probability" not in plain.as_list()[0]
+    with pytest.raises(ConfigError, match=r"no calibration.*--store-calibration"):
+        searcher.lowest_score(0.1)
+    searcher.encoder.calibrate(CALIBRATION)
+    assert searcher.lowest_score(0.1) == 0.5
+    [found] = searcher.search(photos[:1], prior=0.1)
+    for hit, probability, values in zip(found.hits, found.probabilities, found.as_list(), strict=True):
+        assert probability == values["probability"] == CALIBRATION.probability(hit.score, prior=0.1)
+        assert values["is_query"] is False
+
+
+def test_hits_below_a_score_are_left_out_and_counted(searcher, photos):
+    searcher.add(photos)
+    [found] = searcher.search(photos[:1])
+    lowest = found.hits[1].score
+    [high] = searcher.search(photos[:1], lowest=lowest)
+    assert high.hits == found.hits[:2]
+    assert high.num_low == len(found.hits) - 2
+    [none] = searcher.search(photos[:1], lowest=2.0)
+    assert (none.hits, none.num_low, bool(none)) == ((), 4, True)
+    [nothing] = searcher.search(photos[:1], where={"camera": 7})
+    assert not nothing

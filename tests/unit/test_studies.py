@@ -162,7 +162,8 @@ def test_every_wrong_name_of_a_study_is_reported_at_once(study_file):
 def test_every_fault_of_the_cells_is_reported_once_with_the_first_cell_that_has_it(study_file):
     more = (
         '{ label = "a", drop = ["loss.trihrad"] }, { label = "b", set = ["loss.trihard.margn=1"] }, '
-        '{ label = "c", measure = { distanc = "l1" } }, { label = "d", set = ["train.epochs=0"] },'
+        '{ label = "c", measure = { distanc = "l1", protocol = "recall" } }, '
+        '{ label = "d", set = ["train.epochs=0"] },'
     )
     path = study_file(more=more)
     path.write_text(path.read_text().replace("source =", 'weights = "best"\nsource ='))
@@ -172,6 +173,7 @@ def test_every_fault_of_the_cells_is_reported_once_with_the_first_cell_that_has_
     assert "cell 'a': drop 'loss.trihrad': there is no such key; did you mean 'trihard'?" in text
     assert "cell 'b': [loss.trihard] has no option 'margn'; did you mean 'margin'?" in text
     assert "cell 'c': measure has no option 'distanc'; did you mean 'distance'?" in text
+    assert "cell 'c': measure has no option 'protocol'" in text, "a data set has its own"
     assert "cell 'd': configuration: train.epochs: input should be greater than or equal to 1, not 0" in text
     assert text.count("needs held-out identities") == 1
     assert "seed is one of the study's own seeds" in text

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import reidkit as rk
-from reidkit import transforms
+from reidkit import crops
 from reidkit.config import OptimConfig, SamplerConfig, TransformConfig
 from reidkit.errors import ConfigError, DataError
 from reidkit.losses import IdentityLoss
@@ -138,9 +138,9 @@ def mars(tmp_path):
 @pytest.mark.parametrize("sampler", ["identity", "random"])
 def test_an_epoch_takes_a_frame_of_each_tracklet(mars, tmp_path, monkeypatch, frames, sampler):
     decoded = []
-    load = transforms.load_image
+    load = crops.load_image
     monkeypatch.setattr(
-        transforms, "load_image", lambda path, **options: decoded.append(path) or load(path, **options)
+        crops, "load_image", lambda path, **options: decoded.append(path) or load(path, **options)
     )
     sizes = {"identities_per_batch": 2, "images_per_identity": 1}
     table = SamplerConfig(kind=sampler, frames=frames, frames_per_tracklet=1)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
+from reidkit.printable import counted
 
 if TYPE_CHECKING:
     from reidkit.check import DatasetCheck
-    from reidkit.types import Dataset
+    from reidkit.findings import Finding
+    from reidkit.reading_speed import Speed
 
-_CROP = (256, 128)  # height and width of most recipes
-_SPEEDS = {
-    "images_per_second": "reading and decoding",
-    "images_per_second_cached": f"from a cache at {_CROP[0]} x {_CROP[1]}",
-}
 _STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
@@ -52,57 +50,45 @@ def check_command(
     from reidkit.config import parse_options
     from reidkit.datasets import load_dataset
     from reidkit.errors import ConfigError
+    from reidkit.reading_speed import reading_speeds
     from reidkit.tracking import progress
 
     given = parse_options(options)
     if make:
+        from reidkit.datasets.synthetic import make_synthetic_from
+
         if name != "synthetic":
             raise ConfigError(f"--make draws the data set 'synthetic' only, not {name!r}")
-        make_people(root, given)
+        with progress("images drawn") as shown:
+            make_synthetic_from(root, given, progress=shown)
         given = {}
     data = load_dataset(name, root, **given)
     with progress("images read") as shown:
         result = check_dataset(data, progress=shown)
-    speeds = measure_speed(data) if speed else {}
+    speeds = reading_speeds(data) if speed else []
     if as_json:
-        print_json({**result.as_dict(), **speeds})
+        print_as_json(result, speeds)
     else:
         print_check(result)
-        for key, rates in speeds.items():
-            for num_workers, rate in rates.items():
-                workers = f"{num_workers} worker{'s' if num_workers > 1 else ''}"
-                click.echo(f"{_SPEEDS[key]}, {workers}: {rate:,.0f} images/s")
+        print_speeds(speeds)
     ctx.exit(1 if result.has_errors else 0)
 
 
-def measure_speed(data: Dataset) -> dict[str, dict[int, float]]:
-    """Images a second, decoded and from a RAM cache, by number of workers: one, and one a core."""
-    from reidkit.reading_speed import num_cores, reading_speed
-
-    speeds = {}
-    for key, size in (("images_per_second", None), ("images_per_second_cached", _CROP)):
-        try:
-            speeds[key] = {n: reading_speed(data, num_workers=n, cache_size=size) for n in (1, num_cores())}
-        except OSError as error:
-            say(f"{_SPEEDS[key]} cannot be measured: {error}")
-    return speeds
+def print_as_json(result: DatasetCheck, speeds: Sequence[Speed]) -> None:
+    rates = {speed.name: speed.images_per_second for speed in speeds if not speed.problem}
+    print_json(result.as_dict() | rates)
 
 
-def make_people(root: Path, options: dict[str, Any]) -> None:
-    """Draw the synthetic data set."""
-    from reidkit.datasets.synthetic import make_synthetic
-    from reidkit.errors import ConfigError
-    from reidkit.registry import option_problems
-    from reidkit.tracking import progress
-
-    problems = option_problems(make_synthetic, options, num_positional=1, where="synthetic --make")
-    if problems:
-        raise ConfigError(problems)
-    with progress("images drawn") as shown:
-        make_synthetic(root, **options, progress=shown)
+def print_speeds(speeds: Sequence[Speed]) -> None:
+    for speed in speeds:
+        if speed.problem:
+            say(speed.problem)
+        for num_workers, rate in speed.images_per_second.items():
+            tell(f"{speed.what}, {counted(num_workers, 'worker')}: {rate:,.0f} images/s")
 
 
 def print_check(result: DatasetCheck) -> None:
+    """Counts, how labels were read, some samples, and what was found."""
     header, *rows = result.rows()
     print_table(header, rows, title=f"{result.name} in {result.root}", right=header[1:])
     if result.num_valid_queries is not None:
@@ -116,14 +102,18 @@ def print_check(result: DatasetCheck) -> None:
         tell("\nfor example")
         print_table(columns, [[sample.get(name, "") for name in columns] for sample in result.samples])
     for finding in result.findings:
-        tell()
-        count = f": {finding.count:,}" if finding.count > 1 else ""
-        click.secho(finding.severity, fg=_STYLES[finding.severity], bold=True, nl=False)
-        tell(f"  {finding.title}{count}")
-        for example in finding.examples:
-            tell(f"    {example}")
-        if finding.examples and finding.count > len(finding.examples):
-            tell(f"    and {finding.count - len(finding.examples):,} more")
-        tell(f"  {finding.advice}")
+        print_finding(finding)
     if not result.findings:
         say("\nnothing to complain about")
+
+
+def print_finding(finding: Finding) -> None:
+    tell()
+    count = f": {finding.count:,}" if finding.count > 1 else ""
+    click.secho(finding.severity, fg=_STYLES[finding.severity], bold=True, nl=False)
+    tell(f"  {finding.title}{count}")
+    for example in finding.examples:
+        tell(f"    {example}")
+    if finding.examples and finding.count > len(finding.examples):
+        tell(f"    and {finding.count - len(finding.examples):,} more")
+    tell(f"  {finding.advice}")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
 import click
 
 from reidkit import registry
@@ -31,29 +28,41 @@ def list_command(kind: str, details: bool, height: int | None, width: int | None
     if (height or width) and not details:
         raise click.UsageError("--height and --width go with --details")
     if details:
-        _list_costs(height or 256, width or 128, as_json)
+        print_costs(height or 256, width or 128, as_json)
     else:
-        _list_options(kind, as_json)
+        print_options(_KINDS[kind], as_json)
     if kind == "models" and not as_json:
         say("\nand timm:NAME for any backbone of timm, for example timm:convnext_tiny")
 
 
-def _list_options(kind: str, as_json: bool) -> None:
-    components = {name: registry.get(_KINDS[kind], name) for name in registry.names(_KINDS[kind])}
+def print_options(kind: registry.Kind, as_json: bool) -> None:
+    """Every component of a kind with what it is and its options."""
+    components = {name: registry.get(kind, name) for name in registry.names(kind)}
     if as_json:
         print_json(
-            {name: {"what": _summary(c), "options": registry.defaults(c)} for name, c in components.items()}
+            {
+                name: {"what": registry.summary(component), "options": registry.defaults(component)}
+                for name, component in components.items()
+            }
         )
         return
     rows = [
-        (name, _summary(component), ", ".join(f"{k}={v!r}" for k, v in registry.defaults(component).items()))
+        (
+            name,
+            registry.summary(component),
+            ", ".join(f"{k}={v!r}" for k, v in registry.defaults(component).items()),
+        )
         for name, component in components.items()
     ]
     print_table(["name", "what", "options"], rows)
 
 
-def _list_costs(height: int, width: int, as_json: bool) -> None:
-    costs = {name: _cost(name, height, width) for name in registry.names("model") if name != "timm"}
+def print_costs(height: int, width: int, as_json: bool) -> None:
+    """What every network costs with its default options."""
+    from reidkit.complexity import cost_of
+
+    names = [name for name in registry.names("model") if name != "timm"]
+    costs = {name: cost_of(name, height=height, width=width) for name in names}
     if as_json:
         print_json(costs)
         return
@@ -69,25 +78,3 @@ def _list_costs(height: int, width: int, as_json: bool) -> None:
         for name, cost in costs.items()
     ]
     print_table(columns, rows, right=columns[1:])
-
-
-def _cost(name: str, height: int, width: int) -> dict[str, Any]:
-    """A model with its default options."""
-    from reidkit.complexity import complexity
-    from reidkit.models import build_model
-
-    model = build_model(name)
-    cost = complexity(model, height=height, width=width)
-    return {
-        "parameters": cost.num_parameters,
-        "multiply_adds": cost.num_multiply_adds,
-        "embedding": model.embedding_dim,
-        "height": height,
-        "width": width,
-    }
-
-
-def _summary(component: object) -> str:
-    """First line of its docstring."""
-    text = inspect.getdoc(getattr(component, "func", component)) or ""
-    return text.split("\n", 1)[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from reidkit import config, trust
@@ -22,10 +24,14 @@ def config_command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> No
     resolved = config.load(recipe, overrides)
     unchecked = config.code_not_allowed(resolved)
     config.check_components(resolved, skip=unchecked)
-    for name in unchecked:
-        module = name.partition(":")[0]
-        say(f"not checked: {name} is code of your own, which that would run; --allow-code {module} allows it")
+    print_unchecked(unchecked)
     if as_json:
         print_json(config.as_tree(resolved))
     else:
         click.echo(config.dump(resolved), nl=False)
+
+
+def print_unchecked(names: Sequence[str]) -> None:
+    for name in names:
+        module = name.partition(":")[0]
+        say(f"not checked: {name} is code of your own, which that would run; --allow-code {module} allows it")

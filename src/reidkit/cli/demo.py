@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -13,14 +12,7 @@ import click
 from reidkit import config
 from reidkit.cli.output import say, tell
 
-# Enough people to learn from in two minutes, and others to be tested on.
-WORLD = {
-    "num_train_identities": 300,
-    "num_test_identities": 60,
-    "images_per_camera": 3,
-    "num_workers": 2,
-    "seed": 0,
-}
+_NUM_STEPS = 5
 
 
 @click.command("demo")
@@ -35,32 +27,45 @@ def demo_command(out: Path) -> None:
     started = time.monotonic()
     people, run = out / "people", out / "run"
     recipe = config.load("demo", [f'data.root="{people.as_posix()}"'])
-    steps: list[tuple[str, Callable[[], None]]] = [
-        ("drawing people", lambda: _draw(people)),
-        ("checking the data set", lambda: _check(people)),
-        ("training on some of them", lambda: _train(recipe, run)),
-        ("testing on the others, writing the report", lambda: _evaluate(out, run, people)),
-        ("filling a gallery and searching it", lambda: _search(out, run, people)),
-    ]
-    for number, (what, do) in enumerate(steps, start=1):
-        say(f"\n[{number}/{len(steps)}] {what}", bold=True)
-        do()
-    say(f"\nDone in {time.monotonic() - started:.0f} s. Look at:")
+    print_step(1, "drawing people")
+    _draw(people)
+    print_step(2, "checking the data set")
+    _check(people)
+    print_step(3, "training on some of them")
+    _train(recipe, run)
+    print_step(4, "testing on the others, writing the report")
+    _evaluate(out, run, people)
+    print_step(5, "filling a gallery and searching it")
+    query = _search(out, run, people)
+    print_places(out, seconds=time.monotonic() - started)
+    print_commands(out, query)
+
+
+def print_step(number: int, what: str) -> None:
+    say(f"\n[{number}/{_NUM_STEPS}] {what}", bold=True)
+
+
+def print_places(out: Path, *, seconds: float) -> None:
+    """Where results lie."""
+    say(f"\nDone in {seconds:.0f} s. Look at:")
     for path, what in [
         (out / "report.html", "scores, curves, ranked lists: open it in a browser"),
         (out / "search.png", "what three searches found"),
-        (run, "the trained encoder, its configuration and its metrics"),
+        (out / "run", "the trained encoder, its configuration and its metrics"),
         (out / "people.gallery", "the gallery"),
-        (people, "the drawn people, in Market-1501's folders"),
+        (out / "people", "the drawn people, in Market-1501's folders"),
     ]:
         tell(f"  {path}  {what}")
-    query = sorted((people / "query").glob("*.jpg"))[0]
+
+
+def print_commands(out: Path, query: Path) -> None:
+    """What to try next."""
     say("\nTry next:")
     reid = _program()
     for command in [
         f"{reid} search {query} --gallery {out / 'people.gallery'} --where camera!=1",
         f"{reid} check folder YOUR_PHOTOS/",
-        f"{reid} index {run} YOUR_PHOTOS/ --gallery mine.gallery",
+        f"{reid} index {out / 'run'} YOUR_PHOTOS/ --gallery mine.gallery",
         f"{reid} recipes",
     ]:
         tell(f"  {command}")
@@ -77,9 +82,12 @@ def _program() -> str:
 
 
 def _draw(people: Path) -> None:
-    from reidkit.cli.check import make_people
+    from reidkit.datasets.synthetic import make_synthetic_from
+    from reidkit.demo import WORLD
+    from reidkit.tracking import progress
 
-    make_people(people, dict(WORLD))
+    with progress("images drawn") as shown:
+        make_synthetic_from(people, WORLD, progress=shown)
 
 
 def _check(people: Path) -> None:
@@ -97,29 +105,36 @@ def _train(recipe: config.Config, run: Path) -> None:
 
 
 def _evaluate(out: Path, run: Path, people: Path) -> None:
-    from reidkit.cli.evaluate import evaluate
+    from reidkit.cli.evaluate import print_written
     from reidkit.datasets import load_dataset
     from reidkit.encoder import load_encoder
+    from reidkit.run_report import Output, Scoring, evaluate_run
+    from reidkit.tracking import progress
 
-    scores = evaluate(
-        load_encoder(run), load_dataset("synthetic", people), out=out, run=run, title="Demo: drawn people"
-    )
-    tell(str(scores))
+    data, output = load_dataset("synthetic", people), Output(out, title="Demo: drawn people")
+    with progress("images embedded") as shown:
+        scored = evaluate_run(load_encoder(run), data, Scoring(), output, run=run, progress=shown)
+    print_written(scored)
+    tell(scored)
 
 
-def _search(out: Path, run: Path, people: Path) -> None:
-    from reidkit.cli.index import fill
-    from reidkit.cli.search import draw_hits, print_hits
+def _search(out: Path, run: Path, people: Path) -> Path:
+    """Returns one of the images that were searched for."""
+    from reidkit.cli.index import print_added
+    from reidkit.cli.search import print_hits
     from reidkit.datasets import load_dataset
+    from reidkit.demo import people_to_find, people_to_search_for
     from reidkit.search import Searcher
-    from reidkit.types import JUNK
+    from reidkit.search_picture import draw_hits
+    from reidkit.tracking import progress
 
-    data = load_dataset("synthetic", people)
-    location = out / "people.gallery"
-    fill(location, run, [sample for sample in data.gallery if sample.identity != JUNK])
-    queries = data.query[:: max(1, len(data.query) // 3)][:3]
-    paths = [sample.path for sample in queries]
+    data, location = load_dataset("synthetic", people), out / "people.gallery"
     with Searcher(location, encoder=run) as searcher:
-        found = [list(result.hits) for result in searcher.search(paths, top=10)]
+        with progress("images indexed") as shown:
+            added = searcher.add(people_to_find(data), progress=shown)
+        print_added(added, location, len(searcher))
+        paths, identities = people_to_search_for(data)
+        found = searcher.search(paths, top=10)
     print_hits(paths[:1], found[:1])
-    draw_hits(paths, found, out / "search.png", identities=[str(sample.identity) for sample in queries])
+    draw_hits(out / "search.png", paths, found, identities=identities)
+    return paths[0]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from reidkit import config
-from reidkit.cli.data import choose, load, refuse
-from reidkit.cli.images import image_paths
-from reidkit.cli.output import say, tell
+from reidkit.cli.options import refuse
+from reidkit.cli.output import print_left_out, say, tell
 from reidkit.errors import ConfigError, DataError
+from reidkit.printable import counted
 
 if TYPE_CHECKING:
-    from reidkit.encoder import Encoder
-    from reidkit.types import Dataset
+    from reidkit.chosen_data import Wanted
 
 NUM_SHOWN = 5
 
@@ -56,63 +56,61 @@ def encode_command(
     holds `query_embeddings`, `query_identities`, `query_cameras`, `query_paths` and the same of the gallery,
     as `reid evaluate` and `reid compare` read them. A .parquet file has columns of these.
     """
-    from reidkit.encoder import load_encoder
     from reidkit.feature_files import check_target
 
     check_target(out)
     if images:
         refuse({"--data": data, "--root": root, "--option": options}, "give either images or a data set")
-        paths = image_paths(images)  # first: what is wrong there is said before the network is loaded
-        _encode_images(load_encoder(run, feature=feature), paths, set(images), out)
+        _encode_images(run, images, feature, out)
     elif data is None and root is None and not (run / "config.toml").is_file():
         raise ConfigError("nothing to embed; give images, or a data set by --data NAME --root FOLDER")
     else:
-        dataset = load(choose(run, data, root, config.parse_options(options)), None)[0]
-        _encode_data(load_encoder(run, feature=feature), dataset, out)
+        from reidkit.chosen_data import Wanted
+
+        _encode_data(run, Wanted(data, root, config.parse_options(options)), feature, out)
 
 
-def _encode_images(encoder: Encoder, paths: list[Path], named: set[Path], out: Path) -> None:
-    from reidkit.feature_files import save_embeddings
+def _encode_images(run: Path, images: tuple[Path, ...], feature: str | None, out: Path) -> None:
+    from reidkit.encoder import load_encoder
+    from reidkit.encoding import encode_images
+    from reidkit.given_images import image_paths
     from reidkit.tracking import progress
 
-    unread: dict[int, DataError] = {}
-
-    def skip(place: int, error: DataError) -> None:
-        if paths[place] in named:  # somebody wants this very one
-            raise error
-        unread[place] = error
-
+    given = image_paths(images)  # first: what is wrong there is said before the network is loaded
+    print_left_out(given.left_out)
+    encoder = load_encoder(run, feature=feature)
     with progress("images embedded") as shown:
-        embeddings = encoder.encode(paths, progress=shown, skip=skip)
-    if not len(embeddings):
-        raise DataError(f"none of the {len(paths)} images could be read; the first: {unread[0]}")
-    save_embeddings(out, embeddings, paths=[path for n, path in enumerate(paths) if n not in unread])
-    tell(f"{out}: {len(embeddings)} embeddings of {encoder.dim} values")
-    if unread:
-        say(f"left out: {len(unread)} of {len(paths)} images, which could not be read:")
-        for error in list(unread.values())[:NUM_SHOWN]:
-            say(f"  {error}")
-        if len(unread) > NUM_SHOWN:
-            say("  ...; `reid check folder` names them all")
+        encoded = encode_images(encoder, given.paths, out, wanted=set(images), progress=shown)
+    tell(f"{out}: {counted(encoded.num_images, 'embedding')} of {encoder.dim} values")
+    print_unread(encoded.left_out, len(given.paths))
 
 
-def _encode_data(encoder: Encoder, dataset: Dataset, out: Path) -> None:
-    from reidkit.cli.scoring import Scoring, embed
-    from reidkit.evaluation import check_test_part, own_camera_filter
-    from reidkit.feature_files import save_features
+def print_unread(errors: Sequence[DataError], num_images: int) -> None:
+    if not errors:
+        return
+    say(f"left out: {len(errors)} of {counted(num_images, 'image')}, which could not be read:")
+    for error in errors[:NUM_SHOWN]:
+        say(f"  {error}")
+    if len(errors) > NUM_SHOWN:
+        say("  ...; `reid check folder` names them all")
 
-    check_test_part(dataset)
-    source = embed(encoder, [dataset], Scoring())
-    save_features(
-        out,
-        source.features(dataset.query),
-        source.features(dataset.gallery) if dataset.gallery else None,
-        query_paths=[sample.path for sample in dataset.query],
-        gallery_paths=[sample.path for sample in dataset.gallery],
-    )
-    counts = f"{len(dataset.query)} query and {len(dataset.gallery)} gallery embeddings"
+
+def _encode_data(run: Path, wanted: Wanted, feature: str | None, out: Path) -> None:
+    from reidkit.chosen_data import choose_data
+    from reidkit.encoder import load_encoder
+    from reidkit.encoding import encode_data
+    from reidkit.evaluation import own_camera_filter
+    from reidkit.tracking import progress
+
+    chosen = choose_data(run, wanted)
+    if chosen.left_out:
+        say(chosen.left_out)
+    data = chosen.splits[0]
+    encoder = load_encoder(run, feature=feature)
+    with progress("images embedded") as shown:
+        encode_data(encoder, data, out, progress=shown)
+    counts = f"{len(data.query)} query and {len(data.gallery)} gallery embeddings"
     tell(f"{out}: {counts} of {encoder.dim} values")
-    if dataset.galleries is not None:
+    if data.galleries is not None:
         say("note: each query of this set has a gallery of its own, which the file does not hold")
-    rules = f"--protocol {dataset.protocol} --camera-filter {own_camera_filter(dataset)}"
-    say(f"next: reid evaluate {out} {rules}")
+    say(f"next: reid evaluate {out} --protocol {data.protocol} --camera-filter {own_camera_filter(data)}")

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from reidkit import config
-from reidkit.cli.data import choose, load, refuse, results_folder
+from reidkit.cli.options import by_flag, given, refuse
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
-from reidkit.cli.scoring import (
-    ReportParts,
-    Scoring,
-    compare_features,
-    evaluate_all,
-    evaluate_data,
-    evaluate_file,
-    values_of,
-)
 
 if TYPE_CHECKING:
     from reidkit.encoder import Encoder
-    from reidkit.types import Dataset, Evaluation
+    from reidkit.run_report import Output, Scored, Scoring
+    from reidkit.types import Dataset
+
+_OF_RERANKING = {"k1": "--k1", "k2": "--k2", "lambda_value": "--lambda"}
+_OF_IMAGES = {
+    "data": "--data",
+    "root": "--root",
+    "split": "--split",
+    "frames": "--frames",
+    "feature": "--feature",
+    "branches": "--branches",
+    "metric": "--metric",
+    "multi_query": "--multi-query",
+    "store_calibration": "--store-calibration",
+    "options": "KEY=VALUE",
+}
+_OF_ONE_SPLIT = {"branches": "--branches", "store_calibration": "--store-calibration", "tables": "--tables"}
 
 
 @click.command("evaluate")
@@ -52,36 +58,12 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder for the results. If left out, the run folder; for a file, runs/FILE-DATA.",
+    help="Folder for the results. If left out, the run folder; for a file, or other data, runs/FILE-DATA.",
 )
 @click.option("--report/--no-report", default=True, help="Write report.html.")
 @click.option("--tables", is_flag=True, help="Write the report's numbers and charts as files, too.")
 @json_option
-def evaluate_command(
-    run: Path,
-    options: tuple[str, ...],
-    data: str | None,
-    root: Path | None,
-    split: str | None,
-    frames: int | None,
-    protocol: str | None,
-    camera_filter: str | None,
-    average_precision: str,
-    distance: str,
-    feature: str | None,
-    branches: bool,
-    rerank: bool,
-    k1: int | None,
-    k2: int | None,
-    lambda_value: float | None,
-    metric: str | None,
-    multi_query: str | None,
-    store_calibration: bool,
-    out: Path | None,
-    report: bool,
-    tables: bool,
-    as_json: bool,
-) -> None:
+def evaluate_command(run: Path, as_json: bool, **asked: Any) -> None:
     """Score RUN on the query and gallery images of a data set.
 
     RUN is a run folder, a network's file (.safetensors, .onnx, .xml), or a file of features that any program
@@ -97,138 +79,150 @@ def evaluate_command(
     The protocol is the data set's own. KEY=VALUE are options of its layout (`reid list datasets`).
     """
     from reidkit.feature_files import holds_features
-    from reidkit.reranking import RerankOptions
 
-    scoring = Scoring(
-        {
-            "average_precision": average_precision,
-            "distance": distance,
-            **_given(camera_filter=camera_filter, metric=metric, multi_query=multi_query),
-        },
-        RerankOptions(**_given(k1=k1, k2=k2, lambda_value=lambda_value)) if rerank else None,
-    )
-    if not rerank:
-        refuse({"--k1": k1, "--k2": k2, "--lambda": lambda_value}, "goes with --rerank")
-    refuse({"--tables": tables and not report}, "they are the report's; leave --no-report out")
-    report_parts = ReportParts(report, tables)
-    if holds_features(run):
-        needs_images = {
-            "--data": data,
-            "--root": root,
-            "--split": split,
-            "--frames": frames,
-            "--feature": feature,
-            "--branches": branches,
-            "--metric": metric,
-            "--multi-query": multi_query,
-            "--store-calibration": store_calibration,
-            "KEY=VALUE": options,
-        }
-        refuse(needs_images, f"{run} holds features, not a network; leave it out")
-        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        refuse({"torchrun": several}, f"{run} holds features, which one process scores; leave it out")
-        out = out or results_folder(run, "features")
-        evaluations = evaluate_file(run, protocol or "market1501", scoring, out=out, parts=report_parts)
-        _print(evaluations, {"data": str(run)}, as_json)
-        return
+    if not asked["rerank"]:
+        refuse(by_flag(asked, _OF_RERANKING), "goes with --rerank")
     refuse(
-        {"--protocol": protocol}, f"the protocol of {run} is that of the data it is tested on; leave it out"
+        {"--tables": asked["tables"] and not asked["report"]}, "they are the report's; leave --no-report out"
+    )
+    if holds_features(run):
+        scored = _score_features(run, asked)
+        print_json(scored.as_dict()) if as_json else tell(scored)
+    else:
+        _score_network(run, asked, as_json)
+
+
+def _score_features(path: Path, asked: dict[str, Any]) -> Scored:
+    from reidkit.results_folder import folder_in_runs, made_from
+    from reidkit.run_report import evaluate_file
+
+    refuse(by_flag(asked, _OF_IMAGES), f"{path} holds features, not a network; leave it out")
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    refuse({"torchrun": several}, f"{path} holds features, which one process scores; leave it out")
+    folder = asked["out"] or folder_in_runs(f"{path.stem}-features", made_from(features=path))
+    scored = evaluate_file(path, asked["protocol"] or "market1501", _scoring(asked), _output(folder, asked))
+    print_written(scored)
+    return scored
+
+
+def _score_network(run: Path, asked: dict[str, Any], as_json: bool) -> None:
+    refuse(
+        {"--protocol": asked["protocol"]},
+        f"the protocol of {run} is that of the data it is tested on; leave it out",
     )
     from reidkit import distributed
     from reidkit.encoder import load_encoder
-    from reidkit.validation import SharedEncoder, help_main
+    from reidkit.validation import by_all_processes
 
-    shared: SharedEncoder | None = None
     distributed.initialise()
-    encoder = load_encoder(run, feature=feature)
+    encoder = load_encoder(run, feature=asked["feature"])
     if distributed.world_size() > 1:
-        refuse({"--branches": branches}, "is for one process; leave torchrun out")
-        if not distributed.is_main():
-            with distributed.failures_explained():
-                help_main(encoder)
-                _leave_together()
-            return
-        encoder = shared = SharedEncoder(encoder)
-    if store_calibration:
-        _check_can_be_stored(run, encoder)
-        refuse({"--branches": branches}, "does not go with --store-calibration; run them one by one")
-    chosen = choose(run, data, root, config.parse_options(options))
-    splits = load(chosen, split)
-    out = out or results_folder(run, splits[0].name)
-    if len(splits) > 1:
-        one = {"--branches": branches, "--store-calibration": store_calibration, "--tables": tables}
-        refuse(one, "looks at one split; give its number in place of --split all")
-    if branches:
-        refuse({"--tables": tables}, "--branches writes no report; leave it out")
-        _print_branches(compare_features(encoder, splits[0], scoring, out=out, frames=frames), as_json)
-    elif len(splits) > 1:
-        texts, values = evaluate_all(encoder, splits, scoring, out=out, frames=frames)
-        print_json(values) if as_json else tell(texts)
+        refuse({"--branches": asked["branches"]}, "is for one process; leave torchrun out")
+    with by_all_processes(encoder) as shared:
+        if shared is not None:
+            _score(shared, run, asked, as_json)
+
+
+def _score(encoder: Encoder, run: Path, asked: dict[str, Any], as_json: bool) -> None:
+    """On the main process."""
+    from reidkit.chosen_data import Wanted, choose_data
+    from reidkit.results_folder import folder_of_run
+    from reidkit.run_report import evaluate_all_splits, evaluate_run
+    from reidkit.tracking import progress
+
+    _check_going_together(run, encoder, asked)
+    wanted = Wanted(asked["data"], asked["root"], config.parse_options(asked["options"]), asked["split"])
+    chosen = choose_data(run, wanted)
+    if chosen.left_out:
+        say(chosen.left_out)
+    several = len(chosen.splits) > 1
+    if several:
+        refuse(by_flag(asked, _OF_ONE_SPLIT), "looks at one split; give its number in place of --split all")
+    folder = asked["out"] or folder_of_run(run, chosen.splits[0])
+    if asked["branches"]:
+        _score_branches(encoder, run, chosen.splits[0], folder, asked, as_json)
     else:
-        evaluations = evaluate_data(
-            encoder,
-            splits[0],
-            scoring,
-            out=out,
-            run=run if run.is_dir() else None,
-            parts=report_parts,
-            frames=frames,
-            calibrate=run if store_calibration else None,
-        )
-        _print(evaluations, {"data": splits[0].name}, as_json)
-    if chosen.trained_split is not None and splits[0].num_splits > 1:
-        own_split = f"split {chosen.trained_split} of {chosen.name}"
-        say(f"{run} was trained on {own_split}; it has seen the test persons of all other splits")
-    if shared is not None:
-        shared.release()
-        _leave_together()
+        with progress("images embedded") as shown:
+            scored = (
+                evaluate_all_splits(encoder, chosen.splits, _scoring(asked), folder, run=run, progress=shown)
+                if several
+                else evaluate_run(
+                    encoder,
+                    chosen.splits[0],
+                    _scoring(asked),
+                    _output(folder, asked),
+                    run=run,
+                    store_calibration=asked["store_calibration"],
+                    progress=shown,
+                )
+            )
+        print_written(scored)
+        print_json(scored.as_dict()) if as_json else tell(scored)
+    if chosen.seen:
+        say(f"{run} {chosen.seen}")
 
 
-def evaluate(
-    encoder: Encoder,
-    dataset: Dataset,
-    *,
-    out: Path,
-    run: Path | None,
-    report: bool = True,
-    title: str | None = None,
-) -> Evaluation:
-    """Embed, score, write ``evaluation.json`` and ``report.html`` into ``out``."""
-    return evaluate_data(
-        encoder, dataset, Scoring(), out=out, run=run, parts=ReportParts(report), title=title
-    )[0]
+def _score_branches(
+    encoder: Encoder, run: Path, data: Dataset, folder: Path, asked: dict[str, Any], as_json: bool
+) -> None:
+    from reidkit.run_report import evaluate_branches
+    from reidkit.tracking import progress
+
+    with progress("images embedded") as shown:
+        branches, table = evaluate_branches(encoder, data, _scoring(asked), folder, run=run, progress=shown)
+    say(f"wrote {table}")
+    print_branches(branches.rows(), as_json)
 
 
-def _check_can_be_stored(run: Path, encoder: Encoder) -> None:
+def _check_going_together(run: Path, encoder: Encoder, asked: dict[str, Any]) -> None:
     """Before the images are embedded, which takes minutes."""
     from reidkit.external import is_network_file
 
-    foreign = is_network_file(run)
-    refuse({"--store-calibration": foreign}, f"{run} was made elsewhere and cannot keep a calibration")
-    # The file would embed by it from now on.
-    refuse({"--feature": encoder.feature}, "a calibration is stored for the network's own embedding only")
+    branches, rerank, feature = asked["branches"], asked["rerank"], encoder.feature
+    if asked["store_calibration"]:
+        refuse(
+            {"--store-calibration": is_network_file(run)},
+            f"{run} was made elsewhere and cannot keep a calibration",
+        )
+        # The file would embed by it from now on.
+        refuse({"--feature": feature}, "a calibration is stored for the network's own embedding only")
+        refuse({"--branches": branches}, "does not go with --store-calibration; run them one by one")
+    if branches:
+        refuse({"--tables": asked["tables"]}, "--branches writes no report; leave it out")
+        refuse({"--rerank": rerank, "--feature": feature}, "--branches compares them all; leave it out")
 
 
-def _leave_together() -> None:
-    """A launcher ends all processes when one fails, and none should have gone before."""
-    from reidkit import distributed
+def _scoring(asked: dict[str, Any]) -> Scoring:
+    from reidkit.reranking import RerankOptions
+    from reidkit.run_report import Scoring
 
-    distributed.barrier()
-    distributed.shutdown()
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _print(evaluations: Sequence[Evaluation], about: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json({**about, **values_of(evaluations)})
-    else:
-        tell("\n\n".join(map(str, evaluations)))
+    options = {"average_precision": asked["average_precision"], "distance": asked["distance"]}
+    own = given(
+        camera_filter=asked["camera_filter"], metric=asked["metric"], multi_query=asked["multi_query"]
+    )
+    rerank = given(k1=asked["k1"], k2=asked["k2"], lambda_value=asked["lambda_value"])
+    return Scoring({**options, **own}, RerankOptions(**rerank) if asked["rerank"] else None, asked["frames"])
 
 
-def _print_branches(rows: list[dict[str, Any]], as_json: bool) -> None:
+def _output(folder: Path, asked: dict[str, Any]) -> Output:
+    from reidkit.run_report import Output
+
+    return Output(folder, page=asked["report"], tables=asked["tables"])
+
+
+def print_written(scored: Scored) -> None:
+    """Say what was written, or why it was not."""
+    say(f"wrote {scored.results}")
+    if scored.encoder_file is not None:
+        say(f"wrote {scored.encoder_file} with its calibration")
+        say(f"{scored.calibration}\nnote: fitted on test images: on them its rates hold by construction")
+    if scored.page is not None:
+        say(f"wrote {scored.page}")
+    if scored.no_page:
+        say(f"no report: {scored.no_page}")
+
+
+def print_branches(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.errors import DataError
+from reidkit.printable import counted
+
+if TYPE_CHECKING:
+    from reidkit.galleries import Item
 
 location_argument = click.argument("location")
 _NUM_SHOWN = 10
+_FOR_PROGRAMS = ("former_fingerprints",)  # by which a gallery of an earlier version knows its encoder
 
 
 @click.group("gallery")
@@ -36,7 +42,15 @@ def info_command(location: str, as_json: bool) -> None:
     if as_json:
         print_json(info)
         return
-    print_table(("", ""), [(key.replace("_", " "), _text(value)) for key, value in info.items()])
+    print_info(info)
+
+
+def print_info(info: Mapping[str, Any]) -> None:
+    """What there is to know, in words; nothing of what is not so."""
+    first, *others = [
+        (key.replace("_", " "), _text(value)) for key, value in info.items() if value is not False
+    ]
+    print_table(first, others)
 
 
 @gallery_command.command("verify")
@@ -51,8 +65,7 @@ def verify_command(location: str) -> None:
             tell(f"{location}: all {found.num_items} items are as they were written")
             return
         if not found.labels:
-            for item in gallery.items(ids=found.damaged[:_NUM_SHOWN]):
-                say(f"  {item}")
+            print_items(gallery.items(ids=found.damaged[:_NUM_SHOWN]))
     raise DataError(
         f"{location} is damaged: {len(found.damaged)} of {found.num_items} items; `reid gallery repair "
         f"{location} --drop` drops them, and `reid index` puts their images in again"
@@ -68,10 +81,21 @@ def repair_command(location: str, drop: bool) -> None:
 
     with open_gallery(location, create=False) as gallery:
         dropped = gallery.repair(drop=drop)
-        tell(f"{location}: dropped {len(dropped)} damaged items, {len(gallery)} are left")
+        left = counted(len(gallery), "item")
+    tell(f"{location}: dropped {counted(len(dropped), 'damaged item')}, {left} left")
+
+
+def print_items(items: Sequence[Item]) -> None:
+    for item in items:
+        say(f"  {item}")
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(part)}" for key, part in value.items())
+    if isinstance(value, Mapping):
+        known = {key: part for key, part in value.items() if key not in _FOR_PROGRAMS}
+        return ", ".join(f"{key.replace('_', ' ')} {_text(part)}" for key, part in known.items())
+    if isinstance(value, list | tuple):
+        return " and ".join(map(_text, value))
+    if value is True:
+        return "yes"
     return "" if value is None else str(value)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from reidkit import config
 from reidkit.cli.output import json_option, print_json, say, tell
-from reidkit.errors import CheckpointError, ConfigError, shown
-
-if TYPE_CHECKING:
-    from reidkit.weights import WeightsReport
+from reidkit.errors import ConfigError, shown
 
 
 @click.command("import-weights")
@@ -56,50 +52,13 @@ def import_weights_command(
     Read are PyTorch and safetensors files of Torchreid, FastReID, reid-strong-baseline, TransReID,
     torchvision and timm, by path or https address. Nothing in them is executed.
     """
-    from reidkit.encoder import Encoder, check_encoder
-    from reidkit.models import build_model
-    from reidkit.provenance import versions
-    from reidkit.weights import import_weights, locate
+    from reidkit.foreign_encoder import WantedNetwork, import_encoder
 
-    model = build_model(name, **_model_options(options))
-    path = locate(source)
-    out = out or Path(f"{path.name.partition('.')[0]}.safetensors")
-    if out.exists() and path.exists() and out.samefile(path):
-        raise ConfigError(f"{out} is the file to read; give --out another name")
-    report = import_weights(model, path, key=key, drop=drop)
-    if report.untrained:
-        raise CheckpointError(_explain_untrained(path, name, report))
-    weights = {"source": source, "toolkit": report.toolkit, "key": report.key, "notes": list(report.notes)}
-    card = {"weights": weights, "versions": versions()}
-    encoder = Encoder(model, height=height, width=width, card=card)
-    check_encoder(encoder)
-    encoder.save(out)
-    if as_json:
-        print_json(
-            {**dataclasses.asdict(report), "backbone": report.backbone, "used": report.used, "out": out}
-        )
-    else:
-        tell(str(report))
-    say(f"wrote {out}: {encoder.dim} values an embedding, fingerprint {encoder.fingerprint}")
-
-
-def _explain_untrained(path: Path, model: str, report: WeightsReport) -> str:
-    first, count = report.untrained[0], len(report.untrained)
-    if first in report.wrong_shape:
-        ours, theirs = report.wrong_shape[first]
-        cause = f"{first} is {theirs} in the file and {ours} in {model}"
-        if first.endswith("pos_embed"):
-            return (
-                f"{path}: {cause}: position embeddings of another image size, which cannot be resampled "
-                "since their patches are no square; give the image size that they were trained for, "
-                "model.image_size, --height and --width, and model.patch_stride where patches overlap"
-            )
-    else:
-        cause = f"the file has no {first}"
-    return (
-        f"{path} does not give {count} of the weights of {model}, which would embed by chance: {cause}; "
-        "choose the network that the file is for, and a neck that it has (model.neck=plain is none)"
-    )
+    wanted = WantedNetwork(name, _model_options(options), height=height, width=width, key=key, drop=drop)
+    imported = import_encoder(source, wanted, out=out)
+    print_json(imported.as_dict()) if as_json else tell(imported.report)
+    encoder = imported.encoder
+    say(f"wrote {imported.file}: {encoder.dim} values an embedding, fingerprint {encoder.fingerprint}")
 
 
 def _model_options(overrides: tuple[str, ...]) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reidkit.cli.images import image_paths, images_argument, is_table, labelled_samples, pattern_option
-from reidkit.cli.output import say, tell
+from reidkit.cli.options import column_option, images_argument, named_columns, pattern_option
+from reidkit.cli.output import print_left_out, say, tell
+from reidkit.printable import counted
 
 if TYPE_CHECKING:
-    from reidkit.search import Searcher
-    from reidkit.types import Sample
+    from reidkit.gallery_pictures import Added
 
 _NUM_LISTED = 20  # images that could not be read
 
@@ -22,42 +22,49 @@ _NUM_LISTED = 20  # images that could not be read
 @images_argument
 @click.option("--gallery", "location", required=True, help="Gallery to fill; made if it is not there.")
 @pattern_option
+@column_option
 @click.option("--camera", help="Camera of all these images: a number or a name.")
 def index_command(
-    run: Path, images: tuple[Path, ...], location: str, pattern: str | None, camera: str | None
+    run: Path,
+    images: tuple[Path, ...],
+    location: str,
+    pattern: str | None,
+    columns: tuple[str, ...],
+    camera: str | None,
 ) -> None:
     """Embed IMAGES with RUN and add them to a gallery.
 
     IMAGES are files, folders, or a table (.csv, .tsv, .parquet) with the columns path, identity, camera,
-    time. What the gallery holds already is not embedded again, even if it was moved or renamed, so that an
-    interrupted run goes on where it stopped. Images that cannot be read are left out and listed.
+    time; --column says what they are called where not so. What the gallery holds already is not embedded
+    again, even if it was moved or renamed, so that an interrupted run goes on where it stopped. Images that
+    cannot be read are left out and listed.
     """
-    labelled = pattern is not None or any(map(is_table, images))
-    fill(location, run, labelled_samples(images, pattern) if labelled else image_paths(images), camera=camera)
-
-
-def fill(
-    location: str | Path, run: Path, images: list[Sample] | list[Path], *, camera: str | None = None
-) -> None:
-    """Embed images and store them, with their labels where they are samples; say what became of them."""
+    from reidkit.given_images import given_images
     from reidkit.search import Searcher
     from reidkit.tracking import progress
 
+    given = given_images(images, pattern=pattern, column=named_columns(columns))
+    print_left_out(given.left_out)
     with Searcher(location, encoder=run) as searcher:
-        say_if_converted(searcher)
+        print_conversion(searcher.converted, location)
         with progress("images indexed") as shown:
-            added = searcher.add(images, camera=camera, progress=shown)
-        say(str(added))
-        for _, reason in added.unreadable[:_NUM_LISTED]:
-            say(f"  {reason}")
-        if added.unreadable[_NUM_LISTED:]:
-            say(f"  and {len(added.unreadable) - _NUM_LISTED:,} more")
-        tell(f"{location}: {len(searcher)} images")
+            added = searcher.add(given.images, camera=camera, progress=shown)
+        print_added(added, location, len(searcher))
 
 
-def say_if_converted(searcher: Searcher) -> None:
-    if searcher.converted:
+def print_added(added: Added, location: str | Path, num_images: int) -> None:
+    """What became of the images, and how many there are now."""
+    say(added)
+    for _, reason in added.unreadable[:_NUM_LISTED]:
+        say(f"  {reason}")
+    if added.unreadable[_NUM_LISTED:]:
+        say(f"  and {len(added.unreadable) - _NUM_LISTED:,} more")
+    tell(f"{location}: {counted(num_images, 'image')}")
+
+
+def print_conversion(converted: bool, location: str | Path) -> None:
+    if converted:
         say(
-            f"{searcher.location} was written by reidkit 0.1 and has been converted, so that reidkit 0.1 "
-            "cannot read it any more"
+            f"{location} was written by reidkit 0.1 and has been converted, so that reidkit 0.1 cannot read "
+            "it any more"
         )

@@ -77,6 +77,12 @@ def say(text: object = "", *, bold: bool = False) -> None:
     click.echo(click.style(fit, bold=True) if bold else fit, err=True)
 
 
+def print_left_out(sentences: Iterable[str]) -> None:
+    """What was not taken, and why, on standard error."""
+    for sentence in sentences:
+        say(f"left out: {sentence}")
+
+
 class _ToConsole(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         STANDARD_ERROR.print(Text(self.format(record)), soft_wrap=True)

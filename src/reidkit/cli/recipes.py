@@ -8,8 +8,6 @@ import click
 
 from reidkit import config
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
-from reidkit.errors import ConfigError
-from reidkit.files import write_atomically
 
 
 @click.group("recipes", invoke_without_command=True)
@@ -39,12 +37,5 @@ def show(name: str) -> None:
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
 def copy(name: str, path: Path) -> None:
     """Copy a recipe to a file of your own."""
-    text = config.recipe_text(name)
-    if path.exists():
-        raise ConfigError(f"{path} exists already; choose another name or delete it first")
-    if not path.parent.is_dir():
-        raise ConfigError(
-            f"{path.parent}: no such folder; make it first or choose another place for {path.name}"
-        )
-    write_atomically(path, text)
+    config.copy_recipe(name, path)
     tell(f"{path}: edit it, then `reid train {path} --out runs/{path.stem}`")

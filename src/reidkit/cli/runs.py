@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from reidkit.cli.output import json_option, print_json, print_table, say
+from reidkit.cli.output import json_option, print_json, print_left_out, print_table, say
 from reidkit.runs import SORT_KEYS, RunSummary, list_runs
 
 COLUMNS = ("run", "data", "model", "losses", "epochs", "val mAP", "mAP", "rank-1", "changed (UTC)")
@@ -27,14 +28,17 @@ def runs_command(folder: Path, sort: str, as_json: bool) -> None:
     run. In percent.
     """
     runs, problems = list_runs(folder, sort=sort)
-    for problem in problems:
-        say(f"left out: {problem}")
+    print_left_out(problems)
+    print_runs(runs, as_json)
+    if not runs and not as_json:
+        say(f"no runs below {folder}; `reid train RECIPE --out {folder}/NAME` makes one")
+
+
+def print_runs(runs: Sequence[RunSummary], as_json: bool) -> None:
     if as_json:
         print_json([run.as_dict() for run in runs])
     elif runs:
         print_table(COLUMNS, [_row(run) for run in runs], right=COLUMNS[4:8])
-    else:
-        say(f"no runs below {folder}; `reid train RECIPE --out {folder}/NAME` makes one")
 
 
 def _row(run: RunSummary) -> list[str]:

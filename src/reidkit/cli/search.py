@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from reidkit.cli.data import refuse
-from reidkit.cli.images import image_paths, images_argument
-from reidkit.cli.index import say_if_converted
-from reidkit.cli.output import json_option, print_json, print_table, say
-from reidkit.errors import DataError
+from reidkit.cli.index import print_conversion
+from reidkit.cli.options import images_argument, refuse
+from reidkit.cli.output import json_option, print_json, print_left_out, print_table, say, tell
+from reidkit.printable import counted
 
 if TYPE_CHECKING:
     from reidkit.galleries import Hit
-    from reidkit.same_person import Calibration
+    from reidkit.search import Found
 
 _COLUMNS = ("score", "camera", "identity", "image")
 
@@ -76,75 +75,67 @@ def search_command(
 
     An image that is in the gallery itself, at its place or as a copy, is left out of its own hits.
     """
-    from reidkit.external import is_network_file
     from reidkit.galleries import parse_where
+    from reidkit.given_images import image_paths
     from reidkit.search import Searcher
 
-    paths = image_paths(images)
+    given = image_paths(images)
+    print_left_out(given.left_out)
     where = parse_where(conditions)
     with Searcher(location, encoder=run) as searcher:
-        say_if_converted(searcher)
-        calibration, lowest = searcher.calibration, None
-        if calibration is None:
-            refuse(
-                {"--threshold": false_match_rate, "--prior": prior},
-                f"{searcher.place} has no calibration, which would say what scores mean; "
-                + (
-                    "a network's file that was made elsewhere cannot keep one: leave the option out"
-                    if searcher.place is not None and is_network_file(searcher.place)
-                    else f"make one with `reid evaluate {searcher.place} --store-calibration`"
-                ),
-            )
-        elif false_match_rate is not None:
-            lowest = calibration.threshold_at(false_match_rate)
-        prior = 0.5 if prior is None else prior
-        results = searcher.search(paths, top=top, where=where, include_self=include_self)
-        if not any(result.hits or result.own for result in results):
-            say(searcher.why_nothing(where))
-    found = [list(result.hits) for result in results]
-    own = [{hit.id for hit in result.own} for result in results]
-    if not include_self and any(own):
-        num = sum(map(len, own))
-        hits = "1 hit that is" if num == 1 else f"{num} hits that are"
-        say(f"left out: {hits} the query's own picture; --include-self keeps it")
-    if lowest is not None:
-        found = [[hit for hit in hits if hit.score >= lowest] for hits in found]
-        say(f"shown are hits that score {lowest:.3f} or more (false-match rate {false_match_rate:g})")
-    if as_json:
-        print_json(
-            [
-                {"query": str(p), "hits": [_plain(hit, hit.id in same, calibration, prior) for hit in hits]}
-                for p, hits, same in zip(paths, found, own, strict=True)
-            ]
+        print_conversion(searcher.converted, location)
+        if searcher.calibration is None:
+            refuse({"--threshold": false_match_rate, "--prior": prior}, searcher.no_calibration)
+        lowest = None if false_match_rate is None else searcher.lowest_score(false_match_rate)
+        found = searcher.search(
+            given.paths,
+            top=top,
+            where=where,
+            include_self=include_self,
+            lowest=lowest,
+            prior=0.5 if prior is None else prior,
         )
-    else:
-        print_hits(paths, found, own=own, calibration=calibration, prior=prior)
+        if not any(found):
+            say(searcher.why_nothing(where))
+    if not include_self:
+        print_left_out_as_own(found)
+    if lowest is not None:
+        say(f"shown are hits that score {lowest:.3f} or more (false-match rate {false_match_rate:g})")
+    print_hits_as_json(given.paths, found) if as_json else print_hits(given.paths, found)
     if picture is not None:
-        draw_hits(paths, found, picture)
+        from reidkit.search_picture import draw_hits
+
+        print_grey(draw_hits(picture, given.paths, found))
         say(f"wrote {picture}")
 
 
-def print_hits(
-    paths: list[Path],
-    found: list[list[Hit]],
-    *,
-    own: list[set[int]] | None = None,
-    calibration: Calibration | None = None,
-    prior: float = 0.5,
-) -> None:
-    """A table for each query, with probabilities where a calibration is given.
+def print_left_out_as_own(found: Sequence[Found]) -> None:
+    num = sum(len(result.own) for result in found)
+    if num:
+        hits = "1 hit that is" if num == 1 else f"{num} hits that are"
+        say(f"left out: {hits} the query's own picture; --include-self keeps it")
 
-    ``own`` are ids of hits that show the query's own picture, which are marked.
-    """
-    columns = list(_COLUMNS)
-    if calibration is not None:
-        columns.insert(1, "probably same person")
-    for path, hits, same in zip(paths, found, own or [set()] * len(paths), strict=True):
-        rows = [list(_row(hit, is_own=hit.id in same)) for hit in hits]
-        for row, hit in zip(rows, hits, strict=True):
-            if calibration is not None:
-                row.insert(1, _percent(float(calibration.probability(hit.score, prior=prior))))
-        print_table(columns, rows, title=str(path), right=columns[: columns.index("camera")])
+
+def print_hits_as_json(images: Sequence[Path], found: Sequence[Found]) -> None:
+    print_json(
+        [{"query": str(image), "hits": result.as_list()} for image, result in zip(images, found, strict=True)]
+    )
+
+
+def print_hits(images: Sequence[Path], found: Sequence[Found]) -> None:
+    """A table for each query, with probabilities where there are some; a sentence where nothing was found."""
+    for image, result in zip(images, found, strict=True):
+        if not result.hits:
+            low = f", but {counted(result.num_low, 'hit')} of a lower score" if result.num_low else ""
+            tell(f"{image}: nothing found{low}")
+            continue
+        columns = list(_COLUMNS)
+        rows = [list(_row(hit, is_own=result.is_own(hit))) for hit in result.hits]
+        if result.probabilities:
+            columns.insert(1, "probably same person")
+            for row, probability in zip(rows, result.probabilities, strict=True):
+                row.insert(1, _percent(probability))
+        print_table(columns, rows, title=str(image), right=columns[: columns.index("camera")])
 
 
 def _percent(probability: float) -> str:
@@ -153,54 +144,18 @@ def _percent(probability: float) -> str:
     return f"{percent:.0f} %" if 1 <= percent <= 99 else f"{percent:.1f} %"
 
 
-def _plain(hit: Hit, is_own: bool, calibration: Calibration | None, prior: float) -> dict[str, Any]:
-    values = dataclasses.asdict(hit) | {"is_query": is_own}
-    if calibration is not None:
-        values["probability"] = float(calibration.probability(hit.score, prior=prior))
-    return values
-
-
 def _row(hit: Hit, *, is_own: bool) -> tuple[str, ...]:
     source = Path(hit.source or "")
     if source.is_relative_to(Path.cwd()):
         source = source.relative_to(Path.cwd())
-    cells = (hit.camera, hit.identity, f"{source} (the query)" if is_own else source)
-    return f"{hit.score:.3f}", *("" if cell is None else str(cell) for cell in cells)
+    camera = "" if hit.camera is None else str(hit.camera)
+    return f"{hit.score:.3f}", camera, hit.identity or "", f"{source} (the query)" if is_own else str(source)
 
 
-def draw_hits(
-    paths: list[Path], found: list[list[Hit]], picture: Path, *, identities: list[str] | None = None
-) -> None:
-    """A picture with a row for each query: the query, then its hits, right or wrong where that is known."""
-    import io
-
-    from PIL import Image
-
-    from reidkit.files import write_atomically
-    from reidkit.images import load_image
-    from reidkit.viz import ranked_list_picture
-
-    grey: list[str] = []
-
-    def shown(hit: Hit) -> Image.Image:
-        try:
-            return load_image(hit.source or "")
-        except DataError:  # moved or deleted since it was indexed; its place stays
-            grey.append(hit.source or "an item without a source")
-            return Image.new("RGB", (64, 128), "grey")
-
-    def is_match(hit: Hit, query: int) -> bool | None:
-        return None if identities is None else hit.identity == identities[query]
-
-    lists = [
-        (load_image(path), [(shown(hit), hit.score, is_match(hit, query)) for hit in hits])
-        for query, (path, hits) in enumerate(zip(paths, found, strict=True))
-    ]
-    buffer = io.BytesIO()
-    ranked_list_picture(lists).save(buffer, format="PNG", optimize=True)
-    write_atomically(picture, buffer.getbuffer())
-    if grey:
+def print_grey(sources: Sequence[str]) -> None:
+    """Which pictures could not be drawn."""
+    if sources:
         say(
-            f"drawn grey: {len(grey)} of the pictures found, which cannot be read any more, {grey[0]} first; "
-            "where they moved, `reid index` with their new place finds them again"
+            f"drawn grey: {len(sources)} of the pictures found, which cannot be read any more, {sources[0]} "
+            "first; where they moved, `reid index` with their new place finds them again"
         )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from reidkit.cli.images import pattern_option
+from reidkit.cli.options import column_option, given, named_columns, pattern_option
 from reidkit.cli.output import json_option, print_json, print_table, say
-from reidkit.errors import ConfigError
+from reidkit.printable import counted
 
 
 @click.command("split")
@@ -21,6 +20,7 @@ from reidkit.errors import ConfigError
     help="What ROOT_OR_TABLE is; a folder of images, or a table where it is a file.",
 )
 @pattern_option
+@column_option
 @click.option(
     "--parts",
     type=click.Choice(["auto", "named", "none"]),
@@ -48,6 +48,7 @@ def split_command(
     data: str | None,
     pattern: str | None,
     parts: str | None,
+    columns: tuple[str, ...],
     seed: int,
     test_identities: float,
     val_identities: int,
@@ -57,34 +58,35 @@ def split_command(
 
     \b
     reid split photos/ --out people.csv --pattern "{identity}_c{camera}_{frame}.jpg"
+    reid split list.csv --out people.csv --column path=file --column camera=cam_name
     reid check table people.csv
     reid train small-cpu data.name=table data.root=people.csv --out runs/people
 
     The first image of each test person under each camera queries; without cameras, one image of each.
     """
-    from reidkit.datasets import load_dataset
-    from reidkit.splits import check_table_path, make_splits, write_table
+    from reidkit.splits import split_images
 
-    check_table_path(out)
-    kind = data or ("table" if source.is_file() else "folder")
-    if kind == "table" and (pattern is not None or parts is not None):
-        raise ConfigError("--pattern and --parts read folders; a table has labels and parts in columns")
-    given = {"pattern": pattern, "parts": parts}
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    loaded = load_dataset(kind, source, **options)
-    cut = make_splits(loaded, test_identities=test_identities, val_identities=val_identities, seed=seed)
-    write_table(cut, out)
-    counts: dict[str, Any] = {
-        name: {"images": len(samples), "identities": len({sample.identity for sample in samples})}
-        for name, samples in cut.splits.items()
-    }
+    table = split_images(
+        source,
+        out,
+        layout=data,
+        options=given(pattern=pattern, parts=parts, column=named_columns(columns)),
+        test_identities=test_identities,
+        val_identities=val_identities,
+        seed=seed,
+    )
     if as_json:
-        print_json({"table": str(out), "seed": seed, "splits": counts})
+        print_json({"table": str(out), "seed": seed, "splits": table.counts()})
     else:
-        rows = [(name, *(f"{count:,}" for count in part.values())) for name, part in counts.items()]
-        print_table(("split", "images", "identities"), rows, right=("images", "identities"))
-    if len(loaded.splits) > 1:
-        say(f"the parts of {source} ({', '.join(loaded.splits)}) were put together and cut anew")
-    if loaded.skipped:
-        say(f"{len(loaded.skipped):,} files left out, {loaded.skipped[0]} first; `reid check` says why")
+        print_counts(table.counts())
+    if len(table.parts_before) > 1:
+        say(f"the parts of {source} ({', '.join(table.parts_before)}) were put together and cut anew")
+    if table.left_out:
+        files = counted(len(table.left_out), "file")
+        say(f"{files} left out, {table.left_out[0]} first; `reid check` says why")
     say(f"wrote {out}; next: reid check table {out}")
+
+
+def print_counts(counts: dict[str, dict[str, int]]) -> None:
+    rows = [(name, *(f"{count:,}" for count in part.values())) for name, part in counts.items()]
+    print_table(("split", "images", "identities"), rows, right=("images", "identities"))

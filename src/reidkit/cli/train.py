@@ -26,8 +26,16 @@ def train_command(recipe: str, overrides: tuple[str, ...], out: Path, init: str 
     if init is not None:
         overrides = (*overrides, f"train.init={json.dumps(init)}")
     trust.allow_typed(*config.texts_of(overrides))
-    if train(config.load(recipe, overrides), out):
-        say(f"next: reid evaluate {out}")
+    resolved = config.load(recipe, overrides)
+    if train(resolved, out):
+        print_next(out, config.own_code(resolved))
+
+
+def print_next(out: Path, own_code: list[str]) -> None:
+    """The command to go on with; a run folder is a file like any other, and may name code only if allowed."""
+    modules = dict.fromkeys(name.partition(":")[0] for name in own_code)
+    allowed = "".join(f" --allow-code {module}" for module in modules)
+    say(f"next: reid evaluate {out}{allowed}")
 
 
 def train(resolved: config.Config, out: Path) -> bool:

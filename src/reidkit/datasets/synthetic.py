@@ -6,12 +6,12 @@ import io
 import json
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from reidkit.pedestrians import (
     random_person,
     spoiled_framing,
 )
-from reidkit.registry import register
+from reidkit.registry import option_problems, register
 from reidkit.types import Dataset
 
 MANIFEST = "synthetic.json"
@@ -77,6 +77,16 @@ def synthetic(root: Path) -> Dataset:
         DataError: ``root`` holds no such tree.
     """
     return replace(market_tree(Path(root), name="synthetic"), licence="drawn, nobody's")
+
+
+def make_synthetic_from(
+    root: str | Path, options: Mapping[str, Any], *, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """:func:`make_synthetic` with options as a person types them; :class:`ConfigError` tells a wrong one."""
+    problems = option_problems(make_synthetic, options, num_positional=1, where="synthetic --make")
+    if problems:
+        raise ConfigError(problems)
+    return make_synthetic(root, **options, progress=progress)
 
 
 def make_synthetic(

@@ -7,6 +7,7 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from reidkit.types import Dataset
 REQUIRED = ("path", "identity")
 COLUMNS = (*REQUIRED, "camera", "split", "tracklet", "time", "frame")
 NUM_SHOWN = 5
+_NAMING = "another name is told by column.KEY=NAME, to `reid index` and `reid split` by --column KEY=NAME"
 LAST_SECOND = 253402300800  # the year 10000, where datetime ends
 
 # An optional column under another name would be ignored, and the set would look as if it had none. Letters
@@ -86,9 +88,10 @@ def table(root: Path, *, column: Mapping[str, str] | None = None) -> Dataset:
     unread = [name for name in found.header if name and name not in names.values()]
     reading = [f"columns that are not read: {first_few(unread)}"] if unread else []
     try:
-        return labelled_dataset(images, name="table", root=path.parent, reading=reading)
+        data = labelled_dataset(images, name="table", root=path.parent, reading=reading)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+    return replace(data, file=path)
 
 
 def _find_table(root: Path) -> Path:
@@ -151,13 +154,14 @@ def _check_columns(path: Path, header: list[str], given: Mapping[str, str]) -> N
             hint = (
                 f" rename {other!r}, or give {_option(name, other)}?" if other else did_you_mean(name, header)
             )
-            raise DataError(f"{path} has no column {name!r};{hint} Columns found: {found}")
+            raise DataError(f"{path} has no column {name!r};{hint} Columns found: {found}; {_NAMING}")
     for column in header:
         wanted = _usual_name(column)
         if wanted and names[wanted] not in header and column not in given.values():
             raise DataError(
                 f"{path} has a column {column!r} and none called {wanted!r}; rename it {wanted!r} or give "
-                f"{_option(wanted, column)} to use it, or rename it to something else to have it ignored"
+                f"{_option(wanted, column)} to use it, or rename it to something else to have it ignored; "
+                f"{_NAMING}"
             )
     twice = [name for name in names.values() if header.count(name) > 1]
     if twice:

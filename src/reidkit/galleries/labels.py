@@ -13,13 +13,15 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from reidkit.errors import ConfigError, DataError, did_you_mean, shown
+from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
 from reidkit.labels import camera_value, label_text
 
 Where = Mapping[str, Any]
 
 T = TypeVar("T")
 
+_SIGNS = "=!<>"
+_UNLIKE_NAMES = ('"', *_SIGNS)  # what names do not begin with, outside of quotes
 LONGEST = 10_000  # characters of one label
 EARLIEST, LATEST = -62135596800.0, 253402300800.0  # the years 1 to 9999, in Unix seconds
 
@@ -245,10 +247,11 @@ def parse_where(texts: Sequence[str]) -> dict[str, Any]:
         key, operator, value = match.groups() if match else ("", "", "")
         value = value.strip()
         allowed = (">=", "<") if key == "time" else ("=", "!=")
-        if operator not in allowed or not value:
+        if operator not in allowed or not value or value[0] in _SIGNS:
             raise ConfigError(
-                f"where {shown(text)}: expected a key, {' or '.join(allowed)}, and a value; conditions "
-                "look like camera!=3, identity=12,13, time>=2024-05-01T10:00, time<2024-05-02"
+                f"where {shown(text)}: expected a key, {' or '.join(allowed)}, and a value; "
+                + _spelt_rightly(key, operator, value)
+                + "conditions look like camera!=3, identity=12,13, time>=2024-05-01T10:00, time<2024-05-02"
             )
         form = {"=": None, "!=": "not", ">=": "from", "<": "to"}[operator]
         if key in where and (key != "time" or form in where[key]):
@@ -261,6 +264,23 @@ def parse_where(texts: Sequence[str]) -> dict[str, Any]:
     return where
 
 
+def _spelt_rightly(key: str, operator: str, value: str) -> str:
+    """What a condition written as in a programming language probably means; empty if that is not clear."""
+    name = value.lstrip(_SIGNS + " ")
+    signs = operator + value.removesuffix(name).replace(" ", "")
+    if key == "time":
+        meant = {">": ">=", "=>": ">=", "<=": "<", "=<": "<"}.get(signs)
+    elif "!" in signs or signs == "<>":
+        meant = "!="
+    else:
+        meant = "=" if signs.strip("=") == "" else None
+    if key not in LABELS or not name or meant is None:
+        return ""
+    way = {"time": "", "source": f", or source{operator}./{value} for a file of that name"}
+    quoted = f", or {key}{operator}{as_listed(value)} for a {key} of that name"
+    return f"write {key}{meant}{shortened(name)}{way.get(key, quoted) if signs != operator else ''}; "
+
+
 def _listed(key: str, text: str) -> list[str]:
     if key == "source":
         return [text]
@@ -269,6 +289,11 @@ def _listed(key: str, text: str) -> list[str]:
     except (csv.Error, ValueError) as error:
         raise ConfigError(f"where {key}: {shown(text)} cannot be read as a list: {error}") from None
     values = [part.strip() for part in parts]
+    if odd := [part for part in values if part and part[0] in _SIGNS and f'"{part}' not in text]:
+        raise ConfigError(
+            f"where {key}: {shown(odd[0])} in a list begins with a sign; {key}!=A,B leaves out a whole list, "
+            f"and a {key} of that name stands in quotes: {as_listed(odd[0])}"
+        )
     if not all(values):
         raise ConfigError(f"where {key}: {shown(text)} has a value that is empty; remove the comma too many")
     return values
@@ -281,7 +306,7 @@ def as_listed(value: int | str) -> str:
     '"the ""new"" hall, north"'
     """
     text = str(value)
-    return '"' + text.replace('"', '""') + '"' if "," in text or text.startswith('"') else text
+    return '"' + text.replace('"', '""') + '"' if "," in text or text.startswith(_UNLIKE_NAMES) else text
 
 
 def utc(seconds: float) -> str:

@@ -1,12 +1,12 @@
 """Losses: ``loss(embeddings (N, D), labels (N,)) -> scalar``, each in a file of its own.
 
 A loss is a module registered with ``@register("loss", NAME)``, whose ``forward`` is decorated with
-:func:`reidkit.ops.full_precision` and whose ``extra_repr`` shows every option. Its class attribute
+:func:`reidkit.ops.prepare_batch` and whose ``extra_repr`` shows every option. Its class attribute
 ``reads`` says what it looks at: ``"classification"`` for the feature after the neck, ``"metric"`` for the
-one before it, ``"weight"`` for the weights of a layer: ``loss(weight) -> scalar``. A loss whose sizes come
-from the data has ``fill(num_identities=..., dim=...)``, which the trainer calls before anything else. The
-contract tests find a new file by themselves; they ask for a loop reference of the same name in
-``tests/reference_losses.py``.
+one before it. With ``"weight"`` it is a penalty of a layer's weights, ``loss(weight) -> scalar``. A loss
+whose sizes come from the data has ``fill(num_identities=..., dim=...)``, which the trainer calls before
+anything else. The contract tests find a new file by themselves; they ask for a loop reference of the same
+name in ``tests/reference_losses.py``.
 
 You have identities to classify, as in every re-id set: start from ``IdentityLoss``. You want embeddings
 that rank well: add ``BatchHardTripletLoss``, or ``MarginSampleMiningLoss`` for the hardest pairs only.

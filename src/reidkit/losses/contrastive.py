@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.anchors import of_each_anchor
-from reidkit.ops import check_number, full_precision, normalized, pairwise_distances
+from reidkit.ops import check_number, pairwise_distances, prepare_batch
 from reidkit.registry import register
 
 
@@ -60,10 +60,8 @@ class ContrastiveLoss(nn.Module):
         self.margin = margin
         self.normalize = normalize
 
-    @full_precision
+    @prepare_batch
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        if self.normalize:
-            embeddings = normalized(embeddings)
         return contrastive(pairwise_distances(embeddings), labels, margin=self.margin)
 
     def extra_repr(self) -> str:

@@ -13,11 +13,10 @@ from reidkit.errors import UnknownName
 from reidkit.ops import (
     check_number,
     check_positive,
-    full_precision,
     has_both_partners,
     mean_over,
-    normalized,
     pairwise_distances,
+    prepare_batch,
 )
 from reidkit.registry import register
 
@@ -99,10 +98,8 @@ class HardAwarePointToSetLoss(nn.Module):
         self.normalize = normalize
         self.detach_weights = detach_weights
 
-    @full_precision
+    @prepare_batch
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        if self.normalize:
-            embeddings = normalized(embeddings)
         return hard_aware_point_to_set(
             pairwise_distances(embeddings),
             labels,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.errors import ConfigError, DataError
-from reidkit.ops import can_look_at_values, check_count, check_number, full_precision
+from reidkit.ops import can_look_at_values, check_count, check_number, prepare_batch
 from reidkit.registry import register
 
 
@@ -106,7 +106,7 @@ class IdentityLoss(nn.Module):
         if self.bias:
             nn.init.zeros_(self.classifier.bias)
 
-    @full_precision
+    @prepare_batch
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         if self.classifier is None:
             raise ConfigError(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.ops import HardestDistances, check_number, full_precision, hardest_distances, normalized
+from reidkit.ops import HardestDistances, check_number, hardest_distances, prepare_batch
 from reidkit.registry import register
 
 
@@ -58,10 +58,8 @@ class MarginSampleMiningLoss(nn.Module):
         self.margin = margin
         self.normalize = normalize
 
-    @full_precision
+    @prepare_batch
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        if self.normalize:
-            embeddings = normalized(embeddings)
         return margin_sample_mining(hardest_distances(embeddings, labels), margin=self.margin)
 
     def extra_repr(self) -> str:

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from reidkit.anchors import of_each_anchor
 from reidkit.ops import (
     check_number,
-    full_precision,
     has_both_partners,
     mean_over,
-    normalized,
     pairwise_distances,
+    prepare_batch,
 )
 from reidkit.registry import register
 
@@ -63,10 +62,8 @@ class PointToSetTripletLoss(nn.Module):
         self.margin = margin
         self.normalize = normalize
 
-    @full_precision
+    @prepare_batch
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        if self.normalize:
-            embeddings = normalized(embeddings)
         return point_to_set_triplet(pairwise_distances(embeddings), labels, margin=self.margin)
 
     def extra_repr(self) -> str:

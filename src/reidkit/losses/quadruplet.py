@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from reidkit.anchors import of_each_anchor
-from reidkit.ops import check_number, full_precision, normalized, pairwise_distances
+from reidkit.ops import check_number, pairwise_distances, prepare_batch
 from reidkit.registry import register
 from reidkit.tuples import num_quadruplets, num_triplets, quadruplet_hinges, triplet_hinges
 
@@ -63,10 +63,8 @@ class QuadrupletLoss(nn.Module):
         self.second_margin = second_margin
         self.normalize = normalize
 
-    @full_precision
+    @prepare_batch
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        if self.normalize:
-            embeddings = normalized(embeddings)
         distances = pairwise_distances(embeddings)
         return quadruplet(distances, labels, margin=self.margin, second_margin=self.second_margin)
 

@@ -15,12 +15,11 @@ from reidkit.ops import (
     check_positive,
     distances_between,
     distances_to,
-    full_precision,
     has_both_partners,
     mean_over,
-    normalized,
     pairwise_distances,
     positive_mask,
+    prepare_batch,
 )
 from reidkit.registry import register
 
@@ -110,25 +109,19 @@ class SupportNeighborLoss(nn.Module):
         self.ties = ties
         self.normalize = normalize
 
-    @full_precision
+    @prepare_batch
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        if self.normalize:
-            embeddings = normalized(embeddings)
-        mined = mine_support(
-            pairwise_distances(embeddings.detach()),
-            labels,
-            num_neighbors=self.num_neighbors,
-            ties=self.ties,
-        )
-        # Computed again: exact at 0, and N x k distances in the backward pass.
-        distances = distances_to(embeddings, torch.cat((mined.neighbors, mined.nearest_positive), dim=1))
-        positive, negative = support_sets(distances, mined)
-        if self.squeeze == "pair":
-            ends = embeddings[mined.nearest_positive[:, 0]], embeddings[mined.furthest_positive]
-            spread = torch.where(mined.num_positives > 1, distances_between(*ends), 0.0)
+        distances = pairwise_distances(embeddings.detach())
+        mined = mine_support(distances, labels, num_neighbors=self.num_neighbors, ties=self.ties)
+        furthest = furthest_positives(distances, labels) if self.squeeze == "pair" else None
+        del distances  # N x N; the few chosen are computed again, exact at 0 and with a graph
+        chosen = distances_to(embeddings, torch.cat((mined.neighbors, mined.nearest_positive), dim=1))
+        positive, negative = support_sets(chosen, mined)
+        if furthest is None:
+            spread = squeeze(chosen, positive, kind=self.squeeze)
         else:
-            spread = squeeze(distances, positive, kind=self.squeeze)
-        terms = separation(distances, positive, negative, scale=self.scale) + self.squeeze_weight * spread
+            spread = pair_squeeze(embeddings, labels, nearest=mined.nearest_positive[:, 0], furthest=furthest)
+        terms = separation(chosen, positive, negative, scale=self.scale) + self.squeeze_weight * spread
         return mean_over(terms, mined.usable)
 
     def extra_repr(self) -> str:
@@ -141,19 +134,16 @@ class SupportNeighborLoss(nn.Module):
 class Support(NamedTuple):
     """Batch indices of the images that may be in the support sets of each anchor.
 
-    ``neighbors`` (N, k + 1), nearest first, (N, N - 1) in a smaller batch; ``nearest_positive`` (N, 1) and
-    ``furthest_positive`` (N,), without meaning where an anchor has no positive; ``same`` whether each
-    neighbour is a positive; ``bounded`` whether the last neighbour is only the bound of the others, or, with
-    ties, ``neighbors`` are all others, of which those as near as the ``num_with_ties``-th count;
-    ``num_positives`` and ``usable`` (N,).
+    ``neighbors`` (N, k + 1), nearest first, (N, N - 1) in a smaller batch; ``nearest_positive`` (N, 1),
+    without meaning where an anchor has no positive; ``same`` whether each neighbour is a positive;
+    ``bounded`` whether the last neighbour is only the bound of the others, or, with ties, ``neighbors`` are
+    all others, of which those as near as the ``num_with_ties``-th count; ``usable`` (N,).
     """
 
     neighbors: Tensor
     nearest_positive: Tensor
-    furthest_positive: Tensor
     same: Tensor
     bounded: bool
-    num_positives: Tensor
     usable: Tensor
     num_with_ties: int = 0
 
@@ -167,10 +157,8 @@ def mine_support(distances: Tensor, labels: Tensor, *, num_neighbors: int, ties:
     return Support(
         neighbors=neighbors,
         nearest_positive=others.masked_fill(~positive, math.inf).argmin(dim=1, keepdim=True),
-        furthest_positive=others.masked_fill(~positive, -math.inf).argmax(dim=1),
         same=labels[neighbors] == labels[:, None],
         bounded=len(labels) - 1 > num_neighbors,
-        num_positives=positive.sum(dim=1),
         usable=has_both_partners(labels),
         num_with_ties=num_neighbors if ties == "include" else 0,
     )
@@ -207,3 +195,14 @@ def squeeze(distances: Tensor, positive: Tensor, *, kind: Squeeze) -> Tensor:
         return nearest
     furthest = distances.masked_fill(~positive, -math.inf).amax(dim=1)
     return torch.where(positive.sum(dim=1) > 1, furthest - nearest, furthest)
+
+
+def furthest_positives(distances: Tensor, labels: Tensor) -> Tensor:
+    """Index of each anchor's furthest positive, without meaning where it has none: (N, N), (N,) -> (N,)."""
+    return distances.masked_fill(~positive_mask(labels), -math.inf).argmax(dim=1)
+
+
+def pair_squeeze(embeddings: Tensor, labels: Tensor, *, nearest: Tensor, furthest: Tensor) -> Tensor:
+    """The squeeze term between the ends of all positives: (N, D) and (N,), indices (N,) of both -> (N,)."""
+    has_several = positive_mask(labels).sum(dim=1) > 1
+    return torch.where(has_several, distances_between(embeddings[nearest], embeddings[furthest]), 0.0)

@@ -8,14 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.ops import at_least_float32, check_count
+from reidkit.ops import at_least_float32, check_count, l12, l21, striped
 from reidkit.registry import register
 
 Norm = Literal["l21", "l12"]
 NORMS = ("l21", "l12")
-
-FLOOR = 1e-12
-"""Added to the sum of squares under the root, so that a column of zeros has a finite gradient."""
 
 
 @register("loss", "sparsity")
@@ -90,25 +87,7 @@ class StructuredSparsity(nn.Module):
         return f"norm={self.norm!r}, groups={self.groups!r}"
 
 
-def l21(weight: Tensor) -> Tensor:
-    """Sum over inputs of the length of their column, (out, in) -> scalar."""
-    return (weight.square().sum(dim=0) + FLOOR).sqrt().sum()
-
-
-def l12(weight: Tensor, *, groups: int) -> Tensor:
-    """Sum over outputs and stripes of the squared sum of absolute weights, (out, in) -> scalar."""
-    return _striped(weight, groups).abs().sum(dim=2).square().sum()
-
-
 def share_of_small_groups(weight: Tensor, *, norm: Norm, groups: int = 4, below: float = 1e-3) -> float:
     """Share of groups whose root mean square weight is below ``below``: columns (l21) or stripes (l12)."""
-    parts = weight.T if norm == "l21" else _striped(weight, groups)
+    parts = weight.T if norm == "l21" else striped(weight, groups)
     return float((parts.detach().square().mean(dim=-1).sqrt() < below).float().mean())
-
-
-def _striped(weight: Tensor, groups: int) -> Tensor:
-    """(out, in) -> (out, groups, in / groups)."""
-    num_outputs, num_inputs = weight.shape
-    if num_inputs % groups:
-        raise DataError(f"{num_inputs} inputs cannot be cut into {groups} equal stripes; change groups")
-    return weight.view(num_outputs, groups, -1)

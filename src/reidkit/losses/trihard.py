@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from reidkit.ops import (
     HardestDistances,
     check_number,
-    full_precision,
     hardest_distances,
     mean_over,
-    normalized,
+    prepare_batch,
 )
 from reidkit.registry import register
 
@@ -68,10 +67,8 @@ class BatchHardTripletLoss(nn.Module):
         self.margin = margin
         self.normalize = normalize
 
-    @full_precision
+    @prepare_batch
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        if self.normalize:
-            embeddings = normalized(embeddings)
         return batch_hard_triplet(hardest_distances(embeddings, labels), margin=self.margin)
 
     def extra_repr(self) -> str:

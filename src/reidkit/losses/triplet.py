@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from reidkit.anchors import of_each_anchor
-from reidkit.ops import check_number, full_precision, normalized, pairwise_distances
+from reidkit.ops import check_number, pairwise_distances, prepare_batch
 from reidkit.registry import register
 from reidkit.tuples import num_triplets, triplet_hinges
 
@@ -58,10 +58,8 @@ class TripletLoss(nn.Module):
         self.margin = margin
         self.normalize = normalize
 
-    @full_precision
+    @prepare_batch
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        if self.normalize:
-            embeddings = normalized(embeddings)
         return triplet(pairwise_distances(embeddings), labels, margin=self.margin)
 
     def extra_repr(self) -> str:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.anchors import of_each_anchor
-from reidkit.ops import full_precision, negative_mask, normalized, pairwise_distances, positive_mask
+from reidkit.ops import negative_mask, pairwise_distances, positive_mask, prepare_batch
 from reidkit.registry import register
 
 START = 5.0
@@ -63,10 +63,8 @@ class VerificationLoss(nn.Module):
         self.offset = nn.Parameter(torch.tensor(START))
         self.scale = nn.Parameter(torch.tensor(START))
 
-    @full_precision
+    @prepare_batch
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        if self.normalize:
-            embeddings = normalized(embeddings)
         offset, scale = self.offset.to(embeddings.dtype), self.scale.to(embeddings.dtype)
         return verification(pairwise_distances(embeddings), labels, offset=offset, scale=scale)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from reidkit import registry, trust
 from reidkit.errors import ConfigError, shown
-from reidkit.models.embedder import Embedder, SingleBranch
+from reidkit.models.embedder import Embedder, Penalty, SingleBranch
 
-__all__ = ["Embedder", "SingleBranch", "build_model"]
+__all__ = ["Embedder", "Penalty", "SingleBranch", "build_model"]
 
 
 def build_model(name: str, **options: Any) -> Embedder:

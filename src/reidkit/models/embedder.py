@@ -5,7 +5,7 @@ Classifiers are not part of it: they live in the identity loss, so that a saved 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from reidkit.errors import ConfigError
 from reidkit.models.options import MAX_DIM, check_choice, check_whole
+from reidkit.ops import at_least_float32
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -71,6 +72,13 @@ class LastMap(NamedTuple):
     bottom: float = 1.0
 
 
+class Penalty(NamedTuple):
+    """A regulariser of one layer: ``function`` of the weights called ``weight``, (out, in) -> scalar."""
+
+    weight: str
+    function: Callable[[Tensor], Tensor]
+
+
 class Embedder(nn.Module):
     """What a network offers to losses, trainer and encoder: named features, one of them the embedding.
 
@@ -86,8 +94,8 @@ class Embedder(nn.Module):
 
     Attributes:
         description: name and options that :func:`reidkit.models.build_model` built it from.
-        weight_groups: into how many parts the inputs of a layer fall, by the name of its weights; such a
-            layer joins features of as many stripes.
+        penalties: by name, what :meth:`regularizers` computes: those of the network's paper, until a trainer
+            puts those that its losses name in their place.
         usual_feature: the embedding feature that it was built with.
         beyond_weights: the options that change what it computes and show neither in names nor in shapes of
             its weights, left out where they are as usual. None where a network does not say: then all its
@@ -119,7 +127,7 @@ class Embedder(nn.Module):
         self.left_out = frozenset(left_out)
         self.mean, self.std = mean, std
         self.description, self.beyond_weights = {}, None
-        self.weight_groups: dict[str, int] = {}
+        self.penalties: dict[str, Penalty] = {}
 
     @property
     def last_maps(self) -> Sequence[LastMap]:
@@ -147,6 +155,13 @@ class Embedder(nn.Module):
         """
         self.check_image_size(*images.shape[2:])
         return self.named_features(images)
+
+    def regularizers(self) -> dict[str, Tensor]:
+        """Penalties of its weights by name, scalars with a graph, to be weighted and added to the losses."""
+        return {
+            name: penalty.function(at_least_float32(self.get_parameter(penalty.weight)))
+            for name, penalty in self.penalties.items()
+        }
 
     def embed(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> unit embeddings (B, D), float32."""

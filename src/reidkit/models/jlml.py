@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.errors import ConfigError
-from reidkit.models.embedder import Embedder, LastMap
+from reidkit.models.embedder import Embedder, LastMap, Penalty
 from reidkit.models.options import check_choice, check_whole
+from reidkit.ops import l12, l21
 from reidkit.registry import register
 
 _BRANCHES = ("both", "global", "local")
 _MAX_STRIPES = 64
 _SHARED_WIDTH = 32
-_FEATURE_WIDTH = 512
 _GLOBAL_WIDTHS = (32, 64, 128, 256)  # inner widths of conv2_x to conv5_x; a block gives twice that
 _LOCAL_WIDTHS = (16, 32, 64, 128)
+
+
+class Variant(NamedTuple):
+    """Features, which of them are embedded and classified, and what losses read in other variants only."""
+
+    features: tuple[str, ...]
+    embedding: str
+    classified: str
+    left_out: tuple[str, ...]
+
+
+_VARIANTS = {  # by branches and uniloss
+    ("both", False): Variant(("global", "local", "embedding"), "embedding", "embedding", ("joined",)),
+    ("both", True): Variant(
+        ("global", "local", "joined", "embedding"), "embedding", "joined", ("global", "local")
+    ),
+    ("global", False): Variant(("global",), "global", "global", ("local", "joined", "local_feature.weight")),
+    ("local", False): Variant(("local",), "local", "local", ("global", "joined", "global_feature.weight")),
+}
+_WIDTHS = {"global": 512, "local": 512, "joined": 1024, "embedding": 1024}
 
 
 @register("model", "jlml")
@@ -57,35 +79,31 @@ class JLML(Embedder):
     ) -> None:
         check_choice("choice of branches", branches, _BRANCHES)
         check_whole("stripes", stripes, least=1, most=_MAX_STRIPES, what="parts that the image is cut into")
-        both = branches == "both"
-        if uniloss and not both:
+        if uniloss and branches != "both":
             raise ConfigError(f"uniloss joins two branches, but branches = {branches!r} leaves only one")
-        names = ("global", "local") if both else (branches,)
-        read_by_losses = {"joined"} if uniloss else set(names)
-        further = [*(["joined"] if uniloss else []), *(["embedding"] if both else [])]
-        absent = {"global", "local"} - set(names)
+        variant = _VARIANTS[branches, uniloss]
         super().__init__(
-            {**dict.fromkeys(names, _FEATURE_WIDTH), **dict.fromkeys(further, 2 * _FEATURE_WIDTH)},
-            metric_feature="embedding" if both else branches,
-            classification_feature="joined" if uniloss else "embedding" if both else branches,
-            embedding_feature="embedding" if both else branches,
-            left_out={"global", "local", "joined"} - read_by_losses
-            | {f"{name}_feature.weight" for name in absent},
+            {name: _WIDTHS[name] for name in variant.features},
+            metric_feature=variant.embedding,
+            classification_feature=variant.classified,
+            embedding_feature=variant.embedding,
+            left_out=variant.left_out,
             # Five halvings, none of a single row or column; and a row of the first map for every stripe.
             smallest_side=17 if branches == "global" else max(17, 2 * stripes - 1),
         )
-        self.branches, self.uniloss = names, uniloss
+        self.branches, self.uniloss = ("global", "local") if branches == "both" else (branches,), uniloss
         self.beyond_weights = {}
         self.conv1 = _first_convolution()
-        if both and not shared:
+        if branches == "both" and not shared:
             self.local_conv1 = _first_convolution()
-        if "global" in names:
+        if branches != "local":
             self.global_branch = GlobalBranch()
-            self.global_feature = _feature_layer(GlobalBranch.width)
-        if "local" in names:
+            self.global_feature = FeatureLayer(GlobalBranch.width)
+            self.penalties["sparsity_global"] = Penalty("global_feature.weight", l21)
+        if branches != "global":
             self.local_branch = LocalBranch(stripes)
-            self.local_feature = _feature_layer(stripes * LocalBranch.stream_width)
-            self.weight_groups["local_feature.weight"] = stripes
+            self.local_feature = FeatureLayer(stripes * LocalBranch.stream_width, stripes=stripes)
+            self.penalties["sparsity_local"] = Penalty("local_feature.weight", partial(l12, groups=stripes))
         _initialize_convolutions(self)
 
     @property
@@ -156,6 +174,16 @@ class LocalBranch(nn.Module):
         return torch.cat(pooled, dim=1)
 
 
+class FeatureLayer(nn.Linear):
+    """The linear layer of a branch (B, width) -> (B, 512); ``stripes`` are joined in its inputs, in order."""
+
+    def __init__(self, width: int, *, stripes: int = 1) -> None:
+        super().__init__(width, 512)
+        self.stripes = stripes
+        nn.init.normal_(self.weight, std=0.01)
+        nn.init.zeros_(self.bias)
+
+
 class Bottleneck(nn.Module):
     """[1x1, width][3x3, width][1x1, 2 width] beside a shortcut, projected where the shape changes."""
 
@@ -204,13 +232,6 @@ def _convolution(num_in: int, num_out: int, size: int, *, stride: int = 1) -> tu
     """Convolution and batch norm."""
     convolution = nn.Conv2d(num_in, num_out, size, stride=stride, padding=size // 2, bias=False)
     return convolution, nn.BatchNorm2d(num_out)
-
-
-def _feature_layer(width: int) -> nn.Linear:
-    layer = nn.Linear(width, _FEATURE_WIDTH)
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _initialize_convolutions(network: nn.Module) -> None:

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.protocols import Indices, Pairs
+from reidkit.comparison import Pairs
 from reidkit.ranks import spans
+from reidkit.unit_rows import Indices
 
 
-class Scores(NamedTuple):
+class Metrics(NamedTuple):
     """Of one ranking of all queries: (Q,) each, and the CMC (max_rank,)."""
 
     average_precisions: NDArray[np.float64]
@@ -26,9 +27,9 @@ class Scores(NamedTuple):
         return float(self.average_precisions[np.isfinite(self.average_precisions)].mean())
 
 
-def score_ranks(
+def metrics_of_ranks(
     matches: Pairs, ranks: NDArray[np.int64], *, num_queries: int, average_precision: str, max_rank: int
-) -> Scores:
+) -> Metrics:
     """From the matches and their ranks (M,), by query, best first.
 
     ``average_precision`` is "step", "trapezoid" or "at R"; it and the inverse negative penalty are NaN, and
@@ -39,7 +40,7 @@ def score_ranks(
     first_match_ranks = np.where(valid, ranks[np.minimum(first, len(ranks) - 1)], 0)
     inverse_negative_penalties = np.full(num_queries, np.nan)
     inverse_negative_penalties[valid] = count[valid] / ranks[first + count - 1][valid]
-    return Scores(
+    return Metrics(
         average_precisions(matches.queries, ranks, first, count, average_precision),
         first_match_ranks,
         inverse_negative_penalties,
@@ -47,10 +48,10 @@ def score_ranks(
     )
 
 
-def mean_scores(draws: Sequence[Scores]) -> Scores:
+def mean_metrics(draws: Sequence[Metrics]) -> Metrics:
     """Means over draws; of the ranks of the first match medians, the lower of two."""
     first_match_ranks = np.sort([draw.first_match_ranks for draw in draws], axis=0)
-    return Scores(
+    return Metrics(
         np.mean([draw.average_precisions for draw in draws], axis=0),
         first_match_ranks[(len(draws) - 1) // 2],
         np.mean([draw.inverse_negative_penalties for draw in draws], axis=0),

@@ -1,0 +1,548 @@
+"""Faults that a person could write, each alone in a copy of the source tree: the unit tests must see them.
+
+    python benchmarks/mutants.py                  all of them
+    python benchmarks/mutants.py --only msml      those whose name holds this
+    python benchmarks/mutants.py --check          only whether each text is still found, once
+    python benchmarks/mutants.py --write          the table of docs/results.md
+
+A mutant is killed where a test fails. It ends in an error where it survives, where its text is no longer
+found, where its tests cannot run, and where they fail without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import multiprocessing
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from results import processor, write_section
+
+if TYPE_CHECKING:
+    import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SURVIVED = "survived"
+
+
+class Mutant(NamedTuple):
+    """A fault: in ``file``, ``old`` stands once and becomes ``new``; ``tests`` are words for pytest."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+def of_losses(names: str) -> str:
+    """Contract tests of the losses of an expression of names, but for compiling them, which takes long."""
+    return f"tests/contract/test_losses.py -k 'not compiles and ({names})'"
+
+
+MUTANTS = [
+    # --- losses
+    Mutant(
+        "msml: the sign of the difference",
+        "src/reidkit/losses/msml.py",
+        "furthest - nearest + margin",
+        "nearest - furthest + margin",
+        of_losses("msml"),
+    ),
+    Mutant(
+        "msml: the easiest negative pair",
+        "src/reidkit/losses/msml.py",
+        "hardest.negative.amin()",
+        "hardest.negative.amax()",
+        of_losses("msml"),
+    ),
+    Mutant(
+        "msml: images without a positive count",
+        "src/reidkit/losses/msml.py",
+        "hardest.positive.masked_fill(~hardest.has_positive, 0.0)",
+        "hardest.positive",
+        of_losses("msml"),
+    ),
+    Mutant(
+        "trihard: the sign under the soft margin",
+        "src/reidkit/losses/trihard.py",
+        "F.softplus(excess)",
+        "F.softplus(-excess)",
+        of_losses("trihard"),
+    ),
+    Mutant(
+        "trihard: anchors without a negative count",
+        "src/reidkit/losses/trihard.py",
+        "hardest.has_positive & hardest.has_negative",
+        "hardest.has_positive",
+        of_losses("trihard"),
+    ),
+    Mutant(
+        "sn: neighbours not nearer than the bound",
+        "src/reidkit/losses/sn.py",
+        "near = to_neighbors < to_neighbors.amax(",
+        "near = to_neighbors <= to_neighbors.amax(",
+        of_losses("sn"),
+    ),
+    Mutant(
+        "sn: a neighbour too few",
+        "src/reidkit/losses/sn.py",
+        "min(num_neighbors + 1, len(labels) - 1)",
+        "min(num_neighbors, len(labels) - 1)",
+        of_losses("sn"),
+    ),
+    Mutant(
+        "sn: no squeeze for a single positive",
+        "src/reidkit/losses/sn.py",
+        "furthest - nearest, furthest)",
+        "furthest - nearest, 0.0)",
+        of_losses("sn"),
+    ),
+    Mutant(
+        "sn: the pair's far end is its near end",
+        "src/reidkit/losses/sn.py",
+        "distances.masked_fill(~positive_mask(labels), -math.inf).argmax(dim=1)",
+        "distances.masked_fill(~positive_mask(labels), math.inf).argmin(dim=1)",
+        of_losses("sn"),
+    ),
+    Mutant(
+        "hap2s: negatives weighed as positives are",
+        "src/reidkit/losses/hap2s.py",
+        "nearness = -2 * hardness",
+        "nearness = -hardness",
+        of_losses("hap2s"),
+    ),
+    Mutant(
+        "hap2s: the gradient through the weights is lost",
+        "src/reidkit/losses/hap2s.py",
+        "distances.detach() if detach_weights else distances",
+        "distances.detach()",
+        of_losses("hap2s"),
+    ),
+    Mutant(
+        "contrastive: pairs of an image with itself in the mean",
+        "src/reidkit/losses/contrastive.py",
+        "max(len(labels) * (len(labels) - 1), 1)",
+        "max(len(labels) * len(labels), 1)",
+        of_losses("contrastive"),
+    ),
+    Mutant(
+        "verification: positives and negatives change places",
+        "src/reidkit/losses/verification.py",
+        "F.softplus(torch.where(positive, -logits, logits))",
+        "F.softplus(torch.where(positive, logits, -logits))",
+        of_losses("verification"),
+    ),
+    Mutant(
+        "identity: label smoothing is forgotten",
+        "src/reidkit/losses/identity.py",
+        "labels.long(), label_smoothing=self.label_smoothing)",
+        "labels.long())",
+        of_losses("identity"),
+    ),
+    Mutant(
+        "triplets: equal distances are active",
+        "src/reidkit/tuples.py",
+        "num_beyond = width - torch.searchsorted(thresholds, candidates, right=True)",
+        "num_beyond = width - torch.searchsorted(thresholds, candidates, right=False)",
+        "tests/unit/test_tuples.py",
+    ),
+    Mutant(
+        "quadruplets: pairs of the anchor's identity taken off once",
+        "src/reidkit/tuples.py",
+        "before_all - 2 * before_own",
+        "before_all - before_own",
+        "tests/unit/test_tuples.py",
+    ),
+    Mutant(
+        "quadruplets: negative pairs counted in both directions",
+        "src/reidkit/tuples.py",
+        "(len(labels) - num_same).sum() / 2",
+        "(len(labels) - num_same).sum()",
+        "tests/unit/test_tuples.py",
+    ),
+    Mutant(
+        "l21: sums over the wrong axis",
+        "src/reidkit/ops.py",
+        "weight.square().sum(dim=0)",
+        "weight.square().sum(dim=1)",
+        of_losses("sparsity"),
+    ),
+    Mutant(
+        "l12: stripes in the wrong order",
+        "src/reidkit/ops.py",
+        "weight.view(num_outputs, groups, -1)",
+        "weight.view(num_outputs, -1, groups).transpose(1, 2)",
+        of_losses("sparsity"),
+    ),
+    # --- what losses are made of
+    Mutant(
+        "an image is its own positive",
+        "src/reidkit/ops.py",
+        "(labels[:, None] == labels).fill_diagonal_(False)",
+        "labels[:, None] == labels",
+        of_losses("msml or sn"),
+    ),
+    Mutant(
+        "the easiest negative of each anchor",
+        "src/reidkit/ops.py",
+        "torch.where(negative, distances, math.inf).argmin(dim=1)",
+        "torch.where(negative, distances, -math.inf).argmax(dim=1)",
+        of_losses("trihard"),
+    ),
+    Mutant(
+        "half of the gradient of a hard pair is lost",
+        "src/reidkit/ops.py",
+        "distances_between(embeddings, embeddings[partners.positives])",
+        "distances_between(embeddings, embeddings[partners.positives].detach())",
+        of_losses("trihard"),
+    ),
+    Mutant(
+        "the mean counts anchors that were left out",
+        "src/reidkit/ops.py",
+        "mask.sum().clamp_min(1)",
+        "max(len(mask), 1)",
+        of_losses("trihard"),
+    ),
+    Mutant(
+        "an anchor without a negative has both partners",
+        "src/reidkit/ops.py",
+        "(num_same > 1) & (num_same < len(labels))",
+        "(num_same > 1) & (num_same <= len(labels))",
+        of_losses("p2s or hap2s"),
+    ),
+    Mutant(
+        "a row of zeros is divided by its length",
+        "src/reidkit/ops.py",
+        "torch.where(norms == 0, 1.0, norms)",
+        "norms",
+        of_losses("msml"),
+    ),
+    Mutant(
+        "losses are computed under autocast",
+        "src/reidkit/ops.py",
+        "enabled=False):\n            embeddings = at_least_float32(embeddings)\n            if len",
+        "enabled=True):\n            embeddings = at_least_float32(embeddings)\n            if len",
+        of_losses("p2s"),
+    ),
+    Mutant(
+        "self pairs are taken off the first block only",
+        "src/reidkit/anchors.py",
+        "same.diagonal(rows.start).fill_(False)",
+        "same.diagonal(0).fill_(False)",
+        "tests/unit/test_anchors.py",
+    ),
+    Mutant(
+        "the gradient from above is ignored",
+        "src/reidkit/anchors.py",
+        "gradient[:, None] * of_distances",
+        "of_distances",
+        of_losses("p2s"),
+    ),
+    # --- ranks
+    Mutant(
+        "ranks begin at 0",
+        "src/reidkit/ranks.py",
+        "1 + better_matches + before",
+        "better_matches + before",
+        "tests/unit/test_ranks.py",
+    ),
+    Mutant(
+        "ties in reverse order of the gallery",
+        "src/reidkit/ranks.py",
+        "ties & (items < matches.items[chosen])",
+        "ties & (items > matches.items[chosen])",
+        "tests/unit/test_ranks.py",
+    ),
+    Mutant(
+        "the error of float32 scores is forgotten",
+        "src/reidkit/ranks.py",
+        "(scores + look.error).astype(np.float32)",
+        "(scores - look.error).astype(np.float32)",
+        "tests/unit/test_ranks.py",
+    ),
+    Mutant(
+        "crowded queries are counted twice",
+        "src/reidkit/ranks.py",
+        "    before[crowded[matches.queries]] = 0\n",
+        "",
+        "tests/unit/test_ranks.py",
+    ),
+    Mutant(
+        "a match at the last rank of the curve is lost",
+        "src/reidkit/metrics.py",
+        "first_match_ranks[first_match_ranks <= max_rank]",
+        "first_match_ranks[first_match_ranks < max_rank]",
+        "tests/unit/test_evaluation.py",
+    ),
+    Mutant(
+        "precision before a match counts the match",
+        "src/reidkit/metrics.py",
+        "(num_found - 1) / np.maximum(ranks - 1, 1)",
+        "num_found / np.maximum(ranks - 1, 1)",
+        "tests/unit/test_evaluation.py",
+    ),
+    Mutant(
+        "the last match is not nearer than itself",
+        "src/reidkit/distance_ranks.py",
+        "distances <= distances[is_match].max()",
+        "distances < distances[is_match].max()",
+        "tests/unit/test_evaluation_distances.py",
+    ),
+    # --- samplers
+    Mutant(
+        "all processes take the first slice",
+        "src/reidkit/samplers.py",
+        "slice(self.rank * slice_size, (self.rank + 1) * slice_size)",
+        "slice(0, slice_size)",
+        "tests/unit/test_samplers.py",
+    ),
+    Mutant(
+        "all epochs are alike",
+        "src/reidkit/samplers.py",
+        "np.random.default_rng([self.seed, self.epoch])",
+        "np.random.default_rng([self.seed])",
+        "tests/unit/test_samplers.py",
+    ),
+    Mutant(
+        "a resumed epoch begins anew",
+        "src/reidkit/samplers.py",
+        "range(self.first_batch, self.num_batches)",
+        "range(self.num_batches - self.first_batch)",
+        "tests/unit/test_samplers.py",
+    ),
+    Mutant(
+        "an identity twice in a batch",
+        "src/reidkit/samplers.py",
+        "waiting[turn].extend(sorted(order, key=lambda i: i in batch))",
+        "waiting[turn].extend(order)",
+        "tests/unit/test_samplers.py",
+    ),
+    Mutant(
+        "frames from the start of their parts",
+        "src/reidkit/samplers.py",
+        "(2 * parts + 1) * len(frames)",
+        "2 * parts * len(frames)",
+        "tests/unit/test_samplers.py",
+    ),
+    # --- checkpoints
+    Mutant(
+        "a checkpoint's checksum is not compared",
+        "src/reidkit/checkpoint.py",
+        "if content[length:] != _seal(content[:length]):",
+        "if len(content) < length:",
+        "tests/unit/test_checkpoint.py",
+    ),
+    Mutant(
+        "no checkpoint stays behind the last",
+        "src/reidkit/checkpoint.py",
+        "        _keep(path, _previous(path))\n",
+        "        path.unlink()\n",
+        "tests/unit/test_checkpoint.py",
+    ),
+    Mutant(
+        "a damaged checkpoint stays in its place",
+        "src/reidkit/checkpoint.py",
+        'path.replace(path.with_name("damaged.ckpt"))',
+        "pass",
+        "tests/unit/test_checkpoint.py",
+    ),
+    Mutant(
+        "reading a checkpoint can run code",
+        "src/reidkit/checkpoint.py",
+        "weights_only=True)",
+        "weights_only=False)",
+        "tests/unit/test_checkpoint.py",
+    ),
+    # --- galleries
+    Mutant(
+        "a vector's checksum is not compared",
+        "src/reidkit/galleries/vector_file.py",
+        "~(fits & is_unit(vectors_of(rows, dimension)))",
+        "~is_unit(vectors_of(rows, dimension))",
+        "tests/unit/test_embedded_gallery.py",
+    ),
+    Mutant(
+        "a vector may stand in another's place",
+        "src/reidkit/galleries/vector_file.py",
+        " + numbers.astype(np.uint64) * key[-1]",
+        "",
+        "tests/unit/test_embedded_gallery.py",
+    ),
+    Mutant(
+        "an item's checksum is not compared",
+        "src/reidkit/galleries/records.py",
+        "        and _checksum(tuple(values)) == checksum\n",
+        "",
+        "tests/unit/test_embedded_gallery.py",
+    ),
+    Mutant(
+        "equal scores in reverse order",
+        "src/reidkit/galleries/nearest.py",
+        "np.lexsort([best_rows, -best_scores])",
+        "np.lexsort([-best_rows, -best_scores])",
+        "tests/contract/test_galleries.py",
+    ),
+    Mutant(
+        "float32 decides who is among the nearest",
+        "src/reidkit/galleries/nearest.py",
+        "tolerance = 2 * vectors.shape[1] * float(np.finfo(np.float32).eps)",
+        "tolerance = 0.0",
+        "tests/unit/test_embedded_gallery.py",
+    ),
+    Mutant(
+        "what is unknown is not among the others",
+        "src/reidkit/galleries/items_table.py",
+        'if names_unknown else f"{key} IS NULL OR"',
+        'if names_unknown else f"{key} IS NOT NULL AND"',
+        "tests/contract/test_galleries.py",
+    ),
+    Mutant(
+        "replaced items are counted as new",
+        "src/reidkit/galleries/embedded.py",
+        "num_items=state.num_items + num_new",
+        "num_items=state.num_items + len(fresh)",
+        "tests/contract/test_galleries.py",
+    ),
+    Mutant(
+        "two items may take one source",
+        "src/reidkit/galleries/embedded.py",
+        "if taken or len(set(named)) < len(named):",
+        "if taken and len(set(named)) < len(named):",
+        "tests/contract/test_galleries.py",
+    ),
+]
+
+
+class Outcome(NamedTuple):
+    """What became of a mutant: ``problem`` is empty where it was killed, by ``test``."""
+
+    problem: str
+    test: str = ""
+
+    def __str__(self) -> str:
+        return self.problem or f"`{self.test.split('::')[-1]}`"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", action="append", help="mutants whose name holds this; may be repeated")
+    parser.add_argument("--check", action="store_true", help="run nothing: is each text still found?")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants at a time, a copy of the tree each")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/results.md")
+    options = parser.parse_args()
+    chosen = [m for m in MUTANTS if not options.only or any(part in m.name for part in options.only)]
+    if not chosen:
+        parser.error(f"no mutant's name holds {' or '.join(options.only)}")
+    if lost := [problem for mutant in chosen if (problem := misplaced(mutant, REPOSITORY))]:
+        sys.exit("\n".join(lost))
+    if options.check:
+        print(f"{len(chosen)} mutants, each text found once")
+        return
+    started = time.perf_counter()
+    outcomes = try_all(chosen, jobs=options.jobs)
+    minutes = (time.perf_counter() - started) / 60
+    text = table(chosen, outcomes)
+    print(text)
+    if options.write:
+        command = "`python benchmarks/mutants.py --write`"
+        write_section("mutants", f"{text}\n\n{command}, {minutes:.0f} minutes on {processor()}.")
+    sys.exit(any(outcome.problem for outcome in outcomes))
+
+
+def misplaced(mutant: Mutant, tree: Path) -> str:
+    """A sentence where the mutant's text does not stand in its file, or not once."""
+    path = tree / mutant.file
+    found = path.read_text("utf-8").count(mutant.old) if path.is_file() else 0
+    if found == 1:
+        return ""
+    return f"{mutant.name}: {mutant.file} holds {found} times, and not once: {mutant.old!r}"
+
+
+def try_all(mutants: Sequence[Mutant], *, jobs: int) -> list[Outcome]:
+    """The outcomes, in order."""
+    context = multiprocessing.get_context("forkserver")  # each try is a new process that has torch already
+    context.set_forkserver_preload(["torch", "scipy.sparse", "PIL.Image", "hypothesis", "pytest"])
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
+        outcomes = list(pool.map(try_one, mutants))
+        killers = sorted({outcome.test for outcome in outcomes if outcome.test})
+        without = pool.submit(run_tests, killers, REPOSITORY).result() if killers else Outcome(SURVIVED)
+    if without.problem != SURVIVED:
+        sys.exit(f"without any mutant: {without}")
+    return outcomes
+
+
+def try_one(mutant: Mutant) -> Outcome:
+    """Run its tests against a copy of the source with the fault in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        shutil.copytree(REPOSITORY / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        path = tree / mutant.file
+        path.write_text(path.read_text("utf-8").replace(mutant.old, mutant.new), "utf-8")
+        outcome = run_tests(shlex.split(mutant.tests), tree)
+    print(f"{outcome.problem or 'killed'}: {mutant.name}", file=sys.stderr, flush=True)
+    return outcome
+
+
+class FirstFailure:
+    """A plugin of pytest that keeps the name of the first test that fails."""
+
+    name = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.name = self.name or report.nodeid
+
+
+def run_tests(tests: Sequence[str], tree: Path) -> Outcome:
+    """Which of the tests, words for pytest, is the first to fail with the package of this tree.
+
+    Called in a process of its own, into which nobody has imported the package yet.
+    """
+    import pytest
+
+    os.chdir(REPOSITORY)
+    sys.path.insert(0, str(tree / "src"))
+    os.environ.update(
+        {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
+    )  # of processes that tests start
+    sys.dont_write_bytecode = True
+    first, output = FirstFailure(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--tb=short"]
+        code = pytest.main([*options, *tests], plugins=[first])
+    package = sys.modules.get("reidkit")
+    if package is None or not Path(package.__file__ or "").is_relative_to(tree):
+        return Outcome(f"its tests do not import the copy: {output.getvalue().strip()[-300:]}")
+    if code == pytest.ExitCode.OK:
+        return Outcome(SURVIVED)
+    if code != pytest.ExitCode.TESTS_FAILED or not first.name:
+        return Outcome(f"its tests cannot run: {output.getvalue().strip()[-300:]}")
+    return Outcome("", first.name)
+
+
+def table(mutants: Sequence[Mutant], outcomes: Sequence[Outcome]) -> str:
+    """One row a mutant, and how many were killed."""
+    rows = [
+        f"| {mutant.name} | `{Path(mutant.file).name}` | {outcome} |"
+        for mutant, outcome in zip(mutants, outcomes, strict=True)
+    ]
+    killed = sum(not outcome.problem for outcome in outcomes)
+    lines = ["| fault | file | first test that fails |", "|---|---|---|", *rows, ""]
+    return "\n".join([*lines, f"{killed} of {len(mutants)} killed."])
+
+
+if __name__ == "__main__":
+    main()

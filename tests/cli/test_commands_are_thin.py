@@ -1,0 +1,155 @@
+"""Commands parse, call and print; what they do lies in the library, where a service finds it too.
+
+Held by the syntax of `cli/`, file by file:
+
+- nothing but the library, the standard library, click and rich is imported: no arrays, images, networks;
+- of the library, only what is named here by the command: workflows, and what reads and explains options;
+- no file is written, opened, made or removed;
+- loops and comprehensions stand in functions that print, whose names begin with ``print_``, and in those that
+  write a line of a table, ``_row`` and ``_text``; the five files about the terminal itself are free of this;
+- no function has more than 25 statements.
+
+It does not hold that a function that prints computes nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CLI = Path(__file__).parents[2] / "src" / "reidkit" / "cli"
+FILES = sorted(CLI.glob("*.py"))
+OF_THE_TERMINAL = ("__init__", "options", "output", "progress", "endings")
+
+EVERYWHERE = {"config", "errors", "printable", "trust", "tracking"}
+WORKFLOWS = {
+    "__init__": {"__version__"},
+    "check": {"check", "datasets", "datasets.synthetic", "reading_speed"},
+    "compare": {"chosen_data", "run_comparison"},
+    "components": {"complexity", "registry"},
+    "demo": {
+        "check",
+        "datasets",
+        "datasets.synthetic",
+        "demo",
+        "encoder",
+        "run_report",
+        "search",
+        "search_picture",
+    },
+    "encode": {"chosen_data", "encoder", "encoding", "evaluation", "feature_files", "given_images"},
+    "evaluate": {
+        "chosen_data",
+        "distributed",
+        "encoder",
+        "external",
+        "feature_files",
+        "reranking",
+        "results_folder",
+        "run_report",
+        "validation",
+    },
+    "gallery": {"galleries"},
+    "import_weights": {"foreign_encoder"},
+    "index": {"given_images", "search"},
+    "runs": {"runs"},
+    "search": {"galleries", "given_images", "search", "search_picture"},
+    "split": {"splits"},
+    "study": {"studies", "study_workers"},
+    "train": {"distributed", "runs"},
+}
+WRITING = {
+    "write_atomically",
+    "open",
+    "write_text",
+    "write_bytes",
+    "mkdir",
+    "unlink",
+    "rename",
+    "touch",
+}
+LOOPS = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+MOST_STATEMENTS = 25
+
+
+def problems(name: str, source: str) -> list[str]:
+    """What a file of the command line does that it should leave to the library."""
+    tree = ast.parse(source)
+    found = [f"imports {module}" for module in imported(tree) if not may_import(name, module)]
+    for node in ast.walk(tree):
+        called = node.func if isinstance(node, ast.Call) else None
+        verb = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+        if verb in WRITING:
+            found.append(f"calls {verb}()")
+    for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
+        num = sum(isinstance(node, ast.stmt) for node in ast.walk(function)) - 1
+        if num > MOST_STATEMENTS:
+            found.append(f"{function.name} has {num} statements")
+    if name not in OF_THE_TERMINAL:
+        found += [f"loops in {function}" for function in looping(tree) if not prints(function)]
+    return found
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Modules that are imported when the file, or a function of it, runs; not those for type checkers."""
+    for node in tree.body:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Import):
+                yield from (alias.name for alias in inner.names)
+            elif isinstance(inner, ast.ImportFrom) and inner.module == "reidkit":
+                yield from (f"reidkit.{alias.name}" for alias in inner.names)
+            elif isinstance(inner, ast.ImportFrom):
+                yield inner.module or ""
+
+
+def may_import(name: str, module: str) -> bool:
+    package, _, rest = module.partition(".")
+    if package != "reidkit":
+        return (
+            package in ("click", "rich")
+            or package in sys.stdlib_module_names - {"subprocess", "csv", "io"}
+            or (name == "__init__" and package == "io")
+        )
+    return rest.startswith("cli.") or rest in EVERYWHERE | WORKFLOWS.get(name, set())
+
+
+def looping(tree: ast.Module) -> Iterator[str]:
+    """Names of the functions with loops; "the file" for loops outside of all."""
+    for node in tree.body:
+        if any(isinstance(inner, LOOPS) for inner in ast.walk(node)):
+            yield node.name if isinstance(node, ast.FunctionDef) else "the file"
+
+
+def prints(function: str) -> bool:
+    return function.startswith("print_") or function in ("_row", "_text")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_command_parses_calls_and_prints(file: Path) -> None:
+    assert problems(file.stem, file.read_text()) == []
+
+
+def test_every_file_that_is_named_is_there() -> None:
+    assert {*WORKFLOWS, *OF_THE_TERMINAL} <= {file.stem for file in FILES}
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("import numpy as np", "imports numpy"),
+        ("def f():\n    from PIL import Image", "imports PIL"),
+        ("def f():\n    from reidkit.features import pool_tracklets", "imports reidkit.features"),
+        ("def f(out):\n    write_atomically(out, '')", "calls write_atomically()"),
+        ("def f(out):\n    out.mkdir()", "calls mkdir()"),
+        ("def f(data):\n    return [sample.path for sample in data.query]", "loops in f"),
+        ("def f():\n" + "    g()\n" * 26, "f has 26 statements"),
+    ],
+)
+def test_work_in_a_command_is_found(source: str, problem: str) -> None:
+    assert problems("search", source) == [problem]
