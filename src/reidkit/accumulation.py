@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from reidkit.autocast import narrow_in_float32
 from reidkit.errors import ConfigError
-from reidkit.precision import narrow_in_float32
 
 
 def check_pieces(num_pieces: int, num_images: int, *, smallest: int = 2) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from reidkit.encoder import Encoder
 from reidkit.errors import ConfigError
 from reidkit.models.embedder import Embedder, LastMap
-from reidkit.transforms import normalize, to_input
+from reidkit.torch_network import evaluating
+from reidkit.transforms import normalize, resized
 
 
 def similarity_maps(
@@ -62,13 +63,14 @@ def contributions(encoder: Encoder, query_image: Image.Image, gallery_image: Ima
     last_maps = _last_maps(encoder)
     model = encoder.model
     assert isinstance(model, Embedder)
-    images = torch.stack(
+    images = np.stack(
         [
-            to_input(image.convert("RGB"), height=encoder.height, width=encoder.width)
+            resized(image.convert("RGB"), height=encoder.height, width=encoder.width)
             for image in (query_image, gallery_image)
         ]
     )
-    inputs = normalize(images.to(encoder.device), model.mean, model.std)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    inputs = normalize(pixels.to(encoder.device), model.mean, model.std)
     kept: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, _: tuple[Tensor, ...], feature_map: Tensor) -> Tensor:
@@ -76,10 +78,9 @@ def contributions(encoder: Encoder, query_image: Image.Image, gallery_image: Ima
         kept[module] = feature_map.detach().requires_grad_()
         return kept[module]
 
-    model.eval()
     hooks = [last.module.register_forward_hook(keep) for last in last_maps]
     try:
-        with torch.enable_grad():
+        with evaluating(model), torch.enable_grad():
             parts = model.embedding_parts(model(inputs))  # (2, D_p) each
     finally:
         for hook in hooks:

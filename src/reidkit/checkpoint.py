@@ -1,15 +1,12 @@
-"""What a run needs to go on, and what a finished network needs to be used.
+"""What a run needs to go on: a *checkpoint*, ``last.ckpt``, before it ``previous.ckpt``.
 
-A *checkpoint* (``last.ckpt``, before it ``previous.ckpt``) holds everything that training needs to go on
-exactly where it stopped. A *weights file* (``best.safetensors``) holds a network's weights and, in its
-header, a JSON description of how to build it and what it was made from. Neither can run code when it is read.
+It holds everything that training needs to go on exactly where it stopped. It cannot run code when it is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import pickle
 import zipfile
@@ -17,14 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from reidkit.errors import CheckpointError, shortened, shown
+from reidkit.errors import CheckpointError, shortened
 from reidkit.files import write_atomically
-from reidkit.text_files import parse_json
 from reidkit.weights_files import reserves_memory
 
 _MOST_EXPANDED = 4  # bytes of tensors to one in the file: parts of a state may share theirs
@@ -76,57 +70,6 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], str | None]:
     if path.exists():
         path.replace(path.with_name("damaged.ckpt"))
     return state, f"{problem}; going on from the checkpoint before it"
-
-
-def save_weights(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write named tensors and a JSON description of them as one safetensors file, atomically."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # One entry only: their order in the file is not fixed, and equal networks should give equal files.
-    metadata = {"reidkit": json.dumps(description)}
-    write_atomically(path, safetensors.torch.save(plain, metadata))
-
-
-def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of :func:`save_weights`: tensors by name, and the description.
-
-    Raises:
-        CheckpointError: missing, truncated, without a JSON object as description, or holding values that are
-            not finite.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path} is no regular file" if path.exists() else f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except SafetensorError as error:
-        what = shortened(str(error), 200)
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {what}") from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (RuntimeError, ValueError, AttributeError, TypeError) as error:  # a type that torch does not have
-        raise CheckpointError(
-            f"{path} holds a weight that cannot be read: {shortened(str(error), 200)}"
-        ) from error
-    if "reidkit" not in metadata:
-        raise CheckpointError(
-            f"{path} was not saved by reidkit: its header does not say how to build the network"
-        )
-    for name, tensor in tensors.items():
-        if not _is_finite(tensor):
-            raise CheckpointError(f"{path}: weight {shown(name)} is not finite everywhere; it cannot be used")
-    header: dict[str, Any] = parse_json(metadata["reidkit"], f"{path}: its header", error=CheckpointError)
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: its header holds {shown(header)}; expected a JSON object")
-    return tensors, header
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    if not tensor.is_floating_point():
-        return True
-    if tensor.dtype.itemsize < 2:  # torch computes nothing with these
-        tensor = tensor.float()
-    return bool(torch.isfinite(tensor).all())
 
 
 def _previous(path: Path) -> Path:

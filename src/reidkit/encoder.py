@@ -5,35 +5,31 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from reidkit import trust
-from reidkit.checkpoint import save_weights
-from reidkit.devices import default_device
-from reidkit.encoder_file import load_encoder_file
-from reidkit.errors import CheckpointError, ConfigError, DataError, UnknownName, working_on
-from reidkit.external import ExternalNetwork, is_network_file, load_network
+from reidkit.errors import CheckpointError, ConfigError, DataError, working_on
+from reidkit.external import is_network_file, load_network
 from reidkit.features import label_features
-from reidkit.fingerprint import fingerprints
 from reidkit.images import ImageSource, load_image
-from reidkit.models import Embedder
+from reidkit.network import Network
 from reidkit.network_files import SUFFIXES
-from reidkit.precision import autocast
 from reidkit.same_person import Calibration
-from reidkit.tracking import ProgressCallback
-from reidkit.transforms import normalize, to_input
+from reidkit.transforms import resized
 from reidkit.types import Features, Sample, Split
+
+if TYPE_CHECKING:
+    import torch
+
+    from reidkit.models import Embedder
+    from reidkit.tracking import ProgressCallback
 
 BATCH_SIZE = 64
 
@@ -44,16 +40,17 @@ class Encoder:
     """Embeds images of people.
 
     Args:
-        model: the network, reidkit's own or an external one; it is put into evaluation mode.
+        model: the network, one of reidkit's own or that of a network's file. It stays as it is: while it
+            embeds it is in evaluation mode, and on another device it is a copy that embeds.
         height, width: pixels that images are resized to.
         card: what the network was made from (data, recipe, scores, versions); kept with the weights.
-        device: where it runs; a GPU where there is one.
+        device: where it runs; a GPU where there is one. Network files run on the CPU.
         bfloat16: multiply in bfloat16: faster on hardware that has it, embeddings differ in the third digit.
         feature: which of the model's features to embed by, in place of its own embedding.
 
     Raises:
         UnknownName: the model has no such feature.
-        ConfigError: a feature of an external network, which has only one.
+        ConfigError: a device, bfloat16 or a feature for a network's file.
 
     Example:
         >>> encoder = load_encoder("runs/demo")                       # doctest: +SKIP
@@ -63,7 +60,7 @@ class Encoder:
 
     def __init__(
         self,
-        model: Embedder | ExternalNetwork,
+        model: Embedder | Network,
         *,
         height: int,
         width: int,
@@ -72,25 +69,29 @@ class Encoder:
         bfloat16: bool = False,
         feature: str | None = None,
     ) -> None:
-        self.device = torch.device(device or default_device())
-        self.model = model.to(self.device)
+        self.network = _network(model, device=device, bfloat16=bfloat16, feature=feature)
         self.height, self.width = height, width
         self.card = dict(card or {})
-        self.bfloat16 = bfloat16
-        self._fingerprints: tuple[Any, tuple[str, ...]] | None = None
-        self.feature = feature  # None is the model's own choice
-        if feature is not None:
-            if isinstance(self.model, ExternalNetwork):
-                raise ConfigError(f"feature = {feature!r}: {self.model.path} has one output, its embedding")
-            if feature not in self.model.features:
-                raise UnknownName("feature of this model", feature, self.model.features)
-            self.model = copy(self.model)  # shares all weights; the one that was given embeds as before
-            self.model.embedding_feature = feature
+
+    @property
+    def model(self) -> Any:
+        """The network itself: a :class:`reidkit.models.Embedder`, or the opened network's file."""
+        return self.network.model
+
+    @property
+    def device(self) -> torch.device | str:
+        """Where it runs."""
+        return self.network.device
+
+    @property
+    def feature(self) -> str | None:
+        """Which of the network's features it embeds by; ``None`` is the network's own choice."""
+        return self.network.feature
 
     @property
     def dim(self) -> int:
         """Width of the embeddings."""
-        return self.model.embedding_dim
+        return self.network.embedding_dim
 
     @property
     def fingerprint(self) -> str:
@@ -99,18 +100,8 @@ class Encoder:
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
-        """:attr:`fingerprint`, and what earlier versions called the same encoder; galleries hold either.
-
-        Computed again where weights were changed, but not where that was done through ``tensor.data``.
-        """
-        state = list(self.model.state_dict().values())
-        counted = not any(tensor.is_inference() for tensor in state)  # those do not count their changes
-        changes = [(tensor.data_ptr(), tensor._version) for tensor in state] if counted else []
-        made_of = (self.height, self.width, self.feature, *changes)
-        if self._fingerprints is None or not counted or self._fingerprints[0] != made_of:
-            found = fingerprints(self.model, height=self.height, width=self.width, feature=self.feature)
-            self._fingerprints = made_of, found
-        return self._fingerprints[1]
+        """:attr:`fingerprint`, and what earlier versions called the same encoder; galleries hold either."""
+        return self.network.fingerprints(height=self.height, width=self.width)
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -179,20 +170,14 @@ class Encoder:
         Raises:
             ConfigError: an external network, which has no features by name.
         """
-        if isinstance(self.model, ExternalNetwork):
-            raise ConfigError(f"{self.model.path} has one output, its embedding; there is nothing to compare")
-        model = self.model
-
-        def embed(inputs: Tensor) -> Tensor:
-            features = model(inputs)
-            return torch.cat([F.normalize(features[name].float(), dim=1) for name in model.features], dim=1)
-
-        widths = list(model.features.values())
-        joined = self._embed_all(split, batch_size, progress, embed=embed, dim=sum(widths))
-        parts = np.split(joined, np.cumsum(widths)[:-1], axis=1)
+        widths = self.network.features
+        if not widths:
+            raise ConfigError(f"{self.network} has one output, its embedding; there is nothing to compare")
+        joined = self._embed_all(split, batch_size, progress, by_name=True)
+        parts = np.split(joined, np.cumsum(list(widths.values()))[:-1], axis=1)
         return {
             name: label_features(np.ascontiguousarray(part), split)
-            for name, part in zip(model.features, parts, strict=True)
+            for name, part in zip(widths, parts, strict=True)
         }
 
     def save(self, path: str | Path) -> Path:
@@ -202,26 +187,22 @@ class Encoder:
             CheckpointError: the network is an external one.
         """
         path = Path(path)
-        if isinstance(self.model, ExternalNetwork):
-            raise CheckpointError(f"an external network cannot be saved; use its own file, {self.model.path}")
         description = {
-            "model": dict(self.model.description),
+            "model": dict(self.network.description),
             "transform": {"height": self.height, "width": self.width},
             "card": self.card,
             **({} if self.feature is None else {"feature": self.feature}),
         }
-        save_weights(path, self.model.state_dict(), description)
+        self.network.save(path, description)
         return path
 
-    def _prepare(self, image: ImageSource | Sample) -> Tensor:
-        """uint8 (3, height, width)."""
+    def _prepare(self, image: ImageSource | Sample) -> NDArray[np.uint8]:
+        """uint8 (height, width, 3)."""
         if isinstance(image, Sample):
             rgb = load_image(image.path, box=image.box)
         else:
             rgb = load_image(image)
-        if isinstance(self.model, ExternalNetwork):
-            rgb = rgb.resize((self.width, self.height), self.model.resampling)
-        return to_input(rgb, height=self.height, width=self.width)
+        return resized(rgb, height=self.height, width=self.width, resampling=self.network.resampling)
 
     def _embed_all(
         self,
@@ -229,34 +210,33 @@ class Encoder:
         batch_size: int,
         progress: ProgressCallback | None,
         *,
-        embed: Callable[[Tensor], Tensor] | None = None,
-        dim: int | None = None,
+        by_name: bool = False,
         skip: SkipCallback | None = None,
     ) -> NDArray[np.float32]:
-        """Embeddings (N, dim) of items; by the model's own embedding where no other is given."""
+        """Embeddings (N, D) of items, or all of the network's features side by side."""
 
-        def prepared(item: ImageSource | Sample) -> Tensor | DataError:
+        def prepared(item: ImageSource | Sample) -> NDArray[np.uint8] | DataError:
             try:
                 return self._prepare(item)
             except DataError as error:
                 return error
 
-        embed = embed or self.model.embed
-        embeddings = np.empty((len(items), dim or self.dim), dtype=np.float32)
-        self.model.eval()
+        embed = self.network.embed_features if by_name else self.network.embed
+        dim = sum(self.network.features.values()) if by_name else self.dim
+        embeddings = np.empty((len(items), dim), dtype=np.float32)
         done = num_rows = 0
         with ThreadPoolExecutor(2) as pool:
             for batch in _batches(items, batch_size):
                 images = []
                 for place, image in enumerate(pool.map(prepared, batch), start=done):
-                    if isinstance(image, Tensor):
+                    if not isinstance(image, DataError):
                         images.append(image)
                     elif skip is None:
                         raise image
                     else:
                         skip(place, image)
                 if images:
-                    embeddings[num_rows : num_rows + len(images)] = self._embed(torch.stack(images), embed)
+                    embeddings[num_rows : num_rows + len(images)] = embed(np.stack(images))
                 num_rows += len(images)
                 done += len(batch)
                 if progress is not None:
@@ -269,14 +249,6 @@ class Encoder:
                 f"(first: {rows[0]}); its weights are unusable"
             )
         return embeddings
-
-    @torch.inference_mode()
-    def _embed(self, images: Tensor, embed: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
-        inputs = normalize(images.to(self.device), self.model.mean, self.model.std)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, torch.bfloat16 if self.bfloat16 else torch.float32):
-            embeddings = embed(inputs)
-        return embeddings.float().cpu().numpy()
 
 
 def load_encoder(
@@ -310,15 +282,17 @@ def load_encoder(
     """
     path = Path(path)
     if is_network_file(path):
-        return _load_external(path, device, preprocessing, feature)
+        return _load_network_file(path, device, preprocessing, feature)
     if preprocessing is not None:
         raise ConfigError(f"preprocessing goes with {' and '.join(SUFFIXES)} files; {path} has its own")
     file = weights_file(path)
+    from reidkit.encoder_file import load_encoder_file  # needs torch, which a network's file does not
+
     with working_on(file), trust.allow_code(*allow_code):
         model, description = load_encoder_file(file)
     feature = feature or description.feature
     return Encoder(
-        model.to(memory_format=torch.channels_last),
+        model,
         height=description.transform.height,
         width=description.transform.width,
         card=description.card,
@@ -352,24 +326,39 @@ def check_encoder(encoder: Encoder) -> None:
         )
 
 
-def _load_external(
+def _load_network_file(
     path: Path,
     device: str | torch.device | None,
     preprocessing: str | Path | Mapping[str, Any] | None,
     feature: str | None,
 ) -> Encoder:
-    if torch.device(device or "cpu").type != "cpu":
-        raise ConfigError(f"device = {device}: {path} was made elsewhere, and such networks run on the CPU")
     network = load_network(path, preprocessing=preprocessing)
     card = {"external": {**network.description, "preprocessing": dataclasses.asdict(network.preprocessing)}}
     encoder = Encoder(
-        network, height=network.height, width=network.width, card=card, device="cpu", feature=feature
+        network, height=network.height, width=network.width, card=card, device=device, feature=feature
     )
     try:
         check_encoder(encoder)
     except CheckpointError as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
     return encoder
+
+
+def _network(
+    model: Embedder | Network, *, device: str | torch.device | None, bfloat16: bool, feature: str | None
+) -> Network:
+    """What computes the embeddings of a model, with the options that it takes."""
+    if not isinstance(model, Network):
+        from reidkit.torch_network import TorchNetwork  # needs torch, which a network's file does not
+
+        return TorchNetwork(model, device=device, bfloat16=bfloat16, feature=feature)
+    if str(device or "cpu").partition(":")[0] != "cpu":
+        raise ConfigError(f"device = {device}: {model} was made elsewhere, and such networks run on the CPU")
+    if bfloat16:
+        raise ConfigError(f"bfloat16: {model} was made elsewhere, and computes as its file says")
+    if feature is not None:
+        raise ConfigError(f"feature = {feature!r}: {model} has one output, its embedding")
+    return model
 
 
 def _is_one(images: ImageSource | Sample | Iterable[ImageSource | Sample]) -> bool:

@@ -1,4 +1,4 @@
-"""What an encoder's file says of itself: how to build its network, and what it was made from.
+"""An encoder's file (``best.safetensors``): weights, and in its header how to build their network.
 
 The file may come from anywhere, so nothing of it is believed before it has been looked at: the description is
 validated as a whole, names reach registered components only (:mod:`reidkit.trust`), and a network is built
@@ -7,24 +7,28 @@ only if it has the weights that the file holds.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import safetensors.torch
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from reidkit import registry, trust
-from reidkit.checkpoint import load_weights
 from reidkit.config import explain
 from reidkit.errors import CheckpointError, ReidError, UnknownName, shortened, shown
+from reidkit.files import write_atomically
 from reidkit.models import Embedder, build_model
-from reidkit.text_files import is_too_deep
+from reidkit.text_files import is_too_deep, parse_json
 
 MOST_PIXELS = 2**22
 """Of the images that a network sees; the largest in use have a tenth of that."""
@@ -63,7 +67,8 @@ class Description:
 
 
 def load_encoder_file(file: Path) -> tuple[Embedder, Description]:
-    """The network with its weights, and the description, of a file of :meth:`reidkit.Encoder.save`.
+    """The network with its weights, in evaluation mode, and the description of a file of
+    :meth:`reidkit.Encoder.save`.
 
     Raises:
         CheckpointError: missing or damaged; a description that is not one; a network that there is not, that
@@ -79,7 +84,58 @@ def load_encoder_file(file: Path) -> tuple[Embedder, Description]:
         raise CheckpointError(
             f"{file}: {UnknownName('feature of its network', description.feature, model.features)}"
         )
-    return model, description
+    return model.to(memory_format=torch.channels_last).eval(), description
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write named tensors and a JSON description of them as one safetensors file, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # One entry only: their order in the file is not fixed, and equal networks should give equal files.
+    metadata = {"reidkit": json.dumps(description)}
+    write_atomically(path, safetensors.torch.save(plain, metadata))
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of :func:`save_weights`: tensors by name, and the description.
+
+    Raises:
+        CheckpointError: missing, truncated, without a JSON object as description, or holding values that are
+            not finite.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no regular file" if path.exists() else f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        what = shortened(str(error), 200)
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {what}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (RuntimeError, ValueError, AttributeError, TypeError) as error:  # a type that torch does not have
+        raise CheckpointError(
+            f"{path} holds a weight that cannot be read: {shortened(str(error), 200)}"
+        ) from error
+    if "reidkit" not in metadata:
+        raise CheckpointError(
+            f"{path} was not saved by reidkit: its header does not say how to build the network"
+        )
+    for name, tensor in tensors.items():
+        if not _is_finite(tensor):
+            raise CheckpointError(f"{path}: weight {shown(name)} is not finite everywhere; it cannot be used")
+    header: dict[str, Any] = parse_json(metadata["reidkit"], f"{path}: its header", error=CheckpointError)
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: its header holds {shown(header)}; expected a JSON object")
+    return tensors, header
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point():
+        return True
+    if tensor.dtype.itemsize < 2:  # torch computes nothing with these
+        tensor = tensor.float()
+    return bool(torch.isfinite(tensor).all())
 
 
 def parse_description(header: object, file: Path) -> Description:
@@ -118,15 +174,19 @@ def _known_keys(path: Any) -> list[str]:
 
 
 def _build(description: Description, tensors: Mapping[str, Tensor], file: Path) -> Embedder:
-    """The network, its weights still drawn at random.
+    """The network, its weights not yet those of the file.
 
     It is first built without memory for its weights, as numbers in a header can ask for any size, and held
     against the file; but for code of one's own, which need not be written for that.
     """
-    if not registry.is_code("model", description.model["name"]):
-        with torch.device("meta"):
-            _check_weights(_build_small(description, tensors, file), description, tensors, file)
-    model = _build_small(description, tensors, file)
+    registry.names("model")  # imports them, which on the meta device may fail
+    if registry.is_code("model", description.model["name"]):
+        model = _build_small(description, tensors, file)
+    else:
+        with _Undrawn():
+            with torch.device("meta"):
+                _check_weights(_build_small(description, tensors, file), description, tensors, file)
+            model = _build_small(description, tensors, file)
     _check_weights(model, description, tensors, file)
     return model
 
@@ -149,6 +209,22 @@ def _build_small(description: Description, tensors: Mapping[str, Tensor], file: 
         raise CheckpointError(
             f"{file} names a network that cannot be built, {_model_text(description)}: {what}"
         ) from error
+
+
+class _Undrawn(TorchFunctionMode):
+    """Weights are not drawn at random while a network is built: the file has them, and drawing takes longer
+    than reading them. On the meta device it would import half of PyTorch's compiler, too."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _DRAWING or getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+_DRAWING = {Tensor.normal_, Tensor.uniform_, Tensor.bernoulli_, Tensor.random_}
 
 
 class _TooLarge(Exception):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from reidkit.encoder import Encoder
 from reidkit.errors import DataError
-from reidkit.evaluation import check_test_part, images_to_encode
 from reidkit.feature_files import save_embeddings, save_features
 from reidkit.features import EmbeddedImages, distinct_images
 from reidkit.tracking import ProgressCallback
@@ -63,6 +62,8 @@ def encode_data(
 
     Raises :class:`DataError` where the set has no test part.
     """
+    from reidkit.evaluation import check_test_part, images_to_encode  # images alone need no scipy
+
     check_test_part(data)
     images = distinct_images(images_to_encode(data))
     source = EmbeddedImages(images, encoder.features(images, progress=progress).embeddings)

@@ -110,6 +110,13 @@ def shortened(text: str, limit: int = 80) -> str:
     return f"{fit[:limit]}... ({len(text):,} characters)"
 
 
+def short(value: object, limit: int = 80) -> str:
+    """What a library or a file says, for a message: its first line with words, cut where it is long."""
+    text = str(value) if isinstance(value, str | Exception) else shown(value, limit)
+    line = next((line.strip() for line in text.splitlines() if line.strip()), type(value).__name__)
+    return shortened(line, limit)
+
+
 @contextmanager
 def working_on(what: object) -> Iterator[None]:
     """Let an error that nobody foresaw say which file, or what else, was being worked on."""

@@ -7,29 +7,30 @@ gives, a TOML file of the same name beside the network, the network file's own m
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Never, Self
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ConfigDict, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
 
-from reidkit.errors import CheckpointError, ConfigError, did_you_mean
+from reidkit.errors import CheckpointError, ConfigError, did_you_mean, short
+from reidkit.network import FINGERPRINT_LENGTH, Network
 from reidkit.network_files import MAX_PIXELS, METADATA_KEY, SUFFIXES, NetworkFile, Port
 from reidkit.onnx_file import OnnxFile
 from reidkit.openvino_file import OpenVinoFile
-from reidkit.weights_files import short
+from reidkit.transforms import normalize_array
 
 _TYPES = {"tensor(float)": np.float32, "f32": np.float32, "tensor(float16)": np.float16, "f16": np.float16}
 _OUTPUT_TYPES = {*_TYPES, "tensor(double)", "f64"}
 _MAX_WIDTH = 2**20  # of embeddings
+_LEAST_LENGTH = 1e-12  # that an embedding is divided by
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -61,8 +62,8 @@ class Preprocessing:
     dim: PositiveInt | None = None
 
 
-class ExternalNetwork(nn.Module):
-    """A network file with the face of :class:`reidkit.models.Embedder` that encoders use.
+class ExternalNetwork(Network):
+    """A network file, on the CPU. It has one output, its embedding.
 
     Args:
         path: the file.
@@ -75,7 +76,6 @@ class ExternalNetwork(nn.Module):
     """
 
     def __init__(self, path: Path, file: NetworkFile, preprocessing: Preprocessing) -> None:
-        super().__init__()
         self.file, self.preprocessing = file, preprocessing
         self.input = _choose(path, "input", preprocessing.input, file.inputs)
         self.output = _choose(path, "output", preprocessing.output, file.outputs)
@@ -98,28 +98,64 @@ class ExternalNetwork(nn.Module):
                 f"{path} takes {self.batch or 1:,} images of {self.height:,} x {self.width:,} at a time, "
                 f"more than {MAX_PIXELS:,} pixels; export it for fewer or smaller images"
             )
-        # The units of reidkit.transforms.normalize: RGB order, values of 0..1.
+        # The units of reidkit.transforms.normalize_array: RGB order, values of 0..1.
         order = 1 if preprocessing.color == "rgb" else -1
         self.mean = tuple(value / preprocessing.scale for value in preprocessing.mean[::order])
         self.std = tuple(value / preprocessing.scale for value in preprocessing.std[::order])
         self.resampling = _RESAMPLING[preprocessing.interpolation]
-        self.description = {"name": file.runtime, "file": path.name}
         self.path = path
         # No declared width can be trusted before an image has gone through.
-        self.embedding_dim = self._infer(np.zeros((1, 3, self.height, self.width), self.dtype)).shape[1]
+        self._dim = int(self._infer(np.zeros((1, 3, self.height, self.width), self.dtype)).shape[1])
         promised = preprocessing.dim or _width(file.outputs[self.output])
-        if promised not in (None, self.embedding_dim):
+        if promised not in (None, self._dim):
             raise CheckpointError(
-                f"{path}: its output has {self.embedding_dim} values an image, but {promised} are promised"
+                f"{path}: its output has {self._dim} values an image, but {promised} are promised"
             )
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Normalised RGB images (B, 3, H, W) -> unit embeddings (B, D), float32."""
-        channels = images if self.preprocessing.color == "rgb" else images.flip(1)
-        inputs = np.ascontiguousarray(channels.numpy(), dtype=self.dtype)
+    device = "cpu"
+    feature = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def model(self) -> Self:
+        return self
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {"name": self.file.runtime, "file": self.path.name}
+
+    @property
+    def embedding_dim(self) -> int:
+        return self._dim
+
+    @property
+    def features(self) -> dict[str, int]:
+        return {}
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        inputs = normalize_array(images, self.mean, self.std)
+        if self.preprocessing.color == "bgr":
+            inputs = inputs[:, ::-1]
+        inputs = np.ascontiguousarray(inputs, dtype=self.dtype)
         step = self.batch or max(1, len(inputs))
         parts = [self._infer(inputs[start : start + step]) for start in range(0, len(inputs), step)]
-        return F.normalize(torch.from_numpy(np.concatenate(parts)), dim=1)
+        return _unit(np.concatenate(parts))
+
+    def embed_features(self, images: NDArray[np.uint8]) -> Never:
+        raise ConfigError(f"{self} has one output, its embedding")
+
+    def fingerprints(self, *, height: int, width: int) -> tuple[str, ...]:
+        current = hashlib.sha256(json.dumps([[height, width], self.identity()]).encode())
+        former = self.former_identity()
+        if former is None:
+            return (current.hexdigest()[:FINGERPRINT_LENGTH],)
+        then = hashlib.sha256(json.dumps([height, width]).encode() + b"_extra_state" + former.encode())
+        return current.hexdigest()[:FINGERPRINT_LENGTH], then.hexdigest()[:FINGERPRINT_LENGTH]
+
+    def save(self, path: Path, description: Mapping[str, Any]) -> Never:
+        raise CheckpointError(f"an external network cannot be saved; use its own file, {self.path}")
 
     def identity(self) -> dict[str, Any]:
         """What its embeddings depend on besides the size of images; equal for files that compute the same."""
@@ -155,6 +191,15 @@ class ExternalNetwork(nn.Module):
                 f"embeddings ({len(filled)}, D)"
             )
         return output.reshape(len(output), -1)[: len(images)].astype(np.float32)
+
+
+def _unit(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows (B, D) made of unit length; what is not finite stays so, for the encoder to tell."""
+    rows = embeddings.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        unit: NDArray[np.float32] = (rows / np.maximum(lengths, _LEAST_LENGTH)).astype(np.float32)
+    return unit
 
 
 def is_network_file(path: Path) -> bool:

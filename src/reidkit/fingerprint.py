@@ -8,42 +8,29 @@ from typing import Any
 
 import torch
 
-from reidkit.external import ExternalNetwork
 from reidkit.models import Embedder
 from reidkit.models.embedder import IMAGENET_MEAN, IMAGENET_STD
-
-LENGTH = 16
-"""Hexadecimal digits of a fingerprint."""
+from reidkit.network import FINGERPRINT_LENGTH
 
 
-def fingerprints(
-    model: Embedder | ExternalNetwork, *, height: int, width: int, feature: str | None
-) -> tuple[str, ...]:
-    """The fingerprint of an encoder, and behind it the one that version 0.1.0 gave it, where that differs.
+def fingerprints(model: Embedder, *, height: int, width: int, feature: str | None) -> tuple[str, ...]:
+    """The fingerprint of a model, and behind it the one that version 0.1.0 gave it, where that differs.
 
     Weights, size of images and feature decide an embedding, and so do options that no weight shows (the
-    stride of the last stage, a pooling), another normalisation than ImageNet's, and of a network file its
-    graph, its weights in whatever file and its preprocessing. Version 0.1.0 left those options out; an
-    encoder without unusual ones has the fingerprint that it had.
+    stride of the last stage, a pooling), and another normalisation than ImageNet's. Version 0.1.0 left those
+    options out; an encoder without unusual ones has the fingerprint that it had.
     """
-    if isinstance(model, ExternalNetwork):
-        current = hashlib.sha256(json.dumps([[height, width], model.identity()]).encode())
-        former = model.former_identity()
-        if former is None:
-            return (current.hexdigest()[:LENGTH],)
-        then = hashlib.sha256(json.dumps([height, width]).encode() + b"_extra_state" + former.encode())
-        return current.hexdigest()[:LENGTH], then.hexdigest()[:LENGTH]
     settings = [height, width, *([] if feature in (None, model.usual_feature) else [feature])]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    plain = digest.hexdigest()[:LENGTH]
+    plain = digest.hexdigest()[:FINGERPRINT_LENGTH]
     unusual = _unusual(model)
     if not unusual:
         return (plain,)
     digest.update(json.dumps(unusual, sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:LENGTH], plain
+    return digest.hexdigest()[:FINGERPRINT_LENGTH], plain
 
 
 def _unusual(model: Embedder) -> dict[str, Any]:

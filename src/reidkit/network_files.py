@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +12,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from numpy.typing import NDArray
 
-from reidkit.errors import CheckpointError, MissingExtra
-from reidkit.weights_files import short
+from reidkit.errors import CheckpointError, MissingExtra, short
+from reidkit.reading_speed import num_cores
 
 SUFFIXES = (".onnx", ".xml")
 """Usual endings of network files."""
@@ -75,8 +75,10 @@ def check_inputs(path: Path, shapes: Sequence[tuple[int | None, ...]]) -> None:
 
 
 def num_threads() -> int:
-    """Threads that a runtime may take."""
-    return min(_MAX_THREADS, torch.get_num_threads())
+    """Threads that a runtime may take; ``OMP_NUM_THREADS`` says how many, as it does for PyTorch."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    allowed = int(first) if first.isdecimal() and int(first) else num_cores()
+    return min(_MAX_THREADS, allowed)
 
 
 def import_runtime(package: str, path: Path) -> Any:

@@ -13,9 +13,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from reidkit.errors import CheckpointError
+from reidkit.errors import CheckpointError, short
 from reidkit.network_files import METADATA_KEY, Port, check_inputs, import_runtime, num_threads
-from reidkit.weights_files import short
 
 _MAX_SIZE = 2**31  # bytes; protobuf holds no more
 

@@ -11,9 +11,8 @@ from xml.parsers import expat
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.errors import CheckpointError
+from reidkit.errors import CheckpointError, short
 from reidkit.network_files import METADATA_KEY, Port, check_inputs, import_runtime, num_threads
-from reidkit.weights_files import short
 
 _MAX_SIZE = 2**26  # bytes of the graph
 _MAX_LEVELS = 200  # of elements within elements

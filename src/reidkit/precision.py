@@ -1,15 +1,14 @@
-"""How precisely networks multiply, and how training keeps small gradients from vanishing."""
+"""How precisely training multiplies, and how it keeps small gradients from vanishing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
+from reidkit.autocast import autocast
 from reidkit.devices import has_native_bfloat16
 from reidkit.errors import ConfigError
 
@@ -55,82 +54,3 @@ class Precision:
             torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
         self.scaler.step(optimizer)
         self.scaler.update()
-
-
-@contextmanager
-def autocast(device: torch.device, kind: torch.dtype) -> Iterator[None]:
-    """Inside it, networks multiply in ``kind``; ``torch.autocast`` alone gives wrong results on some CPUs."""
-    with torch.autocast(device.type, kind, enabled=kind != torch.float32), narrow_in_float32():
-        yield
-
-
-def narrow_in_float32() -> AbstractContextManager[Any]:
-    """What :func:`autocast` adds to ``torch.autocast``, for passes that begin outside it; else nothing."""
-    return _NarrowInFloat32() if torch.is_autocast_enabled("cpu") else nullcontext()
-
-
-class _NarrowInFloat32(TorchFunctionMode):
-    """Convolutions with a stride and one column of output are computed in float32, not in half types.
-
-    On CPUs with AMX, oneDNN 3.13 reads memory there that nobody has written: outputs and gradients of weights
-    are right, wrong by their own size, or not finite, by chance. In common networks only the last stage is
-    so narrow, for images of 32 columns or less; all else stays in half types and keeps its speed.
-    Transposed convolutions are the same computation backwards, with one column of input.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        is_narrow = _IS_NARROW.get(func)
-        if is_narrow is None or not torch.is_autocast_enabled("cpu") or not is_narrow(*args, **kwargs):
-            return func(*args, **kwargs)
-        kind = torch.get_autocast_dtype("cpu")
-        with torch.autocast("cpu", enabled=False):
-            output = func(
-                *map(_in_float32, args), **{key: _in_float32(value) for key, value in kwargs.items()}
-            )
-        return output.to(kind)
-
-
-def _is_narrow(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: str | int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-) -> bool:
-    step = _of_columns(stride)
-    if step == 1 or input.dtype == torch.float64:  # autocast leaves that alone
-        return False
-    margin = 0 if isinstance(padding, str) else _of_columns(padding)  # "same" knows no stride
-    reach = _of_columns(dilation) * (weight.shape[-1] - 1)
-    return (input.shape[-1] + 2 * margin - reach - 1) // step == 0
-
-
-def _is_narrow_transposed(input: Tensor, *args: Any, **kwargs: Any) -> bool:
-    return input.shape[-1] == 1 and input.dtype != torch.float64
-
-
-_IS_NARROW: dict[Callable[..., Any], Callable[..., bool]] = {
-    torch.conv1d: _is_narrow,
-    torch.conv2d: _is_narrow,
-    torch.conv3d: _is_narrow,
-    torch.conv_transpose1d: _is_narrow_transposed,
-    torch.conv_transpose2d: _is_narrow_transposed,
-    torch.conv_transpose3d: _is_narrow_transposed,
-}
-
-
-def _of_columns(option: int | Sequence[int]) -> int:
-    return option if isinstance(option, int) else option[-1]
-
-
-def _in_float32(argument: Any) -> Any:
-    return argument.float() if isinstance(argument, Tensor) else argument

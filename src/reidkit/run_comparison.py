@@ -141,10 +141,9 @@ def _common_data(networks: Sequence[Path], wanted: Wanted) -> ChosenData | None:
     if not networks:
         return None
     trained = [path for path in networks if (path / "config.toml").is_file()]
-    chosen = choose_data((trained or networks)[0], wanted)
     if wanted.name is None:
         check_same_training_data(trained)
-    return chosen
+    return choose_data((trained or networks)[0], wanted)
 
 
 def _measured(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,10 @@ from reidkit.gallery_pictures import (
 from reidkit.images import ImageSource, load_image
 from reidkit.labels import near_labels
 from reidkit.same_person import Calibration
-from reidkit.tracking import ProgressCallback
 from reidkit.types import Sample
+
+if TYPE_CHECKING:
+    from reidkit.tracking import ProgressCallback
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
 _NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture

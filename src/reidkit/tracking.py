@@ -1,4 +1,4 @@
-"""Where a run's numbers go: ``metrics.jsonl`` always, TensorBoard where it is installed, the terminal.
+"""Where a run's numbers go: ``metrics.jsonl`` always, TensorBoard where it is installed, the log.
 
 A tracker is anything that can be called with a record (a flat dict with "kind", "step" and "epoch"). If it
 has a ``close()``, that is called when training ends, for whatever reason. An adapter to another system is a
@@ -207,6 +207,28 @@ class Meter:
             "images_per_second": self._num_images / elapsed,
             "waiting_for_data": self._waited / elapsed,
         }
+
+
+def record_text(record: Record, *, num_epochs: int) -> str | None:
+    """The sentence on an epoch or a validation; None for a record of another kind."""
+    if record["kind"] == "epoch":
+        terms = [
+            f"{name.removeprefix('loss/')} {value:.3f}"
+            for name, value in record.items()
+            if name.startswith("loss/")
+        ]
+        return "  ".join([f"epoch {record['epoch'] + 1}/{num_epochs}", *terms, speed_text(record)])
+    if record["kind"] == "validation":
+        return f"  validation: mAP {100 * record['mAP']:.1f}, rank-1 {100 * record['rank-1']:.1f}"
+    return None
+
+
+def speed_text(record: Record) -> str:
+    """Images a second, what holds them up and what memory they take, as a record of steps has it."""
+    memory = record.get("gpu_memory_gb", record.get("memory_gb"))
+    used = f", {memory:.1f} GB" if memory is not None else ""
+    waiting = f"{100 * record['waiting_for_data']:.0f} % waiting for data"
+    return f"{record['images_per_second']:.0f} images/s, {waiting}{used}"
 
 
 def peak_memory(device: torch.device | None = None) -> dict[str, float]:

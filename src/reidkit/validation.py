@@ -51,15 +51,7 @@ class SharedEncoder(Encoder):
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        super().__init__(
-            encoder.model,
-            height=encoder.height,
-            width=encoder.width,
-            card=encoder.card,
-            device=encoder.device,
-            bfloat16=encoder.bfloat16,
-            feature=encoder.feature,
-        )
+        super().__init__(encoder.network, height=encoder.height, width=encoder.width, card=encoder.card)
         self._own = encoder
 
     def features(

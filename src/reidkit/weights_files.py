@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from reidkit.errors import CheckpointError, did_you_mean, shortened, shown
+from reidkit.errors import CheckpointError, did_you_mean, short
 
 WHOLE = "(whole file)"
 """The name of a set that lies in no nest."""
@@ -119,13 +119,6 @@ def read_weights_file(path: str | Path, *, key: str | None = None) -> WeightsFil
     for name, tensor in sets[chosen].items():
         _check_values(path, name, tensor)
     return WeightsFile(sets[chosen], chosen, tuple(name for name in comparable if name != chosen))
-
-
-def short(value: object, limit: int = 80) -> str:
-    """What a library or a file says, for a message: its first line with words, cut where it is long."""
-    text = str(value) if isinstance(value, str | Exception) else shown(value, limit)
-    line = next((line.strip() for line in text.splitlines() if line.strip()), type(value).__name__)
-    return shortened(line, limit)
 
 
 def _load(path: Path) -> Any:

@@ -9,9 +9,9 @@ from torch import nn
 
 import reidkit as rk
 from reidkit import registry
+from reidkit.autocast import autocast
 from reidkit.errors import ConfigError, UnknownName
 from reidkit.export import to_onnx
-from reidkit.precision import autocast
 
 HEIGHT, WIDTH = 64, 32
 TRANSFORMER = {"image_size": [HEIGHT, WIDTH]}

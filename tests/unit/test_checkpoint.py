@@ -12,9 +12,7 @@ from reidkit.checkpoint import (
     _seal,
     has_checkpoint,
     load_checkpoint,
-    load_weights,
     save_checkpoint,
-    save_weights,
 )
 from reidkit.errors import CheckpointError
 
@@ -131,33 +129,6 @@ def test_too_little_memory_changes_nothing(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "previous.ckpt"]
 
 
-def test_weights_travel_with_their_description(tmp_path):
-    path = tmp_path / "w.safetensors"
-    save_weights(path, {"a": torch.arange(6.0).view(2, 3).T}, {"model": {"name": "x"}})
-    tensors, description = load_weights(path)
-    assert torch.equal(tensors["a"], torch.arange(6.0).view(2, 3).T)
-    assert description == {"model": {"name": "x"}}
-
-
-def test_bad_weights_files_are_told_apart(tmp_path):
-    path = tmp_path / "w.safetensors"
-    with pytest.raises(CheckpointError, match="no such file"):
-        load_weights(path)
-    save_weights(path, {"a": torch.zeros(100)}, {})
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match="damaged or no safetensors file"):
-        load_weights(path)
-    save_weights(path, {"a": torch.tensor([1.0, float("nan")])}, {})
-    with pytest.raises(CheckpointError, match="weight 'a' is not finite everywhere"):
-        load_weights(path)
-    import safetensors.torch
-
-    safetensors.torch.save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match="was not saved by reidkit"):
-        load_weights(path)
-
-
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("content", [b"", b"x", pickle.dumps(print)])
 def test_sealed_content_of_others_is_told_apart_from_damage(tmp_path, content):
@@ -166,16 +137,6 @@ def test_sealed_content_of_others_is_told_apart_from_damage(tmp_path, content):
     with pytest.raises(CheckpointError, match="was not written by a training"):
         load_checkpoint(path)
     assert path.exists()
-
-
-def test_headers_that_are_no_json_objects_are_told(tmp_path):
-    import safetensors.torch
-
-    path = tmp_path / "w.safetensors"
-    for text, said in {"{": "not JSON", "[1]": "expected a JSON object", "[" * 100_000: "nested"}.items():
-        safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"reidkit": text})
-        with pytest.raises(CheckpointError, match=said):
-            load_weights(path)
 
 
 def packed(path, state, how):

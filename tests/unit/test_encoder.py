@@ -5,8 +5,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 import reidkit as rk
-from reidkit.checkpoint import save_weights
 from reidkit.cli import cli
+from reidkit.encoder_file import save_weights
 from reidkit.errors import CheckpointError, DataError
 from reidkit.types import Sample
 
@@ -162,3 +162,30 @@ def test_a_feature_that_is_asked_for_does_not_change_the_model(paths):
     assert model.embedding_feature == "neck"
     np.testing.assert_array_equal(rk.Encoder(model, height=48, width=24).encode(paths), before)
     assert pooled.model.neck is model.neck, "weights are shared"
+
+
+def test_an_encoder_leaves_the_model_as_it_was(paths):
+    model = rk.build_model("timm:test_resnet").train()
+    model.neck.eval()  # frozen, as training may have it
+    before = [module.training for module in model.modules()]
+    assert set(before) == {True, False}
+    encoder = rk.Encoder(model, height=48, width=24, device="cpu")
+    np.testing.assert_allclose(
+        np.concatenate([encoder.encode(p) for p in paths]), encoder.encode(paths), atol=1e-6
+    )
+    assert [module.training for module in model.modules()] == before
+    assert model.neck.num_batches_tracked == 0
+    elsewhere = rk.Encoder(model, height=48, width=24, device="meta")
+    assert next(elsewhere.model.parameters()).is_meta
+    assert not next(model.parameters()).is_meta
+    assert rk.Encoder(model, height=48, width=24, device="cpu").model is model, "no copy where none is needed"
+
+
+def test_loading_draws_no_random_numbers(encoder, paths, tmp_path):
+    """Weights are the file's; drawing others first takes longer, and disturbs what the caller draws."""
+    file = encoder.save(tmp_path / "e.safetensors")
+    state = torch.get_rng_state()
+    again = rk.load_encoder(file)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not again.model.training
+    np.testing.assert_array_equal(again.encode(paths), encoder.encode(paths))

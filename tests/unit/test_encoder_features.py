@@ -123,6 +123,17 @@ def test_external_networks_have_one_output(tmp_path: Path) -> None:
         rk.Encoder(network, height=8, width=4).features_by_name(())
 
 
+def test_options_of_torch_networks_are_refused_for_network_files(tmp_path: Path) -> None:
+    (tmp_path / "network.onnx").write_bytes(b"made-up")
+    preprocessing = Preprocessing(color="rgb", scale=255, mean=(0, 0, 0), std=(1, 1, 1))
+    network = ExternalNetwork(tmp_path / "network.onnx", MeanColours(), preprocessing)
+    assert rk.Encoder(network, height=8, width=4, device="cpu").device == "cpu"
+    with pytest.raises(ConfigError, match=r"device = cuda: .*network\.onnx was made elsewhere"):
+        rk.Encoder(network, height=8, width=4, device="cuda")
+    with pytest.raises(ConfigError, match=r"bfloat16: .*network\.onnx was made elsewhere"):
+        rk.Encoder(network, height=8, width=4, bfloat16=True)
+
+
 def test_branches_of_a_joint_loss_can_be_measured_alone(tmp_path: Path, split: tuple[Sample, ...]) -> None:
     torch.manual_seed(0)
     encoder = rk.Encoder(rk.build_model("jlml", uniloss=True), height=48, width=24, card={"epoch": 3})

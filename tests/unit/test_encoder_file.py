@@ -7,8 +7,7 @@ import safetensors.torch
 import torch
 
 import reidkit as rk
-from reidkit.checkpoint import save_weights
-from reidkit.encoder_file import MOST_PIXELS, parse_description
+from reidkit.encoder_file import MOST_PIXELS, load_weights, parse_description, save_weights
 from reidkit.errors import CheckpointError, ReidError
 
 NAME = {"name": "timm:test_resnet"}
@@ -141,3 +140,40 @@ def test_files_of_the_first_version_are_read(tmp_path):
     assert (described.card, described.feature, described.transform.height) == (card, "pooled", 48)
     with pytest.raises(CheckpointError):
         parse_description([], tmp_path)
+
+
+def test_weights_travel_with_their_description(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.arange(6.0).view(2, 3).T}, {"model": {"name": "x"}})
+    tensors, description = load_weights(path)
+    assert torch.equal(tensors["a"], torch.arange(6.0).view(2, 3).T)
+    assert description == {"model": {"name": "x"}}
+
+
+def test_bad_weights_files_are_told_apart(tmp_path):
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_weights(path)
+    save_weights(path, {"a": torch.zeros(100)}, {})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="damaged or no safetensors file"):
+        load_weights(path)
+    save_weights(path, {"a": torch.tensor([1.0, float("nan")])}, {})
+    with pytest.raises(CheckpointError, match="weight 'a' is not finite everywhere"):
+        load_weights(path)
+    import safetensors.torch
+
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="was not saved by reidkit"):
+        load_weights(path)
+
+
+def test_headers_that_are_no_json_objects_are_told(tmp_path):
+    import safetensors.torch
+
+    path = tmp_path / "w.safetensors"
+    for text, said in {"{": "not JSON", "[1]": "expected a JSON object", "[" * 100_000: "nested"}.items():
+        safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"reidkit": text})
+        with pytest.raises(CheckpointError, match=said):
+            load_weights(path)

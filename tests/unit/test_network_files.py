@@ -13,6 +13,8 @@ import pytest
 import reidkit as rk
 import reidkit.encoder  # now, not within the first test's ten seconds
 from reidkit.errors import ReidError
+from reidkit.network_files import num_threads
+from reidkit.reading_speed import num_cores
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -229,6 +231,12 @@ def test_metadata_that_nobody_would_write(text, tmp_path):
     refusal(tmp_path / "m.onnx", None)
 
 
+@pytest.mark.parametrize(("text", "number"), [("1", 1), ("1,4", 1), ("64", 2), ("0", None), ("many", None)])
+def test_the_environment_limits_threads(text, number, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert num_threads() == (number or min(2, num_cores()))
+
+
 def test_importing_a_runtime_tells_nobody(tmp_path):
     """OpenVINO would send word of each import, by a process of its own, and count them in the home folder."""
     program = """
@@ -244,3 +252,30 @@ print(seen, "openvino_telemetry" in sys.modules)
     done = subprocess.run([sys.executable, "-c", program], env=home, capture_output=True, text=True)
     assert done.stdout.strip() == "[] False", done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_forked_process_uses_the_network_of_its_parent(tmp_path):
+    """As workers of a server or of a data loader may. In a process of its own: threads are there to be lost."""
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    intermediate(tmp_path / "m.xml")
+    (tmp_path / "m.onnx").write_bytes(model().SerializeToString())
+    program = """
+import multiprocessing, sys
+import numpy as np
+import reidkit as rk
+images = list(np.random.default_rng(0).integers(0, 256, (9, 16, 8, 3), np.uint8))
+preprocessing = {"color": "rgb", "scale": 1, "mean": [0.0] * 3, "std": [1.0] * 3}
+encoders = [rk.load_encoder(path, preprocessing=preprocessing) for path in sys.argv[1:]]
+expected = [encoder.encode(images) for encoder in encoders]
+def check():
+    for encoder, embeddings in zip(encoders, expected):
+        np.testing.assert_array_equal(encoder.encode(images), embeddings)
+worker = multiprocessing.get_context("fork").Process(target=check)
+worker.start()
+worker.join(60)
+print("ended with", worker.exitcode)
+worker.kill()
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "m.xml"), str(tmp_path / "m.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    assert done.stdout.strip() == "ended with 0", done.stderr

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.accumulation import embed_in_pieces
-from reidkit.precision import Precision, autocast
+from reidkit.autocast import autocast
+from reidkit.precision import Precision
 
 CPU = torch.device("cpu")
 # The function, its input, its weight, its options; all end in one column or, transposed, start with one.

@@ -1,130 +1,62 @@
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as torchvision
 
-from reidkit.config import TransformConfig
-from reidkit.errors import DataError
+from reidkit.crops import read
+from reidkit.images import load_image
 from reidkit.models.embedder import IMAGENET_MEAN, IMAGENET_STD
-from reidkit.samplers import Draw
-from reidkit.transforms import TrainingImages, augmentation, batches, collate, normalize, read, to_input
+from reidkit.transforms import normalize, normalize_array, resized
 from reidkit.types import Sample
 
-RANDOM = ["flip", "shift", "zoom", "blur", "jitter", "grayscale", "autoaugment", "erasing"]
-OFF = dict.fromkeys(RANDOM, 0)
-EVERYTHING = TransformConfig(height=32, width=16, **{**dict.fromkeys(RANDOM, 0.5), "shift": 4})
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), dtype=np.uint8)  # (B, H, W, 3)
+TENSORS = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)
 
 
-@pytest.fixture
-def split(tmp_path):
-    rng = np.random.default_rng(0)
-    samples = []
-    for i in range(3):
-        path = tmp_path / f"{i}.png"
-        Image.fromarray(rng.integers(0, 256, (40, 20, 3), dtype=np.uint8)).save(path)
-        samples.append(Sample(path, i, 1, i))
-    return tuple(samples)
-
-
-def test_an_image_depends_on_its_draw_alone(split):
-    images = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN)
-    torch.manual_seed(1)
-    first, index, _ = images[Draw(2, 77)]
-    torch.manual_seed(2)
-    state = torch.get_rng_state()
-    second, _, _ = images[Draw(2, 77)]
-    assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers are not touched"
-    assert torch.equal(first, second)
-    assert index == 2
-    assert first.shape == (3, 32, 16)
-    assert first.dtype == torch.uint8
-    others = [images[Draw(2, seed)][0] for seed in range(5)]
-    assert any(not torch.equal(first, other) for other in others)
-
-
-def test_in_a_batch_an_image_is_decoded_once_and_its_draws_differ(split):
-    decoded = []
-
-    def crop(sample):
-        decoded.append(sample.index)
-        return read(sample, height=32, width=16)
-
-    images = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN, crop=crop)
-    draws = [Draw(1, 5), Draw(2, 6), Draw(1, 7)]
-    batch = images.__getitems__(draws)
-    assert decoded == [1, 2]
-    assert not torch.equal(batch[0].image, batch[2].image)
-    assert all(torch.equal(item.image, images[draw].image) for item, draw in zip(batch, draws, strict=True))
-
-
-def test_an_unreadable_image_is_an_error_or_gives_place_to_one_of_the_same_identity(split):
-    split = tuple(
-        replace(sample, identity=identity) for sample, identity in zip(split, [4, 4, 5], strict=True)
-    )
-    split[1].path.write_bytes(split[1].path.read_bytes()[:50])
-    stopping = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN)
-    with pytest.raises(DataError, match=r"1\.png is truncated"):
-        list(batches([collate([stopping[Draw(index, 3)] for index in range(3)])]))
-
-    skipping = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN, skip_unreadable=True)
-    batch = collate(skipping.__getitems__([Draw(index, 3) for index in range(3)]))
-    assert batch.indices.tolist() == [0, 0, 2], "an image of its own identity"
-    assert torch.equal(batch.images[1], stopping[Draw(0, 3)].image), "under the draw's own seed"
-    ((index, problem),) = batch.unreadable
-    assert index == 1
-    assert "1.png is truncated" in problem
-
-    split[0].path.unlink()  # nothing is left of identity 4
-    batch = collate([skipping[Draw(0, 3)]])
-    assert batch.indices.tolist() == [2]
-    assert sorted(index for index, _ in batch.unreadable) == [0, 1]
-    split[2].path.unlink()
-    with pytest.raises(DataError, match=r"0\.png is missing"):
-        list(batches([collate([skipping[Draw(0, 3)]])]))
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_the_replacement_depends_on_the_draw_alone(split, seed):
-    split = tuple(replace(sample, identity=4) for sample in split)
-    split[1].path.unlink()
-    images = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN, skip_unreadable=True)
-    first = images[Draw(1, seed)]
-    again = images.__getitems__([Draw(2, 9), Draw(1, seed)])[1]
-    assert first.sample == again.sample
-    assert torch.equal(first.image, again.image)
-
-
-@pytest.mark.parametrize("key", RANDOM)
-def test_each_augmentation_changes_images_and_zero_turns_it_off(key):
-    image = torch.randint(0, 256, (3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    none = augmentation(TransformConfig(height=32, width=16, **OFF), IMAGENET_MEAN)
-    assert torch.equal(none(image), image)
-    value = {"shift": 4, "zoom": 0.3}.get(key, 1.0)
-    torch.manual_seed(0)
-    changed = augmentation(TransformConfig(height=32, width=16, **{**OFF, key: value}), IMAGENET_MEAN)(image)
-    assert changed.shape == image.shape
-    assert changed.dtype == torch.uint8
-    assert not torch.equal(changed, image)
-    if key == "flip":
-        assert torch.equal(changed, image.flip(-1))
-    if key == "grayscale":
-        assert torch.equal(changed[0], changed[1])
-        assert torch.equal(changed[1], changed[2])
-    if key == "blur":
-        assert changed.float().std() < image.float().std()
-
-
-def test_normalize_is_the_textbook_formula():
-    images = torch.randint(
-        0, 256, (2, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    torch.testing.assert_close(normalize(images, IMAGENET_MEAN, IMAGENET_STD), (images / 255 - mean) / std)
-
-
-def test_to_input_resizes_only_where_needed():
+def test_images_are_resized_only_where_needed() -> None:
     image = Image.fromarray(np.arange(40 * 20 * 3, dtype=np.uint8).reshape(40, 20, 3))
-    assert np.array_equal(to_input(image, height=40, width=20).permute(1, 2, 0).numpy(), np.asarray(image))
-    assert to_input(image, height=8, width=6).shape == (3, 8, 6)
+    np.testing.assert_array_equal(resized(image, height=40, width=20), np.asarray(image))
+    for resampling in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
+        expected = np.asarray(image.resize((6, 8), resampling))
+        np.testing.assert_array_equal(resized(image, height=8, width=6, resampling=resampling), expected)
+
+
+def test_tensors_of_images_are_those_of_torchvision(tmp_path: Path) -> None:
+    """Bit for bit and as they lie in memory: runs of earlier versions go on with the same numbers."""
+    for index, (height, width) in enumerate([(30, 15), (12, 6), (1, 1)]):
+        path = tmp_path / f"{index}.png"
+        pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        check_against_torchvision(path)
+
+
+def test_tensors_of_real_images_are_those_of_torchvision(real_data: Path) -> None:
+    for path in sorted((real_data / "market1501-500" / "query").glob("*.jpg"))[:20]:
+        check_against_torchvision(path)
+
+
+def check_against_torchvision(path: Path) -> None:
+    expected = torchvision.pil_to_tensor(load_image(path).resize((6, 12), Image.Resampling.BILINEAR))
+    image = read(Sample(path, 0, 0, 0), height=12, width=6)
+    assert torch.equal(image, expected)
+    assert image.stride() == expected.stride()
+
+
+def test_normalize_is_the_textbook_formula() -> None:
+    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    torch.testing.assert_close(normalize(TENSORS, IMAGENET_MEAN, IMAGENET_STD), (TENSORS / 255 - mean) / std)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [(IMAGENET_MEAN, IMAGENET_STD), ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))]
+)
+def test_arrays_are_normalised_as_tensors_are(
+    mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> None:
+    every = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    for images in (IMAGES, every, IMAGES[:0]):
+        expected = normalize(torch.from_numpy(images).permute(0, 3, 1, 2), mean, std)
+        np.testing.assert_array_equal(normalize_array(images, mean, std), expected.numpy())

@@ -54,7 +54,7 @@ class _Stage(nn.Sequential):
         return x
 
 
-def add_non_local(backbone: Any, architecture: str) -> None:
-    """Put FastReID's non-local blocks into a timm ResNet."""
+def add_non_local(backbone: nn.Module, architecture: str) -> None:
+    """Put FastReID's non-local blocks into a ResNet."""
     for stage, count in _BLOCKS[architecture].items():
         setattr(backbone, stage, _Stage(getattr(backbone, stage), count))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
-import timm
+import torch
 from torch import nn
 
 from reidkit.errors import ConfigError
 from reidkit.models.embedder import SingleBranch, beyond_weights
 from reidkit.models.non_local import ARCHITECTURES, add_non_local
 from reidkit.models.options import check_whole
+from reidkit.models.residual import ResNet
 from reidkit.registry import register
 
 
@@ -59,16 +59,27 @@ def resnet(
     return model
 
 
-def resnet_backbone(architecture: str, *, pretrained: bool, last_stride: int) -> Any:
-    """timm's ResNet without its head, with the last stage at that stride."""
+def resnet_backbone(architecture: str, *, pretrained: bool, last_stride: int) -> ResNet:
+    """A ResNet without its head, with the last stage at that stride."""
     check_whole("last_stride", last_stride, least=1, most=2, what="the stride of the last stage")
-    backbone: Any = timm.create_model(architecture, pretrained=pretrained, num_classes=0, global_pool="")
+    backbone = _pretrained(architecture) if pretrained else ResNet(architecture)
     if last_stride == 1:
         _unstride(backbone.layer4)
     return backbone
 
 
-def unpad_pool(backbone: Any) -> None:
+def _pretrained(architecture: str) -> ResNet:
+    """With timm's ImageNet weights."""
+    import timm  # here, since it takes seconds, and nothing else of a ResNet needs it
+
+    weights = timm.create_model(architecture, pretrained=True, num_classes=0, global_pool="").state_dict()
+    with torch.device("meta"):  # no weights are drawn twice
+        backbone = ResNet(architecture)
+    backbone.load_state_dict(weights, assign=True)
+    return backbone
+
+
+def unpad_pool(backbone: ResNet) -> None:
     """Let the first pooling's windows start at the map's edge, not one pixel before; sizes stay."""
     backbone.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
 

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from math import isqrt
 from typing import Any
 
-import timm
 import torch
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from reidkit.errors import ConfigError, UnknownName
@@ -68,7 +66,9 @@ class TimmBackbone(nn.Module):
         patches = given.shape[1] - prefix
         if prefix < 0 or patches < 1 or isqrt(patches) ** 2 != patches:
             return None
-        resampled: Tensor = resample_abs_pos_embed(given.float(), list(grid), num_prefix_tokens=prefix)
+        resampled: Tensor = _timm().layers.resample_abs_pos_embed(
+            given.float(), list(grid), num_prefix_tokens=prefix
+        )
         return resampled
 
     def _grid(self, num_patches: int) -> tuple[int, int]:
@@ -101,8 +101,8 @@ def timm_model(
             most ImageNet weights are trained by.
         pooling, neck, dim: see :class:`reidkit.models.SingleBranch`.
     """
-    if not timm.is_model(backbone):
-        raise UnknownName("timm model", backbone, timm.list_models())
+    if not _timm().is_model(backbone):
+        raise UnknownName("timm model", backbone, _timm().list_models())
     network = _create(backbone, pretrained=pretrained, image_size=image_size, patch_stride=patch_stride)
     token = pooling == "token"
     body = TimmBackbone(network, image_size=image_size, token=token)
@@ -130,13 +130,21 @@ def timm_model(
     return model
 
 
+def _timm() -> Any:
+    """timm, imported when a network of it is built: that takes seconds, and other networks do without."""
+    with torch._C.DisableTorchFunction():  # a network may be being built on the meta device
+        import timm
+
+    return timm
+
+
 def _create(
     name: str, *, pretrained: bool, image_size: Sequence[int] | None, patch_stride: int | None
 ) -> Any:
     if image_size is None:
         if patch_stride is not None:
             raise ConfigError(f"patch_stride = {patch_stride} needs image_size = [height, width]")
-        return timm.create_model(name, pretrained=pretrained, num_classes=0)
+        return _timm().create_model(name, pretrained=pretrained, num_classes=0)
     check_image_size(image_size)
     if patch_stride is not None:
         return _create_overlapping(name, pretrained, (image_size[0], image_size[1]), patch_stride)
@@ -152,7 +160,7 @@ def _create(
 
 def _create_for_size(name: str, pretrained: bool, image_size: Sequence[int]) -> Any:
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=tuple(image_size))
+        return _timm().create_model(name, pretrained=pretrained, num_classes=0, img_size=tuple(image_size))
     except TypeError as error:
         if "img_size" not in str(error):
             raise
@@ -166,7 +174,7 @@ def _create_for_size(name: str, pretrained: bool, image_size: Sequence[int]) -> 
 def _create_overlapping(name: str, pretrained: bool, image_size: tuple[int, int], stride: int) -> Any:
     """A vision transformer whose patches overlap, built as one with as many patches side by side."""
     plain = _create_for_size(name, False, image_size)
-    if not isinstance(plain, timm.models.VisionTransformer):
+    if not isinstance(plain, _timm().models.VisionTransformer):
         raise ConfigError(f"patch_stride goes with vision transformers (ViT, DeiT), not with timm:{name}")
     height, width = plain.patch_embed.patch_size
     check_whole("patch_stride", stride, least=1, most=min(height, width), what="pixels between two patches")

@@ -1,0 +1,69 @@
+"""What an encoder asks of its network, whatever computes it: PyTorch, or the runtime of a network's file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
+
+
+FINGERPRINT_LENGTH = 16
+"""Hexadecimal digits of a fingerprint."""
+
+
+class Network(ABC):
+    """A network that embeds images.
+
+    Attributes:
+        model: what computes: a :class:`reidkit.models.Embedder`, or the opened file.
+        device: where it runs.
+        feature: which of its features it embeds by; None is its own choice.
+        resampling: how images are resized for it.
+    """
+
+    model: Any
+    device: torch.device | str
+    feature: str | None
+    resampling: Image.Resampling
+
+    @property
+    @abstractmethod
+    def description(self) -> Mapping[str, Any]:
+        """What names it in reports and files."""
+
+    @property
+    @abstractmethod
+    def embedding_dim(self) -> int:
+        """Width D of its embeddings."""
+
+    @property
+    @abstractmethod
+    def features(self) -> Mapping[str, int]:
+        """Width of each of its features by name; empty where it gives the embedding alone."""
+
+    @abstractmethod
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """RGB images (B, H, W, 3) -> unit embeddings (B, D)."""
+
+    @abstractmethod
+    def embed_features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """RGB images (B, H, W, 3) -> all :attr:`features`, each of unit length, side by side."""
+
+    @abstractmethod
+    def fingerprints(self, *, height: int, width: int) -> tuple[str, ...]:
+        """Names of the embedding space for images of this size: today's, then those of earlier versions."""
+
+    @abstractmethod
+    def save(self, path: Path, description: Mapping[str, Any]) -> None:
+        """Write its weights with a description that :func:`reidkit.load_encoder` reads.
+
+        Raises :class:`CheckpointError` where it has a file of its own, in a format of its own.
+        """
