@@ -12,22 +12,27 @@ found, where its tests cannot run, and where they fail without it.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import multiprocessing
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from results import processor, write_section
 
-REPOSITORY = Path(__file__).parent.parent
+if TYPE_CHECKING:
+    import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SURVIVED = "survived"
 
 
 class Mutant(NamedTuple):
@@ -235,7 +240,7 @@ MUTANTS = [
         "src/reidkit/anchors.py",
         "same.diagonal(rows.start).fill_(False)",
         "same.diagonal(0).fill_(False)",
-        "tests/unit/test_ops.py tests/unit/test_tuples.py",
+        "tests/unit/test_anchors.py",
     ),
     Mutant(
         "the gradient from above is ignored",
@@ -272,6 +277,20 @@ MUTANTS = [
         "    before[crowded[matches.queries]] = 0\n",
         "",
         "tests/unit/test_ranks.py",
+    ),
+    Mutant(
+        "a match at the last rank of the curve is lost",
+        "src/reidkit/metrics.py",
+        "first_match_ranks[first_match_ranks <= max_rank]",
+        "first_match_ranks[first_match_ranks < max_rank]",
+        "tests/unit/test_evaluation.py",
+    ),
+    Mutant(
+        "precision before a match counts the match",
+        "src/reidkit/metrics.py",
+        "(num_found - 1) / np.maximum(ranks - 1, 1)",
+        "num_found / np.maximum(ranks - 1, 1)",
+        "tests/unit/test_evaluation.py",
     ),
     Mutant(
         "the last match is not nearer than itself",
@@ -454,53 +473,64 @@ def misplaced(mutant: Mutant, tree: Path) -> str:
 
 def try_all(mutants: Sequence[Mutant], *, jobs: int) -> list[Outcome]:
     """The outcomes, in order."""
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        trees: SimpleQueue[Path] = SimpleQueue()
-        for number in range(jobs):
-            tree = Path(folder) / str(number)
-            shutil.copytree(REPOSITORY / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
-            trees.put(tree)
-
-        def try_one(mutant: Mutant) -> Outcome:
-            tree = trees.get()
-            path = tree / mutant.file
-            text = path.read_text("utf-8")
-            try:
-                path.write_text(text.replace(mutant.old, mutant.new), "utf-8")
-                outcome = run_tests(shlex.split(mutant.tests), tree)
-            finally:
-                path.write_text(text, "utf-8")
-                trees.put(tree)
-            print(f"{outcome.problem or 'killed'}: {mutant.name}", file=sys.stderr, flush=True)
-            return outcome
-
+    context = multiprocessing.get_context("forkserver")  # each try is a new process that has torch already
+    context.set_forkserver_preload(["torch", "scipy.sparse", "PIL.Image", "hypothesis", "pytest"])
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
         outcomes = list(pool.map(try_one, mutants))
         killers = sorted({outcome.test for outcome in outcomes if outcome.test})
-        without = run_tests(killers, trees.get()) if killers else Outcome("survived")
-        if without.problem != "survived":
-            sys.exit(f"without any mutant: {without}")
-        return outcomes
+        without = pool.submit(run_tests, killers, REPOSITORY).result() if killers else Outcome(SURVIVED)
+    if without.problem != SURVIVED:
+        sys.exit(f"without any mutant: {without}")
+    return outcomes
+
+
+def try_one(mutant: Mutant) -> Outcome:
+    """Run its tests against a copy of the source with the fault in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        shutil.copytree(REPOSITORY / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        path = tree / mutant.file
+        path.write_text(path.read_text("utf-8").replace(mutant.old, mutant.new), "utf-8")
+        outcome = run_tests(shlex.split(mutant.tests), tree)
+    print(f"{outcome.problem or 'killed'}: {mutant.name}", file=sys.stderr, flush=True)
+    return outcome
+
+
+class FirstFailure:
+    """A plugin of pytest that keeps the name of the first test that fails."""
+
+    name = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.name = self.name or report.nodeid
 
 
 def run_tests(tests: Sequence[str], tree: Path) -> Outcome:
-    """Which of the tests, words for pytest, is the first to fail with the package of this tree."""
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=no"]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(tree / "src"),
-        "PYTHONDONTWRITEBYTECODE": "1",  # two mutants of one size, written within a second, look alike to it
-        "OMP_NUM_THREADS": "1",
-    }
-    words = ["-m", "pytest", *options, *tests]
-    done = subprocess.run(
-        [sys.executable, *words], cwd=REPOSITORY, env=environment, capture_output=True, text=True
-    )
-    if done.returncode == 0:
-        return Outcome("survived")
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED ")]
-    if done.returncode != 1 or not failed:
-        return Outcome(f"its tests cannot run: {(done.stdout + done.stderr).strip()[-300:]}")
-    return Outcome("", failed[0].removeprefix("FAILED ").split(" - ")[0])
+    """Which of the tests, words for pytest, is the first to fail with the package of this tree.
+
+    Called in a process of its own, into which nobody has imported the package yet.
+    """
+    import pytest
+
+    os.chdir(REPOSITORY)
+    sys.path.insert(0, str(tree / "src"))
+    os.environ.update(
+        {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
+    )  # of processes that tests start
+    sys.dont_write_bytecode = True
+    first, output = FirstFailure(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--tb=short"]
+        code = pytest.main([*options, *tests], plugins=[first])
+    package = sys.modules.get("reidkit")
+    if package is None or not Path(package.__file__ or "").is_relative_to(tree):
+        return Outcome(f"its tests do not import the copy: {output.getvalue().strip()[-300:]}")
+    if code == pytest.ExitCode.OK:
+        return Outcome(SURVIVED)
+    if code != pytest.ExitCode.TESTS_FAILED or not first.name:
+        return Outcome(f"its tests cannot run: {output.getvalue().strip()[-300:]}")
+    return Outcome("", first.name)
 
 
 def table(mutants: Sequence[Mutant], outcomes: Sequence[Outcome]) -> str:

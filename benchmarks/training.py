@@ -38,7 +38,7 @@ def make(arguments: argparse.Namespace, out: Path):
     overrides = [f"data.name={arguments.data}", f"data.root={arguments.root}", "train.checkpoint_minutes=1e6"]
     overrides += [f"train.precision={arguments.precision}", f"train.compile={str(arguments.compile).lower()}"]
     overrides += [f"train.log_every={arguments.steps}", "data.val_identities=0", *arguments.overrides]
-    return build_trainer(config.load(arguments.recipe, overrides), out, say=lambda text: None)
+    return build_trainer(config.load(arguments.recipe, overrides), out)
 
 
 def synchronise() -> None:
@@ -54,7 +54,7 @@ def endless(trainer):
 
 def bare_rounds(trainer, num_steps: int):
     """Seconds of each round of a loop that does nothing but learn."""
-    model, step, optimizer = trainer.model, trainer.step_module, trainer.optimizer
+    model, step, optimizer = trainer.model, trainer.learner.module, trainer.learner.optimizer
     losses = [(objective.weight, name_of(objective)) for objective in trainer.objectives]
     drawn = endless(trainer)
     model.train()
@@ -65,8 +65,8 @@ def bare_rounds(trainer, num_steps: int):
             images, indices, _ = next(drawn)
             inputs = normalize(images.to(trainer.device), model.mean, model.std)
             labels = trainer.labels[indices].to(trainer.device)
-            with trainer.precision.autocast():
-                terms, _ = step(inputs.contiguous(memory_format=trainer.memory_format), labels, 0)
+            with trainer.learner.precision.autocast():
+                terms, _ = step(inputs.contiguous(memory_format=trainer.learner.memory_format), labels, 0)
             optimizer.zero_grad(set_to_none=True)
             sum(weight * terms[name] for weight, name in losses if name in terms).backward()
             optimizer.step()
@@ -142,9 +142,9 @@ def main() -> None:
         [
             "| recipe | precision | bare loop | Trainer | share | waiting for data | memory, GB |",
             "|---|---|---|---|---|---|---|",
-            f"| {arguments.recipe}{', compiled' * arguments.compile} | {bare_trainer.precision.name} | "
-            f"{rates['bare loop']} | {rates['Trainer']} | {100 * share:.0f} % | "
-            f"{100 * min(waiting):.1f} to {100 * max(waiting):.1f} % | {memory} |",
+            f"| {arguments.recipe}{', compiled' * arguments.compile} | "
+            f"{bare_trainer.learner.precision.name} | {rates['bare loop']} | {rates['Trainer']} | "
+            f"{100 * share:.0f} % | {100 * min(waiting):.1f} to {100 * max(waiting):.1f} % | {memory} |",
             "",
             f"Images/s of the fastest of {arguments.rounds} rounds of {arguments.steps} steps (the slowest); "
             f"{' '.join(arguments.overrides)}; {torch.get_num_threads()} threads, {device}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,20 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     path.write_text(TINY_RECIPE)
     return path
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What the library tells meanwhile, as the command line would show it."""
+    texts: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
+    library = logging.getLogger("reidkit")
+    library.addHandler(handler)
+    library.setLevel(logging.INFO)
+    yield texts
+    library.setLevel(logging.NOTSET)
+    library.removeHandler(handler)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,48 +11,45 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from reidkit import distributed
-from reidkit.config import TransformConfig
+from reidkit.accumulation import check_pieces
+from reidkit.config import SamplerConfig, TrainConfig, TransformConfig
 from reidkit.crops import open_cache
-from reidkit.errors import ConfigError, DataError, UnknownName
+from reidkit.errors import ConfigError, DataError
 from reidkit.features import frames_by_tracklet
 from reidkit.loader import Batch, TrainingImages, collate
+from reidkit.objectives import Objective, name_of
 from reidkit.samplers import BatchSampler, IdentitySampler, RandomSampler, TrackletFrames
-from reidkit.types import Dataset
+from reidkit.types import Dataset, Split
+
+
+def class_labels(split: Split) -> NDArray[np.int64]:
+    """(N,) numbers from 0 of the samples' identities, in the order of these."""
+    return np.unique([sample.identity for sample in split], return_inverse=True)[1].astype(np.int64)
 
 
 def build_sampler(
-    data: Dataset,
-    labels: NDArray[np.int64],
-    *,
-    seed: int,
-    kind: str,
-    identities_per_batch: int,
-    images_per_identity: int,
-    spread_cameras: bool,
-    balance_sets: bool,
-    frames: str,
-    frames_per_tracklet: int,
+    data: Dataset, labels: NDArray[np.int64], config: SamplerConfig, *, seed: int
 ) -> BatchSampler:
-    """The sampler of a data set's ``train`` part, ``labels`` (N,) its classes; arguments as in ``[sampler]``.
+    """The sampler of a data set's ``train`` part, ``labels`` (N,) its classes.
 
     Raises:
         ConfigError: settings that do not go together, or not with this data.
     """
     place = {"seed": seed, "rank": distributed.rank(), "world_size": distributed.world_size()}
-    chosen = _tracklet_frames(data, frames, frames_per_tracklet)
-    if kind not in ("identity", "random"):
-        raise UnknownName("sampler", kind, ("identity", "random"))
-    if kind == "random":
-        if spread_cameras or balance_sets:
+    chosen = _tracklet_frames(data, config)
+    if config.kind == "random":
+        if config.spread_cameras or config.balance_sets:
             raise ConfigError("spread_cameras and balance_sets go with sampler 'identity', not 'random'")
-        batch_size = identities_per_batch * images_per_identity
+        batch_size = config.identities_per_batch * config.images_per_identity
         return RandomSampler(len(labels), batch_size=batch_size, frames=chosen, **place)
+    cameras = [-1 if s.camera is None else s.camera for s in data.train] if config.spread_cameras else None
+    sets = [sample.dataset or data.name for sample in data.train] if config.balance_sets else None
     return IdentitySampler(
         labels,
-        identities_per_batch=identities_per_batch,
-        images_per_identity=images_per_identity,
-        cameras=[-1 if s.camera is None else s.camera for s in data.train] if spread_cameras else None,
-        sets=[sample.dataset or data.name for sample in data.train] if balance_sets else None,
+        identities_per_batch=config.identities_per_batch,
+        images_per_identity=config.images_per_identity,
+        cameras=cameras,
+        sets=sets,
         frames=chosen,
         **place,
     )
@@ -63,52 +59,72 @@ def build_loader(
     data: Dataset,
     sampler: BatchSampler,
     transform: TransformConfig,
+    train: TrainConfig,
     *,
     mean: Sequence[float],
-    num_workers: int,
-    unreadable: str,
-    cache: str,
-    cache_gb: float,
-    cache_folder: str | Path | None,
     prepare_worker: Callable[[int], None],
     pin_memory: bool,
-    say: Callable[[str], None],
 ) -> DataLoader[Batch | DataError]:
-    """The loader of the sampler's batches; arguments as in ``[train]``.
+    """The loader of the sampler's batches.
 
     ``prepare_worker`` is called in each process that reads images. With ``pin_memory`` batches lie where a
     GPU can fetch them while the CPU goes on.
-
-    Raises:
-        ConfigError: a cache or a treatment of unreadable images that does not exist.
     """
-    if unreadable not in ("stop", "skip"):
-        raise UnknownName("unreadable", unreadable, ("stop", "skip"))
     crops = open_cache(
-        cache,
+        train.cache,
         data.train,
         height=transform.height,
         width=transform.width,
-        gigabytes=cache_gb,
-        folder=cache_folder,
-        say=say,
+        gigabytes=train.cache_gb,
+        folder=train.cache_folder,
     )
     images: torch.utils.data.Dataset[Any] = TrainingImages(
         data.train,
         transform,
         mean=mean,
         crop=crops.read if crops else None,
-        skip_unreadable=unreadable == "skip",
+        skip_unreadable=train.unreadable == "skip",
     )
     return DataLoader(
         images,
         batch_sampler=sampler,  # yields draws, not bare indices
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
+        num_workers=train.num_workers,
+        persistent_workers=train.num_workers > 0,
         worker_init_fn=prepare_worker,
         collate_fn=collate,
         pin_memory=pin_memory,
     )
+
+
+def check_batches(
+    sampler: BatchSampler,
+    data: Dataset,
+    labels: NDArray[np.int64],
+    objectives: Sequence[Objective],
+    train: TrainConfig,
+) -> list[str]:
+    """Whether batches can be learned from.
+
+    Args:
+        sampler: of ``data.train``.
+        labels: (N,) classes of the training images.
+        objectives: what reads the batches.
+        train: how they are embedded.
+
+    Returns:
+        Sentences on what is unusual about them.
+
+    Raises:
+        ConfigError: a batch norm would see a single image, or losses of pairs no pair.
+    """
+    check_pieces(
+        train.accumulate,
+        sampler.batch_size // distributed.world_size(),
+        smallest=1 if train.batch_norm == "frozen" else 2,
+    )
+    # Losses from elsewhere do not say whether they compare images.
+    of_pairs = [name_of(o) for o in objectives if getattr(o.loss, "reads", None) == "metric"]
+    return [*remarks(sampler, len(data.train)), *check_pairs(sampler, data, labels, of_pairs)]
 
 
 def remarks(sampler: BatchSampler, num_images: int) -> list[str]:
@@ -184,18 +200,17 @@ def _lacking(sampler: BatchSampler, labels: NDArray[np.int64], loss: str) -> lis
     ]
 
 
-def _tracklet_frames(data: Dataset, kind: str, per_tracklet: int) -> TrackletFrames | None:
+def _tracklet_frames(data: Dataset, config: SamplerConfig) -> TrackletFrames | None:
     """What an epoch takes of each tracklet; an image that belongs to none stands for itself."""
-    if kind not in ("all", "random", "evenly"):
-        raise UnknownName("choice of frames", kind, ("all", "random", "evenly"))
-    if kind == "all":
+    if config.frames == "all":
         return None
     in_tracklets = tuple(sample for sample in data.train if sample.tracklet is not None)
     if not in_tracklets:
         raise ConfigError(
-            f"frames = {kind!r}, but no training image of {data.name!r} belongs to a tracklet; "
+            f"frames = {config.frames!r}, but no training image of {data.name!r} belongs to a tracklet; "
             "use frames = 'all'"
         )
     tracklets = [[sample.index for sample in f] for f in frames_by_tracklet(in_tracklets).values()]
     tracklets += [[sample.index] for sample in data.train if sample.tracklet is None]
-    return TrackletFrames(tracklets, per_tracklet=per_tracklet, evenly=kind == "evenly")
+    per_tracklet, evenly = config.frames_per_tracklet, config.frames == "evenly"
+    return TrackletFrames(tracklets, per_tracklet=per_tracklet, evenly=evenly)

@@ -11,7 +11,6 @@ import hashlib
 import os
 import shutil
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reidkit import logs
 from reidkit.errors import UnknownName
 from reidkit.files import from_home
 from reidkit.images import load_image
 from reidkit.transforms import resized
 from reidkit.types import Sample, Split
+
+logger = logs.get_logger(__name__)
 
 KINDS = ("none", "ram", "disk")
 
@@ -118,14 +120,12 @@ def open_cache(
     width: int,
     gigabytes: float,
     folder: str | Path | None = None,
-    say: Callable[[str], None] = print,
 ) -> CropCache | None:
-    """A cache of the kind "ram" or "disk"; None for "none", and, saying so, where there is no room for it.
+    """A cache of the kind "ram" or "disk"; None for "none" and, with a warning, where there is no room.
 
     Args:
         kind: one of ``KINDS``.
         folder: of a disk cache, :func:`default_folder` where it is not given.
-        say: told what does not fit, with numbers.
         split, height, width, gigabytes: see :class:`CropCache`.
 
     Raises:
@@ -140,11 +140,13 @@ def open_cache(
         cache = CropCache(split, height=height, width=width, gigabytes=gigabytes, folder=place)
     except OSError as error:
         where = "in shared memory" if place is None else f"in {place}"
-        say(f"no cache {where}: {error.strerror or error}; images are decoded each time they are needed")
+        logger.warning(
+            f"no cache {where}: {error.strerror or error}; images are decoded each time they are needed"
+        )
         return None
     if cache.num_kept < len(split):
         needed = len(split) * cache.record_size / 1e9
-        say(
+        logger.warning(
             f"the cache holds {cache.num_kept:,} of {len(split):,} crops, its limit being {gigabytes:g} GB; "
             f"the others are decoded each time they are needed. All of them take {needed:.2f} GB"
         )

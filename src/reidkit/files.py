@@ -9,19 +9,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from reidkit.errors import DataError, ReidError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    HAS_LOCKS = False
-else:
-    HAS_LOCKS = True
-
 _UNFINISHED = ".unfinished"
-
+_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 _NOT_FILES = (
     (stat.S_ISDIR, "a folder"),
@@ -147,24 +142,31 @@ def is_unfinished(path: Path) -> bool:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[bool]:
-    """Hold a file's lock while inside; false where another process holds it.
+    """Hold a file's lock while inside; false where someone else holds it.
 
     The lock is the operating system's: it ends with its process, however that ends, and processes that this
-    one starts do not share it. Always true where there are no such locks: on Windows (:data:`HAS_LOCKS`) and
-    on some network file systems.
+    one starts do not share it. Always true on network file systems that have no locks.
 
     Raises:
         WriteError: the file cannot be made or written, or is a link, which may lead anywhere.
     """
+    # Left to itself it would fall back to a file that outlives a killed process.
+    lock = FileLock(path, fallback_to_soft=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink() or path.is_fifo():
             raise WriteError(f"{path} is a link, or a pipe; remove it, and a file is made in its place")
-        file = path.open("a")
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
     except OSError as error:
-        raise _cannot_write(path, error, left="nothing was changed there") from error
-    with file:
-        yield _locked(file)
+        if error.errno not in _WITHOUT_LOCKS:
+            raise _cannot_write(path, error, left="nothing was changed there") from error
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def _why_absent(path: Path, problem: OSError | ValueError) -> str:
@@ -179,17 +181,6 @@ def _why_absent(path: Path, problem: OSError | ValueError) -> str:
     if path.is_symlink():
         return f"{path} is a link to {path.readlink()}, which is missing"
     return f"{path} is missing: there is no such file"
-
-
-def _locked(file: TextIO) -> bool:
-    if HAS_LOCKS:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # the two answers that POSIX allows
-            return False
-        except OSError:  # the file system has no locks
-            return True
-    return True
 
 
 def _cannot_write(path: Path, error: OSError, *, left: str) -> WriteError:

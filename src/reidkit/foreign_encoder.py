@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,23 +48,20 @@ class ImportedEncoder:
         return {**values, "backbone": self.report.backbone, "used": self.report.used, "out": str(self.file)}
 
 
-def import_encoder(
-    source: str, wanted: WantedNetwork, *, out: Path | None = None, say: Callable[[str], None] = print
-) -> ImportedEncoder:
+def import_encoder(source: str, wanted: WantedNetwork, *, out: Path | None = None) -> ImportedEncoder:
     """Build a network, give it weights from a file or address, try it, and write it as an encoder.
 
     Args:
         source: a path, or an https address.
         wanted: the network, and which weights.
         out: file to write, .safetensors; named after the source, in the current folder, where left out.
-        say: called with a sentence before something is downloaded.
 
     Raises:
         ConfigError: unknown network or option; ``out`` is the file to read.
         CheckpointError: the file cannot be read, is not for this network, or would leave weights untrained.
     """
     model = build_model(wanted.model, **wanted.options)
-    path = locate(source, say=say)
+    path = locate(source)
     out = out or Path(f"{path.name.partition('.')[0]}.safetensors")
     if out.exists() and path.exists() and out.samefile(path):
         raise ConfigError(f"{out} is the file to read; give --out another name")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
 
+from reidkit import logs
 from reidkit.encoder import weights_file
 from reidkit.encoder_file import load_weights
 from reidkit.errors import CheckpointError, shown
 
+logger = logs.get_logger(__name__)
 
-def start_from(model: nn.Module, source: str | Path, *, say: Callable[[str], None]) -> None:
+
+def start_from(model: nn.Module, source: str | Path) -> None:
     """Fill a network with the weights of another whose names and shapes agree.
 
     Identities are no part of an encoder, so classifiers start anew.
@@ -20,7 +22,6 @@ def start_from(model: nn.Module, source: str | Path, *, say: Callable[[str], Non
     Args:
         model: changed only if something fits.
         source: a run folder (its best weights, else its last) or a ``.safetensors`` file of reidkit's.
-        say: told what was loaded and what was not.
 
     Raises:
         CheckpointError: nothing there, or damaged, or nothing fits.
@@ -37,7 +38,7 @@ def start_from(model: nn.Module, source: str | Path, *, say: Callable[[str], Non
             "the same family"
         )
     model.load_state_dict(fitting, strict=False)
-    say(f"weights from {file}: {len(fitting)} of {len(ours)} tensors, classifiers start anew")
+    logger.info(f"weights from {file}: {len(fitting)} of {len(ours)} tensors, classifiers start anew")
     others = {
         "of another shape there": [n for n in ours if n in theirs and n not in fitting],
         "not there": [n for n in ours if n not in theirs],
@@ -45,4 +46,5 @@ def start_from(model: nn.Module, source: str | Path, *, say: Callable[[str], Non
     }
     for what, names in others.items():
         if names:
-            say(f"  {what}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}")
+            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+            logger.info(f"  {what}: {', '.join(names[:4])}{more}")

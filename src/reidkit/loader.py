@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from reidkit import distributed
+from reidkit import distributed, logs
 from reidkit.augmentation import augmentation
 from reidkit.config import TransformConfig
 from reidkit.crops import read
 from reidkit.errors import DataError
 from reidkit.samplers import Draw
 from reidkit.types import Sample, Split
+
+logger = logs.get_logger(__name__)
 
 
 class Item(NamedTuple):
@@ -112,11 +114,10 @@ class UnreadableImages:
 
     Args:
         split: the training samples.
-        say: called with a sentence for each image.
     """
 
-    def __init__(self, split: Split, *, say: Callable[[str], None]) -> None:
-        self.split, self.say = split, say
+    def __init__(self, split: Split) -> None:
+        self.split = split
         self.times = torch.zeros(len(split), dtype=torch.int64)  # of this epoch, in this process
         self.named: set[int] = set()
         self.num_replaced = 0
@@ -154,7 +155,7 @@ class UnreadableImages:
     def _name(self, index: int, problem: str) -> None:
         if index not in self.named:
             self.named.add(index)
-            self.say(f"another image is taken instead: {problem}")
+            logger.warning(f"another image is taken instead: {problem}")
 
 
 def collate(items: Sequence[Item | DataError]) -> Batch | DataError:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from reidkit import distributed
+from reidkit import distributed, logs
 from reidkit.accumulation import embed_in_pieces
 from reidkit.errors import ConfigError, did_you_mean
 from reidkit.models import Embedder, Penalty
 from reidkit.ops import at_least_float32
+
+logger = logs.get_logger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,6 @@ def prepare_objectives(
     num_epochs: int,
     num_identities: int,
     seed: int,
-    say: Callable[[str], None],
 ) -> list[Objective]:
     """Objectives that can be trained with this model, their classifiers sized and drawn by ``seed``.
 
@@ -114,7 +115,9 @@ def prepare_objectives(
     objectives = [item if isinstance(item, Objective) else Objective(item) for item in losses]
     for objective in objectives:
         if objective.feature in model.left_out:
-            say(f"loss {name_of(objective)!r} left out: the network has no {objective.feature} for it")
+            logger.warning(
+                f"loss {name_of(objective)!r} left out: the network has no {objective.feature} for it"
+            )
     kept = [o for o in objectives if o.feature not in model.left_out]
     check_objectives(kept, model, num_epochs=num_epochs)
     _size_classifiers([o for o in kept if not is_penalty(o)], model, num_identities=num_identities, seed=seed)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from reidkit import distributed
+from reidkit import distributed, logs
 from reidkit.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from reidkit.errors import CheckpointError, ConfigError, shortened
 from reidkit.files import check_own_folder, exclusive, remove_unfinished, write_atomically
 from reidkit.provenance import LOCK_FILE, check_run_folder, read_run_file, versions
 from reidkit.tracking import MetricsFile, Tracker, tensorboard
+
+logger = logs.get_logger(__name__)
 
 TENSORBOARD = "tensorboard"
 """The folder of its events."""
@@ -37,11 +39,10 @@ class RunFolder:
 
     Args:
         path: the folder; made when something is first written.
-        say: called with sentences for the user.
     """
 
-    def __init__(self, path: Path, *, say: Callable[[str], None]) -> None:
-        self.path, self.say = path, say
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.checkpoint = path / "last.ckpt"
 
     @contextmanager
@@ -92,11 +93,11 @@ class RunFolder:
                 return None
             state, problem = load_checkpoint(self.checkpoint)
             if problem:
-                self.say(problem)
+                logger.warning(problem)
             _check_state(state, self.checkpoint)
             before, now = state["num_processes"], distributed.world_size()
             if before != now:
-                self.say(
+                logger.warning(
                     f"{self.checkpoint} was saved by {before} processes, and {now} go on with it: batches "
                     "and losses stay the same; dropout draws other numbers, and batch norm sees other images "
                     "together unless train.batch_norm is 'synchronised' or 'frozen'"
@@ -149,7 +150,7 @@ class RunFolder:
         before: dict[str, Any] = {key: value for part in (run, *resumed) for key, value in part.items()}
         changed = {key: value for key, value in now.items() if before.get(key, value) != value}
         if "validate_every" in changed:
-            self.say(
+            logger.warning(
                 f"{self.path} was validated every {before['validate_every']} epochs so far and is every "
                 f"{now['validate_every']} from now on; the best weights are chosen among the validated ones"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from reidkit import config, registry, trust
+from reidkit import config, logs, registry, trust
+from reidkit.config_faults import explain
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.text_files import read_json
-from reidkit.tracking import Tracker, named_tracker, read_metrics
+from reidkit.tracking import Tracker, read_metrics
 
 if TYPE_CHECKING:
     from reidkit.trainer import Trainer
     from reidkit.types import Dataset
+
+logger = logs.get_logger(__name__)
 
 RUN_FILE = "run.json"
 
@@ -47,7 +50,6 @@ def build_trainer(
     out: str | Path,
     *,
     trackers: Sequence[Tracker] = (),
-    say: Callable[[str], None] = print,
 ) -> Trainer:
     """Everything that a configuration names, put together; ``fit()`` trains it into the folder ``out``.
 
@@ -56,6 +58,7 @@ def build_trainer(
             settings that do not go together.
         DataError: the data set is not there, or not laid out as its name says.
     """
+    logs.show_by_default()
     config.check_components(resolved)
     import torch
 
@@ -66,7 +69,7 @@ def build_trainer(
 
     data = load_data(resolved)
     if left_out := images_left_out(data):
-        say(left_out)
+        logger.warning(left_out)
     torch.manual_seed(resolved.seed)
     with trust.from_file():
         model = build_model(resolved.model.name, **resolved.model.options)
@@ -81,21 +84,17 @@ def build_trainer(
         )
         for name, loss in resolved.loss.items()
     ]
-    sampler, train = dataclasses.asdict(resolved.sampler), dataclasses.asdict(resolved.train)
-    named = [named_tracker(name, Path(out)) for name in train.pop("trackers")]
     return Trainer(
         model,
         data,
         objectives,
         out=out,
         seed=resolved.seed,
-        sampler=sampler.pop("kind"),
-        **sampler,
+        sampler=resolved.sampler,
         transform=resolved.transform,
         optim=resolved.optim,
-        **train,
-        trackers=[*named, *trackers],
-        say=say,
+        train=resolved.train,
+        trackers=trackers,
         configuration=config.dump(resolved),
     )
 
@@ -214,7 +213,7 @@ def _settings(path: Path) -> _Settings:
     try:
         return TypeAdapter(_Settings).validate_python(run.get("settings") if isinstance(run, dict) else run)
     except ValidationError as error:
-        faults = [config.explain(fault, lambda _: []) for fault in error.errors()]
+        faults = [explain(fault, lambda _: []) for fault in error.errors()]
         raise CheckpointError(
             f"{path} is not what a training writes: settings.{'; settings.'.join(faults[:3])}"
         ) from None

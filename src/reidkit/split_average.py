@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Unpack
 
 from reidkit.errors import ConfigError
 from reidkit.evaluation import FeatureSource, check_evaluation, evaluate, images_to_encode
+from reidkit.evaluation_options import EvaluationKeywords, EvaluationOptions
 from reidkit.features import EmbeddedImages, distinct_images, with_frames
-from reidkit.reranking import RerankOptions
 from reidkit.types import Dataset, Evaluation
 
 
@@ -66,24 +66,18 @@ def evaluate_splits(
     encoder: FeatureSource,
     splits: Sequence[Dataset],
     *,
-    camera_filter: str | None = None,
-    distance: str = "cosine",
-    average_precision: str = "step",
-    max_rank: int = 50,
-    num_frames: int | None = None,
-    rerank: bool | RerankOptions | None = None,
-    metric: str | None = None,
-    multi_query: str | None = None,
+    options: EvaluationOptions | None = None,
+    **keywords: Unpack[EvaluationKeywords],
 ) -> SplitAverage:
     """Evaluate every split of a data set; each image is encoded once, however many splits show it.
 
     Args:
-        encoder: the same for all splits. If it has been trained on one of them, it has seen test persons of
-            the others.
+        encoder: the same for all splits. If it has been trained on one of them, it has seen test identities
+            of the others.
         splits: the data set, loaded once with each of its splits.
-        camera_filter, distance, average_precision, max_rank, num_frames, rerank, multi_query: as
-            :func:`reidkit.evaluation.evaluate` takes them.
-        metric: "kissme" or "xqda", fitted anew on each split's training images.
+        options: how to evaluate, as :func:`reidkit.evaluation.evaluate` takes it; a metric's name is fitted
+            anew on each split's training images.
+        keywords: fields of :class:`EvaluationOptions`, in place of those of ``options``.
 
     Raises:
         ConfigError: fewer than two splits.
@@ -91,40 +85,18 @@ def evaluate_splits(
     """
     if len(splits) < 2:
         raise ConfigError(f"{len(splits)} split to average over; give at least 2, or use evaluate")
+    options = replace(options or EvaluationOptions(), **keywords)
     for data in splits:
-        check_evaluation(
-            data,
-            camera_filter=camera_filter,
-            distance=distance,
-            average_precision=average_precision,
-            max_rank=max_rank,
-            rerank=rerank,
-            metric=metric,
-            multi_query=multi_query,
-        )
+        check_evaluation(data, options=options)
     if not isinstance(encoder, EmbeddedImages):
-        thinned = [with_frames(data, num_frames) for data in splits]
+        thinned = [with_frames(data, options.num_frames) for data in splits]
         images = distinct_images(
             part
             for data in thinned
-            for part in images_to_encode(data, metric=metric, multi_query=multi_query)
+            for part in images_to_encode(data, metric=options.metric, multi_query=options.multi_query)
         )
         encoder = EmbeddedImages(images, encoder.features(images).embeddings)
-    evaluations = tuple(
-        evaluate(
-            encoder,
-            data,
-            camera_filter=camera_filter,
-            distance=distance,
-            average_precision=average_precision,
-            max_rank=max_rank,
-            num_frames=num_frames,
-            rerank=rerank,
-            metric=metric,
-            multi_query=multi_query,
-        )
-        for data in splits
-    )
+    evaluations = tuple(evaluate(encoder, data, options=options) for data in splits)
     return SplitAverage(
         protocol=evaluations[0].protocol.removesuffix(f", {splits[0].split_name}"),
         split_names=tuple(data.split_name for data in splits),

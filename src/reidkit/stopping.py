@@ -32,7 +32,7 @@ class GracefulStop:
         self._signal, self._over.value = 0, False
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
-                self._before[number] = signal.signal(number, self._remember)
+                self._before[number] = signal.signal(number, lambda number, frame: self.request(number))
             except ValueError:  # not in the main thread: whoever runs us there handles signals
                 break
         return self
@@ -46,6 +46,13 @@ class GracefulStop:
         if kind is None and (exception := _exception(self._signal)) is not None:
             raise exception
 
+    def request(self, number: int) -> None:
+        """Ask to stop as a signal of that number would."""
+        if not self._signal:
+            self._signal, self._since = number, time.monotonic()
+        elif time.monotonic() > self._since + _ONE_REQUEST and (exception := _exception(number)):
+            raise exception
+
     def requested(self) -> BaseException | None:
         """What to raise if any process was asked to stop; every process gets the same answer."""
         return _exception(distributed.largest(self._signal))
@@ -56,12 +63,6 @@ class GracefulStop:
         Signals reach a whole group of processes, but workers are needed until the step under way is saved.
         """
         return partial(_stop_with_parent, self._over)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if not self._signal:
-            self._signal, self._since = number, time.monotonic()
-        elif time.monotonic() > self._since + _ONE_REQUEST and (exception := _exception(number)):
-            raise exception
 
 
 def _exception(number: int) -> BaseException | None:

@@ -22,8 +22,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from reidkit import config, registry
-from reidkit.config import NonNegativeInt, Table
+from reidkit.config_faults import explain
+from reidkit.config_tables import NonNegativeInt
 from reidkit.errors import ConfigError, UnknownName, did_you_mean, shortened
+from reidkit.overrides import Table
 from reidkit.text_files import odd_values, parse_toml, read_text
 
 _CLOSED = ConfigDict(extra="forbid")
@@ -158,7 +160,7 @@ def load_study(path: str | Path) -> Study:
     try:
         study = TypeAdapter(Study).validate_python(tree)
     except ValidationError as error:
-        raise ConfigError([f"{source}: {config.explain(f, _known_keys)}" for f in error.errors()]) from None
+        raise ConfigError([f"{source}: {explain(f, _known_keys)}" for f in error.errors()]) from None
     _check_size(study)
     if problems := _name_problems(study):
         raise ConfigError([f"{source}: {problem}" for problem in problems])

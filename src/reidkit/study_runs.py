@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit import config, trust
+from reidkit import config, logs, trust
 from reidkit.config import Table
-from reidkit.errors import ConfigError, DataError, shown
+from reidkit.errors import ConfigError, shown
 from reidkit.features import frames_by_tracklet
-from reidkit.files import HAS_LOCKS, check_own_folder, exclusive, write_atomically
+from reidkit.files import check_own_folder, exclusive, write_atomically
 from reidkit.provenance import data_fingerprint, images_hash, read_run_file
 from reidkit.row_labels import identity_labels
 from reidkit.runs import RUN_FILE, load_data
@@ -43,6 +43,8 @@ from reidkit.tracking import Record
 if TYPE_CHECKING:
     from reidkit.encoder import Encoder
     from reidkit.types import Dataset, Features, Split
+
+logger = logs.get_logger(__name__)
 
 Found = TypeVar("Found")
 
@@ -268,22 +270,19 @@ class _Loaded:
         return found
 
 
-def carry_out(tasks: Sequence[Task], folders: Folders, *, say: Callable[[str], None]) -> None:
+def carry_out(tasks: Sequence[Task], folders: Folders) -> None:
     """Train and measure whatever is neither finished, nor failed, nor being done by another process.
 
     Returns when nothing is left to do anywhere. A run whose process has died is taken again.
-
-    Raises :class:`DataError` on Windows, which lacks the locks.
     """
-    if not HAS_LOCKS:
-        raise DataError("studies need the file locks of Linux or macOS; run them there, or under WSL")
+    logs.show_by_default()
     while pending := [task for task in tasks if state_of(task, folders) == "open"]:
         taken = False
         for task in pending:
             with exclusive(folders.state / f"{task.run.name}.lock") as ours:
                 if ours and state_of(task, folders) == "open":
                     taken = True
-                    _attempt(task, folders, say=say)
+                    _attempt(task, folders)
         if not taken:
             time.sleep(_WAIT_SECONDS)
 
@@ -354,7 +353,7 @@ def epochs_to_share_of_final(records: Sequence[Record], share: float = SHARE_OF_
     return float(next(record["epoch"] for record in validations if record["mAP"] >= enough))
 
 
-def _attempt(task: Task, folders: Folders, *, say: Callable[[str], None]) -> None:
+def _attempt(task: Task, folders: Folders) -> None:
     """Carry out one run, unless processes have died at it before; an error does not touch the next run."""
     cell, others = task.cells[0], task.cells[1:]
     attempts = folders.attempts(task.run)
@@ -362,18 +361,18 @@ def _attempt(task: Task, folders: Folders, *, say: Callable[[str], None]) -> Non
     if number > MOST_ATTEMPTS:
         error = f"the process that trained it was killed {MOST_ATTEMPTS} times; is its memory enough?"
         _record_failure(task, folders, error, "")
-        say(f"failed {cell}: {error}")
+        logger.error(f"failed {cell}: {error}")
         return
     write_atomically(attempts, str(number))
-    say(f"started {cell}" + (f" (the same run: {', '.join(others)})" if others else ""))
+    logger.info(f"started {cell}" + (f" (the same run: {', '.join(others)})" if others else ""))
     try:
         scores = _carry_out_one(task, folders)
     except Exception as error:
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"
         _record_failure(task, folders, text, traceback.format_exc())
-        say(f"failed {cell}: {text}")
+        logger.error(f"failed {cell}: {text}")
     else:
-        say(f"finished {cell}: {', '.join(scores)}")
+        logger.info(f"finished {cell}: {', '.join(scores)}")
     attempts.unlink(missing_ok=True)  # another study that shares these runs may have begun meanwhile
 
 
@@ -410,9 +409,10 @@ def _train(run: Run, folder: Path) -> None:
     from reidkit.runs import build_trainer
 
     stopwatch = _Stopwatch(folder / COST_FILE)
-    trainer = build_trainer(run.configuration, folder, trackers=[stopwatch], say=_silent)
-    stopwatch.start()
-    trainer.fit()
+    with logs.muted():  # what each epoch tells would drown what several processes tell of their runs
+        trainer = build_trainer(run.configuration, folder, trackers=[stopwatch])
+        stopwatch.start()
+        trainer.fit()
     stopwatch.lap(epoch=epochs)  # validating and saving the last epoch
 
 
@@ -476,7 +476,3 @@ class _EmbedsOnce:
         if split not in self._known:
             self._known[split] = self._encoder.features(split)
         return self._known[split]
-
-
-def _silent(text: str) -> None:
-    """Progress of single epochs would drown what several processes say."""

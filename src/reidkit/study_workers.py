@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from reidkit import logs
 from reidkit.errors import ConfigError
 from reidkit.files import write_atomically
 from reidkit.studies import Cell, Study, cells_of, load_study, study_text
@@ -27,7 +28,7 @@ from reidkit.study_runs import (
 )
 from reidkit.study_tables import StudyTable, tables_of, write_tables
 
-Say = Callable[[str], None]
+logger = logs.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +97,18 @@ class StudyAtWork:
         """Runs that failed or are to be done."""
         return sum(state_of(task, self.folders) != "finished" for task in self.tasks)
 
-    def carry_out(self, *, processes: int = 1, say: Say = print) -> None:
+    def carry_out(self, *, processes: int = 1) -> None:
         """Train and measure what is open, by several processes if that is asked for and worth it."""
         num_open = self.num_open
         if processes > 1 and num_open:
             most = MOST_ATTEMPTS * num_open
-            run_workers(self.wanted.words, min(processes, num_open), most_restarts=most, say=say)
+            run_workers(self.wanted.words, min(processes, num_open), most_restarts=most)
         elif num_open:
-            self.take_part(say=say)
+            self.take_part()
 
-    def take_part(self, *, say: Say = print) -> None:
+    def take_part(self) -> None:
         """Take runs that no other process has taken, until none is open."""
-        carry_out(self.tasks, self.folders, say=say)
+        carry_out(self.tasks, self.folders)
 
     def write_tables(self) -> tuple[list[StudyTable], list[Path]]:
         """The tables of what is finished, and the files that they were written to."""
@@ -115,7 +116,7 @@ class StudyAtWork:
         return tables, write_tables(self.study, tables, self.folders.out)
 
 
-def run_workers(words: Sequence[str], num_workers: int, *, most_restarts: int = 0, say: Say = print) -> None:
+def run_workers(words: Sequence[str], num_workers: int, *, most_restarts: int = 0) -> None:
     """Processes that each take the next run. One that is killed leaves its run to others, and is replaced."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "reidkit", *words]
@@ -139,7 +140,9 @@ def run_workers(words: Sequence[str], num_workers: int, *, most_restarts: int = 
         signal.signal(signal.SIGTERM, before)
     codes = [worker.returncode for worker in workers]
     if any(codes):
-        say(f"{sum(map(bool, codes))} of {num_workers} worker processes ended early (exit codes {codes})")
+        logger.warning(
+            f"{sum(map(bool, codes))} of {num_workers} worker processes ended early (exit codes {codes})"
+        )
     if all(code == 2 for code in codes):
         raise ConfigError("no worker process could start; what they said stands above")
 

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: ``metrics.jsonl`` always, TensorBoard where it is installed, the terminal.
+"""Where a run's numbers go: ``metrics.jsonl`` always, TensorBoard where it is installed, the log.
 
 A tracker is anything that can be called with a record (a flat dict with "kind", "step" and "epoch"). If it
 has a ``close()``, that is called when training ends, for whatever reason. An adapter to another system is a
@@ -10,15 +10,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from reidkit import registry
 from reidkit.errors import CheckpointError, shown
 from reidkit.files import append, write_atomically
-from reidkit.printable import printable
 from reidkit.text_files import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 
 Record: TypeAlias = Mapping[str, Any]
 Tracker: TypeAlias = Callable[[Record], None]
-ProgressCallback: TypeAlias = Callable[[int, int], None]
-"""Called with (done, total)."""
 
 _OF_EVERY_RECORD: Mapping[str, type] = {"kind": str, "step": int}
 
@@ -209,6 +205,28 @@ class Meter:
         }
 
 
+def record_text(record: Record, *, num_epochs: int) -> str | None:
+    """The sentence on an epoch or a validation; None for a record of another kind."""
+    if record["kind"] == "epoch":
+        terms = [
+            f"{name.removeprefix('loss/')} {value:.3f}"
+            for name, value in record.items()
+            if name.startswith("loss/")
+        ]
+        return "  ".join([f"epoch {record['epoch'] + 1}/{num_epochs}", *terms, speed_text(record)])
+    if record["kind"] == "validation":
+        return f"  validation: mAP {100 * record['mAP']:.1f}, rank-1 {100 * record['rank-1']:.1f}"
+    return None
+
+
+def speed_text(record: Record) -> str:
+    """Images a second, what holds them up and what memory they take, as a record of steps has it."""
+    memory = record.get("gpu_memory_gb", record.get("memory_gb"))
+    used = f", {memory:.1f} GB" if memory is not None else ""
+    waiting = f"{100 * record['waiting_for_data']:.0f} % waiting for data"
+    return f"{record['images_per_second']:.0f} images/s, {waiting}{used}"
+
+
 def peak_memory(device: torch.device | None = None) -> dict[str, float]:
     """The most memory used so far, in GB: of this process and, where one is used, of its GPU.
 
@@ -225,21 +243,3 @@ def peak_memory(device: torch.device | None = None) -> dict[str, float]:
     if torch.cuda.is_available() and (device is None or device.type == "cuda"):
         peak["gpu_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
     return peak
-
-
-@contextmanager
-def progress(description: str) -> Iterator[ProgressCallback]:
-    """A bar on a terminal, one line at the end elsewhere. Written to standard error."""
-    if not sys.stderr.isatty():
-        state = {"done": 0}
-        yield lambda done, total: state.update(done=done)
-        print(f"{printable(description)}: {state['done']:,}", file=sys.stderr)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    description_column = TextColumn("{task.description}", markup=False)
-    columns = (description_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(printable(description), total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

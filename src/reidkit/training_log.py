@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from reidkit import distributed, ops
+from reidkit import distributed, logs, ops
 from reidkit.health import LossHealth
 from reidkit.models import Embedder
 from reidkit.objectives import Objective, feature_of, name_of, reads
-from reidkit.tracking import Meter, Tracker, close_tracker, peak_memory
+from reidkit.tracking import Meter, Tracker, close_tracker, peak_memory, record_text
+
+logger = logs.get_logger(__name__)
 
 
 class TrainingLog:
@@ -20,8 +22,8 @@ class TrainingLog:
 
     Args:
         model, objectives: of the run.
+        num_epochs: of the run.
         device: where it computes.
-        say: called with sentences for the user.
 
     Attributes:
         trackers: called with every record.
@@ -32,12 +34,12 @@ class TrainingLog:
         model: Embedder,
         objectives: Sequence[Objective],
         *,
+        num_epochs: int,
         device: torch.device,
-        say: Callable[[str], None],
     ) -> None:
-        self.model, self.objectives, self.device = model, objectives, device
+        self.model, self.objectives = model, objectives
+        self.num_epochs, self.device = num_epochs, device
         self.trackers: Sequence[Tracker] = ()
-        self.say = say
         self.health = LossHealth()
         self.start_epoch()
 
@@ -72,9 +74,13 @@ class TrainingLog:
             self._whole_epoch.load_state_dict(state["meters"]["whole_epoch"])
 
     def track(self, kind: str, figures: dict[str, Any], *, step: int, epoch: int) -> None:
+        """Give a record to the trackers; of an epoch and a validation, tell what it holds."""
+        record = {"kind": kind, **figures, "step": step, "epoch": epoch}
         if distributed.is_main():
             for tracker in self.trackers:
-                tracker({"kind": kind, **figures, "step": step, "epoch": epoch})
+                tracker(record)
+        if (text := record_text(record, num_epochs=self.num_epochs)) is not None:
+            logger.info(text)
 
     def close(self) -> None:
         """No more records come."""
@@ -114,7 +120,7 @@ class TrainingLog:
             batch=batch,
         )
         for sign in signs:
-            self.say(f"step {step}: {sign}")
+            logger.warning(f"step {step}: {sign}")
         self._interval = Meter()
 
     def _batch_statistics(

@@ -7,7 +7,7 @@ not and why stands in the report.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,6 @@ def import_weights(
     key: str | None = None,
     drop: Sequence[str] = (),
     min_share: float = 0.9,
-    say: Callable[[str], None] | None = None,
 ) -> WeightsReport:
     """Fill a network with the weights of a file, where names and shapes agree.
 
@@ -120,7 +119,6 @@ def import_weights(
         min_share: the least share of the backbone's weight tensors that must be found in the file, and of the
             file's that must have a place in the network. Tensors are counted, not their values: a network
             with other normalisation layers agrees in nearly all values and is another network all the same.
-        say: told what is downloaded, and to where.
 
     Raises:
         CheckpointError: the file cannot be read (see :func:`reidkit.weights_files.read_weights_file`), holds
@@ -128,7 +126,7 @@ def import_weights(
             or by more than the image.
         DataError: the address cannot be read.
     """
-    path = locate(source, say=say)
+    path = locate(source)
     file = read_weights_file(path, key=key)
     toolkit = toolkit_of(file.tensors)
     dropped = _dropped(path, file.tensors, drop)

@@ -7,17 +7,19 @@ import http.client
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, urlsplit
 
+from reidkit import logs
 from reidkit.errors import DataError, shortened
 from reidkit.files import write_atomically
+
+logger = logs.get_logger(__name__)
 
 _TIMEOUT = 60  # seconds without an answer
 
 
-def locate(source: str | Path, *, say: Callable[[str], None] | None = None) -> Path:
+def locate(source: str | Path) -> Path:
     """The file at a path or, downloaded once and kept, at an ``https`` address.
 
     Downloads go to ``reidkit/weights`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
@@ -31,13 +33,12 @@ def locate(source: str | Path, *, say: Callable[[str], None] | None = None) -> P
     name = PurePosixPath(_checked(url).path).name
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reidkit" / "weights"
     path = cache / hashlib.sha256(url.encode()).hexdigest()[:12] / (name if name.strip(".") else "file")
-    tell = say or (lambda text: None)
     if path.is_file():
-        tell(f"{url}: already at {path}")
+        logger.info(f"{url}: already at {path}")
         return path
     content = _download(url)
     write_atomically(path, content)
-    tell(f"{url}: {len(content) / 1e6:.1f} MB, kept at {path}")
+    logger.info(f"{url}: {len(content) / 1e6:.1f} MB, kept at {path}")
     return path
 
 

@@ -123,7 +123,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path):
     (tmp_path / "worker.starts").unlink()
     ended = subprocess.run([sys.executable, "-c", code, "1"], check=True, capture_output=True, text=True)
     assert (tmp_path / "worker.starts").read_text().count("x") == 3
-    assert "2 of 2 worker processes ended early" in ended.stdout
+    assert "2 of 2 worker processes ended early" in ended.stderr
 
 
 def test_sigterm_reaches_the_workers_which_are_waited_for(tmp_path):

@@ -94,6 +94,17 @@ def test_embeddings_are_unit_float32_and_do_not_depend_on_the_batch(named_model)
         )
 
 
+def test_regularizers_are_scalars_of_weights_that_it_has(named_model):
+    _, model = named_model
+    values = model.regularizers()
+    assert values.keys() == model.penalties.keys()
+    assert {penalty.weight for penalty in model.penalties.values()} <= dict(model.named_parameters()).keys()
+    for value in values.values():
+        assert value.shape == ()
+        assert torch.isfinite(value)
+        assert value.requires_grad
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_bfloat16_gives_nearly_the_same_embedding(name):
     torch.manual_seed(0)

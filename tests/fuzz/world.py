@@ -144,7 +144,7 @@ def _run(world: World, path: Path) -> None:
 
     photos = json.dumps(str(world.photos()))
     with _quiet():
-        build_trainer(config.load(world.recipe(), [f"data.root={photos}"]), path, say=lambda text: None).fit()
+        build_trainer(config.load(world.recipe(), [f"data.root={photos}"]), path).fit()
 
 
 def _gallery(world: World, path: Path) -> None:

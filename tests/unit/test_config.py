@@ -1,4 +1,6 @@
+import dataclasses
 import tomllib
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -226,3 +228,19 @@ def test_many_names_are_not_all_listed():
     assert message.count("resnet") <= 12
     assert "and 990 more" in message
     assert len(message) < 500
+
+
+def test_tables_made_in_python_tell_all_their_faults_as_our_own_error():
+    with pytest.raises(ConfigError) as caught:
+        config.TrainConfig(epochs=0, epoch=3)
+    assert (
+        caught.value.problems[0] == "TrainConfig: epochs: input should be greater than or equal to 1, not 0"
+    )
+    assert caught.value.problems[1].startswith("TrainConfig: unknown key 'epoch'; did you mean 'epochs'?")
+    with pytest.raises(ConfigError, match=r"SamplerConfig: kind: .* 'identity' or 'random', not 'identiy'"):
+        dataclasses.replace(config.SamplerConfig(), kind="identiy")
+
+
+def test_places_may_be_paths():
+    table = config.TrainConfig(init=Path("runs") / "a", cache_folder=Path("cache"))
+    assert (table.init, table.cache_folder) == ("runs/a", "cache")

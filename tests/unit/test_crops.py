@@ -69,10 +69,8 @@ def decodings(tmp_path, monkeypatch):
     return taken
 
 
-def opened(kind, split, tmp_path, *, gigabytes=1.0, say=None):
-    return open_cache(
-        kind, split, **SIZE, gigabytes=gigabytes, folder=tmp_path / "cache", say=say or pytest.fail
-    )
+def opened(kind, split, tmp_path, *, gigabytes=1.0):
+    return open_cache(kind, split, **SIZE, gigabytes=gigabytes, folder=tmp_path / "cache")
 
 
 def is_right(cache, split):
@@ -253,11 +251,10 @@ def test_a_forked_process_reads_large_crops_whatever_threads_its_parent_used(kin
 
 
 @KINDS
-def test_what_is_over_the_limit_is_decoded_each_time_and_said_once(kind, split, tmp_path, decodings):
-    said: list[str] = []
+def test_what_is_over_the_limit_is_decoded_each_time_and_said_once(kind, split, tmp_path, decodings, told):
     record = 12 + 3 * 32 * 16
-    cache = opened(kind, split, tmp_path, gigabytes=5.5 * record / 1e9, say=said.append)
-    assert said == [
+    cache = opened(kind, split, tmp_path, gigabytes=5.5 * record / 1e9)
+    assert told == [
         "the cache holds 5 of 12 crops, its limit being 8.514e-06 GB; the others are decoded each time they "
         "are needed. All of them take 0.00 GB"
     ]
@@ -269,39 +266,34 @@ def test_what_is_over_the_limit_is_decoded_each_time_and_said_once(kind, split, 
 
 
 @KINDS
-def test_where_there_is_no_room_images_are_decoded_and_that_is_said(kind, split, tmp_path):
+def test_where_there_is_no_room_images_are_decoded_and_that_is_said(kind, split, tmp_path, told):
     place = Path("/dev/shm") if kind == "ram" else tmp_path
     if not place.is_dir():
         pytest.skip("no /dev/shm here")
     side = int((shutil.disk_usage(place).free / len(split) / 3) ** 0.5 * 1.2)
-    said: list[str] = []
-    cache = open_cache(
-        kind, split, height=side, width=side, gigabytes=1e6, folder=tmp_path / "cache", say=said.append
-    )
+    cache = open_cache(kind, split, height=side, width=side, gigabytes=1e6, folder=tmp_path / "cache")
     assert cache is None
-    assert len(said) == 1
-    assert "no cache in" in said[0]
-    assert "GB free; images are decoded each time" in said[0]
+    assert len(told) == 1
+    assert "no cache in" in told[0]
+    assert "GB free; images are decoded each time" in told[0]
     assert sum(file.stat().st_size for file in tmp_path.glob("cache/*")) == 0, "no room is kept for nothing"
 
 
-def test_a_disk_that_fills_up_meanwhile_is_no_end(split, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_meanwhile_is_no_end(split, tmp_path, monkeypatch, told):
     def full(handle: int, offset: int, length: int) -> None:
         os.truncate(handle, length // 2)  # as much as there was
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    said: list[str] = []
-    assert opened("disk", split, tmp_path, say=said.append) is None
-    assert "No space left on device" in said[0]
+    assert opened("disk", split, tmp_path) is None
+    assert "No space left on device" in told[0]
     assert sum(file.stat().st_size for file in tmp_path.glob("cache/*")) == 0
 
 
-def test_a_folder_that_cannot_be_written_is_no_end(split, tmp_path):
+def test_a_folder_that_cannot_be_written_is_no_end(split, tmp_path, told):
     (tmp_path / "cache").write_text("a file in its place")
-    said: list[str] = []
-    assert opened("disk", split, tmp_path, say=said.append) is None
-    assert "no cache in" in said[0]
+    assert opened("disk", split, tmp_path) is None
+    assert "no cache in" in told[0]
 
 
 def test_without_fallocate_the_room_is_written(split, tmp_path, monkeypatch):
@@ -310,7 +302,7 @@ def test_without_fallocate_the_room_is_written(split, tmp_path, monkeypatch):
 
 
 def test_a_higher_limit_goes_on_with_the_same_file(split, tmp_path, decodings):
-    small = opened("disk", split, tmp_path, gigabytes=8e-6, say=lambda text: None)
+    small = opened("disk", split, tmp_path, gigabytes=8e-6)
     for sample in split:
         small.read(sample)
     decodings()

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -67,20 +69,54 @@ def test_what_a_killed_writer_leaves_can_be_told_and_removed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".mine"]
 
 
-def test_a_lock_keeps_other_processes_out_until_it_is_let_go(tmp_path):
+def asked_elsewhere(path):
+    """Whether another process would get the lock."""
     program = "import sys; from pathlib import Path; from reidkit.files import exclusive\n"
     program += "with exclusive(Path(sys.argv[1])) as ours: sys.exit(not ours)"
-    ask = [sys.executable, "-c", program, str(tmp_path / "deep" / "lock")]
-    with exclusive(tmp_path / "deep" / "lock") as ours:
+    return subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == 0
+
+
+def test_a_lock_keeps_others_out_until_it_is_let_go(tmp_path):
+    path = tmp_path / "deep" / "lock"
+    with exclusive(path) as ours:
         assert ours
-        child = os.fork()  # as a loader's worker: it does not share the lock, and outlives it
-        if child == 0:
-            time.sleep(60)
-            os._exit(0)
-        assert subprocess.run(ask).returncode == 1
-    assert subprocess.run(ask).returncode == 0
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+        assert not asked_elsewhere(path)
+        with exclusive(path) as twice:
+            assert not twice, "nor is it had twice in one process"
+        assert not asked_elsewhere(path), "asking in vain has not let it go"
+    assert asked_elsewhere(path)
+
+
+def test_a_lock_is_not_shared_with_processes_that_are_forked(tmp_path):
+    """As a loader's workers are. One that outlives its parent keeps no lock, nor does one let go of it."""
+    program = "import os, sys, time; from pathlib import Path; from reidkit.files import exclusive\n"
+    program += "lock = exclusive(Path(sys.argv[1])); lock.__enter__()\n"
+    program += "child = os.fork()\n"
+    program += "if not child and len(sys.argv) > 2: sys.exit()\n"  # it closes what it has of the lock
+    program += "if child: print(child, flush=True)\n"
+    program += "time.sleep(60)"
+    for options in ([], ["--leave"]):
+        path = tmp_path / f"lock{len(options)}"
+        command = [sys.executable, "-c", program, str(path), *options]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+            child = int(holder.stdout.readline())
+            time.sleep(0.2 * len(options))
+            assert not asked_elsewhere(path)
+            holder.kill()
+            holder.wait()
+            assert asked_elsewhere(path), "a killed process leaves no lock"
+            if not options:
+                os.kill(child, signal.SIGKILL)  # only now: it was there all the time
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
+def test_where_the_file_system_has_no_locks_work_goes_on(tmp_path, monkeypatch, code):
+    def refuse(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with exclusive(tmp_path / "lock") as ours:
+        assert ours
 
 
 def current_umask():

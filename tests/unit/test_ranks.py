@@ -106,11 +106,25 @@ def test_duplicated_rows_fall_to_gallery_order(dtype: str) -> None:
     query = features("signed", 25, 7, dtype=dtype)
     once = features("signed", 120, 8, dtype=dtype)
     gallery = Features(
-        *(np.concatenate([part] * 3) for part in (once.embeddings, once.identities[::-1], once.cameras))
+        np.concatenate([once.embeddings] * 3),
+        np.concatenate([np.roll(once.identities, copy) for copy in range(3)]),  # matches tie with others
+        np.concatenate([once.cameras] * 3),
     )
     comparison = compare(query, gallery)
     found = match_ranks(comparison)[1]
     assert found.tolist() == ranks_by_sorting(query, gallery)
+
+
+def test_what_a_later_block_crowds_is_counted_once() -> None:
+    """Float32 tells the first hundred items from the match, and none of the hundred copies after them."""
+    query = Features(features("signed", 1, 9).embeddings, [1], [1])
+    others = features("signed", 101, 10).embeddings
+    gallery = Features(
+        np.concatenate([others, np.repeat(others[-1:], 100, axis=0)]), [2] * 200 + [1], [2] * 201
+    )
+    expected = ranks_by_sorting(query, gallery)
+    assert 120 < expected[0] < 200, "some of the others come before"
+    assert match_ranks(compare(query, gallery), block_size=100)[1].tolist() == expected
 
 
 def test_all_scores_equal_rank_by_gallery_order() -> None:

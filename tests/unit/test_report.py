@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from reidkit.breakdown import choose_queries
+from reidkit.comparison import compare
 from reidkit.errors import DataError
 from reidkit.evaluation import evaluate_features
 from reidkit.features import rows_of
@@ -356,7 +357,7 @@ def test_no_rank_lies_beyond_the_longest_list(
     assert longest_list(evaluation, query, gallery, galleries) == last_rank
     figure = curve_figures(
         evaluation,
-        analyse(query, gallery, camera_filter="none", galleries=galleries),
+        analyse(compare(query, gallery, camera_filter="none", gallery_rows=galleries)),
         None,
         longest_list=last_rank,
     )[0]

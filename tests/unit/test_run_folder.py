@@ -24,7 +24,7 @@ STATE = {
 
 def stored(path, state):
     save_checkpoint(path / "last.ckpt", state)
-    return RunFolder(path, say=print).stored_state()
+    return RunFolder(path).stored_state()
 
 
 def test_a_state_comes_back(tmp_path):
@@ -52,7 +52,7 @@ def test_a_state_without_its_parts_is_told(tmp_path, change, named):
 
 
 def test_what_does_not_take_its_part_of_a_state_is_told(tmp_path):
-    folder = RunFolder(tmp_path, say=print)
+    folder = RunFolder(tmp_path)
     for wrong in (
         lambda: {}["seen"],
         lambda: len(3),
@@ -83,11 +83,11 @@ def test_settings_that_differ_are_shown_briefly(tmp_path):
 
 def test_a_training_that_is_refused_leaves_no_folder(tmp_path):
     path = tmp_path / "runs" / "new"
-    with pytest.raises(ConfigError, match="refused"), RunFolder(path, say=print).held({}):
+    with pytest.raises(ConfigError, match="refused"), RunFolder(path).held({}):
         raise ConfigError("refused" if path.is_dir() else "not held")
     assert not path.exists()
     path.mkdir()  # by the user
-    with RunFolder(path, say=print).held({}):
+    with RunFolder(path).held({}):
         pass
     assert path.is_dir()
 
@@ -98,6 +98,6 @@ def test_a_folder_of_events_that_leads_elsewhere_is_refused(tmp_path):
     (tmp_path / "run" / "tensorboard").symlink_to(tmp_path)
     with (
         pytest.raises(WriteError, match="tensorboard is a link"),
-        RunFolder(tmp_path / "run", say=print).held({}),
+        RunFolder(tmp_path / "run").held({}),
     ):
         pass

@@ -17,7 +17,7 @@ def runs(tiny_recipe, tiny_market, tmp_path_factory):
         "second": ["data.val_identities=3", "train.epochs=2", "train.validate_every=1"],
     }.items():
         resolved = config.load(tiny_recipe, [f"data.root={tiny_market}", "train.epochs=1", *changes])
-        build_trainer(resolved, folder / name, say=lambda text: None).fit()
+        build_trainer(resolved, folder / name).fit()
     (folder / "a" / "first" / "evaluation.json").write_text(json.dumps({"mAP": 0.5, "rank-1": 0.75}))
     return folder
 
@@ -84,7 +84,7 @@ def test_a_tracker_of_ones_own_is_made_of_the_run_folder(tiny_recipe, tiny_marke
     monkeypatch.syspath_prepend(tmp_path)
     changes = [f"data.root={tiny_market}", "train.epochs=2", "train.trackers=['own_tracker:follow']"]
     with trust.allow_code("own_tracker"):
-        trainer = build_trainer(config.load(tiny_recipe, changes), tmp_path / "run", say=lambda text: None)
+        trainer = build_trainer(config.load(tiny_recipe, changes), tmp_path / "run")
         assert not (tmp_path / "run").exists()
         trainer.fit()
     assert (tmp_path / "run" / "mine.txt").read_text() == "True epoch epoch"
@@ -123,9 +123,8 @@ def test_scores_that_are_no_numbers_are_none(tmp_path):
         assert (run.mAP, run.rank_1, problems) == (None, None, [])
 
 
-def test_images_that_are_in_no_part_are_told_before_training(tiny_market, tiny_recipe, tmp_path):
+def test_images_that_are_in_no_part_are_told_before_training(tiny_market, tiny_recipe, tmp_path, told):
     changes = ["data.name=folder", f"data.root={tiny_market}", "data.val_identities=0"]
     changes += ["data.pattern='{identity}_c1*.*'"]
-    said = []
-    build_trainer(config.load(tiny_recipe, changes), tmp_path / "run", say=said.append)
-    assert re.match(r"[0-9]+ images of folder are left out, .* first; `reid check` says why", said[0])
+    build_trainer(config.load(tiny_recipe, changes), tmp_path / "run")
+    assert re.match(r"[0-9]+ images of folder are left out, .* first; `reid check` says why", told[0])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import reidkit as rk
-from reidkit import config
+from reidkit import config, study_runs
 from reidkit.errors import CheckpointError, ConfigError, DataError
 from reidkit.files import WriteError, exclusive
 from reidkit.studies import cells_of, load_study, run_fingerprint, shipped_studies
@@ -162,7 +162,8 @@ def test_every_wrong_name_of_a_study_is_reported_at_once(study_file):
 def test_every_fault_of_the_cells_is_reported_once_with_the_first_cell_that_has_it(study_file):
     more = (
         '{ label = "a", drop = ["loss.trihrad"] }, { label = "b", set = ["loss.trihard.margn=1"] }, '
-        '{ label = "c", measure = { distanc = "l1" } }, { label = "d", set = ["train.epochs=0"] },'
+        '{ label = "c", measure = { distanc = "l1", protocol = "recall" } }, '
+        '{ label = "d", set = ["train.epochs=0"] },'
     )
     path = study_file(more=more)
     path.write_text(path.read_text().replace("source =", 'weights = "best"\nsource ='))
@@ -172,6 +173,7 @@ def test_every_fault_of_the_cells_is_reported_once_with_the_first_cell_that_has_
     assert "cell 'a': drop 'loss.trihrad': there is no such key; did you mean 'trihard'?" in text
     assert "cell 'b': [loss.trihard] has no option 'margn'; did you mean 'margin'?" in text
     assert "cell 'c': measure has no option 'distanc'; did you mean 'distance'?" in text
+    assert "cell 'c': measure has no option 'protocol'" in text, "a data set has its own"
     assert "cell 'd': configuration: train.epochs: input should be greater than or equal to 1, not 0" in text
     assert text.count("needs held-out identities") == 1
     assert "seed is one of the study's own seeds" in text
@@ -275,17 +277,17 @@ def test_names_of_studies_and_patterns_that_fit_nothing_are_told(study_file):
         tasks_of(study, cells_of(study), only="*sn*")
 
 
-def test_a_study_trains_measures_compares_and_records_what_fails(study_file, tiny_market, tmp_path):
+def test_a_study_trains_measures_compares_and_records_what_fails(study_file, tiny_market, tmp_path, told):
     more = '{ label = "diverges", set = ["optim.lr=1e9", "optim.name=sgd"] },'
     study, cells, tasks, folders = lay_out(study_file(more=more), tiny_market, tmp_path / "out")
-    said = []
-    carry_out(tasks, folders, say=said.append)
+    carry_out(tasks, folders)
     assert [state_of(task, folders) for task in tasks] == ["finished"] * 4 + ["failed"] * 2
-    assert sum(text.startswith("started") for text in said) == 6, "trihard is trained once for two cells"
-    assert any(text.startswith("failed diverges/seed-0: TrainingError: ") for text in said)
+    assert sum(text.startswith("started") for text in told) == 6, "trihard is trained once for two cells"
+    assert any(text.startswith("failed diverges/seed-0: TrainingError: ") for text in told)
+    assert all(text.startswith(("started", "failed", "finished")) for text in told), "no epochs"
 
-    carry_out(tasks, folders, say=said.append)
-    assert sum(text.startswith("started") for text in said) == 6, "nothing is done twice"
+    carry_out(tasks, folders)
+    assert sum(text.startswith("started") for text in told) == 6, "nothing is done twice"
     forget_failures(tasks, folders)
     assert state_of(tasks[-1], folders) == "open"
 
@@ -319,14 +321,14 @@ def test_a_study_trains_measures_compares_and_records_what_fails(study_file, tin
 
 def test_a_cell_measured_otherwise_is_measured_again_but_not_trained(study_file, tiny_market, tmp_path):
     study, cells, tasks, folders = lay_out(study_file(), tiny_market, tmp_path / "out")
-    carry_out(tasks[:1], folders, say=lambda text: None)
+    carry_out(tasks[:1], folders)
     checkpoint = folders.run(cells[0].run) / "last.ckpt"
     before = checkpoint.stat().st_mtime_ns
     other = replace(study, measure={"average_precision": "trapezoid"})
     task = tasks_of(other, cells_of(other, [f"data.root={tiny_market}"]))[0]
     assert task.run.name == tasks[0].run.name
     assert state_of(task, folders) == "open"
-    carry_out([task], folders, say=lambda text: None)
+    carry_out([task], folders)
     assert state_of(task, folders) == state_of(tasks[0], folders) == "finished"
     assert checkpoint.stat().st_mtime_ns == before
 
@@ -355,7 +357,7 @@ def test_a_killed_study_goes_on_and_ends_like_one_that_was_left_alone(study_file
 
     whole = Folders(tmp_path / "whole", tmp_path / "whole" / "runs")
     for each in (folders, whole):
-        carry_out(tasks[:1], each, say=lambda text: None)
+        carry_out(tasks[:1], each)
     measurement = measurement_of(study, cells[0], study.test[0])
     resumed, left_alone = read_result(measurement, folders), read_result(measurement, whole)
     assert resumed.values == left_alone.values
@@ -373,8 +375,8 @@ def test_a_run_held_by_another_process_is_waited_for_and_taken_when_that_dies(
     _, _, tasks, folders = lay_out(study_file(), tiny_market, tmp_path / "out")
     lock = folders.state / f"{tasks[0].run.name}.lock"
     lock.parent.mkdir(parents=True)
-    program = "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); "
-    program += "print(1, flush=True); time.sleep(60)"
+    program = "import sys, time; from pathlib import Path; from reidkit.files import exclusive; "
+    program += "lock = exclusive(Path(sys.argv[1])); lock.__enter__(); print(1, flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", program, str(lock)], stdout=subprocess.PIPE)
     holder.stdout.readline()
     with exclusive(lock) as ours:
@@ -387,7 +389,7 @@ def test_a_run_held_by_another_process_is_waited_for_and_taken_when_that_dies(
         holder.wait()
 
     monkeypatch.setattr("reidkit.study_runs.time.sleep", wait)
-    carry_out(tasks[:1], folders, say=lambda text: None)
+    carry_out(tasks[:1], folders)
     holder.stdout.close()
     assert waits == ["open"]
     assert state_of(tasks[0], folders) == "finished"
@@ -399,7 +401,7 @@ def test_images_that_changed_or_are_not_there_are_told_before_anything_is_traine
     root = shutil.copytree(tiny_market, tmp_path / "market")
     _, _, tasks, folders = lay_out(study_file(), root, tmp_path / "out")
     check_data(tasks, folders)
-    carry_out(tasks[:1], folders, say=lambda text: None)
+    carry_out(tasks[:1], folders)
     check_data(tasks, folders)
     query = next((root / "query").iterdir())
     query.rename(tmp_path / "aside.jpg")
@@ -424,7 +426,7 @@ def test_data_that_moved_are_the_same_runs(study_file, tiny_market):
 
 def test_evaluating_a_run_otherwise_leaves_its_cell_finished(study_file, tiny_market, tmp_path):
     study, cells, tasks, folders = lay_out(study_file(), tiny_market, tmp_path / "out")
-    carry_out(tasks[:1], folders, say=lambda text: None)
+    carry_out(tasks[:1], folders)
     shown = folders.run(cells[0].run) / "evaluation.json"  # where `reid runs` looks
     result = read_result(measurement_of(study, cells[0], study.test[0]), folders)
     assert json.loads(shown.read_text())["mAP"] == result.values["mAP"]
@@ -435,7 +437,7 @@ def test_evaluating_a_run_otherwise_leaves_its_cell_finished(study_file, tiny_ma
 def test_a_feature_of_the_network_can_be_measured(study_file, tiny_market, tmp_path):
     path = study_file(more='{ label = "pooled", measure = { feature = "pooled" } },')
     study, cells, tasks, folders = lay_out(path, tiny_market, tmp_path / "out")
-    carry_out(tasks[:1], folders, say=lambda text: None)
+    carry_out(tasks[:1], folders)
     pooled = next(cell for cell in cells if cell.labels == ("pooled",) and cell.seed == 0)
     assert pooled.run.name == cells[0].run.name
     data = rk.load_dataset("market1501", tiny_market)
@@ -470,15 +472,18 @@ def test_a_run_at_which_processes_die_is_given_up(study_file, tiny_market, tmp_p
     assert "failed deadly/seed-0: the process that trained it was killed 2 times" in ended[2].stderr
 
 
-def test_a_study_that_shares_its_runs_does_not_disturb_another(study_file, tiny_market, tmp_path):
+def test_a_study_that_shares_its_runs_does_not_disturb_another(
+    study_file, tiny_market, tmp_path, monkeypatch
+):
     """It forgets failures when it begins, while the other is training."""
     _, _, tasks, folders = lay_out(study_file(), tiny_market, tmp_path / "out")
 
-    def say(text):
+    def tell(text):
         if text.startswith("started"):
             forget_failures(tasks, folders)
 
-    carry_out(tasks[:1], folders, say=say)
+    monkeypatch.setattr(study_runs.logger, "info", tell)
+    carry_out(tasks[:1], folders)
     assert state_of(tasks[0], folders) == "finished"
 
 

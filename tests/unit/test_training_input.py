@@ -13,13 +13,15 @@ import torch
 
 import reidkit as rk
 from reidkit import crops
-from reidkit.config import OptimConfig, TransformConfig
-from reidkit.errors import ConfigError, DataError, UnknownName
+from reidkit.config import OptimConfig, SamplerConfig, TransformConfig
+from reidkit.errors import ConfigError, DataError
 from reidkit.losses import IdentityLoss
 from reidkit.tracking import read_metrics
 
 sys.path.append(str(Path(__file__).parents[1]))
 from dataset_writers import WRITERS
+
+RANDOM = SamplerConfig(kind="random")
 
 
 def trainer(data, out, **options):
@@ -32,7 +34,6 @@ def trainer(data, out, **options):
         "optim": OptimConfig(name="adamw", lr=1e-3, schedule="constant", warmup_epochs=0),
         "precision": "float32",
         "num_workers": 0,
-        "say": lambda text: None,
     }
     model = rk.build_model("timm:test_resnet")
     return rk.Trainer(model, data, [IdentityLoss()], out=out, **{**settings, **options})
@@ -77,7 +78,7 @@ def test_an_image_that_breaks_between_epochs_stops_training_and_is_named(market,
     run = trainer(
         market,
         tmp_path / "run",
-        sampler="random",
+        sampler=RANDOM,
         num_workers=num_workers,
         trackers=[break_after_epoch(1, [market.train[7]])],
     )
@@ -87,33 +88,31 @@ def test_an_image_that_breaks_between_epochs_stops_training_and_is_named(market,
 
 
 @pytest.mark.parametrize(("num_workers", "cache"), [(0, "none"), (2, "none"), (2, "ram")])
-def test_or_it_is_replaced_named_once_and_counted(market, tmp_path, num_workers, cache, monkeypatch):
+def test_or_it_is_replaced_named_once_and_counted(market, tmp_path, num_workers, cache, monkeypatch, told):
     broken = [market.train[7], market.train[30]]
-    said: list[str] = []
     seen: list[tuple[list[int], list[int]]] = []
     run = trainer(
         market,
         tmp_path / "run",
-        sampler="random",
+        sampler=RANDOM,
         unreadable="skip",
         cache=cache,
         num_workers=num_workers,
-        say=said.append,
         trackers=[break_after_epoch(1, broken)],
     )
     step = run._train_step
 
-    def spied(wrapped, images, indices):
+    def spied(wrapped, images, indices, rate):
         seen.append((indices.tolist(), run.labels[indices].tolist()))
-        return step(wrapped, images, indices)
+        return step(wrapped, images, indices, rate)
 
     monkeypatch.setattr(run, "_train_step", spied)
     run.fit()
     # 96 images are 8 batches of 12: an epoch has each once.
     assert [record["images_replaced"] for record in epochs(tmp_path / "run")] == [0, 0, 2, 2]
-    named = [text for text in said if text.startswith("another image is taken instead: ")]
+    named = [text for text in told if text.startswith("another image is taken instead: ")]
     assert sorted(re.findall(r"[^/]+\.jpg", " ".join(named))) == sorted(s.path.name for s in broken)
-    assert said[-1] == "2 images could not be read, and were replaced 4 times"
+    assert told[-1] == "2 images could not be read, and were replaced 4 times"
     late = [index for indices, _ in seen[16:] for index in indices]
     assert not {7, 30} & set(late)
     counts = torch.bincount(torch.tensor([label for _, labels in seen[16:] for label in labels]))
@@ -144,8 +143,8 @@ def test_an_epoch_takes_a_frame_of_each_tracklet(mars, tmp_path, monkeypatch, fr
         crops, "load_image", lambda path, **options: decoded.append(path) or load(path, **options)
     )
     sizes = {"identities_per_batch": 2, "images_per_identity": 1}
-    options = {"frames": frames, "frames_per_tracklet": 1, "sampler": sampler}
-    run = trainer(mars, tmp_path / "run", epochs=1, **sizes, **options).fit()
+    table = SamplerConfig(kind=sampler, frames=frames, frames_per_tracklet=1)
+    run = trainer(mars, tmp_path / "run", epochs=1, sampler=table, **sizes).fit()
     tracklet_of = {sample.path: sample.tracklet for sample in mars.train}
     num_tracklets = len(set(tracklet_of.values()))
     assert num_tracklets < len(mars.train)
@@ -160,23 +159,24 @@ def test_an_epoch_takes_a_frame_of_each_tracklet(mars, tmp_path, monkeypatch, fr
 def test_what_does_not_go_together_is_said(market, tmp_path):
     with pytest.raises(ConfigError, match="no training image of 'market1501' belongs to a tracklet"):
         trainer(market, tmp_path / "run", frames="random")
-    with pytest.raises(UnknownName, match="unknown choice of frames 'randon'; did you mean 'random'"):
+    with pytest.raises(
+        ConfigError, match="frames: input should be 'all', 'random' or 'evenly', not 'randon'"
+    ):
         trainer(market, tmp_path / "run", frames="randon")
-    with pytest.raises(UnknownName, match="unknown unreadable 'skipp'; did you mean 'skip'"):
+    with pytest.raises(ConfigError, match="unreadable: input should be 'stop' or 'skip', not 'skipp'"):
         trainer(market, tmp_path / "run", unreadable="skipp")
 
 
-def test_replacements_are_counted_across_a_stop(market, tmp_path):
+def test_replacements_are_counted_across_a_stop(market, tmp_path, told):
     market.train[7].path.write_bytes(market.train[7].path.read_bytes()[:300])
     for stop_at in (5, 13):
-        run = trainer(market, tmp_path / "run", sampler="random", unreadable="skip", log_every=1)
+        run = trainer(market, tmp_path / "run", sampler=RANDOM, unreadable="skip", log_every=1)
         run.trackers = [lambda record, run=run, at=stop_at: stop(run) if record["step"] == at else None]
         with pytest.raises(KeyboardInterrupt):
             run.fit()
-    last: list[str] = []
-    trainer(market, tmp_path / "run", sampler="random", unreadable="skip", log_every=1, say=last.append).fit()
+    trainer(market, tmp_path / "run", sampler=RANDOM, unreadable="skip", log_every=1).fit()
     assert [r["images_replaced"] for r in epochs(tmp_path / "run")] == [1, 1, 1, 1]
-    assert last[-1] == "1 images could not be read, and were replaced 4 times"
+    assert told[-1] == "1 images could not be read, and were replaced 4 times"
 
 
 def stop(run):

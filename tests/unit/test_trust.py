@@ -246,9 +246,9 @@ def test_processes_that_are_started_inherit_what_is_allowed(monkeypatch):
 
 
 # Who calls functions that take a name as their caller's own word. A person has typed it, or it stands there.
-TYPED = {"cli/check", "cli/split", "cli/demo", "cli/import_weights", "cli/components"}
+TYPED = {"cli/check", "cli/demo", "complexity", "foreign_encoder", "splits"}
 # It is read from a file, which they say with trust.from_file().
-READ = {"encoder_file", "runs", "study_runs", "cli/data"}
+READ = {"encoder_file", "runs", "study_runs", "chosen_data"}
 
 
 def test_whoever_passes_on_a_name_from_a_file_says_so():

@@ -375,14 +375,13 @@ def serve(tmp_path, monkeypatch):
         server.server_close()
 
 
-def test_an_address_is_downloaded_once_and_kept(serve, small, tmp_path):
+def test_an_address_is_downloaded_once_and_kept(serve, small, tmp_path, told):
     (tmp_path / "web").mkdir()
     torch.save(small, tmp_path / "web" / "resnet18.pth")
     server, address = serve(partial(Quiet, directory=tmp_path / "web"))
-    told = []
-    report = import_weights(rk.build_model("resnet18"), f"{address}/resnet18.pth", say=told.append)
+    report = import_weights(rk.build_model("resnet18"), f"{address}/resnet18.pth")
     assert report.backbone == (100, 100)
-    kept = locate(f"{address}/resnet18.pth", say=told.append)
+    kept = locate(f"{address}/resnet18.pth")
     assert kept.is_relative_to(tmp_path / "cache" / "reidkit" / "weights")
     assert len(server.asked) == 1
     assert told == [

@@ -93,6 +93,9 @@ def cli(ctx: click.Context, debug: bool, max_pixels: int | None, allow_code: tup
     if max_pixels is not None:
         os.environ["REIDKIT_MAX_PIXELS"] = str(max_pixels)  # reaches the processes that read images, too
     trust.allow_code_everywhere(*allow_code)
+    from reidkit.cli.output import log_shown
+
+    ctx.with_resource(log_shown())
 
 
 def main() -> None:

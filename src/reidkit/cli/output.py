@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -12,10 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reidkit import logs
 from reidkit.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 _GAP = 2  # spaces between the columns of a table
+
+STANDARD_ERROR = Console(stderr=True)
+"""Of all that the library tells while a command runs. A progress bar that stands on it stays below."""
 
 json_option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -75,6 +81,25 @@ def print_left_out(sentences: Iterable[str]) -> None:
     """What was not taken, and why, on standard error."""
     for sentence in sentences:
         say(f"left out: {sentence}")
+
+
+class _ToConsole(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        STANDARD_ERROR.print(Text(self.format(record)), soft_wrap=True)
+
+
+@contextmanager
+def log_shown() -> Iterator[None]:
+    """Inside it, what the library tells stands on standard error, a line each."""
+    handler, before = _ToConsole(), logs.LIBRARY.level
+    handler.setFormatter(logs.Printable())
+    logs.LIBRARY.addHandler(handler)
+    logs.LIBRARY.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logs.LIBRARY.setLevel(before)
+        logs.LIBRARY.removeHandler(handler)
 
 
 def _cell(value: object) -> Text:

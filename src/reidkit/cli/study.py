@@ -84,7 +84,7 @@ def study_command(
 
     work = StudyAtWork(WantedStudy(study, overrides, out, runs, only))
     if worker:
-        work.take_part(say=say)
+        work.take_part()
     elif num_left := _carry_out(work, processes, tables_only, as_json):
         say(f"{num_left} of {len(work.tasks)} runs failed or are not done; run the command again to go on")
         context.exit(1)
@@ -96,7 +96,7 @@ def _carry_out(work: StudyAtWork, processes: int, tables_only: bool, as_json: bo
     num_runs, num_open = len(work.tasks), work.num_open
     say(f"{len(work.cells)} cells, {num_runs} runs to look at, {num_runs - num_open} of them finished")
     if not tables_only:
-        work.carry_out(processes=processes, say=say)
+        work.carry_out(processes=processes)
     tables, paths = work.write_tables()
     print_tables(work.study.title, tables, as_json)
     say(f"wrote {', '.join(map(str, paths))}")

@@ -48,7 +48,7 @@ def train(resolved: config.Config, out: Path) -> bool:
     distributed.initialise()
     main = distributed.is_main()
     with TrainingProgress(num_epochs=resolved.train.epochs, quiet=not main) as progress:
-        build_trainer(resolved, out, trackers=[progress], say=progress.say).fit()
+        build_trainer(resolved, out, trackers=[progress]).fit()
     if main:
         say(f"run folder: {out} (configuration, metrics.jsonl, weights)")
     distributed.shutdown()

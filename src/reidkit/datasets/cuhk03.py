@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from reidkit import logs
 from reidkit.errors import ConfigError, DataError
 from reidkit.files import WriteError, from_home
 from reidkit.folder_trees import (
@@ -28,6 +28,8 @@ from reidkit.folder_trees import (
 from reidkit.matlab import Hdf5File, load_variable, open_hdf5, understood
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
+
+logger = logs.get_logger(__name__)
 
 RELEASE = "cuhk-03.mat"
 CONFIG = "cuhk03_new_protocol_config_{}.mat"
@@ -201,7 +203,7 @@ def _find_config(tree: Path, root: Path, boxes: str) -> Path:
 
 def _unpack(release: Path, boxes: str, folder: Path) -> None:
     """Write the images of one kind of boxes; the folder appears when it is complete."""
-    print(f"unpacking the {boxes} images of {release} into {folder}, once", file=sys.stderr)
+    logger.warning(f"unpacking the {boxes} images of {release} into {folder}, once")
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

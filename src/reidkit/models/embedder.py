@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from reidkit.errors import ConfigError
 from reidkit.models.options import MAX_DIM, check_choice, check_whole
+from reidkit.ops import at_least_float32
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -158,7 +159,8 @@ class Embedder(nn.Module):
     def regularizers(self) -> dict[str, Tensor]:
         """Penalties of its weights by name, scalars with a graph, to be weighted and added to the losses."""
         return {
-            name: penalize(self.get_parameter(weight)) for name, (weight, penalize) in self.penalties.items()
+            name: penalty.function(at_least_float32(self.get_parameter(penalty.weight)))
+            for name, penalty in self.penalties.items()
         }
 
     def embed(self, images: Tensor) -> Tensor:
