@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from reidkit.models import Embedder
-    from reidkit.tracking import ProgressCallback
+    from reidkit.progress import ProgressCallback
 
 BATCH_SIZE = 64
 

@@ -10,7 +10,7 @@ from reidkit.encoder import Encoder
 from reidkit.errors import DataError
 from reidkit.feature_files import save_embeddings, save_features
 from reidkit.features import EmbeddedImages, distinct_images
-from reidkit.tracking import ProgressCallback
+from reidkit.progress import ProgressCallback
 from reidkit.types import Dataset
 
 

@@ -290,8 +290,9 @@ def _scan(kind: str) -> None:
         return
     if kind in FOLDERS:
         folder = importlib.import_module(FOLDERS[kind])
-        for module in pkgutil.iter_modules(folder.__path__, prefix=f"{folder.__name__}."):
-            importlib.import_module(module.name)
+        for module in pkgutil.iter_modules(folder.__path__):
+            if not module.name.startswith("_"):  # helpers of their neighbours
+                importlib.import_module(f"{folder.__name__}.{module.name}")
     _load_entry_points()
     _scanned.add(kind)
 

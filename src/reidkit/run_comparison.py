@@ -16,12 +16,12 @@ from reidkit.chosen_data import ChosenData, Wanted, check_same_training_data, ch
 from reidkit.evaluation import check_evaluation, evaluate, evaluate_features, own_camera_filter
 from reidkit.feature_files import holds_features, load_features
 from reidkit.files import write_atomically
+from reidkit.progress import ProgressCallback
 from reidkit.protocols import PROTOCOLS
 from reidkit.report_comparison import ComparedRun, Differences, differences, write_comparison
 from reidkit.results_folder import MADE_FROM, folder_in_runs, made_from
 from reidkit.run_report import Scoring, embed, pooled_features, pooled_sides
 from reidkit.significance import PairedDifference
-from reidkit.tracking import ProgressCallback
 from reidkit.types import Dataset
 
 SURE = 0.05

@@ -33,12 +33,13 @@ from reidkit.features import (
     with_frames,
 )
 from reidkit.files import check_own_folder, write_atomically
+from reidkit.progress import ProgressCallback
 from reidkit.protocols import PROTOCOLS
 from reidkit.provenance import versions
 from reidkit.results_folder import MADE_FROM, folder_of_run, made_from
 from reidkit.same_person import Calibration, fit_calibration
 from reidkit.split_average import SplitAverage, evaluate_splits
-from reidkit.tracking import ProgressCallback, read_metrics
+from reidkit.tracking import read_metrics
 from reidkit.types import Dataset, Evaluation, Features, Split
 
 if TYPE_CHECKING:

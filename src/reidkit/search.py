@@ -37,7 +37,7 @@ from reidkit.same_person import Calibration
 from reidkit.types import Sample
 
 if TYPE_CHECKING:
-    from reidkit.tracking import ProgressCallback
+    from reidkit.progress import ProgressCallback
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
 _NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture

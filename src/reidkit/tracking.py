@@ -10,15 +10,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from reidkit import registry
 from reidkit.errors import CheckpointError, shown
 from reidkit.files import append, write_atomically
-from reidkit.printable import printable
 from reidkit.text_files import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 
 Record: TypeAlias = Mapping[str, Any]
 Tracker: TypeAlias = Callable[[Record], None]
-ProgressCallback: TypeAlias = Callable[[int, int], None]
-"""Called with (done, total)."""
 
 _OF_EVERY_RECORD: Mapping[str, type] = {"kind": str, "step": int}
 
@@ -247,21 +243,3 @@ def peak_memory(device: torch.device | None = None) -> dict[str, float]:
     if torch.cuda.is_available() and (device is None or device.type == "cuda"):
         peak["gpu_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
     return peak
-
-
-@contextmanager
-def progress(description: str) -> Iterator[ProgressCallback]:
-    """A bar on a terminal, one line at the end elsewhere. Written to standard error."""
-    if not sys.stderr.isatty():
-        state = {"done": 0}
-        yield lambda done, total: state.update(done=done)
-        print(f"{printable(description)}: {state['done']:,}", file=sys.stderr)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    description_column = TextColumn("{task.description}", markup=False)
-    columns = (description_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(printable(description), total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

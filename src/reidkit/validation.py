@@ -14,7 +14,7 @@ from reidkit.encoder import BATCH_SIZE, Encoder
 from reidkit.errors import DataError
 from reidkit.evaluation import validation_features
 from reidkit.features import label_features
-from reidkit.tracking import ProgressCallback
+from reidkit.progress import ProgressCallback
 from reidkit.types import Dataset, Features, Split
 
 

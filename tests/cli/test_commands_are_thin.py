@@ -25,7 +25,7 @@ CLI = Path(__file__).parents[2] / "src" / "reidkit" / "cli"
 FILES = sorted(CLI.glob("*.py"))
 OF_THE_TERMINAL = ("__init__", "options", "output", "progress", "endings")
 
-EVERYWHERE = {"config", "errors", "logs", "printable", "trust", "tracking"}
+EVERYWHERE = {"config", "errors", "logs", "printable", "progress", "trust", "tracking"}
 WORKFLOWS = {
     "__init__": {"__version__"},
     "check": {"check", "datasets", "datasets.synthetic", "reading_speed"},

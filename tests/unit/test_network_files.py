@@ -16,6 +16,8 @@ from reidkit.errors import ReidError
 from reidkit.network_files import num_threads
 from reidkit.reading_speed import num_cores
 
+pytestmark = pytest.mark.alone  # OpenVINO is loaded here
+
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 openvino = pytest.importorskip("openvino", reason="openvino is not installed")
@@ -255,7 +257,7 @@ print(seen, "openvino_telemetry" in sys.modules)
 
 
 def test_a_forked_process_uses_the_network_of_its_parent(tmp_path):
-    """As workers of a server or of a data loader may. In a process of its own: threads are there to be lost."""
+    """As workers of a server or of a data loader may. In its own process, whose threads may be lost."""
     pytest.importorskip("openvino", reason="openvino is not installed")
     intermediate(tmp_path / "m.xml")
     (tmp_path / "m.onnx").write_bytes(model().SerializeToString())

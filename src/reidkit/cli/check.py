@@ -50,8 +50,8 @@ def check_command(
     from reidkit.config import parse_options
     from reidkit.datasets import load_dataset
     from reidkit.errors import ConfigError
+    from reidkit.progress import progress
     from reidkit.reading_speed import reading_speeds
-    from reidkit.tracking import progress
 
     given = parse_options(options)
     if make:

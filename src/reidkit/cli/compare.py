@@ -57,8 +57,8 @@ def compare_command(
     seed.
     """
     from reidkit.chosen_data import Wanted
+    from reidkit.progress import progress
     from reidkit.run_comparison import compare_runs, networks_among
-    from reidkit.tracking import progress
 
     networks = networks_among([first, second])
     if networks:

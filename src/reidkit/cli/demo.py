@@ -84,7 +84,7 @@ def _program() -> str:
 def _draw(people: Path) -> None:
     from reidkit.datasets.synthetic import make_synthetic_from
     from reidkit.demo import WORLD
-    from reidkit.tracking import progress
+    from reidkit.progress import progress
 
     with progress("images drawn") as shown:
         make_synthetic_from(people, WORLD, progress=shown)
@@ -108,8 +108,8 @@ def _evaluate(out: Path, run: Path, people: Path) -> None:
     from reidkit.cli.evaluate import print_written
     from reidkit.datasets import load_dataset
     from reidkit.encoder import load_encoder
+    from reidkit.progress import progress
     from reidkit.run_report import Output, Scoring, evaluate_run
-    from reidkit.tracking import progress
 
     data, output = load_dataset("synthetic", people), Output(out, title="Demo: drawn people")
     with progress("images embedded") as shown:
@@ -124,9 +124,9 @@ def _search(out: Path, run: Path, people: Path) -> Path:
     from reidkit.cli.search import print_hits
     from reidkit.datasets import load_dataset
     from reidkit.demo import people_to_find, people_to_search_for
+    from reidkit.progress import progress
     from reidkit.search import Searcher
     from reidkit.search_picture import draw_hits
-    from reidkit.tracking import progress
 
     data, location = load_dataset("synthetic", people), out / "people.gallery"
     with Searcher(location, encoder=run) as searcher:

@@ -74,7 +74,7 @@ def _encode_images(run: Path, images: tuple[Path, ...], feature: str | None, out
     from reidkit.encoder import load_encoder
     from reidkit.encoding import encode_images
     from reidkit.given_images import image_paths
-    from reidkit.tracking import progress
+    from reidkit.progress import progress
 
     given = image_paths(images)  # first: what is wrong there is said before the network is loaded
     print_left_out(given.left_out)
@@ -100,7 +100,7 @@ def _encode_data(run: Path, wanted: Wanted, feature: str | None, out: Path) -> N
     from reidkit.encoder import load_encoder
     from reidkit.encoding import encode_data
     from reidkit.evaluation import own_camera_filter
-    from reidkit.tracking import progress
+    from reidkit.progress import progress
 
     chosen = choose_data(run, wanted)
     if chosen.left_out:

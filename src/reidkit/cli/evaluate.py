@@ -126,9 +126,9 @@ def _score_network(run: Path, asked: dict[str, Any], as_json: bool) -> None:
 def _score(encoder: Encoder, run: Path, asked: dict[str, Any], as_json: bool) -> None:
     """On the main process."""
     from reidkit.chosen_data import Wanted, choose_data
+    from reidkit.progress import progress
     from reidkit.results_folder import folder_of_run
     from reidkit.run_report import evaluate_all_splits, evaluate_run
-    from reidkit.tracking import progress
 
     _check_going_together(run, encoder, asked)
     wanted = Wanted(asked["data"], asked["root"], config.parse_options(asked["options"]), asked["split"])
@@ -165,8 +165,8 @@ def _score(encoder: Encoder, run: Path, asked: dict[str, Any], as_json: bool) ->
 def _score_branches(
     encoder: Encoder, run: Path, data: Dataset, folder: Path, asked: dict[str, Any], as_json: bool
 ) -> None:
+    from reidkit.progress import progress
     from reidkit.run_report import evaluate_branches
-    from reidkit.tracking import progress
 
     with progress("images embedded") as shown:
         branches, table = evaluate_branches(encoder, data, _scoring(asked), folder, run=run, progress=shown)

@@ -40,8 +40,8 @@ def index_command(
     cannot be read are left out and listed.
     """
     from reidkit.given_images import given_images
+    from reidkit.progress import progress
     from reidkit.search import Searcher
-    from reidkit.tracking import progress
 
     given = given_images(images, pattern=pattern, column=named_columns(columns))
     print_left_out(given.left_out)
