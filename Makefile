@@ -26,8 +26,10 @@ help:  ## what can be made
 demo: .venv/ready  ## from nothing to runs/demo/report.html in minutes
 	$(BIN)/reid demo
 
-test: .venv/ready  ## all tests but the slow ones
-	$(BIN)/pytest -m "not slow"
+test: export OMP_NUM_THREADS = 1
+test: .venv/ready  ## all tests but the slow ones, two files at a time; last those that want a process of their own
+	$(BIN)/pytest -m "not slow and not alone" --numprocesses 2 --dist loadfile --max-worker-restart 0
+	$(BIN)/pytest -m "alone and not slow"
 
 test-slow: .venv/ready  ## the slow tests: training killed and resumed many times, ...
 	$(BIN)/pytest -m slow --timeout 3600

@@ -92,11 +92,3 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-_WITH_OPENVINO = ("test_external", "test_fingerprint", "test_network_files")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """OpenVINO last: with its threads in the process, a subprocess started later has ended in a crash."""
-    items.sort(key=lambda item: any(name in item.nodeid for name in _WITH_OPENVINO))

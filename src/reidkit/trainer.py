@@ -267,10 +267,8 @@ class Trainer:
     def _finish_epoch(self) -> None:
         self.learner.check_weights()
         self.epoch, self.batch = self.epoch + 1, 0
-        last = self.epoch == self.epochs
-        self.validation_due = bool(self.data.val) and (
-            last or self.epoch % self.train_config.validate_every == 0
-        )
+        its_turn = self.epoch % self.train_config.validate_every == 0 or self.epoch == self.epochs
+        self.validation_due = bool(self.data.val) and its_turn
         if self.validation_due:
             self._save()  # it takes long, and who takes the machine back may not wait
             self._stop_if(self.stop.requested())

@@ -84,6 +84,19 @@ def test_two_broken_checkpoints_are_an_error_and_code_is_never_run(tmp_path):
     assert not marker.exists()
 
 
+def test_a_sealed_checkpoint_runs_no_code_either(tmp_path):
+    path, marker = tmp_path / "last.ckpt", tmp_path / "was_here"
+
+    class Malicious:
+        def __reduce__(self):
+            return (marker.touch, ())
+
+    save_checkpoint(path, {"state": Malicious()})  # by whoever made the file
+    with pytest.raises(CheckpointError, match="is not read, as that might run code"):
+        load_checkpoint(path)
+    assert not marker.exists()
+
+
 def test_a_disk_that_cannot_be_read_changes_nothing(tmp_path):
     path = tmp_path / "last.ckpt"
     save_checkpoint(path, {"epoch": 1})

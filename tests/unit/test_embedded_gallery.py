@@ -650,6 +650,21 @@ except DataError as error:
     assert "f32: Read-only file system" in error
 
 
+def test_vectors_that_changed_places_are_damaged(tmp_path):
+    """Whole rows, each with its checksum: 2 in the place of 7, and 7 in that of 2."""
+    with open_gallery(tmp_path / "g") as gallery:
+        ids = gallery.add(units(10)).tolist()
+    [path] = (tmp_path / "g").glob("*.f32")
+    content = path.read_bytes()
+    rows = [content[start : start + ROW] for start in range(0, len(content), ROW)]
+    rows[2], rows[7] = rows[7], rows[2]
+    path.write_bytes(b"".join(rows))
+    with open_gallery(tmp_path / "g") as gallery:
+        assert gallery.verify().vectors == (ids[2], ids[7])
+        with pytest.raises(DamagedGallery):
+            gallery.search(units(1))
+
+
 def test_repair_drops_what_is_damaged_and_nothing_else(tmp_path):
     path = tmp_path / "g"
     with open_gallery(path) as gallery:

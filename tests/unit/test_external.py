@@ -10,6 +10,8 @@ import reidkit as rk
 from reidkit.errors import CheckpointError, ConfigError, MissingExtra
 from reidkit.external import load_network
 
+pytestmark = pytest.mark.alone  # OpenVINO is loaded here
+
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 openvino = pytest.importorskip("openvino", reason="openvino is not installed")

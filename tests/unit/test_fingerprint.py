@@ -11,6 +11,8 @@ import reidkit as rk
 from reidkit.models import SingleBranch
 from reidkit.registry import register
 
+pytestmark = pytest.mark.alone  # OpenVINO is loaded here
+
 
 @register("model", "made_up_for_fingerprints")
 def made_up(*, temperature: float = 1.0, pretrained: bool = False) -> SingleBranch:

@@ -120,7 +120,7 @@ def test_the_library_prints_nothing():
     """Commands do; and one helper of theirs, the progress bar, which stands beside what it counts."""
     package = Path(reidkit.__file__).parent
     for path in package.rglob("*.py"):
-        if "cli" in path.parts or path.name == "tracking.py":
+        if "cli" in path.parts or path.name == "progress.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             called = (

@@ -16,6 +16,8 @@ from reidkit.errors import ReidError
 from reidkit.network_files import num_threads
 from reidkit.reading_speed import num_cores
 
+pytestmark = pytest.mark.alone  # OpenVINO is loaded here
+
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 openvino = pytest.importorskip("openvino", reason="openvino is not installed")

@@ -60,7 +60,7 @@ def jlml_objectives(**of_local):
 
 
 def prepared(model, losses):
-    return prepare_objectives(losses, model, num_epochs=2, num_identities=3, seed=0, say=lambda text: None)
+    return prepare_objectives(losses, model, num_epochs=2, num_identities=3, seed=0)
 
 
 def test_penalties_of_weights_become_the_models_by_the_names_of_their_objectives():
