@@ -41,12 +41,15 @@ class OpenVinoFile:
         self.digest = hashlib.sha256(graph + hashlib.sha256(held).digest()).hexdigest()
         self.former_digest = hashlib.sha256(path.read_bytes() + held).hexdigest()
         try:
-            self.model = self.openvino.Core().read_model(path.read_bytes(), held)
+            self.model = self._read(path, held)
             check_inputs(path, [_free_sizes(port.partial_shape) for port in self.model.inputs])
-            self.compiled = self._compile()
+            one_image = self._one_image()
+            freed = self._free_batch(one_image) if one_image else None
+            if one_image and freed is None:
+                self.model = self._read(path, held)  # as it was
+            self.compiled = freed or self._compile()
         except RuntimeError as error:
             raise CheckpointError(f"{path} cannot be run by OpenVINO: {short(error, 300)}") from error
-        self._free_batch()
         self.inputs = _ports(self.compiled.inputs)
         self.outputs = _ports(self.compiled.outputs)
 
@@ -61,34 +64,41 @@ class OpenVinoFile:
         result: NDArray[Any] = self.compiled({place_in: images})[place_out]
         return result
 
+    def _read(self, path: Path, held: bytes) -> Any:
+        return self.openvino.Core().read_model(path.read_bytes(), held)
+
     def _compile(self) -> Any:
         # Left alone, OpenVINO computes in bfloat16 where the processor can, and figures differ by machine.
         settings = {"INFERENCE_NUM_THREADS": num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
         return self.openvino.compile_model(self.model, "CPU", settings)
 
-    def _free_batch(self) -> None:
-        """Let one-image networks take any number, if two images then come out as each does by itself."""
+    def _one_image(self) -> list[int]:
+        """The size (3, H, W) of the images of a network that takes one at a time; empty for others."""
         if len(self.model.inputs) != 1:
-            return
-        shape = _free_sizes(self.model.inputs[0].partial_shape)
-        if len(shape) != 4 or shape[0] != 1 or None in shape:
-            return
-        one_image = [size or 0 for size in shape[1:]]
+            return []
+        batch, *image = _free_sizes(self.model.inputs[0].partial_shape) or (None,)
+        fixed = [size for size in image if size is not None]
+        return fixed if batch == 1 and len(fixed) == len(image) == 3 else []
+
+    def _free_batch(self, one_image: list[int]) -> Any:
+        """The network compiled for any number of images, if two then come out as each does by itself."""
         images = np.random.default_rng(0).random((2, *one_image), dtype=np.float32)
-        alone = self.compiled
         try:
             self.model.reshape([-1, *one_image])
-            together = self._compile()
-            two = [together(images)[i] for i in range(len(together.outputs))]
-            freed = all(
-                len(output) == 2 and np.allclose(output[i], alone(images[i : i + 1])[port][0], atol=1e-4)
-                for port, output in enumerate(two)
-                for i in range(2)
+            compiled = self._compile()
+            # Copies: what comes next is written over them.
+            two, *alone = (
+                [np.array(output) for output in compiled(some).values()]
+                for some in (images, images[:1], images[1:])
             )
         except RuntimeError:  # a size of 1 is built into its layers
-            freed = False
-        if freed:
-            self.compiled = together
+            return None
+        freed = all(
+            len(outputs) == 2 and np.allclose(outputs[i], alone[i][port][0], atol=1e-4)
+            for port, outputs in enumerate(two)
+            for i in range(2)
+        )
+        return compiled if freed else None
 
     def _conversion_parameters(self) -> dict[str, Any] | None:
         """Preprocessing that OpenVINO's model optimizer built into the network and noted down.
