@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import reidkit as rk
-from reidkit.images import load_image
+from reidkit.images.reading import load_image
 from reidkit.types import Features, Split
 from results import processor, write_section
 

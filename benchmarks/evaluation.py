@@ -34,10 +34,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
-from reidkit.calibration import distance_distributions, roc
-from reidkit.comparison import compare
-from reidkit.evaluation import evaluate_features
-from reidkit.significance import bootstrap_interval
+from reidkit.analysis.bootstrap import bootstrap_interval
+from reidkit.analysis.roc import distance_distributions, roc
+from reidkit.evaluation.comparison import compare
+from reidkit.evaluation.evaluation import evaluate_features
 from reidkit.types import JUNK, Evaluation, Features
 from results import processor, write_section
 

@@ -16,7 +16,7 @@ import openvino
 import torch
 
 import reidkit as rk
-from reidkit.split_average import SplitAverage, evaluate_splits
+from reidkit.evaluation.split_average import SplitAverage, evaluate_splits
 from results import processor, write_section
 
 NAME = "person-reidentification-retail-0288"

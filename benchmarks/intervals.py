@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.significance import bootstrap_interval, paired_difference
+from reidkit.analysis.bootstrap import bootstrap_interval, paired_difference
 from results import write_section
 
 Values = NDArray[np.float64]

@@ -18,7 +18,7 @@ from statistics import mean, stdev
 
 import torch
 
-from reidkit.encoder_file import load_weights
+from reidkit.encoders.encoder_file import load_weights
 from reidkit.losses.sparsity import Norm, share_of_small_groups
 from results import processor, write_section
 

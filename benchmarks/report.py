@@ -20,12 +20,12 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from reidkit.comparison import compare
-from reidkit.evaluation import evaluate_features
-from reidkit.report import write_report
-from reidkit.report_comparison import ComparedRun, write_comparison
-from reidkit.report_sections import analyse
-from reidkit.same_person import fit_calibration
+from reidkit.analysis.calibration import fit_calibration
+from reidkit.evaluation.comparison import compare
+from reidkit.evaluation.evaluation import evaluate_features
+from reidkit.reports.comparison import ComparedRun, write_comparison
+from reidkit.reports.page import write_report
+from reidkit.reports.sections import analyse
 from reidkit.types import Features, Sample, Split
 from reranking import market_features
 from results import processor, write_section

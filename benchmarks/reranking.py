@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reidkit.evaluation import evaluate_features
+from reidkit.evaluation.evaluation import evaluate_features
 from reidkit.reranking import query_expansion, rerank
 from reidkit.types import JUNK, Features
 from results import processor, write_section

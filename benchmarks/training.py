@@ -21,12 +21,12 @@ from pathlib import Path
 import torch
 
 from reidkit import config
-from reidkit.devices import default_device
-from reidkit.loader import batches
-from reidkit.objectives import name_of
-from reidkit.runs import build_trainer
-from reidkit.tracking import peak_memory
-from reidkit.transforms import normalize
+from reidkit.encoders.devices import default_device
+from reidkit.images.transforms import normalize
+from reidkit.training.loader import batches
+from reidkit.training.objective import name_of
+from reidkit.training.runs import build_trainer
+from reidkit.training.trackers import peak_memory
 from results import processor, write_section
 
 

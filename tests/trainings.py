@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import reidkit as rk
 from reidkit.config import OptimConfig, TransformConfig
 from reidkit.losses import BatchHardTripletLoss, IdentityLoss
-from reidkit.tracking import read_metrics
+from reidkit.training.trackers import read_metrics
 
 MEASURED = ("images_per_second", "waiting_for_data", "memory_gb", "gpu_memory_gb")
 """Keys of records that differ from one run to the next."""

@@ -12,18 +12,18 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from reidkit import losses
+    from reidkit.analysis.calibration import Calibration
     from reidkit.datasets import load_dataset
-    from reidkit.encoder import Encoder, load_encoder
-    from reidkit.evaluation import evaluate, evaluate_features
-    from reidkit.evaluation_options import EvaluationOptions
-    from reidkit.feature_files import load_features, save_features
+    from reidkit.encoders.encoder import Encoder, load_encoder
+    from reidkit.evaluation.evaluation import evaluate, evaluate_features
+    from reidkit.evaluation.feature_files import load_features, save_features
+    from reidkit.evaluation.options import EvaluationOptions
     from reidkit.galleries import open_gallery
     from reidkit.models import build_model
-    from reidkit.objectives import Objective
+    from reidkit.reports.run_report import report
     from reidkit.reranking import RerankOptions
-    from reidkit.run_report import report
-    from reidkit.same_person import Calibration
-    from reidkit.trainer import Trainer
+    from reidkit.training.objective import Objective
+    from reidkit.training.trainer import Trainer
     from reidkit.types import Dataset, Evaluation, Features, Ranking, Sample
 
 __all__ = [
@@ -52,26 +52,26 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Calibration": "same_person",
+    "Calibration": "analysis.calibration",
     "Dataset": "types",
-    "Encoder": "encoder",
+    "Encoder": "encoders.encoder",
     "Evaluation": "types",
-    "EvaluationOptions": "evaluation_options",
+    "EvaluationOptions": "evaluation.options",
     "Features": "types",
-    "Objective": "objectives",
+    "Objective": "training.objective",
     "Ranking": "types",
     "RerankOptions": "reranking",
     "Sample": "types",
-    "Trainer": "trainer",
+    "Trainer": "training.trainer",
     "build_model": "models",
-    "evaluate": "evaluation",
-    "evaluate_features": "evaluation",
+    "evaluate": "evaluation.evaluation",
+    "evaluate_features": "evaluation.evaluation",
     "load_dataset": "datasets",
-    "load_encoder": "encoder",
-    "load_features": "feature_files",
+    "load_encoder": "encoders.encoder",
+    "load_features": "evaluation.feature_files",
     "open_gallery": "galleries",
-    "report": "run_report",
-    "save_features": "feature_files",
+    "report": "reports.run_report",
+    "save_features": "evaluation.feature_files",
 }
 
 

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from reidkit.printable import printable
+from reidkit.texts.printable import printable
 
 MOST_SUGGESTIONS = 10
 MOST_PROBLEMS = 20

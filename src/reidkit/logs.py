@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TextIO
 
-from reidkit.printable import printable
+from reidkit.texts.printable import printable
 
 LIBRARY = logging.getLogger("reidkit")
 
@@ -71,5 +71,5 @@ class _Default(logging.StreamHandler[TextIO]):
 
 def _is_heard(record: logging.LogRecord) -> bool:
     # Imported it is wherever several processes may work as one.
-    distributed = sys.modules.get("reidkit.distributed")
+    distributed = sys.modules.get("reidkit.training.distributed")
     return not _muted.get() and (distributed is None or distributed.is_main())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from reidkit.printable import printable
+from reidkit.texts.printable import printable
 
 ProgressCallback: TypeAlias = Callable[[int, int], None]
 """Called with (done, total)."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from reidkit.errors import CheckpointError, ConfigError, shown
 from reidkit.files import is_unfinished
-from reidkit.text_files import read_json
+from reidkit.texts.files import read_json
 from reidkit.types import Dataset, Split
 
 LOCK_FILE = ".lock"  # in a run folder, held by the process that trains there

@@ -1,8 +1,8 @@
 """Better rankings from the embeddings themselves: k-reciprocal re-ranking, query expansion.
 
 Nearest neighbours are found in float32, block by block, and computed again exactly (see
-:mod:`reidkit.euclidean`), so that the result depends on neither block sizes nor threads. What is kept of the
-N x N distances and of the N x N encoding is some dozens of numbers a row.
+:mod:`reidkit.evaluation.euclidean`), so that the result depends on neither block sizes nor threads. What is
+kept of the N x N distances and of the N x N encoding is some dozens of numbers a row.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from reidkit.errors import ConfigError
-from reidkit.euclidean import EuclideanItems, block_length, checked_sides, cut
-from reidkit.ranks import lowest
-from reidkit.unit_rows import Indices, UnitRows
+from reidkit.evaluation.euclidean import EuclideanItems, block_length, checked_sides, cut
+from reidkit.evaluation.ranks import lowest
+from reidkit.evaluation.unit_rows import Indices, UnitRows
 
 _ITEMS_PER_PART = 256
 _SPARE = 12

@@ -62,8 +62,8 @@ class Dataset:
 
     How the set is measured: ``protocol`` is "market1501", "single_gallery_shot", "recall" (every query
     item queries all others; there is no gallery) or "tracklets"; ``camera_filter`` is "same_identity",
-    "other_cameras" or "none" (see :mod:`reidkit.protocols`). ``num_splits`` is how many train/test splits
-    the layout has, to average over; ``split_name`` says which one this is and where it comes from.
+    "other_cameras" or "none" (see :mod:`reidkit.evaluation.protocols`). ``num_splits`` is how many train/test
+    splits the layout has, to average over; ``split_name`` says which one this is and where it comes from.
     ``galleries``, where each query has a gallery of its own, gives its indices into ``gallery``.
     ``multi_query`` are further images of the query identities, to pool with a query's under its camera.
 
@@ -121,7 +121,7 @@ class Features:
     Shapes: ``embeddings`` (N, D), any float type, may be memory-mapped; lists and tensors become arrays.
     ``identities`` (N,) integers or strings; ``cameras`` (N,) integers or strings, or ``None`` where camera
     labels are absent; the optional arrays (N,). ``sources`` are texts that are equal where two rows show the
-    same picture (see :mod:`reidkit.same_picture`). Raises :class:`DataError` where lengths differ.
+    same picture (see :mod:`reidkit.evaluation.same_picture`). Raises :class:`DataError` where lengths differ.
     """
 
     embeddings: NDArray[np.floating[Any]]

@@ -25,42 +25,49 @@ CLI = Path(__file__).parents[2] / "src" / "reidkit" / "cli"
 FILES = sorted(CLI.glob("*.py"))
 OF_THE_TERMINAL = ("__init__", "options", "output", "progress", "endings")
 
-EVERYWHERE = {"config", "errors", "logs", "printable", "progress", "trust", "tracking"}
+EVERYWHERE = {"config", "errors", "logs", "texts.printable", "progress", "trust", "training.trackers"}
 WORKFLOWS = {
     "__init__": {"__version__"},
-    "check": {"check", "datasets", "datasets.synthetic", "reading_speed"},
-    "compare": {"chosen_data", "run_comparison"},
-    "components": {"complexity", "registry"},
+    "check": {"checks.check", "datasets", "datasets.synthetic.dataset", "images.speed"},
+    "compare": {"reports.chosen_data", "reports.run_comparison"},
+    "components": {"models._cost", "registry"},
     "demo": {
-        "check",
+        "checks.check",
         "datasets",
-        "datasets.synthetic",
-        "demo",
-        "encoder",
-        "run_report",
-        "search",
-        "search_picture",
+        "datasets.synthetic.dataset",
+        "datasets.synthetic.demo",
+        "encoders.encoder",
+        "reports.run_report",
+        "search.searcher",
+        "reports.search_picture",
     },
-    "encode": {"chosen_data", "encoder", "encoding", "evaluation", "feature_files", "given_images"},
+    "encode": {
+        "reports.chosen_data",
+        "encoders.encoder",
+        "encoders.encoding",
+        "evaluation.evaluation",
+        "evaluation.feature_files",
+        "datasets._given_images",
+    },
     "evaluate": {
-        "chosen_data",
-        "distributed",
-        "encoder",
-        "external",
-        "feature_files",
+        "reports.chosen_data",
+        "training.distributed",
+        "encoders.encoder",
+        "encoders.network_file",
+        "evaluation.feature_files",
         "reranking",
-        "results_folder",
-        "run_report",
-        "validation",
+        "reports.results_folder",
+        "reports.run_report",
+        "training.embed_validation",
     },
     "gallery": {"galleries"},
-    "import_weights": {"foreign_encoder"},
-    "index": {"given_images", "search"},
-    "runs": {"runs"},
-    "search": {"galleries", "given_images", "search", "search_picture"},
-    "split": {"splits"},
-    "study": {"studies", "study_workers"},
-    "train": {"distributed", "runs"},
+    "import_weights": {"encoders.foreign_encoder"},
+    "index": {"datasets._given_images", "search.searcher"},
+    "runs": {"training.runs"},
+    "search": {"galleries", "datasets._given_images", "search.searcher", "reports.search_picture"},
+    "split": {"datasets._splits"},
+    "study": {"studies.study", "studies.workers"},
+    "train": {"training.distributed", "training.runs"},
 }
 WRITING = {
     "write_atomically",
@@ -102,10 +109,19 @@ def imported(tree: ast.Module) -> Iterator[str]:
         for inner in ast.walk(node):
             if isinstance(inner, ast.Import):
                 yield from (alias.name for alias in inner.names)
-            elif isinstance(inner, ast.ImportFrom) and inner.module == "reidkit":
-                yield from (f"reidkit.{alias.name}" for alias in inner.names)
             elif isinstance(inner, ast.ImportFrom):
-                yield inner.module or ""
+                yield from (whole_name(inner.module or "", alias.name) for alias in inner.names)
+
+
+def whole_name(module: str, name: str) -> str:
+    """The module that ``from module import name`` imports."""
+    folder = CLI.parent.joinpath(*module.split(".")[1:])
+    is_module = module.startswith("reidkit") and folder.is_dir()
+    return f"{module}.{name}" if is_module and (module == "reidkit" or is_file(folder, name)) else module
+
+
+def is_file(folder: Path, name: str) -> bool:
+    return (folder / f"{name}.py").is_file() or (folder / name).is_dir()
 
 
 def may_import(name: str, module: str) -> bool:
@@ -144,7 +160,10 @@ def test_every_file_that_is_named_is_there() -> None:
     [
         ("import numpy as np", "imports numpy"),
         ("def f():\n    from PIL import Image", "imports PIL"),
-        ("def f():\n    from reidkit.features import pool_tracklets", "imports reidkit.features"),
+        (
+            "def f():\n    from reidkit.evaluation.features import pool_tracklets",
+            "imports reidkit.evaluation.features",
+        ),
         ("def f(out):\n    write_atomically(out, '')", "calls write_atomically()"),
         ("def f(out):\n    out.mkdir()", "calls mkdir()"),
         ("def f(data):\n    return [sample.path for sample in data.query]", "loops in f"),

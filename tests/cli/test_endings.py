@@ -8,9 +8,10 @@ import sys
 import click
 import pytest
 
-from reidkit import cli, runs
+from reidkit import cli
 from reidkit.cli.output import print_json, print_table, say, tell
 from reidkit.errors import ConfigError, DataError, working_on
+from reidkit.training import runs
 
 NASTY = "a\x1b[2J\u202e\x07[/][red]:dog:"
 FIT = r"a\x1b[2J\u202e\x07[/][red]:dog:"

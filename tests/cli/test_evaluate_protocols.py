@@ -17,9 +17,9 @@ from reidkit import config
 from reidkit.cli import cli
 from reidkit.datasets import load_dataset
 from reidkit.errors import ConfigError
+from reidkit.evaluation.split_average import evaluate_splits
+from reidkit.reports.run_report import Output, Scoring, evaluate_run
 from reidkit.reranking import RerankOptions
-from reidkit.run_report import Output, Scoring, evaluate_run
-from reidkit.split_average import evaluate_splits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import dataset_writers as writers

@@ -17,8 +17,8 @@ from reidkit import config
 from reidkit.cli import cli
 from reidkit.datasets import load_dataset
 from reidkit.errors import CheckpointError, ConfigError, DataError
-from reidkit.evaluation import evaluate_features
-from reidkit.feature_files import load_features, save_features
+from reidkit.evaluation.evaluation import evaluate_features
+from reidkit.evaluation.feature_files import load_features, save_features
 from reidkit.files import WriteError
 from reidkit.types import Features
 

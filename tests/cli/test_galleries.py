@@ -107,7 +107,7 @@ def test_a_threshold_without_a_calibration_has_a_way_out_that_exists(run, monkey
     index(run, "mon")
     search = ("search", "mon/0001_cdoor.png", "--gallery", "g", "--threshold", "0.1")
     assert "--store-calibration" in refused(*search)
-    monkeypatch.setattr("reidkit.external.is_network_file", lambda path: True)
+    monkeypatch.setattr("reidkit.encoders.network_file.is_network_file", lambda path: True)
     said = refused(*search)
     assert "cannot keep one" in said
     assert "--store-calibration" not in said

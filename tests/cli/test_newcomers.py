@@ -16,7 +16,7 @@ import reidkit as rk
 from reidkit import trust
 from reidkit.cli import cli
 from reidkit.errors import ConfigError
-from reidkit.feature_files import save_features
+from reidkit.evaluation.feature_files import save_features
 from reidkit.galleries import open_gallery
 from reidkit.types import Features
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from reidkit.check import check_dataset
+from reidkit.checks.check import check_dataset
 from reidkit.cli import cli
 from reidkit.datasets import load_dataset
 from reidkit.errors import ConfigError, DataError

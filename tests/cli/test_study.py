@@ -116,7 +116,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path):
     worker = tmp_path / "worker"
     worker.write_text("#!/bin/sh\necho x >> $0.starts\n[ $(wc -l < $0.starts) -gt 3 ] || kill -9 $$\n")
     worker.chmod(0o755)
-    code = f"import sys; from reidkit.study_workers import run_workers; sys.executable = {str(worker)!r}; "
+    code = f"import sys; from reidkit.studies.workers import run_workers; sys.executable = {str(worker)!r}; "
     code += "run_workers(['x'], 2, most_restarts=int(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, "10"], check=True)
     assert (tmp_path / "worker.starts").read_text().count("x") in (5, 4)
@@ -133,7 +133,7 @@ def test_sigterm_reaches_the_workers_which_are_waited_for(tmp_path):
         "for i in $(seq 600); do sleep 0.1; done\n"
     )
     worker.chmod(0o755)
-    code = f"import sys; from reidkit.study_workers import run_workers; sys.executable = {str(worker)!r}; "
+    code = f"import sys; from reidkit.studies.workers import run_workers; sys.executable = {str(worker)!r}; "
     study = subprocess.Popen([sys.executable, "-c", code + "run_workers(['x'], 2)"])
     until = time.monotonic() + 30
     while len(list(tmp_path.glob("worker.started.*"))) < 2 and time.monotonic() < until:

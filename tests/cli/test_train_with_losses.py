@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from reidkit import registry, trust
 from reidkit.cli import cli
 from reidkit.errors import ConfigError
-from reidkit.tracking import read_metrics
+from reidkit.training.trackers import read_metrics
 
 METRIC_LEARNING = "pytorch_metric_learning.losses"
 RECIPE = """

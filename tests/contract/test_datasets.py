@@ -11,7 +11,7 @@ import pytest
 from reidkit import registry
 from reidkit.datasets import load_dataset
 from reidkit.errors import ConfigError, DataError
-from reidkit.images import is_image, load_image
+from reidkit.images.reading import is_image, load_image
 from reidkit.types import JUNK, Dataset
 
 sys.path.append(str(Path(__file__).parents[1]))

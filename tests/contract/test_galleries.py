@@ -15,7 +15,7 @@ import pytest
 from reidkit import registry
 from reidkit.errors import ConfigError, DataError, UnknownName
 from reidkit.galleries import Hit, check_where, open_gallery, parse_where
-from reidkit.galleries.labels import as_listed
+from reidkit.galleries._labels import as_listed
 
 
 @pytest.fixture(params=registry.names("gallery"))

@@ -9,9 +9,9 @@ from torch import nn
 
 import reidkit as rk
 from reidkit import registry
-from reidkit.autocast import autocast
+from reidkit.encoders.autocast import autocast
+from reidkit.encoders.export import to_onnx
 from reidkit.errors import ConfigError, UnknownName
-from reidkit.export import to_onnx
 
 HEIGHT, WIDTH = 64, 32
 TRANSFORMER = {"image_size": [HEIGHT, WIDTH]}
@@ -229,7 +229,7 @@ def test_the_trinet_neck_is_two_layers_of_which_the_last_starts_orthogonal():
 
 
 def test_generalised_mean_lies_between_average_and_maximum():
-    from reidkit.models.embedder import GeneralizedMeanPooling
+    from reidkit.models._embedder import GeneralizedMeanPooling
 
     feature_map = torch.rand(2, 5, 4, 3, generator=torch.Generator().manual_seed(0)) + 0.1
     torch.testing.assert_close(GeneralizedMeanPooling(1.0)(feature_map), feature_map.mean(dim=(2, 3)))

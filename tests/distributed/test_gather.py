@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
-from reidkit import distributed
 from reidkit.errors import DataError
+from reidkit.training import distributed
 
 sys.path.append(str(Path(__file__).parents[1]))
 from reference_losses import CASES, build, case_name

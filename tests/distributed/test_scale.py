@@ -22,7 +22,6 @@ import torch.distributed as dist
 from torch import nn
 
 import reidkit as rk
-from reidkit import distributed
 from reidkit.config import OptimConfig, TransformConfig
 from reidkit.errors import ConfigError, TrainingError
 from reidkit.losses import (
@@ -33,9 +32,10 @@ from reidkit.losses import (
     SupportNeighborLoss,
 )
 from reidkit.models import Embedder
-from reidkit.samplers import IdentitySampler
-from reidkit.tracking import read_metrics
-from reidkit.validation import embed_together
+from reidkit.training import distributed
+from reidkit.training.embed_validation import embed_together
+from reidkit.training.samplers import IdentitySampler
+from reidkit.training.trackers import read_metrics
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # as each of the two processes has
 BATCH_NORMS = ("frozen", "synchronised")

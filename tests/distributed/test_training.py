@@ -16,8 +16,8 @@ from PIL import Image
 
 import reidkit as rk
 from reidkit.cli import cli
-from reidkit.encoder import Encoder
-from reidkit.tracking import read_metrics
+from reidkit.encoders.encoder import Encoder
+from reidkit.training.trackers import read_metrics
 
 
 def torchrun(*words):

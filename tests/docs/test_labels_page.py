@@ -18,9 +18,9 @@ import pytest
 
 from reidkit.datasets import load_dataset
 from reidkit.errors import ReidError
-from reidkit.feature_files import load_features, save_features
+from reidkit.evaluation.feature_files import load_features, save_features
+from reidkit.evaluation.row_labels import camera_codes, camera_names, label_codes, label_names
 from reidkit.galleries import open_gallery
-from reidkit.row_labels import camera_codes, camera_names, label_codes, label_names
 from reidkit.types import JUNK, Dataset, Features, Sample
 
 PAGE = Path(__file__).parents[2] / "docs" / "datasets" / "labels.md"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reidkit import config, registry
-from reidkit.objectives import Objective, check_objectives
+from reidkit.training.objective import Objective, check_objectives
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "losses"

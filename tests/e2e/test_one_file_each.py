@@ -50,7 +50,7 @@ MODEL = '''
 import torch.nn.functional as F
 from torch import nn
 
-from reidkit.models.embedder import Embedder
+from reidkit.models._embedder import Embedder
 from reidkit.registry import register
 
 

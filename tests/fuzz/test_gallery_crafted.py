@@ -132,13 +132,13 @@ def journal_that_names_a_file(path):
 
 def vectors_of_any_length(path):
     """Rows of NaN, of infinity and of length 1000, with checksums that fit."""
-    from reidkit.galleries import vector_file
+    from reidkit.galleries import _vector_file
 
     file = vectors(path)
     words = np.fromfile(file, "<u8").reshape(40, -1).copy()
-    values = vector_file.vectors_of(words, DIM)
+    values = _vector_file.vectors_of(words, DIM)
     values[0], values[1], values[4] = np.nan, np.inf, 1000
-    words[:, -1] = vector_file.checksums(words, np.arange(40), file.name)
+    words[:, -1] = _vector_file.checksums(words, np.arange(40), file.name)
     words.tofile(file)
 
 
@@ -165,7 +165,7 @@ def many_pages_lead_to_one(path):
 
 def to_format_1(path):
     """The tables of format 1, naming a file elsewhere."""
-    from reidkit.galleries.records import TABLES
+    from reidkit.galleries._records import TABLES
 
     (path / "items.sqlite").unlink()
     connection = sqlite3.connect(path / "items.sqlite", isolation_level=None)

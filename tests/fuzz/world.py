@@ -132,7 +132,7 @@ def _encoder(path: Path) -> None:
     import torch
 
     import reidkit as rk
-    from reidkit.encoder import Encoder
+    from reidkit.encoders.encoder import Encoder
 
     torch.manual_seed(0)
     Encoder(rk.build_model(NETWORK), height=HEIGHT, width=WIDTH, card={"made": "for tests"}).save(path)
@@ -140,7 +140,7 @@ def _encoder(path: Path) -> None:
 
 def _run(world: World, path: Path) -> None:
     from reidkit import config
-    from reidkit.runs import build_trainer
+    from reidkit.training.runs import build_trainer
 
     photos = json.dumps(str(world.photos()))
     with _quiet():
@@ -171,7 +171,7 @@ def _gallery(world: World, path: Path) -> None:
 
 
 def _features(path: Path, suffix: str) -> None:
-    from reidkit.feature_files import save_features
+    from reidkit.evaluation.feature_files import save_features
     from reidkit.types import Features
 
     rng = np.random.default_rng(0)

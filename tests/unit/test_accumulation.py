@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 import reidkit as rk
-from reidkit.accumulation import check_pieces, embed_in_pieces
 from reidkit.errors import ConfigError
 from reidkit.losses import IdentityLoss, MarginSampleMiningLoss, SupportNeighborLoss
-from reidkit.objectives import Objective, Step
+from reidkit.training.gradient_cache import check_pieces, embed_in_pieces
+from reidkit.training.objective import Objective, Step
 
 IMAGES = torch.randn(12, 3, 48, 24, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(12) // 3

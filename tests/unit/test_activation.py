@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from reidkit.activation import contributions, similarity_maps
-from reidkit.encoder import Encoder
+from reidkit.encoders.encoder import Encoder
 from reidkit.errors import ConfigError
 from reidkit.models import build_model
-from reidkit.models.embedder import SingleBranch
+from reidkit.models._embedder import SingleBranch
+from reidkit.reports.maps import contributions, similarity_maps
 
 HEIGHT, WIDTH = 64, 32
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reidkit import anchors
+from reidkit.losses import _rowwise as anchors
 from reidkit.losses.p2s import point_to_set_triplet
 from reidkit.losses.triplet import triplet
 from reidkit.ops import negative_mask, pairwise_distances, positive_mask

@@ -12,9 +12,9 @@ import torch
 
 from reidkit.arrays import plain_array
 from reidkit.errors import DataError
-from reidkit.evaluation import evaluate_features
-from reidkit.metric_learning import KISSME
-from reidkit.report import write_report
+from reidkit.evaluation.evaluation import evaluate_features
+from reidkit.evaluation.metric_learning import KISSME
+from reidkit.reports.page import write_report
 from reidkit.reranking import query_expansion, rerank
 from reidkit.types import Features
 

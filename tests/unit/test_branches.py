@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reidkit.branches import compare_branches
+from reidkit.analysis.feature_comparison import compare_branches
 from reidkit.errors import DataError
 from reidkit.types import Evaluation, Sample
 

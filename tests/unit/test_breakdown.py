@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reidkit.breakdown import (
+from reidkit.analysis.breakdown import (
     RECALL_LEVELS,
     Confusion,
     MatchRanks,
@@ -17,10 +17,10 @@ from reidkit.breakdown import (
     precision_recall,
     ranks_of_matches,
 )
-from reidkit.comparison import Comparison, compare
 from reidkit.errors import DataError
-from reidkit.evaluation import evaluate_features
-from reidkit.nearest import NearestNegatives
+from reidkit.evaluation.comparison import Comparison, compare
+from reidkit.evaluation.evaluation import evaluate_features
+from reidkit.evaluation.nearest import NearestNegatives
 from reidkit.types import JUNK, Features
 
 

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from reidkit import comparison
-from reidkit.calibration import DistanceCounter, Roc, RocCounter, distance_distributions, roc
-from reidkit.comparison import compare
+from reidkit.analysis.calibration import fit_calibration
+from reidkit.analysis.roc import DistanceCounter, Roc, RocCounter, distance_distributions, roc
 from reidkit.errors import ConfigError, DataError
-from reidkit.features import rows_of
-from reidkit.same_person import fit_calibration
+from reidkit.evaluation import comparison
+from reidkit.evaluation.comparison import compare
+from reidkit.evaluation.features import rows_of
 from reidkit.types import Features
 
 reference = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "reference_evaluation.py")))

@@ -15,11 +15,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from reidkit.check import DatasetCheck, Finding, SplitCounts, check_dataset
+from reidkit.checks.check import DatasetCheck, Finding, SplitCounts, check_dataset
 from reidkit.cli import cli
 from reidkit.datasets import load_dataset
 from reidkit.errors import DataError
-from reidkit.reading_speed import num_cores, reading_speed
+from reidkit.images.speed import num_cores, reading_speed
 from reidkit.types import Dataset, Sample, Split
 
 DATA = Path(os.environ.get("REIDKIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -408,7 +408,7 @@ def test_where_the_cache_has_no_room_its_speed_alone_is_missing(tmp_path: Path, 
     def full(folder: Path, num_bytes: int) -> None:
         raise OSError("no room")
 
-    monkeypatch.setattr("reidkit.crops._check_room", full)
+    monkeypatch.setattr("reidkit.images.cache._check_room", full)
     split(tmp_path, "1", [(1, 1)] * 4)
     split(tmp_path, "2", [(2, 1)] * 4)
     result = CliRunner().invoke(cli, ["check", "folder", str(tmp_path), "--speed"])

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from reidkit.checkpoint import (
+from reidkit.errors import CheckpointError
+from reidkit.training.checkpoint import (
     _seal,
     has_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
-from reidkit.errors import CheckpointError
 
 
 def test_a_checkpoint_comes_back_and_the_one_before_stays(tmp_path):

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import reidkit as rk
-from reidkit.complexity import Complexity, complexity
 from reidkit.models import SingleBranch
+from reidkit.models._cost import Complexity, complexity
 
 
 def test_counts_of_a_small_network_by_hand():

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from reidkit import config
 from reidkit.cli import cli
 from reidkit.errors import ConfigError, UnknownName
-from reidkit.printable import printable
+from reidkit.texts.printable import printable
 
 
 @pytest.mark.parametrize("name", config.recipes())

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from reidkit import crops
 from reidkit.config import TransformConfig
-from reidkit.crops import CropCache, default_folder, open_cache, read
 from reidkit.errors import DataError, UnknownName
-from reidkit.loader import TrainingImages, collate
-from reidkit.samplers import RandomSampler
+from reidkit.images import cache as crops
+from reidkit.images.cache import CropCache, default_folder, open_cache, read
+from reidkit.training.loader import TrainingImages, collate
+from reidkit.training.samplers import RandomSampler
 from reidkit.types import Sample
 
 SIZE = {"height": 32, "width": 16}

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reidkit.datasets._matlab import load_variable
 from reidkit.datasets.cuhk01 import cuhk01
 from reidkit.datasets.cuhk03 import cuhk03, new_protocol_samples
 from reidkit.datasets.cuhksysu import cuhksysu
 from reidkit.errors import ConfigError, DataError
 from reidkit.files import WriteError
-from reidkit.matlab import load_variable
 from reidkit.types import Sample, Split
 
 sys.path.append(str(Path(__file__).parents[1]))

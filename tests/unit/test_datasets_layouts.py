@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reidkit.check import check_dataset
+from reidkit.checks.check import check_dataset
 from reidkit.datasets import load_dataset
 from reidkit.datasets.cars196 import cars196
 from reidkit.datasets.cub200 import cub200

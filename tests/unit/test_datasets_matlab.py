@@ -13,8 +13,8 @@ import pytest
 import scipy.io
 
 from reidkit.datasets import load_dataset
+from reidkit.datasets._matlab import load_variable, open_hdf5
 from reidkit.errors import DataError, MissingExtra
-from reidkit.matlab import load_variable, open_hdf5
 
 sys.path.append(str(Path(__file__).parents[1]))
 import dataset_writers
@@ -209,7 +209,7 @@ def refusal(read: Callable[..., Any], *arguments: Any, **options: Any) -> str | 
 def test_a_small_file_that_unpacks_to_more_than_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reidkit.matlab_elements.MAX_BYTES", 2**16)
+    monkeypatch.setattr("reidkit.datasets._matlab_elements.MAX_BYTES", 2**16)
     scipy.io.savemat(tmp_path / "x.mat", {"zeros": np.zeros(2**17), "small": 1}, do_compression=True)
     with pytest.raises(DataError, match=r"damaged \(more than 6.,... bytes\)"):
         load_variable(tmp_path / "x.mat", "zeros")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from reidkit.datasets import mars
+from reidkit.datasets._matlab import load_variable
 from reidkit.datasets.ilidsvid import ilidsvid
 from reidkit.datasets.prid2011 import prid2011
 from reidkit.errors import DataError
-from reidkit.matlab import load_variable
 from reidkit.types import Split
 
 sys.path.append(str(Path(__file__).parents[1]))

@@ -20,17 +20,17 @@ from reidkit.errors import DataError
 from reidkit.galleries import (
     DamagedGallery,
     NoGallery,
+    _items_table,
+    _records,
+    _vector_file,
     check_where,
     embedded,
-    items_table,
     open_gallery,
-    records,
-    vector_file,
 )
-from reidkit.galleries.nearest import nearest
+from reidkit.galleries._nearest import nearest
 
 DIM = 32
-ROW = 8 * vector_file.num_words(DIM)  # bytes
+ROW = 8 * _vector_file.num_words(DIM)  # bytes
 
 
 def units(num, dim=DIM, seed=0):
@@ -72,9 +72,9 @@ def test_nearest_equals_a_sort_of_all_scores(num, num_queries, top, share, block
     queries = units(num_queries, dim=5, seed=seed + 1)
     rows = None if share is None else np.flatnonzero(rng.random(num) < share)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reidkit.galleries.nearest.BLOCK_ROWS", block)
-        patch.setattr("reidkit.galleries.nearest.BLOCK_QUERIES", 2)
-        patch.setattr("reidkit.galleries.nearest.COPY_ROWS", 3)
+        patch.setattr("reidkit.galleries._nearest.BLOCK_ROWS", block)
+        patch.setattr("reidkit.galleries._nearest.BLOCK_QUERIES", 2)
+        patch.setattr("reidkit.galleries._nearest.COPY_ROWS", 3)
         found = nearest(vectors, rows, queries, top=top)
     for query, (found_rows, scores) in zip(queries, found, strict=True):
         searched = range(num) if rows is None else rows.tolist()
@@ -87,7 +87,7 @@ def test_nearest_equals_a_sort_of_all_scores(num, num_queries, top, share, block
 @pytest.mark.parametrize("block", [64, 10_000])
 def test_scores_that_differ_below_float32_are_told_apart(monkeypatch, block):
     """Near-duplicates whose float32 scores are a matter of the order of the sum."""
-    monkeypatch.setattr("reidkit.galleries.nearest.BLOCK_ROWS", block)
+    monkeypatch.setattr("reidkit.galleries._nearest.BLOCK_ROWS", block)
     rng = np.random.default_rng(0)
     query = units(1, dim=512)[0]
     vectors = query + rng.normal(size=(3000, 512)).astype(np.float32) * np.float32(1e-5)
@@ -157,7 +157,7 @@ def test_any_order_of_verbs_leaves_what_a_dict_would(steps, tmp_path_factory):
 
 
 def test_more_vectors_than_are_copied_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("reidkit.galleries.nearest.COPY_ROWS", 7)
+    monkeypatch.setattr("reidkit.galleries._nearest.COPY_ROWS", 7)
     with open_gallery(tmp_path / "g") as gallery:
         ids = gallery.add(units(50))
         np.testing.assert_array_equal(gallery.embeddings(), units(50))
@@ -268,7 +268,7 @@ def test_a_full_disk(tmp_path, suffix):
 @pytest.fixture
 def busy_writer(tmp_path, monkeypatch):
     """A gallery of 20, while a thread is held in the middle of adding 3 more; the event lets it go on."""
-    monkeypatch.setattr(items_table, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(_items_table, "LOCK_SECONDS", 0.05)
     path = tmp_path / "g"
     open_gallery(path).add(units(20))
     writing, go_on, fsync = threading.Event(), threading.Event(), os.fsync
@@ -330,7 +330,7 @@ def test_a_search_after_an_add_does_not_list_all_items_anew(tmp_path, monkeypatc
         gallery.remove(ids=ids[2:4])
         assert len(gallery.search(units(1), top=20)[0]) == 8
         with monkeypatch.context() as patch:
-            patch.delattr(items_table.ItemsTable, "rows")
+            patch.delattr(_items_table.ItemsTable, "rows")
             other.add(units(5, seed=1))
             gallery.add(units(3, seed=2))
             assert len(gallery.search(units(1), top=20)[0]) == 16
@@ -373,7 +373,7 @@ def test_a_search_during_which_its_items_move_is_made_again(tmp_path, monkeypatc
 
 
 def test_a_writer_that_replaces_a_hit_all_the_time_does_not_hold_up_a_search(tmp_path, monkeypatch):
-    monkeypatch.setattr(items_table, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(_items_table, "LOCK_SECONDS", 0.1)
     with open_gallery(tmp_path / "g") as reader, open_gallery(tmp_path / "g") as writer:
         writer.add(units(10), sources=range(10))
         overtaken = []
@@ -390,7 +390,7 @@ def test_a_writer_that_replaces_a_hit_all_the_time_does_not_hold_up_a_search(tmp
 
         monkeypatch.setattr(embedded, "nearest", nearest_and_replace)
         assert reader.search(units(10)[7], top=1)[0][0].source == "7"
-        assert overtaken == [""] * embedded.NUM_TRIES + [items_table.REASONS["SQLITE_BUSY"]]
+        assert overtaken == [""] * embedded.NUM_TRIES + [_items_table.REASONS["SQLITE_BUSY"]]
 
 
 def test_threads_share_a_gallery(tmp_path):
@@ -449,7 +449,7 @@ def test_an_empty_folder_becomes_a_gallery(tmp_path):
         gallery.add(units(2))
     table, vectors = sorted(file.name for file in tmp_path.iterdir())
     assert table == "items.sqlite"
-    assert vector_file.NAME.fullmatch(vectors)
+    assert _vector_file.NAME.fullmatch(vectors)
 
 
 def test_files_and_other_folders_are_refused(tmp_path):
@@ -700,7 +700,7 @@ def former(tmp_path):
     path.mkdir()
     units(6).tofile(path / "vectors-3.f32")
     with sqlite3.connect(path / "items.sqlite", isolation_level=None) as connection:
-        for statement in records.TABLES[1]:
+        for statement in _records.TABLES[1]:
             connection.execute(statement)
         connection.execute("PRAGMA application_id = 0x52454944")
         connection.execute("PRAGMA user_version = 1")

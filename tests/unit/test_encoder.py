@@ -6,7 +6,7 @@ from PIL import Image
 
 import reidkit as rk
 from reidkit.cli import cli
-from reidkit.encoder_file import save_weights
+from reidkit.encoders.encoder_file import save_weights
 from reidkit.errors import CheckpointError, DataError
 from reidkit.types import Sample
 

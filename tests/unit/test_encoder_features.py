@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 import reidkit as rk
-from reidkit.comparison import compare
+from reidkit.analysis.calibration import Calibration, fit_calibration
+from reidkit.encoders.network_file import ExternalNetwork, Port, Preprocessing
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.external import ExternalNetwork, Port, Preprocessing
-from reidkit.same_person import Calibration, fit_calibration
+from reidkit.evaluation.comparison import compare
 from reidkit.types import Features, Sample
 
 

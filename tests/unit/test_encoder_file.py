@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 import reidkit as rk
-from reidkit.encoder_file import MOST_PIXELS, load_weights, parse_description, save_weights
+from reidkit.encoders.encoder_file import MOST_PIXELS, load_weights, parse_description, save_weights
 from reidkit.errors import CheckpointError, ReidError
 
 NAME = {"name": "timm:test_resnet"}

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidkit import comparison
-from reidkit.comparison import compare
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.evaluation import evaluate, evaluate_features, validation_features
-from reidkit.nearest import rank_features
-from reidkit.ranks import match_ranks
+from reidkit.evaluation import comparison
+from reidkit.evaluation.comparison import compare
+from reidkit.evaluation.evaluation import evaluate, evaluate_features, validation_features
+from reidkit.evaluation.nearest import rank_features
+from reidkit.evaluation.ranks import match_ranks
 from reidkit.types import Dataset, Evaluation, Features, Sample
 
 reference = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "reference_evaluation.py")))
@@ -304,7 +304,7 @@ def test_block_size_changes_no_bit(distance: str, kind: str, monkeypatch: pytest
 THREADS = """
 import sys
 import numpy as np
-from reidkit.evaluation import evaluate_features
+from reidkit.evaluation.evaluation import evaluate_features
 from reidkit.types import Features
 rng = np.random.default_rng(0)
 def features(num):
@@ -502,7 +502,7 @@ def test_numbers_below_one(option: str) -> None:
 
 
 def test_importing_evaluation_does_not_import_torch() -> None:
-    code = "import sys, reidkit.evaluation, reidkit.calibration; print('torch' in sys.modules)"
+    code = "import sys, reidkit.evaluation, reidkit.analysis.roc; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 

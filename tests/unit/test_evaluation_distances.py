@@ -14,11 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.evaluation import check_evaluation, evaluate, evaluate_features, images_to_encode
-from reidkit.features import EmbeddedImages, distinct_images, label_features, pool_tracklets
-from reidkit.metric_learning import XQDA, LearnedMetric, fit_metric
+from reidkit.evaluation.evaluation import check_evaluation, evaluate, evaluate_features, images_to_encode
+from reidkit.evaluation.features import EmbeddedImages, distinct_images, label_features, pool_tracklets
+from reidkit.evaluation.metric_learning import XQDA, LearnedMetric, fit_metric
+from reidkit.evaluation.split_average import evaluate_splits
 from reidkit.reranking import RerankOptions
-from reidkit.split_average import evaluate_splits
 from reidkit.types import Dataset, Evaluation, Features, Sample
 
 HERE = Path(__file__).parent

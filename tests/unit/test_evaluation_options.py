@@ -11,9 +11,9 @@ import pytest
 
 import reidkit as rk
 from reidkit.errors import ConfigError, UnknownName
-from reidkit.evaluation import check_evaluation, evaluate, evaluate_features
-from reidkit.evaluation_options import EvaluationKeywords, EvaluationOptions
-from reidkit.metric_learning import KISSME
+from reidkit.evaluation.evaluation import check_evaluation, evaluate, evaluate_features
+from reidkit.evaluation.metric_learning import KISSME
+from reidkit.evaluation.options import EvaluationKeywords, EvaluationOptions
 from reidkit.reranking import RerankOptions
 from reidkit.types import Dataset, Features, Sample, Split
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.evaluation import evaluate, evaluate_features
-from reidkit.features import (
+from reidkit.evaluation.evaluation import evaluate, evaluate_features
+from reidkit.evaluation.features import (
     EmbeddedImages,
     distinct_images,
     evenly_spaced_frames,
@@ -24,7 +24,7 @@ from reidkit.features import (
     pool_tracklets,
     with_frames,
 )
-from reidkit.nearest import rank_features
+from reidkit.evaluation.nearest import rank_features
 from reidkit.types import Dataset, Evaluation, Features, Sample
 
 reference = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "reference_evaluation.py")))

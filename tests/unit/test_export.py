@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 import reidkit as rk
-from reidkit import export
+from reidkit.encoders import export
+from reidkit.encoders.export import ExportError, to_onnx
 from reidkit.errors import MissingExtra
-from reidkit.export import ExportError, to_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 import reidkit as rk
+from reidkit.encoders.network_file import load_network
 from reidkit.errors import CheckpointError, ConfigError, MissingExtra
-from reidkit.external import load_network
 
 pytestmark = pytest.mark.alone  # OpenVINO is loaded here
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import reidkit as rk
+from reidkit.encoders.foreign_weights import import_weights
 from reidkit.errors import CheckpointError, ConfigError
-from reidkit.models.non_local import NonLocal
-from reidkit.weights import import_weights
+from reidkit.models._non_local import NonLocal
 
 sys.path.append(str(Path(__file__).parents[1]))
 from published_weights import fastreid, made_up

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from reidkit.errors import ConfigError, DataError, MissingExtra
-from reidkit.evaluation import evaluate_features
-from reidkit.feature_files import holds_features, load_features, save_embeddings, save_features
+from reidkit.evaluation.evaluation import evaluate_features
+from reidkit.evaluation.feature_files import holds_features, load_features, save_embeddings, save_features
 from reidkit.types import Features
 
 FILES = ("features.npz", "features.parquet")

@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 
 from reidkit.errors import ConfigError, DataError
-from reidkit.feature_files import check_target, holds_features, load_features, save_embeddings, save_features
+from reidkit.evaluation.feature_files import (
+    check_target,
+    holds_features,
+    load_features,
+    save_embeddings,
+    save_features,
+)
 from reidkit.types import Features
 
 GOOD = {"embeddings": np.eye(3, dtype=np.float32), "identities": np.arange(3)}
@@ -201,8 +207,8 @@ def test_a_table_that_repeats_one_value_beyond_measure(tmp_path: Path) -> None:
     big = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(rows * 512, np.float16)), 512)
     pq.write_table(pa.table({"embedding": big, "identity": np.zeros(rows, np.int8)}), path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reidkit.feature_tables._MAX_BYTES", 1 << 20)
-        patch.setattr("reidkit.feature_tables._MAX_RATIO", 10)
+        patch.setattr("reidkit.evaluation.feature_tables._MAX_BYTES", 1 << 20)
+        patch.setattr("reidkit.evaluation.feature_tables._MAX_RATIO", 10)
         assert "claims 1,026,000 values" in refusal(path)
 
 

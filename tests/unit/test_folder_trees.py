@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from reidkit.datasets._layouts import labelled_dataset, market_tree, numbered
 from reidkit.errors import DataError
-from reidkit.folder_trees import labelled_dataset, market_tree, numbered
 from reidkit.types import Sample
 
 DATA = Path(os.environ.get("REIDKIT_DATA", Path(__file__).parents[3] / "shared" / "data"))

@@ -1,6 +1,6 @@
 import pytest
 
-from reidkit.health import PATIENCE, LossHealth
+from reidkit.training.health import PATIENCE, LossHealth
 
 
 def signs(records, *, margin=0.3):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reidkit import jpeg
 from reidkit.errors import DataError
-from reidkit.images import load_image, to_rgb
+from reidkit.images import jpeg
+from reidkit.images.reading import load_image, to_rgb
 
 FORMATS: dict[str, dict[str, object]] = {
     "JPEG": {},

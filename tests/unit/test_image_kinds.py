@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reidkit import image_kinds
 from reidkit.errors import CheckpointError, DataError
 from reidkit.files import open_regular, require_regular
-from reidkit.image_kinds import kind_of
-from reidkit.images import is_image, load_image
-from reidkit.survey import survey
+from reidkit.images import kinds as image_kinds
+from reidkit.images.kinds import kind_of
+from reidkit.images.reading import is_image, load_image
+from reidkit.images.survey import survey
 
 
 def encoded(image_format: str, **options: object) -> bytes:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from reidkit.cli import cli
 from reidkit.errors import ConfigError, DataError
-from reidkit.images import list_files, list_images, load_image
+from reidkit.images.reading import list_files, list_images, load_image
 
 
 def picture() -> Image.Image:

@@ -17,10 +17,6 @@ NOT_FOR_EMBEDDING = {
     *("torchvision", "timm", "scipy", "matplotlib", "pandas", "sklearn", "pyarrow", "h5py", "jinja2"),
     *("sympy", "torch._dynamo", "torch._inductor", "torch.distributed.fsdp"),
 }
-TRAINING = {
-    *("accumulation", "augmentation", "batching", "checkpoint", "crops", "ema", "initial", "loader"),
-    *("objectives", "optim", "precision", "run_folder", "runs", "samplers", "trainer", "validation"),
-}
 COMMANDS = """
 import json, sys
 from reidkit.cli import cli
@@ -32,11 +28,45 @@ import openvino
 openvino.save_model(openvino.Core().read_model("net.onnx"), "net.xml", compress_to_fp16=False)
 """
 WITHOUT_TORCH = (
-    *("types", "config", "labels", "arrays", "files", "galleries", "galleries.embedded", "search", "encoder"),
-    *("external", "images", "transforms", "features", "feature_files", "feature_tables", "evaluation"),
-    *("protocols", "ranks", "distance_ranks", "reranking", "metric_learning", "multi_query", "branches"),
-    *("split_average", "breakdown", "calibration", "same_person", "significance", "variances", "projection"),
-    *("viz", "viz_breakdown"),
+    *(
+        "types",
+        "config",
+        "labels",
+        "arrays",
+        "files",
+        "galleries",
+        "galleries.embedded",
+        "search.searcher",
+        "encoders.encoder",
+    ),
+    *(
+        "encoders.network_file",
+        "images.reading",
+        "images.transforms",
+        "evaluation.features",
+        "evaluation.feature_files",
+        "evaluation.feature_tables",
+        "evaluation.evaluation",
+    ),
+    *(
+        "evaluation.protocols",
+        "evaluation.ranks",
+        "evaluation.distance_ranks",
+        "reranking",
+        "evaluation.metric_learning",
+        "evaluation.multi_query",
+        "analysis.feature_comparison",
+    ),
+    *(
+        "evaluation.split_average",
+        "analysis.breakdown",
+        "analysis.roc",
+        "analysis.calibration",
+        "analysis.bootstrap",
+        "analysis.variances",
+        "analysis.projection",
+    ),
+    *("reports.charts", "reports.breakdown_charts"),
 )
 
 
@@ -75,7 +105,7 @@ def test_embedding_imports_neither_torchvision_nor_timm_nor_training(photos: Pat
     found = imported_by(COMMANDS, commands("net.safetensors"), folder=photos.parent)
     assert "torch" in found
     assert found & NOT_FOR_EMBEDDING == set()
-    assert found & {f"reidkit.{name}" for name in TRAINING} == set()
+    assert not [name for name in found if name.startswith("reidkit.training")]
 
 
 @pytest.mark.parametrize("name", ["timm:test_resnet", "jlml"])
@@ -96,9 +126,9 @@ def test_a_networks_file_is_used_without_torch(file: str, photos: Path) -> None:
         pytest.importorskip("openvino", reason="openvino is not installed")
         program = TO_OPENVINO + COMMANDS
     found = imported_by(program, commands(file), folder=photos.parent)
-    assert f"reidkit.{'openvino' if file == 'net.xml' else 'onnx'}_file" in found
+    assert f"reidkit.encoders.{'openvino' if file == 'net.xml' else 'onnx'}" in found
     assert found & {"torch", *NOT_FOR_EMBEDDING} == set()
-    assert found & {f"reidkit.{name}" for name in TRAINING} == set()
+    assert not [name for name in found if name.startswith("reidkit.training")]
 
 
 def make_onnx(path: Path) -> None:

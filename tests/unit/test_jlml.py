@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import reidkit as rk
-from reidkit.complexity import complexity
 from reidkit.errors import ConfigError, UnknownName
+from reidkit.models._cost import complexity
 from reidkit.models.jlml import JLML, Bottleneck, LocalBranch, cut_stripes
 
 # Table 1: channels, height and width of what each stage gives, for an image of 224 x 224.

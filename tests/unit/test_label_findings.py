@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from reidkit.check import DatasetCheck, check_dataset
+from reidkit.checks.check import DatasetCheck, check_dataset
+from reidkit.checks.findings import Finding
 from reidkit.datasets import load_dataset
+from reidkit.datasets._pattern_guess import guess_pattern
+from reidkit.datasets._splits import write_table
 from reidkit.errors import DataError
-from reidkit.findings import Finding
-from reidkit.pattern_guess import guess_pattern
-from reidkit.splits import write_table
 
 
 def photos(root: Path, *names: str) -> Path:

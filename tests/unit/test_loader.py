@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from reidkit.augmentation import augmentation
 from reidkit.config import TransformConfig
-from reidkit.crops import read
 from reidkit.errors import DataError
-from reidkit.loader import TrainingImages, batches, collate
-from reidkit.models.embedder import IMAGENET_MEAN
-from reidkit.samplers import Draw
+from reidkit.images.cache import read
+from reidkit.models._embedder import IMAGENET_MEAN
+from reidkit.training.augmentation import augmentation
+from reidkit.training.loader import TrainingImages, batches, collate
+from reidkit.training.samplers import Draw
 from reidkit.types import Sample
 
 RANDOM = ["flip", "shift", "zoom", "blur", "jitter", "grayscale", "autoaugment", "erasing"]

@@ -10,7 +10,8 @@ from unittest.mock import patch
 import pytest
 
 import reidkit
-from reidkit import distributed, logs
+from reidkit import logs
+from reidkit.training import distributed
 
 sys.path.append(str(Path(__file__).parents[1]))
 from trainings import make_trainer

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError
-from reidkit.evaluation import evaluate_features
-from reidkit.metric_learning import KISSME, XQDA, _pair_covariances
+from reidkit.evaluation.evaluation import evaluate_features
+from reidkit.evaluation.metric_learning import KISSME, XQDA, _pair_covariances
 from reidkit.types import Features
 
 Array = NDArray[np.float64]

@@ -11,8 +11,8 @@ import pytest
 
 from reidkit.datasets import load_dataset
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.evaluation import evaluate, evaluate_features
-from reidkit.features import label_features, pool_queries
+from reidkit.evaluation.evaluation import evaluate, evaluate_features
+from reidkit.evaluation.features import label_features, pool_queries
 from reidkit.types import Dataset, Features, Sample
 
 

@@ -51,7 +51,11 @@ def test_a_fault_whose_place_is_gone_is_an_error(mutants, monkeypatch):
 @pytest.mark.slow
 def test_a_fault_that_no_test_sees_is_an_error(mutants, monkeypatch, capsys):
     unseen = mutants.Mutant(
-        "unseen", "src/reidkit/samplers.py", "no state, any position", "no", "tests/unit/test_samplers.py"
+        "unseen",
+        "src/reidkit/training/samplers.py",
+        "no state, any position",
+        "no",
+        "tests/unit/test_samplers.py",
     )
     monkeypatch.setattr(mutants, "MUTANTS", [unseen])
     assert run(mutants, monkeypatch) is True

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from reidkit.datasets._name_patterns import FIELDS, MAX_LENGTH, NamePattern
 from reidkit.errors import ConfigError
-from reidkit.name_patterns import FIELDS, MAX_LENGTH, NamePattern
 
 GREEDY = {
     "identity": r"[^/]+",

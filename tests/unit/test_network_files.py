@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import reidkit as rk
-import reidkit.encoder  # now, not within the first test's ten seconds
+import reidkit.encoders.encoder  # now, not within the first test's ten seconds
+from reidkit.encoders.runtimes import num_threads
 from reidkit.errors import ReidError
-from reidkit.network_files import num_threads
-from reidkit.reading_speed import num_cores
+from reidkit.images.speed import num_cores
 
 pytestmark = pytest.mark.alone  # OpenVINO is loaded here
 
@@ -244,7 +244,7 @@ def test_importing_a_runtime_tells_nobody(tmp_path):
     program = """
 import sys
 from pathlib import Path
-from reidkit.network_files import import_runtime
+from reidkit.encoders.runtimes import import_runtime
 seen = []
 sys.addaudithook(lambda event, _: seen.append(event) if event in ("os.fork", "socket.connect") else None)
 import_runtime("openvino", Path("x.xml")).Core()

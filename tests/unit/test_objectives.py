@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import reidkit as rk
-from reidkit import distributed
 from reidkit.losses import IdentityLoss, StructuredSparsity
-from reidkit.objectives import Objective, Step, prepare_objectives
 from reidkit.ops import l12
+from reidkit.training import distributed
+from reidkit.training.objective import Objective, Step, prepare_objectives
 
 
 class Dropping(nn.Module):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reidkit import comparison
-from reidkit.breakdown import MatchRankCounter, camera_pairs, ranks_of_matches
-from reidkit.comparison import compare
-from reidkit.features import rows_of
-from reidkit.nearest import NearestNegatives, nearest_items
+from reidkit.analysis.breakdown import MatchRankCounter, camera_pairs, ranks_of_matches
+from reidkit.evaluation import comparison
+from reidkit.evaluation.comparison import compare
+from reidkit.evaluation.features import rows_of
+from reidkit.evaluation.nearest import NearestNegatives, nearest_items
 from reidkit.types import JUNK, Features
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from reidkit.errors import DataError
-from reidkit.images import load_image, to_rgb
+from reidkit.images.reading import load_image, to_rgb
 
 MODES = (
     "1",

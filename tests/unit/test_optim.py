@@ -5,8 +5,8 @@ from torch import nn
 import reidkit as rk
 from reidkit.config import OptimConfig
 from reidkit.errors import ConfigError
-from reidkit.optim import build_optimizer, layer_rates, learning_rate, set_learning_rate
-from reidkit.precision import Precision
+from reidkit.training.optim import build_optimizer, layer_rates, learning_rate, set_learning_rate
+from reidkit.training.precision import Precision
 
 EPOCHS, STEPS = 10, 20
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import reidkit as rk
-from reidkit.complexity import complexity, num_parameters
+from reidkit.models._cost import complexity, num_parameters
 from reidkit.models.osnet import OSBlock
 from reidkit.models.osnet_ain import AINBlock
 

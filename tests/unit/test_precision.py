@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.accumulation import embed_in_pieces
-from reidkit.autocast import autocast
-from reidkit.precision import Precision
+from reidkit.encoders.autocast import autocast
+from reidkit.training.gradient_cache import embed_in_pieces
+from reidkit.training.precision import Precision
 
 CPU = torch.device("cpu")
 # The function, its input, its weight, its options; all end in one column or, transposed, start with one.

@@ -1,6 +1,6 @@
 import pytest
 
-from reidkit.printable import printable
+from reidkit.texts.printable import printable
 
 
 @pytest.mark.parametrize(

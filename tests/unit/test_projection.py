@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from reidkit.analysis.projection import project
 from reidkit.errors import DataError, MissingExtra
-from reidkit.projection import project
 
 
 def islands(num_each: int = 15) -> tuple[np.ndarray, np.ndarray]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reidkit import ranks
-from reidkit.comparison import compare
 from reidkit.errors import DataError
-from reidkit.evaluation import evaluate_features
-from reidkit.ranks import match_ranks
+from reidkit.evaluation import ranks
+from reidkit.evaluation.comparison import compare
+from reidkit.evaluation.evaluation import evaluate_features
+from reidkit.evaluation.ranks import match_ranks
 from reidkit.types import Features
 
 KINDS = ["signed", "no negative values", "collapsed", "nearly equal", "equal", "one outlier", "some zeros"]

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reidkit.breakdown import choose_queries
-from reidkit.comparison import compare
+from reidkit.analysis.bootstrap import share_interval
+from reidkit.analysis.breakdown import choose_queries
 from reidkit.errors import DataError
-from reidkit.evaluation import evaluate_features
-from reidkit.features import rows_of
+from reidkit.evaluation.comparison import compare
+from reidkit.evaluation.evaluation import evaluate_features
+from reidkit.evaluation.features import rows_of
 from reidkit.files import WriteError
-from reidkit.report import write_report
-from reidkit.report_parts import longest_list
-from reidkit.report_sections import analyse, curve_figures
-from reidkit.significance import share_interval
+from reidkit.reports.page import write_report
+from reidkit.reports.parts import longest_list
+from reidkit.reports.sections import analyse, curve_figures
 from reidkit.types import JUNK, Features, Sample, Split
 
 NUM_IDENTITIES = 8

@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reidkit import comparison
-from reidkit.breakdown import camera_pairs, confusions, ranks_of_matches
-from reidkit.calibration import roc
-from reidkit.comparison import compare
+from reidkit.analysis.breakdown import camera_pairs, confusions, ranks_of_matches
+from reidkit.analysis.calibration import fit_calibration
+from reidkit.analysis.roc import roc
 from reidkit.errors import DataError
-from reidkit.evaluation import evaluate_features
+from reidkit.evaluation import comparison
+from reidkit.evaluation.comparison import compare
+from reidkit.evaluation.evaluation import evaluate_features
+from reidkit.evaluation.nearest import NearestNegatives
 from reidkit.files import WriteError
-from reidkit.nearest import NearestNegatives
-from reidkit.report import write_report
-from reidkit.report_sections import reliability
-from reidkit.same_person import fit_calibration
+from reidkit.reports.page import write_report
+from reidkit.reports.sections import reliability
 from reidkit.types import Features, Sample, Split
 
 NUM_IDENTITIES = 9
@@ -219,7 +219,7 @@ def test_a_calibration_adds_its_diagram(tmp_path: Path, inputs: dict[str, Any]) 
 def test_an_encoder_adds_activation_maps(
     tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reidkit.encoder import Encoder
+    from reidkit.encoders.encoder import Encoder
     from reidkit.models import build_model
 
     encoder = Encoder(build_model("resnet18", pretrained=False), height=64, width=32, device="cpu")

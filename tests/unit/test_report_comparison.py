@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reidkit.analysis.bootstrap import paired_difference
 from reidkit.errors import DataError
-from reidkit.evaluation import evaluate_features
-from reidkit.report_comparison import ComparedRun, write_comparison
-from reidkit.significance import paired_difference
+from reidkit.evaluation.evaluation import evaluate_features
+from reidkit.reports.comparison import ComparedRun, write_comparison
 from reidkit.types import Features, Sample
 
 IDENTITIES = np.arange(20)

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from reidkit import euclidean, reranking
+from reidkit import reranking
 from reidkit.errors import ConfigError, DataError
-from reidkit.evaluation import evaluate_features
+from reidkit.evaluation import euclidean
+from reidkit.evaluation.evaluation import evaluate_features
 from reidkit.reranking import Reranker, RerankOptions, query_expansion, rerank
 from reidkit.types import Features
 

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reidkit.branches import compare_branches
-from reidkit.breakdown import camera_pairs
-from reidkit.comparison import compare
+from reidkit.analysis.breakdown import camera_pairs
+from reidkit.analysis.feature_comparison import compare_branches
+from reidkit.analysis.variances import identity_variances
 from reidkit.errors import DataError
-from reidkit.evaluation import evaluate_features, validation_features
-from reidkit.features import label_features, pool_queries
-from reidkit.metric_learning import KISSME
-from reidkit.multi_query import multi_query_images, pooling_texts
-from reidkit.row_labels import camera_codes, camera_names, shared_codes
+from reidkit.evaluation.comparison import compare
+from reidkit.evaluation.evaluation import evaluate_features, validation_features
+from reidkit.evaluation.features import label_features, pool_queries
+from reidkit.evaluation.metric_learning import KISSME
+from reidkit.evaluation.multi_query import multi_query_images, pooling_texts
+from reidkit.evaluation.row_labels import camera_codes, camera_names, shared_codes
 from reidkit.types import Dataset, Features, Sample
-from reidkit.variances import identity_variances
 
 MISSING = [None, float("nan"), "", -1, "-1"]
 

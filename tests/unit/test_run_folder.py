@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from reidkit.checkpoint import save_checkpoint
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.files import WriteError
 from reidkit.provenance import check_run_folder
-from reidkit.run_folder import RunFolder
+from reidkit.training.checkpoint import save_checkpoint
+from reidkit.training.run_folder import RunFolder
 
 STATE = {
     "epoch": 1,

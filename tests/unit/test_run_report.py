@@ -14,7 +14,7 @@ from PIL import Image
 
 import reidkit as rk
 from reidkit.errors import ConfigError, DataError
-from reidkit.results_folder import folder_in_runs, made_from
+from reidkit.reports.results_folder import folder_in_runs, made_from
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,8 @@ def test_an_encoder_in_memory(encoder: rk.Encoder, tiny_market: Path, tmp_path: 
 
 
 def test_the_module_of_that_name_does_not_hide_the_function() -> None:
-    code = (
-        "import reidkit as rk; print(callable(rk.report)); import reidkit.report; print(callable(rk.report))"
-    )
+    code = "import reidkit as rk; print(callable(rk.report)); import reidkit.reports.page; "
+    code += "print(callable(rk.report))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().split() == ["True", "True"]
 

@@ -6,7 +6,7 @@ import pytest
 
 from reidkit import config, trust
 from reidkit.errors import ConfigError
-from reidkit.runs import build_trainer, list_runs
+from reidkit.training.runs import build_trainer, list_runs
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from reidkit.calibration import Roc, roc
-from reidkit.comparison import compare
+from reidkit.analysis.calibration import Calibration, _likelihood_ratios, fit_calibration
+from reidkit.analysis.roc import Roc, roc
 from reidkit.errors import ConfigError, DataError
-from reidkit.same_person import Calibration, _likelihood_ratios, fit_calibration
+from reidkit.evaluation.comparison import compare
 from reidkit.types import Features
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reidkit.calibration import distance_distributions, roc
-from reidkit.comparison import compare
-from reidkit.evaluation import evaluate, evaluate_features
-from reidkit.feature_files import load_features, save_features
-from reidkit.features import label_features, pool_tracklets, rows_of
-from reidkit.nearest import rank_features
-from reidkit.same_picture import pairs_of, picture_codes, picture_names
+from reidkit.analysis.roc import distance_distributions, roc
+from reidkit.evaluation.comparison import compare
+from reidkit.evaluation.evaluation import evaluate, evaluate_features
+from reidkit.evaluation.feature_files import load_features, save_features
+from reidkit.evaluation.features import label_features, pool_tracklets, rows_of
+from reidkit.evaluation.nearest import rank_features
+from reidkit.evaluation.same_picture import pairs_of, picture_codes, picture_names
 from reidkit.types import Dataset, Features, Sample
 
 RNG = np.random.default_rng(0)

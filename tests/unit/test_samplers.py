@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reidkit.errors import ConfigError
-from reidkit.samplers import IdentitySampler, RandomSampler, TrackletFrames
+from reidkit.training.samplers import IdentitySampler, RandomSampler, TrackletFrames
 
 
 def batches(sampler, epoch=0, first_batch=0):

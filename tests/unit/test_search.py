@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import reidkit as rk
+from reidkit.analysis.calibration import Calibration
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import DamagedGallery, NoGallery, open_gallery
-from reidkit.same_person import Calibration
-from reidkit.search import Searcher, content_hash
+from reidkit.search.searcher import Searcher, content_hash
 from reidkit.types import Sample
 
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from reidkit.analysis.bootstrap import OneIdentity, bootstrap_interval, paired_difference, share_interval
+from reidkit.analysis.variances import identity_variances
 from reidkit.errors import ConfigError, DataError
-from reidkit.significance import OneIdentity, bootstrap_interval, paired_difference, share_interval
 from reidkit.types import Features
-from reidkit.variances import identity_variances
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import intervals as simulation

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reidkit.datasets import load_dataset
+from reidkit.datasets._splits import make_splits, write_table
 from reidkit.errors import ConfigError, DataError
-from reidkit.splits import make_splits, write_table
 from reidkit.types import JUNK, Dataset, Sample
 
 Labels = list[tuple[int, int]]

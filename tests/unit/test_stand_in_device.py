@@ -24,8 +24,8 @@ import reidkit as rk
 from reidkit import ops, registry
 from reidkit.config import OptimConfig, TransformConfig
 from reidkit.losses import BatchHardTripletLoss, IdentityLoss, TripletLoss, VerificationLoss
-from reidkit.objectives import Objective
-from reidkit.tracking import read_metrics
+from reidkit.training.objective import Objective
+from reidkit.training.trackers import read_metrics
 
 sys.path.append(str(Path(__file__).parents[1]))
 import stand_in_device

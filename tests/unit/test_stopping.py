@@ -4,8 +4,8 @@ import traceback
 
 import pytest
 
-from reidkit import stopping
-from reidkit.stopping import GracefulStop
+from reidkit.training import interrupt as stopping
+from reidkit.training.interrupt import GracefulStop
 
 
 def in_a_process_of_its_own(scenario):

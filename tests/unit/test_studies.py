@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import reidkit as rk
-from reidkit import config, study_runs
+from reidkit import config
+from reidkit.analysis.variances import identity_variances
 from reidkit.errors import CheckpointError, ConfigError, DataError
 from reidkit.files import WriteError, exclusive
-from reidkit.studies import cells_of, load_study, run_fingerprint, shipped_studies
-from reidkit.study_files import read_attempts, read_failure
-from reidkit.study_runs import (
+from reidkit.studies import execution as study_runs
+from reidkit.studies.execution import (
     Folders,
     carry_out,
     check_data,
@@ -29,9 +29,10 @@ from reidkit.study_runs import (
     state_of,
     tasks_of,
 )
-from reidkit.study_tables import published_for, tables_of, write_tables
-from reidkit.tracking import read_metrics
-from reidkit.variances import identity_variances
+from reidkit.studies.files import read_attempts, read_failure
+from reidkit.studies.study import cells_of, load_study, run_fingerprint, shipped_studies
+from reidkit.studies.tables import published_for, tables_of, write_tables
+from reidkit.training.trackers import read_metrics
 
 STUDY = """
 title = "Tiny"
@@ -388,7 +389,7 @@ def test_a_run_held_by_another_process_is_waited_for_and_taken_when_that_dies(
         holder.kill()
         holder.wait()
 
-    monkeypatch.setattr("reidkit.study_runs.time.sleep", wait)
+    monkeypatch.setattr("reidkit.studies.execution.time.sleep", wait)
     carry_out(tasks[:1], folders)
     holder.stdout.close()
     assert waits == ["open"]

@@ -12,15 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import reidkit.datasets.synthetic as synthetic_module
+import reidkit.datasets.synthetic.dataset as synthetic_module
 from reidkit.datasets import load_dataset
-from reidkit.datasets.synthetic import make_synthetic
-from reidkit.errors import ConfigError, DataError, ReidError
-from reidkit.files import WriteError
-from reidkit.pedestrian_clothes import Person
-from reidkit.pedestrian_figures import View, render
-from reidkit.pedestrian_scenes import street
-from reidkit.pedestrians import (
+from reidkit.datasets.synthetic.clothes import Person
+from reidkit.datasets.synthetic.dataset import make_synthetic
+from reidkit.datasets.synthetic.figures import View, render
+from reidkit.datasets.synthetic.people import (
     Camera,
     Framing,
     Pose,
@@ -30,6 +27,9 @@ from reidkit.pedestrians import (
     random_person,
     spoiled_framing,
 )
+from reidkit.datasets.synthetic.scenes import street
+from reidkit.errors import ConfigError, DataError, ReidError
+from reidkit.files import WriteError
 from reidkit.types import Sample
 
 SMALL = {

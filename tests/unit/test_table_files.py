@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from reidkit.datasets._table_files import read_table
 from reidkit.datasets.table import table
 from reidkit.errors import ConfigError, DataError
-from reidkit.table_files import read_table
 
 TEXT = "path,identity,camera,time\na.jpg,José,10.0,1.5\nb.jpg,-1,2,\n"
 EXPECTED = [("a.jpg", 1, "José", 10, 1.5), ("b.jpg", -1, None, 2, None)]

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from reidkit.errors import CheckpointError, ConfigError
-from reidkit.text_files import MOST_LEVELS, parse_json, parse_toml, read_json, read_text
+from reidkit.texts.files import MOST_LEVELS, parse_json, parse_toml, read_json, read_text
 
 
 def test_text_is_utf_8_with_or_without_a_mark(tmp_path):

@@ -2,7 +2,7 @@ import pytest
 
 from reidkit import registry
 from reidkit.errors import CheckpointError
-from reidkit.tracking import MetricsFile, TensorBoard, named_tracker, read_metrics
+from reidkit.training.trackers import MetricsFile, TensorBoard, named_tracker, read_metrics
 
 
 def records(*steps, kind="step"):

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 import reidkit as rk
-from reidkit import trainer
 from reidkit.config import OptimConfig
 from reidkit.errors import CheckpointError, TrainingError
 from reidkit.losses import BatchHardTripletLoss, IdentityLoss, MarginSampleMiningLoss
-from reidkit.tracking import read_metrics
+from reidkit.training import trainer
+from reidkit.training.trackers import read_metrics
 
 sys.path.append(str(Path(__file__).parents[1]))
 from trainings import SimpleLoss, Stop, assert_same_weights, load, make_trainer, weights

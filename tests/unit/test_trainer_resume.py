@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import reidkit as rk
-from reidkit import run_folder
 from reidkit.config import OptimConfig, TransformConfig
 from reidkit.losses import IdentityLoss
-from reidkit.tracking import read_metrics
+from reidkit.training import run_folder
+from reidkit.training.trackers import read_metrics
 
 sys.path.append(str(Path(__file__).parents[1]))
 from trainings import Stop, assert_same_run, assert_same_weights, make_trainer, stopper, trainer_of

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from reidkit import config
-from reidkit.checkpoint import load_checkpoint
 from reidkit.files import is_unfinished
-from reidkit.runs import build_trainer
-from reidkit.tracking import read_metrics
+from reidkit.training.checkpoint import load_checkpoint
+from reidkit.training.runs import build_trainer
+from reidkit.training.trackers import read_metrics
 
 sys.path.append(str(Path(__file__).parents[1]))
 from trainings import assert_same_weights

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import reidkit as rk
-from reidkit import crops
 from reidkit.config import OptimConfig, SamplerConfig, TransformConfig
 from reidkit.errors import ConfigError, DataError
+from reidkit.images import cache as crops
 from reidkit.losses import IdentityLoss
-from reidkit.tracking import read_metrics
+from reidkit.training.trackers import read_metrics
 
 sys.path.append(str(Path(__file__).parents[1]))
 from dataset_writers import WRITERS

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import reidkit as rk
+from reidkit.encoders.foreign_names import toolkit_of
+from reidkit.encoders.foreign_weights import import_weights
 from reidkit.errors import CheckpointError, ConfigError
-from reidkit.weights import import_weights
-from reidkit.weights_names import toolkit_of
 
 sys.path.append(str(Path(__file__).parents[1]))
 import published_weights

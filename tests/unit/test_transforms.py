@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as torchvision
 
-from reidkit.crops import read
-from reidkit.images import load_image
-from reidkit.models.embedder import IMAGENET_MEAN, IMAGENET_STD
-from reidkit.transforms import normalize, normalize_array, resized
+from reidkit.images.cache import read
+from reidkit.images.reading import load_image
+from reidkit.images.transforms import normalize, normalize_array, resized
+from reidkit.models._embedder import IMAGENET_MEAN, IMAGENET_STD
 from reidkit.types import Sample
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), dtype=np.uint8)  # (B, H, W, 3)

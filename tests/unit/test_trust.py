@@ -14,14 +14,14 @@ from PIL import Image
 
 import reidkit as rk
 from reidkit import config, registry, trust
-from reidkit.encoder_file import save_weights
+from reidkit.encoders.encoder_file import save_weights
 from reidkit.errors import CheckpointError, ConfigError
-from reidkit.runs import load_data
+from reidkit.training.runs import load_data
 
 # Runs commands one after the other; notes who runs code, starts a process or opens a connection meanwhile.
 WATCHED = """
     import contextlib, io, json, os, sys
-    import reidkit.cli, reidkit.encoder
+    import reidkit.cli, reidkit.encoders.encoder
     from reidkit import registry
     for kind in registry.FOLDERS:
         registry.names(kind)  # what we import ourselves starts processes
@@ -246,9 +246,9 @@ def test_processes_that_are_started_inherit_what_is_allowed(monkeypatch):
 
 
 # Who calls functions that take a name as their caller's own word. A person has typed it, or it stands there.
-TYPED = {"cli/check", "cli/demo", "complexity", "foreign_encoder", "splits"}
+TYPED = {"cli/check", "cli/demo", "models/_cost", "encoders/foreign_encoder", "datasets/_splits"}
 # It is read from a file, which they say with trust.from_file().
-READ = {"encoder_file", "runs", "study_runs", "chosen_data"}
+READ = {"encoders/encoder_file", "training/runs", "studies/execution", "reports/chosen_data"}
 
 
 def test_whoever_passes_on_a_name_from_a_file_says_so():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from reidkit.losses._tuple_sums import num_quadruplets, num_triplets, quadruplet_hinges
 from reidkit.losses.triplet import triplet
 from reidkit.ops import negative_mask, pairwise_distances, positive_mask
-from reidkit.tuples import num_quadruplets, num_triplets, quadruplet_hinges
 
 LABELS = {
     "four images each": torch.arange(32) // 4,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reidkit import viz
-from reidkit.viz_breakdown import (
+from reidkit.reports import charts as viz
+from reidkit.reports.breakdown_charts import (
     camera_figure,
     heat_overlay,
     precision_recall_figure,

@@ -12,9 +12,9 @@ import torch
 import torchvision
 
 import reidkit as rk
+from reidkit.encoders.foreign_names import FASTREID, PLAIN, REIDKIT, STRONG_BASELINE, toolkit_of
+from reidkit.encoders.foreign_weights import import_weights, locate, read_weights
 from reidkit.errors import CheckpointError, DataError
-from reidkit.weights import import_weights, locate, read_weights
-from reidkit.weights_names import FASTREID, PLAIN, REIDKIT, STRONG_BASELINE, toolkit_of
 
 sys.path.append(str(Path(__file__).parents[1]))
 from published_weights import (

@@ -14,8 +14,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from reidkit.encoders.foreign_files import WHOLE, read_weights, read_weights_file
 from reidkit.errors import CheckpointError
-from reidkit.weights_files import WHOLE, read_weights, read_weights_file
 
 WEIGHTS = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2)}
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reidkit.evaluation import evaluate_features
-from reidkit.report import write_report
-from reidkit.report_comparison import ComparedRun, write_comparison
+from reidkit.evaluation.evaluation import evaluate_features
+from reidkit.reports.comparison import ComparedRun, write_comparison
+from reidkit.reports.page import write_report
 from reidkit.types import Features, Sample, Split
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     Fourteen people, three cameras, made-up embeddings and curves.
     """
-    from reidkit.encoder import Encoder
+    from reidkit.encoders.encoder import Encoder
     from reidkit.models import build_model
 
     folder = tmp_path_factory.mktemp("report")

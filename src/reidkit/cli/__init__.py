@@ -21,7 +21,7 @@ import click
 from reidkit import __version__, trust
 from reidkit.cli.endings import ending
 from reidkit.errors import did_you_mean, shown
-from reidkit.printable import printable
+from reidkit.texts.printable import printable
 
 _COMMANDS = {
     "demo": ("demo", "From nothing to a result: draw people, train, evaluate, search."),

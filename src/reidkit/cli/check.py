@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
-from reidkit.printable import counted
+from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
-    from reidkit.check import DatasetCheck
-    from reidkit.findings import Finding
-    from reidkit.reading_speed import Speed
+    from reidkit.checks.check import DatasetCheck
+    from reidkit.checks.findings import Finding
+    from reidkit.images.speed import Speed
 
 _STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
 
@@ -46,16 +46,16 @@ def check_command(
 
     Exit code 1 says that errors were found.
     """
-    from reidkit.check import check_dataset
+    from reidkit.checks.check import check_dataset
     from reidkit.config import parse_options
     from reidkit.datasets import load_dataset
     from reidkit.errors import ConfigError
+    from reidkit.images.speed import reading_speeds
     from reidkit.progress import progress
-    from reidkit.reading_speed import reading_speeds
 
     given = parse_options(options)
     if make:
-        from reidkit.datasets.synthetic import make_synthetic_from
+        from reidkit.datasets.synthetic.dataset import make_synthetic_from
 
         if name != "synthetic":
             raise ConfigError(f"--make draws the data set 'synthetic' only, not {name!r}")

@@ -13,7 +13,7 @@ from reidkit.cli.options import refuse
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 
 if TYPE_CHECKING:
-    from reidkit.run_comparison import RunComparison
+    from reidkit.reports.run_comparison import RunComparison
 
 
 @click.command("compare")
@@ -56,9 +56,9 @@ def compare_command(
     same kind would give, each with all of their queries. They say nothing of another training with another
     seed.
     """
-    from reidkit.chosen_data import Wanted
     from reidkit.progress import progress
-    from reidkit.run_comparison import compare_runs, networks_among
+    from reidkit.reports.chosen_data import Wanted
+    from reidkit.reports.run_comparison import compare_runs, networks_among
 
     networks = networks_among([first, second])
     if networks:

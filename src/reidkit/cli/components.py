@@ -59,7 +59,7 @@ def print_options(kind: registry.Kind, as_json: bool) -> None:
 
 def print_costs(height: int, width: int, as_json: bool) -> None:
     """What every network costs with its default options."""
-    from reidkit.complexity import cost_of
+    from reidkit.models._cost import cost_of
 
     names = [name for name in registry.names("model") if name != "timm"]
     costs = {name: cost_of(name, height=height, width=width) for name in names}

@@ -82,8 +82,8 @@ def _program() -> str:
 
 
 def _draw(people: Path) -> None:
-    from reidkit.datasets.synthetic import make_synthetic_from
-    from reidkit.demo import WORLD
+    from reidkit.datasets.synthetic.dataset import make_synthetic_from
+    from reidkit.datasets.synthetic.demo import WORLD
     from reidkit.progress import progress
 
     with progress("images drawn") as shown:
@@ -91,7 +91,7 @@ def _draw(people: Path) -> None:
 
 
 def _check(people: Path) -> None:
-    from reidkit.check import check_dataset
+    from reidkit.checks.check import check_dataset
     from reidkit.cli.check import print_check
     from reidkit.datasets import load_dataset
 
@@ -107,9 +107,9 @@ def _train(recipe: config.Config, run: Path) -> None:
 def _evaluate(out: Path, run: Path, people: Path) -> None:
     from reidkit.cli.evaluate import print_written
     from reidkit.datasets import load_dataset
-    from reidkit.encoder import load_encoder
+    from reidkit.encoders.encoder import load_encoder
     from reidkit.progress import progress
-    from reidkit.run_report import Output, Scoring, evaluate_run
+    from reidkit.reports.run_report import Output, Scoring, evaluate_run
 
     data, output = load_dataset("synthetic", people), Output(out, title="Demo: drawn people")
     with progress("images embedded") as shown:
@@ -123,10 +123,10 @@ def _search(out: Path, run: Path, people: Path) -> Path:
     from reidkit.cli.index import print_added
     from reidkit.cli.search import print_hits
     from reidkit.datasets import load_dataset
-    from reidkit.demo import people_to_find, people_to_search_for
+    from reidkit.datasets.synthetic.demo import people_to_find, people_to_search_for
     from reidkit.progress import progress
-    from reidkit.search import Searcher
-    from reidkit.search_picture import draw_hits
+    from reidkit.reports.search_picture import draw_hits
+    from reidkit.search.searcher import Searcher
 
     data, location = load_dataset("synthetic", people), out / "people.gallery"
     with Searcher(location, encoder=run) as searcher:

@@ -12,10 +12,10 @@ from reidkit import config
 from reidkit.cli.options import refuse
 from reidkit.cli.output import print_left_out, say, tell
 from reidkit.errors import ConfigError, DataError
-from reidkit.printable import counted
+from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
-    from reidkit.chosen_data import Wanted
+    from reidkit.reports.chosen_data import Wanted
 
 NUM_SHOWN = 5
 
@@ -56,7 +56,7 @@ def encode_command(
     holds `query_embeddings`, `query_identities`, `query_cameras`, `query_paths` and the same of the gallery,
     as `reid evaluate` and `reid compare` read them. A .parquet file has columns of these.
     """
-    from reidkit.feature_files import check_target
+    from reidkit.evaluation.feature_files import check_target
 
     check_target(out)
     if images:
@@ -65,15 +65,15 @@ def encode_command(
     elif data is None and root is None and not (run / "config.toml").is_file():
         raise ConfigError("nothing to embed; give images, or a data set by --data NAME --root FOLDER")
     else:
-        from reidkit.chosen_data import Wanted
+        from reidkit.reports.chosen_data import Wanted
 
         _encode_data(run, Wanted(data, root, config.parse_options(options)), feature, out)
 
 
 def _encode_images(run: Path, images: tuple[Path, ...], feature: str | None, out: Path) -> None:
-    from reidkit.encoder import load_encoder
-    from reidkit.encoding import encode_images
-    from reidkit.given_images import image_paths
+    from reidkit.datasets._given_images import image_paths
+    from reidkit.encoders.encoder import load_encoder
+    from reidkit.encoders.encoding import encode_images
     from reidkit.progress import progress
 
     given = image_paths(images)  # first: what is wrong there is said before the network is loaded
@@ -96,11 +96,11 @@ def print_unread(errors: Sequence[DataError], num_images: int) -> None:
 
 
 def _encode_data(run: Path, wanted: Wanted, feature: str | None, out: Path) -> None:
-    from reidkit.chosen_data import choose_data
-    from reidkit.encoder import load_encoder
-    from reidkit.encoding import encode_data
-    from reidkit.evaluation import own_camera_filter
+    from reidkit.encoders.encoder import load_encoder
+    from reidkit.encoders.encoding import encode_data
+    from reidkit.evaluation.evaluation import own_camera_filter
     from reidkit.progress import progress
+    from reidkit.reports.chosen_data import choose_data
 
     chosen = choose_data(run, wanted)
     if chosen.left_out:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 
 from reidkit.errors import ReidError, shortened
-from reidkit.printable import printable
+from reidkit.texts.printable import printable
 
 MOST_CHARACTERS = 900  # of a line: what is longer holds a value that somebody forgot to cut
 _ADVICE = {

@@ -13,8 +13,8 @@ from reidkit.cli.options import by_flag, given, refuse
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 
 if TYPE_CHECKING:
-    from reidkit.encoder import Encoder
-    from reidkit.run_report import Output, Scored, Scoring
+    from reidkit.encoders.encoder import Encoder
+    from reidkit.reports.run_report import Output, Scored, Scoring
     from reidkit.types import Dataset
 
 _OF_RERANKING = {"k1": "--k1", "k2": "--k2", "lambda_value": "--lambda"}
@@ -78,7 +78,7 @@ def evaluate_command(run: Path, as_json: bool, **asked: Any) -> None:
 
     The protocol is the data set's own. KEY=VALUE are options of its layout (`reid list datasets`).
     """
-    from reidkit.feature_files import holds_features
+    from reidkit.evaluation.feature_files import holds_features
 
     if not asked["rerank"]:
         refuse(by_flag(asked, _OF_RERANKING), "goes with --rerank")
@@ -93,8 +93,8 @@ def evaluate_command(run: Path, as_json: bool, **asked: Any) -> None:
 
 
 def _score_features(path: Path, asked: dict[str, Any]) -> Scored:
-    from reidkit.results_folder import folder_in_runs, made_from
-    from reidkit.run_report import evaluate_file
+    from reidkit.reports.results_folder import folder_in_runs, made_from
+    from reidkit.reports.run_report import evaluate_file
 
     refuse(by_flag(asked, _OF_IMAGES), f"{path} holds features, not a network; leave it out")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -110,9 +110,9 @@ def _score_network(run: Path, asked: dict[str, Any], as_json: bool) -> None:
         {"--protocol": asked["protocol"]},
         f"the protocol of {run} is that of the data it is tested on; leave it out",
     )
-    from reidkit import distributed
-    from reidkit.encoder import load_encoder
-    from reidkit.validation import by_all_processes
+    from reidkit.encoders.encoder import load_encoder
+    from reidkit.training import distributed
+    from reidkit.training.embed_validation import by_all_processes
 
     distributed.initialise()
     encoder = load_encoder(run, feature=asked["feature"])
@@ -125,10 +125,10 @@ def _score_network(run: Path, asked: dict[str, Any], as_json: bool) -> None:
 
 def _score(encoder: Encoder, run: Path, asked: dict[str, Any], as_json: bool) -> None:
     """On the main process."""
-    from reidkit.chosen_data import Wanted, choose_data
     from reidkit.progress import progress
-    from reidkit.results_folder import folder_of_run
-    from reidkit.run_report import evaluate_all_splits, evaluate_run
+    from reidkit.reports.chosen_data import Wanted, choose_data
+    from reidkit.reports.results_folder import folder_of_run
+    from reidkit.reports.run_report import evaluate_all_splits, evaluate_run
 
     _check_going_together(run, encoder, asked)
     wanted = Wanted(asked["data"], asked["root"], config.parse_options(asked["options"]), asked["split"])
@@ -166,7 +166,7 @@ def _score_branches(
     encoder: Encoder, run: Path, data: Dataset, folder: Path, asked: dict[str, Any], as_json: bool
 ) -> None:
     from reidkit.progress import progress
-    from reidkit.run_report import evaluate_branches
+    from reidkit.reports.run_report import evaluate_branches
 
     with progress("images embedded") as shown:
         branches, table = evaluate_branches(encoder, data, _scoring(asked), folder, run=run, progress=shown)
@@ -176,7 +176,7 @@ def _score_branches(
 
 def _check_going_together(run: Path, encoder: Encoder, asked: dict[str, Any]) -> None:
     """Before the images are embedded, which takes minutes."""
-    from reidkit.external import is_network_file
+    from reidkit.encoders.network_file import is_network_file
 
     branches, rerank, feature = asked["branches"], asked["rerank"], encoder.feature
     if asked["store_calibration"]:
@@ -193,8 +193,8 @@ def _check_going_together(run: Path, encoder: Encoder, asked: dict[str, Any]) ->
 
 
 def _scoring(asked: dict[str, Any]) -> Scoring:
+    from reidkit.reports.run_report import Scoring
     from reidkit.reranking import RerankOptions
-    from reidkit.run_report import Scoring
 
     options = {"average_precision": asked["average_precision"], "distance": asked["distance"]}
     own = given(
@@ -205,7 +205,7 @@ def _scoring(asked: dict[str, Any]) -> Scoring:
 
 
 def _output(folder: Path, asked: dict[str, Any]) -> Output:
-    from reidkit.run_report import Output
+    from reidkit.reports.run_report import Output
 
     return Output(folder, page=asked["report"], tables=asked["tables"])
 

@@ -9,7 +9,7 @@ import click
 
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.errors import DataError
-from reidkit.printable import counted
+from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
     from reidkit.galleries import Item

@@ -52,7 +52,7 @@ def import_weights_command(
     Read are PyTorch and safetensors files of Torchreid, FastReID, reid-strong-baseline, TransReID,
     torchvision and timm, by path or https address. Nothing in them is executed.
     """
-    from reidkit.foreign_encoder import WantedNetwork, import_encoder
+    from reidkit.encoders.foreign_encoder import WantedNetwork, import_encoder
 
     wanted = WantedNetwork(name, _model_options(options), height=height, width=width, key=key, drop=drop)
     imported = import_encoder(source, wanted, out=out)

@@ -9,10 +9,10 @@ import click
 
 from reidkit.cli.options import column_option, images_argument, named_columns, pattern_option
 from reidkit.cli.output import print_left_out, say, tell
-from reidkit.printable import counted
+from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
-    from reidkit.gallery_pictures import Added
+    from reidkit.search.pictures import Added
 
 _NUM_LISTED = 20  # images that could not be read
 
@@ -39,9 +39,9 @@ def index_command(
     again, even if it was moved or renamed, so that an interrupted run goes on where it stopped. Images that
     cannot be read are left out and listed.
     """
-    from reidkit.given_images import given_images
+    from reidkit.datasets._given_images import given_images
     from reidkit.progress import progress
-    from reidkit.search import Searcher
+    from reidkit.search.searcher import Searcher
 
     given = given_images(images, pattern=pattern, column=named_columns(columns))
     print_left_out(given.left_out)

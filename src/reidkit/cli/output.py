@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reidkit import logs
-from reidkit.printable import printable
+from reidkit.texts.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 _GAP = 2  # spaces between the columns of a table

@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from reidkit.cli.output import STANDARD_ERROR
-from reidkit.tracking import Record, speed_text
+from reidkit.training.trackers import Record, speed_text
 
 
 class TrainingProgress:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from reidkit.cli.output import json_option, print_json, print_left_out, print_table, say
-from reidkit.runs import SORT_KEYS, RunSummary, list_runs
+from reidkit.training.runs import SORT_KEYS, RunSummary, list_runs
 
 COLUMNS = ("run", "data", "model", "losses", "epochs", "val mAP", "mAP", "rank-1", "changed (UTC)")
 

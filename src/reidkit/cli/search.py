@@ -11,11 +11,11 @@ import click
 from reidkit.cli.index import print_conversion
 from reidkit.cli.options import images_argument, refuse
 from reidkit.cli.output import json_option, print_json, print_left_out, print_table, say, tell
-from reidkit.printable import counted
+from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
     from reidkit.galleries import Hit
-    from reidkit.search import Found
+    from reidkit.search.searcher import Found
 
 _COLUMNS = ("score", "camera", "identity", "image")
 
@@ -75,9 +75,9 @@ def search_command(
 
     An image that is in the gallery itself, at its place or as a copy, is left out of its own hits.
     """
+    from reidkit.datasets._given_images import image_paths
     from reidkit.galleries import parse_where
-    from reidkit.given_images import image_paths
-    from reidkit.search import Searcher
+    from reidkit.search.searcher import Searcher
 
     given = image_paths(images)
     print_left_out(given.left_out)
@@ -103,7 +103,7 @@ def search_command(
         say(f"shown are hits that score {lowest:.3f} or more (false-match rate {false_match_rate:g})")
     print_hits_as_json(given.paths, found) if as_json else print_hits(given.paths, found)
     if picture is not None:
-        from reidkit.search_picture import draw_hits
+        from reidkit.reports.search_picture import draw_hits
 
         print_grey(draw_hits(picture, given.paths, found))
         say(f"wrote {picture}")

@@ -8,7 +8,7 @@ import click
 
 from reidkit.cli.options import column_option, given, named_columns, pattern_option
 from reidkit.cli.output import json_option, print_json, print_table, say
-from reidkit.printable import counted
+from reidkit.texts.printable import counted
 
 
 @click.command("split")
@@ -64,7 +64,7 @@ def split_command(
 
     The first image of each test person under each camera queries; without cameras, one image of each.
     """
-    from reidkit.splits import split_images
+    from reidkit.datasets._splits import split_images
 
     table = split_images(
         source,

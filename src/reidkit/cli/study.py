@@ -10,11 +10,11 @@ import click
 
 from reidkit import config, trust
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
-from reidkit.printable import printable
+from reidkit.texts.printable import printable
 
 if TYPE_CHECKING:
-    from reidkit.study_tables import StudyTable
-    from reidkit.study_workers import StudyAtWork
+    from reidkit.studies.tables import StudyTable
+    from reidkit.studies.workers import StudyAtWork
 
 
 @click.command("study")
@@ -69,7 +69,7 @@ def study_command(
     left alone, a run that was interrupted goes on from its checkpoint, cells that failed are tried again. The
     table is printed and written as table.md, table.csv and table.json. Exit code 1 where cells failed.
     """
-    from reidkit.studies import shipped_studies, study_text
+    from reidkit.studies.study import shipped_studies, study_text
 
     if list_studies:
         print_studies(shipped_studies(), as_json)
@@ -80,7 +80,7 @@ def study_command(
         click.echo(printable(study_text(study), keep="\n\t"), nl=False)
         return
     trust.allow_typed(*config.texts_of(overrides))
-    from reidkit.study_workers import StudyAtWork, WantedStudy
+    from reidkit.studies.workers import StudyAtWork, WantedStudy
 
     work = StudyAtWork(WantedStudy(study, overrides, out, runs, only))
     if worker:

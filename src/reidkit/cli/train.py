@@ -41,9 +41,9 @@ def print_next(out: Path, own_code: list[str]) -> None:
 def train(resolved: config.Config, out: Path) -> bool:
     """Build everything that a configuration names, and train; returns whether to talk to the user."""
     config.check_components(resolved)  # a misspelt option is told before torch is imported
-    from reidkit import distributed
     from reidkit.cli.progress import TrainingProgress
-    from reidkit.runs import build_trainer
+    from reidkit.training import distributed
+    from reidkit.training.runs import build_trainer
 
     distributed.initialise()
     main = distributed.is_main()

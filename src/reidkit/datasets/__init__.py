@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from reidkit import registry, trust
+from reidkit.datasets._layouts import numbered
 from reidkit.errors import ConfigError, DataError, shown
 from reidkit.files import from_home
-from reidkit.folder_trees import numbered
 from reidkit.types import JUNK, Dataset, Split
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from reidkit.datasets._layouts import existing_folder, find_file, find_tree, numbered, unlisted_files
+from reidkit.datasets._matlab import load_variable, understood
 from reidkit.errors import DataError
-from reidkit.folder_trees import existing_folder, find_file, find_tree, numbered, unlisted_files
-from reidkit.matlab import load_variable, understood
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
 

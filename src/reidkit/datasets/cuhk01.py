@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from reidkit.folder_trees import (
+from reidkit.datasets._layouts import (
     check_option,
     check_split,
     draw_identities,

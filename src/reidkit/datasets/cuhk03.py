@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reidkit import logs
-from reidkit.errors import ConfigError, DataError
-from reidkit.files import WriteError, from_home
-from reidkit.folder_trees import (
+from reidkit.datasets._layouts import (
     check_option,
     check_split,
     find_file,
@@ -25,7 +23,9 @@ from reidkit.folder_trees import (
     numbered,
     published_name,
 )
-from reidkit.matlab import Hdf5File, load_variable, open_hdf5, understood
+from reidkit.datasets._matlab import Hdf5File, load_variable, open_hdf5, understood
+from reidkit.errors import ConfigError, DataError
+from reidkit.files import WriteError, from_home
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
 

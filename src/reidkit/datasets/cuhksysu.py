@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from reidkit.datasets._layouts import check_option, find_tree, unlisted_files
+from reidkit.datasets._matlab import load_variable, understood
 from reidkit.errors import DataError
-from reidkit.folder_trees import check_option, find_tree, unlisted_files
-from reidkit.matlab import load_variable, understood
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample, Split
 

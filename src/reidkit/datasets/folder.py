@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from reidkit.errors import DataError
-from reidkit.folder_trees import (
+from reidkit.datasets._layouts import (
     Fields,
     check_option,
     existing_folder,
@@ -15,11 +14,12 @@ from reidkit.folder_trees import (
     labelled_dataset,
     subfolders,
 )
-from reidkit.images import IMAGE_SUFFIXES, is_image, list_files
+from reidkit.datasets._name_patterns import NamePattern, Reader, identity_folder
+from reidkit.datasets._part_names import PARTS, hinted_part, part_of
+from reidkit.datasets._pattern_guess import guess_pattern
+from reidkit.errors import DataError
+from reidkit.images.reading import IMAGE_SUFFIXES, is_image, list_files
 from reidkit.labels import label_text
-from reidkit.name_patterns import NamePattern, Reader, identity_folder
-from reidkit.part_names import PARTS, hinted_part, part_of
-from reidkit.pattern_guess import guess_pattern
 from reidkit.registry import register
 from reidkit.types import Dataset
 

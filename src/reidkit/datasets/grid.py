@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reidkit.errors import DataError
-from reidkit.folder_trees import (
+from reidkit.datasets._layouts import (
     check_split,
     draw_identities,
     find_file,
@@ -19,7 +18,8 @@ from reidkit.folder_trees import (
     published_name,
     seeded_name,
 )
-from reidkit.matlab import load_variable, understood
+from reidkit.datasets._matlab import load_variable, understood
+from reidkit.errors import DataError
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from reidkit.datasets._layouts import MARKET, MARKET_NAME, fitting_files, market_tree, numbered
 from reidkit.errors import DataError
-from reidkit.folder_trees import MARKET, MARKET_NAME, fitting_files, market_tree, numbered
-from reidkit.images import is_image, list_files
+from reidkit.images.reading import is_image, list_files
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
 
@@ -44,7 +44,7 @@ def market1501(root: Path, *, distractors: bool = False) -> Dataset:
     Names are ``0002_c1s1_000451_03.jpg``: identity, camera, sequence, frame, box. Identity -1 marks junk
     detections, 0 distractors: an ordinary identity, which no query bears. The hand-drawn boxes of
     ``gt_bbox``, where that folder is, are the set's multi-query images. See
-    :func:`reidkit.folder_trees.market_tree` for what is accepted and refused.
+    :func:`reidkit.datasets._layouts.market_tree` for what is accepted and refused.
     """
     data = replace(market_tree(Path(root), name="market1501"), published=PUBLISHED, licence="research only")
     data = _with_multi_query(data)

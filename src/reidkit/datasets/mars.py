@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.datasets._layouts import check_option, find_tree, unlisted_files
+from reidkit.datasets._matlab import load_variable, understood
 from reidkit.errors import DataError
-from reidkit.folder_trees import check_option, find_tree, unlisted_files
-from reidkit.foreign_text import read_text
-from reidkit.matlab import load_variable, understood
 from reidkit.registry import register
+from reidkit.texts.foreign import read_text
 from reidkit.types import JUNK, Dataset, Sample
 
 Tracks = NDArray[np.int64]

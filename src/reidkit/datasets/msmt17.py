@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from reidkit.datasets._layouts import find_tree, numbered, unlisted_files
 from reidkit.errors import DataError, shown
-from reidkit.folder_trees import find_tree, numbered, unlisted_files
-from reidkit.foreign_text import read_text
 from reidkit.registry import register
+from reidkit.texts.foreign import read_text
 from reidkit.types import Dataset, Sample
 
 VERSIONS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}

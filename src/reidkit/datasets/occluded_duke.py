@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from reidkit.folder_trees import DUKE, DUKE_LICENCE, market_tree
+from reidkit.datasets._layouts import DUKE, DUKE_LICENCE, market_tree
 from reidkit.registry import register
 from reidkit.types import Dataset
 
@@ -37,7 +37,7 @@ def occluded_duke(root: Path) -> Dataset:
         root: the folder ``Occluded_Duke``, or one that holds it.
 
     Raises:
-        DataError: see :func:`reidkit.folder_trees.market_tree`.
+        DataError: see :func:`reidkit.datasets._layouts.market_tree`.
     """
     return replace(
         market_tree(Path(root), name="occluded_duke", names=DUKE), published=PUBLISHED, licence=DUKE_LICENCE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from reidkit.folder_trees import (
+from reidkit.datasets._layouts import (
     check_option,
     check_split,
     draw_identities,

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from reidkit.datasets._layouts import first_few, labelled_dataset
+from reidkit.datasets._part_names import PARTS, part_of
+from reidkit.datasets._table_files import TABLE_SUFFIXES, Row, Table, column_name, is_table, read_table
 from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
-from reidkit.folder_trees import first_few, labelled_dataset
 from reidkit.labels import is_junk, is_number, label_text
-from reidkit.part_names import PARTS, part_of
 from reidkit.registry import register
-from reidkit.table_files import TABLE_SUFFIXES, Row, Table, column_name, is_table, read_table
 from reidkit.types import Dataset
 
 REQUIRED = ("path", "identity")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reidkit import registry
+from reidkit.datasets._layouts import existing_folder, numbered, subfolders
 from reidkit.errors import ConfigError, did_you_mean
-from reidkit.folder_trees import existing_folder, numbered, subfolders
 from reidkit.registry import register
 from reidkit.types import JUNK, Dataset, Sample, Split
 

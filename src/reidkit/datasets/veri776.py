@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from reidkit.folder_trees import TreeNames, market_tree
+from reidkit.datasets._layouts import TreeNames, market_tree
 from reidkit.registry import register
 from reidkit.types import Dataset
 
@@ -43,6 +43,6 @@ def veri776(root: Path) -> Dataset:
         root: the folder ``VeRi``, or one that holds it.
 
     Raises:
-        DataError: see :func:`reidkit.folder_trees.market_tree`.
+        DataError: see :func:`reidkit.datasets._layouts.market_tree`.
     """
     return replace(market_tree(Path(root), name="veri776", names=NAMES), published=PUBLISHED)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from reidkit.errors import DataError
-from reidkit.folder_trees import (
+from reidkit.datasets._layouts import (
     check_option,
     check_split,
     draw_identities,
@@ -17,8 +16,9 @@ from reidkit.folder_trees import (
     published_name,
     seeded_name,
 )
-from reidkit.foreign_text import read_text
+from reidkit.errors import DataError
 from reidkit.registry import register
+from reidkit.texts.foreign import read_text
 from reidkit.types import Dataset, Sample
 
 CAMERAS = {"cam_a": 1, "cam_b": 2}

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reidkit import registry, trust
 from reidkit.errors import ConfigError, DataError, shortened, shown
-from reidkit.galleries.labels import Where, check_where, parse_where, utc
+from reidkit.galleries._labels import Where, check_where, parse_where, utc
 
 __all__ = [
     "DamagedGallery",

@@ -1,7 +1,7 @@
 """The gallery in a folder: vectors in a memory-mapped file, labels in SQLite, exact search.
 
-``vectors-*.f32`` holds unit rows with their checksums (:mod:`reidkit.galleries.vector_file`);
-``items.sqlite`` says which rows count and what they show (:mod:`reidkit.galleries.items_table`). SQLite is
+``vectors-*.f32`` holds unit rows with their checksums (:mod:`reidkit.galleries._vector_file`);
+``items.sqlite`` says which rows count and what they show (:mod:`reidkit.galleries._items_table`). SQLite is
 the authority. Vectors are appended and brought to disk first, then their items are committed in one
 transaction: after a crash in between, the rows that no item names are overwritten by the next add. A row
 number is never used again within one file, and :meth:`compact` writes another file, so that a reader never
@@ -30,18 +30,18 @@ from reidkit.galleries import (
     Item,
     OnDuplicate,
     Verification,
+    _format_1,
+    _vector_file,
     check_encoder,
     checked_ids,
     checked_top,
     embedding_rows,
-    format_1,
     unit_embeddings,
-    vector_file,
 )
-from reidkit.galleries.items_table import ItemsTable, no_gallery
-from reidkit.galleries.labels import Condition, Where, check_where, label_column, label_rows
-from reidkit.galleries.nearest import nearest, pieces
-from reidkit.galleries.records import FILE, Row, State
+from reidkit.galleries._items_table import ItemsTable, no_gallery
+from reidkit.galleries._labels import Condition, Where, check_where, label_column, label_rows
+from reidkit.galleries._nearest import nearest, pieces
+from reidkit.galleries._records import FILE, Row, State
 from reidkit.registry import register
 
 NUM_TRIES = 3  # searches that a writer may overtake
@@ -56,13 +56,13 @@ class _Snapshot:
 
     state: State
     file: tuple[int, int] | None
-    words: vector_file.Words
+    words: _vector_file.Words
     rows: NDArray[np.int64]
 
     @property
     def vectors(self) -> NDArray[np.float32]:
         """(R, D)."""
-        return vector_file.vectors_of(self.words, self.state.dimension or 0)
+        return _vector_file.vectors_of(self.words, self.state.dimension or 0)
 
 
 @register("gallery", "embedded")
@@ -104,7 +104,7 @@ class EmbeddedGallery:
         try:
             self.converted = self._table.format == 1
             if self.converted:
-                self._temporary = format_1.convert(self._table)
+                self._temporary = _format_1.convert(self._table)
             self._vectors_folder = Path(self._temporary.name) if self._temporary else self.path
             if encoder is not None:
                 self._settle_encoder(encoder)
@@ -256,7 +256,7 @@ class EmbeddedGallery:
             rows = np.array([row.row for row in self._select(state, ids, where)], np.int64)
             words = self._words(state)
             self._refuse(self._damaged(state, words, np.unique(rows)), state)
-            return np.array(vector_file.vectors_of(words, state.dimension or 0)[rows], np.float32)
+            return np.array(_vector_file.vectors_of(words, state.dimension or 0)[rows], np.float32)
 
     def verify(self) -> Verification:
         with self._table.reading() as state:
@@ -357,7 +357,7 @@ class EmbeddedGallery:
             # Nobody else writes now, so that what is not named was left by the killed; unless what is named
             # is missing, and the table is that of another gallery.
             if not self._tidy and self._num_whole_rows(state) >= state.num_rows:
-                vector_file.remove_others(self.path, state.vectors)
+                _vector_file.remove_others(self.path, state.vectors)
                 self._tidy = True
             yield state
 
@@ -439,15 +439,15 @@ class EmbeddedGallery:
 
     # --- the file of vectors ------------------------------------------------------------------------------
 
-    def _words(self, state: State) -> vector_file.Words:
+    def _words(self, state: State) -> _vector_file.Words:
         """All rows, mapped anew only if something changed. Call within a transaction: the file is not
         deleted before that ends."""
         path = self._vectors_folder / state.vectors
-        return vector_file.map_rows(path, num_rows=state.num_rows, dimension=state.dimension or 0)
+        return _vector_file.map_rows(path, num_rows=state.num_rows, dimension=state.dimension or 0)
 
     def _map(self, state: State) -> _Snapshot:
         path = self._vectors_folder / state.vectors
-        file = vector_file.identity(path, num_rows=state.num_rows, dimension=state.dimension or 0)
+        file = _vector_file.identity(path, num_rows=state.num_rows, dimension=state.dimension or 0)
         if self._snapshot is None or (self._snapshot.state, self._snapshot.file) != (state, file):
             self._snapshot = _Snapshot(state, file, self._words(state), self._item_rows(state))
         return self._snapshot
@@ -478,8 +478,8 @@ class EmbeddedGallery:
             else:
                 self._verified = (state.vectors, snapshot.file), state.num_rows
 
-    def _damaged(self, state: State, words: vector_file.Words, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        return vector_file.damaged(words, rows, name=state.vectors, dimension=state.dimension or 0)
+    def _damaged(self, state: State, words: _vector_file.Words, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return _vector_file.damaged(words, rows, name=state.vectors, dimension=state.dimension or 0)
 
     def _refuse(self, wrong: NDArray[np.int64], state: State) -> None:
         items = self._table.among(state, "row", wrong.tolist())
@@ -490,13 +490,13 @@ class EmbeddedGallery:
         """Rows that the file has bytes for."""
         path = self._vectors_folder / state.vectors
         size = path.stat().st_size if path.is_file() else 0
-        return size // (8 * vector_file.num_words(state.dimension or 0))
+        return size // (8 * _vector_file.num_words(state.dimension or 0))
 
-    def _rewrite(self, state: State, words: vector_file.Words, rows: list[Row]) -> dict[str, Any]:
+    def _rewrite(self, state: State, words: _vector_file.Words, rows: list[Row]) -> dict[str, Any]:
         """Write the vectors of these items, by their rows, to a new file; the changes of the state."""
-        file = vector_file.new_name()
+        file = _vector_file.new_name()
         numbers = np.array([row.row for row in rows], np.int64)
-        self._write(file, vector_file.vectors_of(words, state.dimension or 0), numbers, first=0)
+        self._write(file, _vector_file.vectors_of(words, state.dimension or 0), numbers, first=0)
         # In ascending order a new number is never one that another item still has.
         self._table.put(replace(row, row=number) for number, row in enumerate(rows))
         return {"vectors": file, "num_rows": len(rows)}
@@ -504,7 +504,7 @@ class EmbeddedGallery:
     def _write(self, file: str, vectors: NDArray[np.float32], rows: NDArray[np.int64], *, first: int) -> None:
         """Bring these rows of the vectors (N, D) to disk, as the file's rows from ``first`` on."""
         portions = (vectors[some] for some in pieces(rows))
-        vector_file.write_rows(self.path / file, portions, first=first, dimension=vectors.shape[1])
+        _vector_file.write_rows(self.path / file, portions, first=first, dimension=vectors.shape[1])
 
 
 # Labels that can be changed, with the fields that hold them.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.anchors import of_each_anchor
+from reidkit.losses._rowwise import of_each_anchor
 from reidkit.ops import check_number, pairwise_distances, prepare_batch
 from reidkit.registry import register
 

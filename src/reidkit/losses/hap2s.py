@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.anchors import of_each_anchor
 from reidkit.errors import UnknownName
+from reidkit.losses._rowwise import of_each_anchor
 from reidkit.ops import (
     check_number,
     check_positive,

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from reidkit.anchors import of_each_anchor
+from reidkit.losses._rowwise import of_each_anchor
+from reidkit.losses._tuple_sums import num_triplets, triplet_hinges
 from reidkit.ops import check_number, pairwise_distances, prepare_batch
 from reidkit.registry import register
-from reidkit.tuples import num_triplets, triplet_hinges
 
 
 @register("loss", "triplet")

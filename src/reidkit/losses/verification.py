@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.anchors import of_each_anchor
+from reidkit.losses._rowwise import of_each_anchor
 from reidkit.ops import negative_mask, pairwise_distances, positive_mask, prepare_batch
 from reidkit.registry import register
 
@@ -37,7 +37,7 @@ class VerificationLoss(nn.Module):
     Pitfalls: its parameters must be given to the optimiser (:class:`reidkit.Trainer` does so). The mean
     over negatives is ruled by easy pairs, and with few identities it learns them by heart.
 
-    See also: :class:`ContrastiveLoss`, with a fixed margin; :class:`reidkit.calibration`, which fits a
+    See also: :class:`ContrastiveLoss`, with a fixed margin; :class:`reidkit.analysis.roc`, which fits a
     threshold after training.
 
     Args:

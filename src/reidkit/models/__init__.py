@@ -6,7 +6,7 @@ from typing import Any
 
 from reidkit import registry, trust
 from reidkit.errors import ConfigError, shown
-from reidkit.models.embedder import Embedder, Penalty, SingleBranch
+from reidkit.models._embedder import Embedder, Penalty, SingleBranch
 
 __all__ = ["Embedder", "Penalty", "SingleBranch", "build_model"]
 

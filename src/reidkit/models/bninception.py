@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.models.embedder import SingleBranch, beyond_weights
+from reidkit.models._embedder import SingleBranch, beyond_weights
 from reidkit.registry import register
 
 # Widths of each block: 1x1; reduction and 3x3; reduction and double 3x3; projection of the pool.

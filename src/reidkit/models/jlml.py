@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.errors import ConfigError
-from reidkit.models.embedder import Embedder, LastMap, Penalty
-from reidkit.models.options import check_choice, check_whole
+from reidkit.models._embedder import Embedder, LastMap, Penalty
+from reidkit.models._options import check_choice, check_whole
 from reidkit.ops import l12, l21
 from reidkit.registry import register
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.models.embedder import SingleBranch, beyond_weights
+from reidkit.models._embedder import SingleBranch, beyond_weights
 from reidkit.registry import register
 
 # Names of parameters are those of Torchreid's weights files.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.models.embedder import SingleBranch, beyond_weights
+from reidkit.models._embedder import SingleBranch, beyond_weights
 from reidkit.models.osnet import (
     ChannelGate,
     ConvLayer,

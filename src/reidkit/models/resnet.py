@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from reidkit.errors import ConfigError
-from reidkit.models.embedder import SingleBranch, beyond_weights
-from reidkit.models.non_local import ARCHITECTURES, add_non_local
-from reidkit.models.options import check_whole
+from reidkit.models._embedder import SingleBranch, beyond_weights
+from reidkit.models._non_local import ARCHITECTURES, add_non_local
+from reidkit.models._options import check_whole
 from reidkit.models.residual import ResNet
 from reidkit.registry import register
 

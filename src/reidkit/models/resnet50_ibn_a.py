@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from reidkit.models.embedder import SingleBranch, beyond_weights
-from reidkit.models.non_local import add_non_local
+from reidkit.models._embedder import SingleBranch, beyond_weights
+from reidkit.models._non_local import add_non_local
 from reidkit.models.resnet import resnet_backbone, unpad_pool
 from reidkit.registry import register
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from reidkit.models.embedder import SingleBranch, beyond_weights
+from reidkit.models._embedder import SingleBranch, beyond_weights
 from reidkit.models.resnet import resnet_backbone
 from reidkit.registry import register
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from reidkit.errors import ConfigError, UnknownName
-from reidkit.models.embedder import SingleBranch, beyond_weights
-from reidkit.models.options import check_image_size, check_whole
+from reidkit.models._embedder import SingleBranch, beyond_weights
+from reidkit.models._options import check_image_size, check_whole
 from reidkit.registry import register
 
 _MAX_PATCHES = 16384  # of TransReID's images there are 210; each looks at all the others

@@ -28,8 +28,8 @@ def _same_scores(world: World) -> Answer:
     def right(stdout: str) -> str | None:
         kept = world.folder / "scores.json"
         if not kept.exists():
-            from reidkit.evaluation import evaluate_features
-            from reidkit.feature_files import load_features
+            from reidkit.evaluation.evaluation import evaluate_features
+            from reidkit.evaluation.feature_files import load_features
 
             kept.write_text(json.dumps(evaluate_features(*load_features(world.features(".npz"))).as_dict()))
         expected, found = json.loads(kept.read_text()), json.loads(stdout)

@@ -30,7 +30,7 @@ def formats(maker: Maker) -> Case:
 
 def _same_picture(world: World, suffix: str) -> Answer:
     def right(stdout: str) -> str | None:
-        from reidkit.images import load_image
+        from reidkit.images.reading import load_image
 
         whole = load_image(world.photo(suffix))
         return (
@@ -54,7 +54,7 @@ def png_bits(maker: Maker) -> Case:
     maker.write("p.png", flipped(maker.world.photo(".png").read_bytes(), maker.random))
 
     def call() -> str:
-        from reidkit.images import load_image
+        from reidkit.images.reading import load_image
 
         return hash_of(load_image("p.png").tobytes())
 

@@ -115,7 +115,7 @@ def resealed(maker: Maker) -> Case:
     """A checkpoint with its seal whole, and another state in it."""
     import torch
 
-    from reidkit.checkpoint import load_checkpoint, save_checkpoint
+    from reidkit.training.checkpoint import load_checkpoint, save_checkpoint
 
     run = _run(maker)
     state, _ = load_checkpoint(maker.world.run() / "last.ckpt")

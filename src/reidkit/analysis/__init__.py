@@ -1,0 +1,1 @@
+"""From embeddings to results, whoever made them: ROC, calibration, intervals, breakdowns, comparisons."""

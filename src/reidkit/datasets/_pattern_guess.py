@@ -1,0 +1,49 @@
+"""A pattern that fits the names of somebody's files, to be proposed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reidkit.datasets._name_patterns import NamePattern
+
+ENOUGH = 0.9  # share of the names that a proposal fits
+_NUM_LOOKED_AT = 2_000
+
+# The most telling first. A letter says what a number is; of numbers alone nobody can tell.
+_NAMES = (
+    "{identity}_c{camera}s{tracklet}_{frame}_*.*",
+    "{identity}C{camera}T{tracklet}F{frame}.*",
+    "{identity}_c{camera}_f{frame}.*",
+    "{identity}_cam{camera}_{frame}.*",
+    "{identity}_c{camera}_{frame}.*",
+    "{identity}_cam{camera}.*",
+    "{identity}_c{camera}.*",
+    "c{camera}_{identity}_{frame}.*",
+    "cam{camera}_{identity}_{frame}.*",
+)
+_FOLDERS = (
+    "{identity}/cam{camera}/*.*",
+    "{identity}/c{camera}/*.*",
+    "cam_{camera}/{identity}/*.*",
+    "cam{camera}/{identity}/*.*",
+)
+_CANDIDATES = (*_NAMES, *(f"*/{name}" for name in _NAMES), *_FOLDERS)
+
+
+def guess_pattern(names: Sequence[str]) -> str | None:
+    """The first known pattern that fits nearly all names, with several identities and cameras.
+
+    Args:
+        names: paths below the root, or below a part, with forward slashes.
+    """
+    names = names[:: max(1, len(names) // _NUM_LOOKED_AT)]
+    return next((text for text in _CANDIDATES if names and _fits(text, names)), None)
+
+
+def _fits(text: str, names: Sequence[str]) -> bool:
+    pattern = NamePattern(text)
+    read = [fields for name in names if (fields := pattern.match(name)) is not None]
+    identities = {fields["identity"] for fields in read}
+    cameras = {fields["camera"] for fields in read}
+    # One camera, or as many as images, and the number was none of a camera.
+    return len(read) >= ENOUGH * len(names) and len(identities) > 1 and 1 < len(cameras) <= len(read) / 2

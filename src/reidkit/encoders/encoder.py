@@ -1,0 +1,398 @@
+"""An encoder: weights, transform and normalisation together, turning images into unit embeddings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from reidkit import trust
+from reidkit.analysis.calibration import Calibration
+from reidkit.encoders.network import Network
+from reidkit.encoders.network_file import is_network_file, load_network
+from reidkit.encoders.runtimes import SUFFIXES
+from reidkit.errors import CheckpointError, ConfigError, DataError, working_on
+from reidkit.evaluation.features import label_features
+from reidkit.images.reading import ImageSource, load_image
+from reidkit.images.transforms import resized
+from reidkit.types import Features, Sample, Split
+
+if TYPE_CHECKING:
+    import torch
+
+    from reidkit.models import Embedder
+    from reidkit.progress import ProgressCallback
+
+BATCH_SIZE = 64
+
+SkipCallback: TypeAlias = Callable[[int, DataError], None]
+
+
+class Encoder:
+    """Embeds images of people.
+
+    Args:
+        model: the network, one of reidkit's own or that of a network's file. It stays as it is: while it
+            embeds it is in evaluation mode, and on another device it is a copy that embeds.
+        height, width: pixels that images are resized to.
+        card: what the network was made from (data, recipe, scores, versions); kept with the weights.
+        device: where it runs; a GPU where there is one. Network files run on the CPU.
+        bfloat16: multiply in bfloat16: faster on hardware that has it, embeddings differ in the third digit.
+        feature: which of the model's features to embed by, in place of its own embedding.
+
+    Raises:
+        UnknownName: the model has no such feature.
+        ConfigError: a device, bfloat16 or a feature for a network's file.
+
+    Example:
+        >>> encoder = load_encoder("runs/demo")                       # doctest: +SKIP
+        >>> encoder.encode(["a.jpg", "b.jpg"]).shape                  # doctest: +SKIP
+        (2, 512)
+    """
+
+    def __init__(
+        self,
+        model: Embedder | Network,
+        *,
+        height: int,
+        width: int,
+        card: Mapping[str, Any] | None = None,
+        device: str | torch.device | None = None,
+        bfloat16: bool = False,
+        feature: str | None = None,
+    ) -> None:
+        self.network = _network(model, device=device, bfloat16=bfloat16, feature=feature)
+        self.height, self.width = height, width
+        self.card = dict(card or {})
+
+    @property
+    def model(self) -> Any:
+        """The network itself: a :class:`reidkit.models.Embedder`, or the opened network's file."""
+        return self.network.model
+
+    @property
+    def device(self) -> torch.device | str:
+        """Where it runs."""
+        return self.network.device
+
+    @property
+    def feature(self) -> str | None:
+        """Which of the network's features it embeds by; ``None`` is the network's own choice."""
+        return self.network.feature
+
+    @property
+    def dim(self) -> int:
+        """Width of the embeddings."""
+        return self.network.embedding_dim
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the embedding space: equal for equal weights, transform and feature, different otherwise."""
+        return self.fingerprints[0]
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """:attr:`fingerprint`, and what earlier versions called the same encoder; galleries hold either."""
+        return self.network.fingerprints(height=self.height, width=self.width)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a gallery records of the encoder that fills it, besides its path."""
+        fingerprint, *former = self.fingerprints
+        return {"fingerprint": fingerprint, "former_fingerprints": former}
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What scores of these embeddings mean; ``None`` where that was not found out.
+
+        Raises :class:`DataError` where the card holds something else in its place.
+        """
+        stored = self.card.get("calibration")
+        # Scores of other weights, or of another feature, mean something else.
+        if stored is None or stored.get("fingerprint") not in self.fingerprints:
+            return None
+        try:
+            return Calibration.from_dict(stored)
+        except DataError as error:
+            raise DataError(f"the calibration kept with this encoder cannot be used: {error}") from error
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Keep a calibration of this encoder's scores in its card, so that :meth:`save` writes it."""
+        self.card["calibration"] = {**calibration.as_dict(), "fingerprint": self.fingerprint}
+
+    def encode(
+        self,
+        images: ImageSource | Sample | Iterable[ImageSource | Sample],
+        *,
+        batch_size: int = BATCH_SIZE,
+        progress: ProgressCallback | None = None,
+        skip: SkipCallback | None = None,
+    ) -> NDArray[np.float32]:
+        """Embed images.
+
+        Args:
+            images: one or many of: path, bytes of a file, open file, PIL image, array (H, W, 3) uint8 in RGB
+                order, sample of a data set (the box of its file); see
+                :func:`reidkit.images.reading.load_image` for other arrays, and how each is read.
+            batch_size: images at a time.
+            progress: called with (done, total) after each batch.
+            skip: called with (place, error) of each image that cannot be read, or has no pixel in its box; it
+                then has no row. Without it the first such error is raised.
+
+        Returns:
+            Unit embeddings (N, D); N is 1 for a single image.
+
+        Raises:
+            DataError: an image cannot be read, an array is of another shape or type.
+        """
+        many = [images] if _is_one(images) else list(cast(Iterable[ImageSource | Sample], images))
+        return self._embed_all(cast(list[ImageSource | Sample], many), batch_size, progress, skip=skip)
+
+    def features(
+        self, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None
+    ) -> Features:
+        """Embed the samples of a split, with their labels beside them; one row a sample, frames included."""
+        return label_features(self.encode(split, batch_size=batch_size, progress=progress), split)
+
+    def features_by_name(
+        self, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None
+    ) -> dict[str, Features]:
+        """Every feature of the model, as embeddings of unit length with labels; each image is read once.
+
+        Raises:
+            ConfigError: an external network, which has no features by name.
+        """
+        widths = self.network.features
+        if not widths:
+            raise ConfigError(f"{self.network} has one output, its embedding; there is nothing to compare")
+        joined = self._embed_all(split, batch_size, progress, by_name=True)
+        parts = np.split(joined, np.cumsum(list(widths.values()))[:-1], axis=1)
+        return {
+            name: label_features(np.ascontiguousarray(part), split)
+            for name, part in zip(widths, parts, strict=True)
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write one ``.safetensors`` file that :func:`load_encoder` reads; no identity is in it.
+
+        Raises:
+            CheckpointError: the network is an external one.
+        """
+        path = Path(path)
+        description = {
+            "model": dict(self.network.description),
+            "transform": {"height": self.height, "width": self.width},
+            "card": self.card,
+            **({} if self.feature is None else {"feature": self.feature}),
+        }
+        self.network.save(path, description)
+        return path
+
+    def _prepare(self, image: ImageSource | Sample) -> NDArray[np.uint8]:
+        """uint8 (height, width, 3)."""
+        if isinstance(image, Sample):
+            rgb = load_image(image.path, box=image.box)
+        else:
+            rgb = load_image(image)
+        return resized(rgb, height=self.height, width=self.width, resampling=self.network.resampling)
+
+    def _embed_all(
+        self,
+        items: Sequence[ImageSource | Sample],
+        batch_size: int,
+        progress: ProgressCallback | None,
+        *,
+        by_name: bool = False,
+        skip: SkipCallback | None = None,
+    ) -> NDArray[np.float32]:
+        """Embeddings (N, D) of items, or all of the network's features side by side."""
+
+        def prepared(item: ImageSource | Sample) -> NDArray[np.uint8] | DataError:
+            try:
+                return self._prepare(item)
+            except DataError as error:
+                return error
+
+        embed = self.network.embed_features if by_name else self.network.embed
+        dim = sum(self.network.features.values()) if by_name else self.dim
+        embeddings = np.empty((len(items), dim), dtype=np.float32)
+        done = num_rows = 0
+        with ThreadPoolExecutor(2) as pool:
+            for batch in _batches(items, batch_size):
+                images = []
+                for place, image in enumerate(pool.map(prepared, batch), start=done):
+                    if not isinstance(image, DataError):
+                        images.append(image)
+                    elif skip is None:
+                        raise image
+                    else:
+                        skip(place, image)
+                if images:
+                    embeddings[num_rows : num_rows + len(images)] = embed(np.stack(images))
+                num_rows += len(images)
+                done += len(batch)
+                if progress is not None:
+                    progress(done, len(items))
+        embeddings = embeddings[:num_rows]
+        if not np.isfinite(embeddings).all():
+            rows = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+            raise DataError(
+                f"the encoder gave embeddings that are not finite for {len(rows)} of {len(items)} images "
+                f"(first: {rows[0]}); its weights are unusable"
+            )
+        return embeddings
+
+
+def load_encoder(
+    path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    preprocessing: str | Path | Mapping[str, Any] | None = None,
+    feature: str | None = None,
+    allow_code: Sequence[str] = (),
+) -> Encoder:
+    """Load an encoder.
+
+    Args:
+        path: a run folder (its best weights, else its last), a ``.safetensors`` file, or a network made
+            elsewhere: ``.onnx``, or OpenVINO's ``.xml``.
+        device: where it runs; a GPU where there is one. Networks made elsewhere run on the CPU.
+        preprocessing: for a network made elsewhere, the TOML file that says how images are prepared for it,
+            or its keys and values; left out, the ``.toml`` beside it, else its metadata.
+        feature: which of the network's features to embed by, such as "global" or "local" of JLML; its
+            embedding where left out.
+        allow_code: modules of your own from which the file may take its network, ``["my_package.models"]``;
+            they are imported, which runs them. See :mod:`reidkit.trust`.
+
+    Raises:
+        CheckpointError: nothing there, or the file is damaged, or was made for another network; or a network
+            made elsewhere gives embeddings that are not finite, always the same or of another width.
+        CodeRefused: the file names a network of your own that is not allowed.
+        ConfigError: a device, preprocessing or feature that the network does not go with.
+        UnknownName: the network has no such feature.
+        MissingExtra: the runtime of a network made elsewhere is not installed.
+    """
+    path = Path(path)
+    if is_network_file(path):
+        return _load_network_file(path, device, preprocessing, feature)
+    if preprocessing is not None:
+        raise ConfigError(f"preprocessing goes with {' and '.join(SUFFIXES)} files; {path} has its own")
+    file = weights_file(path)
+    from reidkit.encoders.encoder_file import (
+        load_encoder_file,  # needs torch, which a network's file does not
+    )
+
+    with working_on(file), trust.allow_code(*allow_code):
+        model, description = load_encoder_file(file)
+    feature = feature or description.feature
+    return Encoder(
+        model,
+        height=description.transform.height,
+        width=description.transform.width,
+        card=description.card,
+        device=device,
+        feature=None if feature == model.embedding_feature else feature,
+    )
+
+
+def check_encoder(encoder: Encoder) -> None:
+    """Embed two made-up images, a dark and a bright one, alone and together.
+
+    Raises:
+        CheckpointError: what comes out is not finite, or the same for both, or depends on the other image.
+    """
+    noise = np.random.default_rng(0).integers(0, 100, (2, encoder.height, encoder.width, 3), dtype=np.uint8)
+    images = [noise[0], 255 - noise[1]]
+    try:
+        together = encoder.encode(images)
+        alone = np.concatenate([encoder.encode(image) for image in images])
+    except DataError as error:
+        raise CheckpointError(f"{error} (tried with two made-up images)") from error
+    if np.allclose(alone[0], alone[1], atol=1e-6):
+        raise CheckpointError(
+            "the network gives the same embedding for two made-up images that have nothing in common; its "
+            "weights or its preprocessing are unusable"
+        )
+    if not np.allclose(together, alone, atol=1e-3):
+        raise CheckpointError(
+            "the network embeds an image differently when another is beside it; was it exported in training "
+            "mode?"
+        )
+
+
+def _load_network_file(
+    path: Path,
+    device: str | torch.device | None,
+    preprocessing: str | Path | Mapping[str, Any] | None,
+    feature: str | None,
+) -> Encoder:
+    network = load_network(path, preprocessing=preprocessing)
+    card = {"external": {**network.description, "preprocessing": dataclasses.asdict(network.preprocessing)}}
+    encoder = Encoder(
+        network, height=network.height, width=network.width, card=card, device=device, feature=feature
+    )
+    try:
+        check_encoder(encoder)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
+    return encoder
+
+
+def _network(
+    model: Embedder | Network, *, device: str | torch.device | None, bfloat16: bool, feature: str | None
+) -> Network:
+    """What computes the embeddings of a model, with the options that it takes."""
+    if not isinstance(model, Network):
+        from reidkit.encoders.torch_network import (
+            TorchNetwork,  # needs torch, which a network's file does not
+        )
+
+        return TorchNetwork(model, device=device, bfloat16=bfloat16, feature=feature)
+    if str(device or "cpu").partition(":")[0] != "cpu":
+        raise ConfigError(f"device = {device}: {model} was made elsewhere, and such networks run on the CPU")
+    if bfloat16:
+        raise ConfigError(f"bfloat16: {model} was made elsewhere, and computes as its file says")
+    if feature is not None:
+        raise ConfigError(f"feature = {feature!r}: {model} has one output, its embedding")
+    return model
+
+
+def _is_one(images: ImageSource | Sample | Iterable[ImageSource | Sample]) -> bool:
+    kinds = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray, Sample)
+    return isinstance(images, kinds) or hasattr(images, "read") or not hasattr(images, "__iter__")
+
+
+def weights_file(path: Path) -> Path:
+    """The file that :func:`load_encoder` reads: of a run folder the best weights, else the last."""
+    if path.is_dir():
+        for name in ("best.safetensors", "last.safetensors"):
+            if (path / name).is_file():
+                return path / name
+        kinds = (*SUFFIXES, ".safetensors")
+        others = sorted(inside for inside in path.iterdir() if inside.suffix.lower() in kinds)
+        raise CheckpointError(
+            f"{path} holds no encoder (best.safetensors or last.safetensors); "
+            + (f"give the network's file itself: {others[0]}" if others else "has it trained for an epoch?")
+        )
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such run folder or weights file")
+    if path.suffix.lower() in (".pth", ".pt", ".tar", ".pkl"):
+        raise CheckpointError(
+            f"{path} does not say which network its weights are for; make an encoder of it with "
+            f"`reid import-weights {path} --model NAME`"
+        )
+    return path
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,294 @@
+"""Distances learned on top of features: KISSME and XQDA.
+
+Both weigh directions by how differences within an identity vary, and how those between two do. With
+x - z over the pairs of one identity (similar) and over those of two (dissimilar),
+
+    S = mean of (x - z)(x - z)^T over similar pairs,    D = the same over dissimilar pairs,
+
+and the distance is the Gaussian log-likelihood ratio (x - z)^T (S^-1 - D^-1) (x - z): small along directions
+in which one identity varies, large along those in which identities differ. Where cameras are known, only
+pairs under two cameras count, the ones a search has to bridge. Sums over pairs are written as sums over
+items, so that the cost does not grow with the number of pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from reidkit.arrays import embedding_array
+from reidkit.errors import ConfigError, DataError
+from reidkit.evaluation.protocols import check_choice
+from reidkit.evaluation.row_labels import camera_codes, label_codes
+from reidkit.evaluation.unit_rows import first_few
+from reidkit.types import JUNK, Features
+
+Matrix = NDArray[np.float64]
+
+_DEFAULT_DIM = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LearnedMetric:
+    """A squared distance (x - z)^T L L^T (x - z), and the projection by L^T in which it is Euclidean.
+
+    Attributes:
+        name: "KISSME" or "XQDA".
+        mean: (D,), of the embeddings it was fitted on.
+        projection: L (D, dim).
+    """
+
+    name: str
+    mean: Matrix
+    projection: Matrix
+
+    @property
+    def dim(self) -> int:
+        return int(self.projection.shape[1])
+
+    def transform(self, embeddings: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """L^T (x - mean): (N, D) to (N, dim). Squared Euclidean distances of the result are the metric's.
+
+        A protocol that scales embeddings to unit length compares their directions as seen from the mean
+        instead: a distance of its own, not the paper's.
+        Raises :class:`DataError` for another number of dimensions or values that are not finite.
+        """
+        return self._project(embeddings, "").astype(np.float32)
+
+    def distances(
+        self, query_embeddings: NDArray[np.floating[Any]], gallery_embeddings: NDArray[np.floating[Any]]
+    ) -> NDArray[np.float32]:
+        """Squared distances (Q, G) of (Q, D) and (G, D), lower is nearer; raises as :meth:`transform`."""
+        queries = self._project(query_embeddings, "query ")
+        gallery = self._project(gallery_embeddings, "gallery ")
+        squared_norms = np.square(queries).sum(axis=1)[:, None] + np.square(gallery).sum(axis=1)
+        squared: Matrix = np.maximum(squared_norms - 2 * queries @ gallery.T, 0)
+        return squared.astype(np.float32)
+
+    def _project(self, embeddings: NDArray[np.floating[Any]], side: str) -> Matrix:
+        values = _checked(embeddings, f"{side}embeddings")
+        if values.shape[1] != len(self.mean):
+            raise DataError(
+                f"{side}embeddings have {values.shape[1]} dimensions, {self.name} was fitted on "
+                f"{len(self.mean)}; encode both with the same model"
+            )
+        return (values - self.mean) @ self.projection
+
+
+@dataclass(frozen=True, slots=True)
+class KISSME:
+    """S^-1 - D^-1 after PCA, made positive semi-definite by dropping its negative eigenvalues.
+
+    Koestinger et al., "Large Scale Metric Learning from Equivalence Constraints", CVPR 2012.
+
+    Use with: features that know nothing of the task, or of these cameras, and some thousand images of it.
+    Pitfalls: the inverse of S is all noise where pairs are few for the dimensions, so that ``dim`` is the one
+    option that matters; try 32 to 256 on a validation part. On top of a network trained on the same data it
+    lowered the scores (JLML, Table 17, Market-1501: mAP 65.5 to 61.4). See also: :class:`XQDA`.
+
+    ``dim`` is the number of principal components kept, at most that of the embeddings. ``None`` keeps 64, or
+    half of the rank of S where that is less, so that every variance rests on two independent pairs or more.
+
+    >>> rng = np.random.default_rng(0)
+    >>> identities = np.repeat(np.arange(20), 10)
+    >>> centres = rng.normal(size=(20, 2))[identities]
+    >>> light = 10 * rng.normal(size=(200, 1))  # a direction that says nothing of the identity
+    >>> embeddings = np.hstack([centres + 0.3 * rng.normal(size=(200, 2)), light])
+    >>> projection = KISSME(dim=3).fit(Features(embeddings, identities)).projection
+    >>> (projection @ projection.T).diagonal().round(2)  # the weight of each direction
+    array([4.92, 4.83, 0.  ])
+    """
+
+    dim: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_dim(self.dim)
+
+    def fit(self, features: Features) -> LearnedMetric:
+        """Learn from embeddings (N, D) with identities and, where known, cameras; identity -1 is left out.
+
+        Raises :class:`DataError` for values that are not finite, no similar or no dissimilar pair, or
+        pairs too few for ``dim``.
+        """
+        pairs = _pair_covariances(features)
+        dim = self.dim or max(1, min(_DEFAULT_DIM, _rank(pairs.similar) // 2))
+        components = np.linalg.eigh(pairs.total)[1][:, ::-1][:, :dim]  # (D, dim), largest variance first
+        values, vectors = np.linalg.eigh(
+            _inverse(components.T @ pairs.similar @ components, "similar")
+            - _inverse(components.T @ pairs.dissimilar @ components, "dissimilar")
+        )
+        kept = values > 0
+        if not kept.any():
+            raise DataError(_NOTHING_LEARNED.format(name="KISSME"))
+        return LearnedMetric("KISSME", pairs.mean, components @ (vectors[:, kept] * np.sqrt(values[kept])))
+
+
+@dataclass(frozen=True, slots=True)
+class XQDA:
+    """Cross-view quadratic discriminant analysis: directions where D outweighs S, then S^-1 - D^-1 there.
+
+    Liao et al., "Person Re-identification by Local Maximal Occurrence Representation and Metric Learning",
+    CVPR 2015. The directions w maximise w^T D w / w^T (S + regularization I) w; those where the ratio r is
+    above 1 are kept. Scaled to w^T S w = 1 they make both matrices diagonal, so that the learned matrix is
+    the sum of (1 - 1 / r) w w^T: positive semi-definite by itself, without an inverse.
+
+    Use with: features of many dimensions and few images; it chooses directions by itself. Pitfalls: as for
+    :class:`KISSME` (JLML, Table 17, Market-1501: mAP 65.5 to 63.2); a regularization small beside the
+    variances of S does nothing, a large one makes S spherical; a few (D, D) matrices must fit into memory.
+
+    ``regularization`` is added to the diagonal of S; the paper's 0.001 is meant for embeddings of unit
+    length, and makes S invertible however few the pairs. ``dim`` is the largest number of directions kept,
+    ``None`` for all above 1.
+
+    >>> rng = np.random.default_rng(0)
+    >>> identities = np.repeat(np.arange(20), 10)
+    >>> centres = rng.normal(size=(20, 2))[identities]
+    >>> light = 10 * rng.normal(size=(200, 1))
+    >>> embeddings = np.hstack([centres + 0.3 * rng.normal(size=(200, 2)), light])
+    >>> projection = XQDA().fit(Features(embeddings, identities)).projection
+    >>> (projection @ projection.T).diagonal().round(2)
+    array([4.89, 4.79, 0.  ])
+    """
+
+    regularization: float = 0.001
+    dim: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_dim(self.dim)
+        if not 0 <= self.regularization < np.inf:
+            raise ConfigError(
+                f"regularization is {self.regularization}; give 0 or more (0.001 for unit embeddings)"
+            )
+
+    def fit(self, features: Features) -> LearnedMetric:
+        """Learn from embeddings (N, D) with identities and, where known, cameras; identity -1 is left out.
+
+        Raises :class:`DataError` for values that are not finite, no similar or no dissimilar pair, a
+        singular S without regularization, or no direction in which identities differ.
+        """
+        pairs = _pair_covariances(features)
+        num_dimensions = len(pairs.mean)
+        similar = pairs.similar + self.regularization * np.eye(num_dimensions)
+        if _rank(similar) < num_dimensions:
+            raise DataError(
+                f"similar pairs vary in {_rank(similar)} of {num_dimensions} dimensions and regularization "
+                f"is {self.regularization:g}; give a larger one (0.001 for unit embeddings) or more images"
+            )
+        ratios, directions = scipy.linalg.eigh(pairs.dissimilar, similar)
+        ratios, directions = ratios[::-1][: self.dim], directions[:, ::-1][:, : self.dim]
+        kept = ratios > 1
+        if not kept.any():
+            raise DataError(_NOTHING_LEARNED.format(name="XQDA"))
+        return LearnedMetric("XQDA", pairs.mean, directions[:, kept] * np.sqrt(1 - 1 / ratios[kept]))
+
+
+METRICS: dict[str, type[KISSME] | type[XQDA]] = {"kissme": KISSME, "xqda": XQDA}
+
+
+def fit_metric(name: str, features: Features) -> LearnedMetric:
+    """The metric "kissme" or "xqda" with its usual options, fitted on training features.
+
+    Raises :class:`reidkit.errors.UnknownName` for another name, and what its ``fit`` raises.
+    """
+    check_choice("metric", name, tuple(METRICS))
+    return METRICS[name]().fit(features)
+
+
+_NOTHING_LEARNED = (
+    "{name} found no direction in which two persons differ more than one person's images do; "
+    "look at the identity labels, or give more images"
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pairs:
+    """Second moments (D, D) of differences over pairs, of all embeddings about their mean, and that mean."""
+
+    similar: Matrix
+    dissimilar: Matrix
+    total: Matrix
+    mean: Matrix
+
+
+def _pair_covariances(features: Features) -> _Pairs:
+    """Similar and dissimilar pairs are under two cameras where cameras are known, else any."""
+    identities = label_codes(features.identities)
+    identified = identities != JUNK
+    values = _checked(features.embeddings, "embeddings")[identified]
+    if not len(values):
+        raise DataError("there is no embedding of a person to learn from")
+    mean = values.mean(axis=0)
+    values -= mean  # or the sums over items cancel badly
+    identities = identities[identified]
+    similar, num_similar = _scatter(values, identities)
+    every, num_every = _scatter(values, np.zeros_like(identities))
+    if features.cameras is not None:
+        cameras = camera_codes(features.cameras[identified])
+        same_camera, num_same_camera = _scatter(values, cameras)
+        both, num_both = _scatter(values, identities * (cameras.max() + 1) + cameras)
+        similar, num_similar = similar - both, num_similar - num_both
+        every, num_every = every - same_camera, num_every - num_same_camera
+    num_dissimilar = num_every - num_similar
+    cameras_too = "" if features.cameras is None else " under two cameras, or features without cameras"
+    if not num_similar:
+        raise DataError(f"there is no similar pair to learn from; give images of one identity{cameras_too}")
+    if not num_dissimilar:
+        raise DataError(
+            f"there is no dissimilar pair to learn from; give images of two identities{cameras_too}"
+        )
+    return _Pairs(
+        similar=similar / num_similar,
+        dissimilar=(every - similar) / num_dissimilar,
+        total=values.T @ values / len(values),
+        mean=mean,
+    )
+
+
+def _scatter(values: Matrix, groups: NDArray[np.intp]) -> tuple[Matrix, int]:
+    """Sum of (x - z)(x - z)^T over the unordered pairs within each group, (D, D), and their number.
+
+    Over a group of n items it is n * (sum of x x^T) - s s^T, s the sum of x.
+    """
+    _, groups, count = np.unique(groups, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(count), values.shape[1]))
+    np.add.at(sums, groups, values)
+    scatter = (values * count[groups, None]).T @ values - sums.T @ sums
+    return scatter, int((count * (count - 1) // 2).sum())
+
+
+def _inverse(matrix: Matrix, kind: str) -> Matrix:
+    rank = _rank(matrix)
+    if rank < len(matrix):
+        raise DataError(
+            f"{kind} pairs vary in {rank} of the {len(matrix)} dimensions that KISSME was to keep; "
+            "give a smaller dim (about half of that is usual) or more images, or use XQDA"
+        )
+    return np.asarray(np.linalg.inv(matrix), np.float64)
+
+
+def _rank(matrix: Matrix) -> int:
+    """Number of eigenvalues that are not rounding errors."""
+    eigenvalues = np.linalg.eigvalsh(matrix)
+    return int((eigenvalues > 1e-10 * eigenvalues[-1]).sum())
+
+
+def _check_dim(dim: object) -> None:
+    if dim is not None and (not isinstance(dim, Integral) or dim < 1):
+        raise ConfigError(f"dim is {dim!r}; give a whole number of at least 1, or None to have it chosen")
+
+
+def _checked(embeddings: NDArray[np.floating[Any]], name: str) -> Matrix:
+    """As float64 (N, D); raises :class:`DataError` where they are of another kind, or not finite."""
+    values = embedding_array(embeddings, name).astype(np.float64)
+    not_finite = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(not_finite):
+        raise DataError(
+            f"{name} hold NaN or infinity in {len(not_finite)} of {len(values)} rows "
+            f"({first_few(not_finite)}); look at these images or at the model"
+        )
+    return values

@@ -1,0 +1,57 @@
+"""What searches found, as a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from reidkit.errors import DataError
+from reidkit.files import write_atomically
+from reidkit.galleries import Hit
+from reidkit.images.reading import load_image
+from reidkit.reports.charts import ranked_list_picture
+from reidkit.search.searcher import Found
+
+
+def draw_hits(
+    path: str | Path,
+    images: Sequence[Path],
+    found: Sequence[Found],
+    *,
+    identities: Sequence[str] | None = None,
+) -> list[str]:
+    """Write a PNG with a row for each query: the query, then its hits.
+
+    Args:
+        path: the file.
+        images: what was searched for.
+        found: what :meth:`reidkit.search.searcher.Searcher.search` gave for each of them.
+        identities: whom each image shows, where that is known: hits are then marked right or wrong.
+
+    Returns:
+        Sources of hits that cannot be read any more, moved or deleted since they were indexed; their places
+        are grey.
+    """
+    grey: list[str] = []
+
+    def shown(hit: Hit) -> Image.Image:
+        try:
+            return load_image(hit.source or "")
+        except DataError:
+            grey.append(hit.source or "an item without a source")
+            return Image.new("RGB", (64, 128), "grey")
+
+    def is_match(hit: Hit, query: int) -> bool | None:
+        return None if identities is None else hit.identity == identities[query]
+
+    lists = [
+        (load_image(image), [(shown(hit), hit.score, is_match(hit, query)) for hit in result.hits])
+        for query, (image, result) in enumerate(zip(images, found, strict=True))
+    ]
+    buffer = io.BytesIO()
+    ranked_list_picture(lists).save(buffer, format="PNG", optimize=True)
+    write_atomically(path, buffer.getbuffer())
+    return grey

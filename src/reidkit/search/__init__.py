@@ -1,0 +1,6 @@
+"""Search: a gallery and its encoder, from images to the people who look most like them."""
+
+from reidkit.search.pictures import Added
+from reidkit.search.searcher import Found, Searcher
+
+__all__ = ["Added", "Found", "Searcher"]

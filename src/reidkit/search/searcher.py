@@ -1,0 +1,475 @@
+"""Search: a gallery and the encoder that filled it, at work together."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from reidkit.analysis.calibration import Calibration
+from reidkit.encoders.encoder import Encoder, load_encoder
+from reidkit.errors import ConfigError, DataError, shortened, shown
+from reidkit.galleries import DamagedGallery, Gallery, Hit, Item, NoGallery, Where, open_gallery
+from reidkit.galleries._labels import as_listed, utc
+from reidkit.images.reading import ImageSource, load_image
+from reidkit.labels import near_labels
+from reidkit.search.pictures import (
+    HASH_LENGTH,
+    Added,
+    Picture,
+    content_hash,
+    is_there,
+    labelled,
+    moved,
+    new_picture,
+    once,
+    said,
+    with_contents,
+)
+from reidkit.types import Sample
+
+if TYPE_CHECKING:
+    from reidkit.progress import ProgressCallback
+
+AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
+_NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture
+_LONGEST_PLACE = 4096  # characters of a path
+_NUM_VALUES = 8  # labels that a message lists
+_NUM_NEAR = 3  # of them near to one that was meant
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found for one picture.
+
+    ``own`` are hits that show that very picture, by their source or by their content; they are among the
+    ``hits`` only where that was asked for. ``probabilities`` are those that the hits show the same person, in
+    their order; empty where the encoder is not calibrated. ``num_low`` hits were left out for their scores.
+    """
+
+    hits: tuple[Hit, ...]
+    own: tuple[Hit, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    num_low: int = 0
+
+    def __bool__(self) -> bool:
+        """Whether there was anything to find, shown or not."""
+        return bool(self.hits or self.own or self.num_low)
+
+    def is_own(self, hit: Hit) -> bool:
+        """Whether a hit shows the very picture that was searched for."""
+        return hit in self.own
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """Plain values of each hit, for JSON."""
+        known = [{"probability": value} for value in self.probabilities] or [{}] * len(self.hits)
+        return [
+            {**asdict(hit), "is_query": self.is_own(hit), **more}
+            for hit, more in zip(self.hits, known, strict=True)
+        ]
+
+
+class Searcher:
+    """A gallery, opened with the encoder that filled it.
+
+    Args:
+        location: the gallery, as :func:`reidkit.open_gallery` takes it. If there is none, it is made when
+            the first pictures are added, once they are embedded.
+        encoder: an encoder, or where to load it from; left out, the one that filled the gallery, from where
+            it was then. Where it has moved, give its new place, which the gallery then keeps.
+
+    Raises:
+        NoGallery: there is no gallery, and no encoder to fill one with.
+        ConfigError: the gallery does not say where its encoder is, or it is no longer there.
+        DataError: the gallery was filled by another encoder, or is damaged.
+
+    Example:
+        >>> searcher = Searcher("people.gallery")                             # doctest: +SKIP
+        >>> searcher.search(["query.jpg"], where={"camera": {"not": 3}})      # doctest: +SKIP
+    """
+
+    def __init__(self, location: str | Path, *, encoder: Encoder | str | Path | None = None) -> None:
+        self.location = str(location)
+        self.gallery: Gallery | None = None
+        self._converted = False
+        try:
+            self.gallery = open_gallery(location, create=False)
+            self._converted = bool(self.gallery.info().get("converted"))
+        except NoGallery:
+            if encoder is None:
+                raise
+        try:
+            origin = self._recorded_place() if encoder is None else encoder
+            self.encoder = origin if isinstance(origin, Encoder) else load_encoder(origin)
+            self.place = None if isinstance(origin, Encoder) else Path(origin)
+            self._description = self.encoder.origin
+            if self.place is not None:
+                self._description["path"] = str(self.place.resolve())
+            if self.gallery is not None:
+                self._open(create=False)
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        return 0 if self.gallery is None else len(self.gallery)
+
+    @property
+    def converted(self) -> bool:
+        """Whether the gallery was of an earlier format, and was converted just now."""
+        return self._converted
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What scores mean; ``None`` where that was not found out."""
+        return self.encoder.calibration
+
+    @property
+    def no_calibration(self) -> str:
+        """A sentence on how to come by a calibration."""
+        from reidkit.encoders.network_file import is_network_file
+
+        place = self.place or "the encoder"
+        return f"{place} has no calibration, which would say what scores mean; " + (
+            "a network's file that was made elsewhere cannot keep one: leave the option out"
+            if self.place is not None and is_network_file(self.place)
+            else f"make one with `reid evaluate {self.place or 'FILE'} --store-calibration`"
+        )
+
+    def lowest_score(self, false_match_rate: float) -> float:
+        """The score from which on no more than this share of two persons' pairs are taken for one person.
+
+        Raises :class:`ConfigError` without a calibration, or for a rate that it cannot tell.
+        """
+        if self.calibration is None:
+            raise ConfigError(self.no_calibration)
+        return self.calibration.threshold_at(false_match_rate)
+
+    def search(
+        self,
+        images: Sequence[ImageSource],
+        *,
+        top: int = 10,
+        where: Where | None = None,
+        include_self: bool = False,
+        lowest: float | None = None,
+        prior: float = 0.5,
+    ) -> list[Found]:
+        """The ``top`` nearest items of each image, nearest first.
+
+        An image that the gallery holds itself is not found as its own match, unless ``include_self``.
+
+        Args:
+            images: paths, or pictures in memory. Of arrays, and of what Pillow was not given as a path, it
+                is not known which item is their own.
+            top, where: as :meth:`reidkit.galleries.Gallery.search`; a source may also be given as a path
+                from the current folder.
+            lowest: hits that score less are left out; :meth:`lowest_score` gives one for an error rate.
+            prior: how probable a hit shows the person, before looking; changes the probabilities.
+        """
+        if self.gallery is None:
+            raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
+        where = _with_whole_paths(where)
+        embeddings = self.encoder.encode(list(images))
+        found = self.gallery.search(embeddings, top=top, where=where)  # checks top itself
+        own = [_own(image) for image in images]
+        asked = top
+        if not include_self and any(
+            is_own(hit) for is_own, hits in zip(own, found, strict=True) for hit in hits
+        ):
+            asked += _NUM_OWN
+            found = self.gallery.search(embeddings, top=asked, where=where)
+        results = []
+        for row, (is_own, hits) in enumerate(zip(own, found, strict=True)):
+            places = asked
+            while not include_self and len(hits) == places and places - sum(map(is_own, hits)) < top:
+                places *= 2  # copies of the picture fill them
+                [hits] = self.gallery.search(embeddings[row : row + 1], top=places, where=where)
+            others = [hit for hit in hits if include_self or not is_own(hit)][:top]
+            high = tuple(hit for hit in others if lowest is None or hit.score >= lowest)
+            results.append(
+                Found(
+                    high,
+                    own=tuple(filter(is_own, hits)),
+                    probabilities=self._probabilities(high, prior),
+                    num_low=len(others) - len(high),
+                )
+            )
+        return results
+
+    def why_nothing(self, where: Where) -> str:
+        """Why a search with these conditions found nothing: what each leaves, and which labels there are."""
+        if self.gallery is None or not len(self.gallery):
+            return f"{self.location} holds no items"
+        left: list[str] = []
+        meant: list[str] = []
+        for key, wanted in (_with_whole_paths(where) or {}).items():
+            num = len(self.gallery.items(where={key: wanted}))
+            note = f"the condition on {key} alone leaves {num:,} of {len(self.gallery):,}"
+            if not num:
+                labels = {getattr(item, key) for item in self.gallery.items()} - {None}
+                note += f" ({_listed_labels(key, labels)})"
+                meant += [f"{key}={as_listed(near)}" for near in _near(key, wanted, labels)]
+            left.append(note)
+        hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
+        return "no item meets the conditions: " + "; ".join(left) + hint
+
+    def add(
+        self,
+        images: Iterable[str | Path | Sample],
+        *,
+        camera: int | str | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Added:
+        """Embed pictures and store them, with their labels where they are samples.
+
+        What the gallery holds already is not embedded again: pictures of the same path and content, and
+        those whose content it holds under a path where nothing is left. So what was interrupted goes on.
+        A label that is not given leaves that of an item as it is, unless it showed another picture before.
+        Pictures that cannot be read are left out.
+
+        Args:
+            images: paths, whose labels are not known, or samples.
+            camera: of all of them, in place of their own; -1 says that it is not known.
+            progress: called with (done, total) after each portion is stored.
+
+        Raises:
+            DataError: none of the pictures can be read; one is given twice, with different labels.
+        """
+        pictures = once(new_picture(image, camera) for image in images)
+        added = Added()
+        for start in range(0, len(pictures), AT_A_TIME):
+            part = with_contents(pictures[start : start + AT_A_TIME], added)
+            self._embed(self._unknown(part, added), added)
+            if progress is not None:
+                progress(min(start + AT_A_TIME, len(pictures)), len(pictures))
+        if added.unreadable and len(added.unreadable) == len(pictures):
+            raise DataError(
+                f"none of {len(pictures)} images can be read; the first: {added.unreadable[0][1]}"
+            )
+        return added
+
+    def close(self) -> None:
+        if self.gallery is not None:
+            self.gallery.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _probabilities(self, hits: Sequence[Hit], prior: float) -> tuple[float, ...]:
+        if self.calibration is None:
+            return ()
+        return tuple(self.calibration.probability([hit.score for hit in hits], prior=prior).tolist())
+
+    # --- the encoder --------------------------------------------------------------------------------------
+
+    def _open(self, *, create: bool) -> Gallery:
+        """The gallery, checked to be the encoder's, whose place it then keeps."""
+        if self.gallery is not None:
+            self.gallery.close()
+        self.gallery = open_gallery(self.location, create=create, encoder=self._description)
+        return self.gallery
+
+    def _recorded_place(self) -> Path:
+        """Where the encoder was when the gallery was filled. A gallery travels: what lies in it, or beside
+        the current folder by chance, is not what its owner meant."""
+        recorded = (self.gallery.encoder if self.gallery is not None else None) or {}
+        way_out = "give its place: --encoder RUN"
+        place = recorded.get("path")
+        if not isinstance(place, str) or "\0" in place or len(place) > _LONGEST_PLACE:
+            raise ConfigError(f"{self.location} does not say where the encoder is that filled it; {way_out}")
+        path = Path(place)
+        try:
+            outside = not path.resolve().is_relative_to(Path(self.location).resolve())
+        except (OSError, RuntimeError, ValueError):  # links that run in circles, surrogates
+            outside = False
+        if not path.is_absolute() or not outside:
+            raise ConfigError(
+                f"{self.location} names {shown(place)} as its encoder, which is no path outside of it; "
+                f"{way_out}"
+            )
+        if not is_there(place):
+            raise ConfigError(
+                f"{self.location} was filled with the encoder {shortened(place, 200)}, which is gone; if it "
+                f"moved, {way_out}"
+            )
+        return path
+
+    # --- adding -------------------------------------------------------------------------------------------
+
+    def _unknown(self, pictures: list[Picture], added: Added) -> list[Picture]:
+        """The pictures that have to be embedded; what is known of the others is brought up to date."""
+        if self.gallery is None or not pictures:
+            return pictures
+        there: dict[str | None, Item] = {
+            i.source: i for i in self.gallery.items(where={"source": [p.source for p in pictures]})
+        }
+        same = self.gallery.items(where={"content": [p.content for p in pictures]})
+        gone = [item for item in same if not is_there(item.source)]
+        there |= moved([picture for picture in pictures if picture.source not in there], gone)
+        found = [(picture, there[picture.source]) for picture in pictures if picture.source in there]
+        unknown = [picture for picture in pictures if picture.source not in there]
+        whole = {item.id for picture, item in found if item.content == picture.content}
+        whole -= self._damaged(whole)
+        # A damaged item that moved does so first, to be replaced in its new place.
+        self._update([(p, item) for p, item in found if item.id in whole or item.source != p.source], added)
+        return unknown + [labelled(*pair) for pair in found if pair[1].id not in whole]
+
+    def _damaged(self, ids: set[int]) -> set[int]:
+        """Items whose embeddings are not what was written, and which are embedded anew."""
+        assert self.gallery is not None
+        try:
+            self.gallery.embeddings(ids=ids)
+        except DamagedGallery as error:
+            return set(error.ids)
+        return set()
+
+    def _update(self, found: list[tuple[Picture, Item]], added: Added) -> None:
+        assert self.gallery is not None
+        changed = []
+        for picture, item in found:
+            if picture.source != item.source:
+                added.moved += 1
+            elif picture.differs_from(item):
+                added.relabelled += 1
+            else:
+                added.known += 1
+                continue
+            changed.append((picture, item))
+        if changed:
+            self.gallery.relabel(
+                [item.id for _, item in changed],
+                sources=[picture.source for picture, _ in changed],
+                identities=[said(picture.identity, item.identity) for picture, item in changed],
+                cameras=[said(picture.camera, item.camera) for picture, item in changed],
+                times=[said(picture.time, item.time) for picture, item in changed],
+            )
+
+    def _embed(self, pictures: list[Picture], added: Added) -> None:
+        pictures, embeddings = self._embeddings(pictures, added)
+        if not pictures:
+            return
+        gallery = self.gallery or self._open(create=True)
+        gallery.add(
+            embeddings,
+            sources=[picture.source for picture in pictures],
+            identities=[picture.identity for picture in pictures],
+            cameras=[picture.camera for picture in pictures],
+            times=[picture.time for picture in pictures],
+            contents=[picture.content for picture in pictures],
+        )
+        added.embedded += len(pictures)
+
+    def _embeddings(self, pictures: list[Picture], added: Added) -> tuple[list[Picture], NDArray[np.float32]]:
+        """The pictures that can be read, and their embeddings (N, D)."""
+        if not pictures:
+            return [], np.empty((0, self.encoder.dim), np.float32)
+        try:
+            return pictures, self._encoded(pictures)
+        except DataError:  # of one of them, or of the encoder itself, which then fails again
+            readable = []
+            for picture in pictures:
+                try:
+                    load_image(picture.path, box=picture.box)
+                    readable.append(picture)
+                except DataError as error:
+                    added.unreadable.append((picture.path, str(error)))
+            if len(readable) == len(pictures):
+                raise
+        return self._embeddings(readable, added)
+
+    def _encoded(self, pictures: list[Picture]) -> NDArray[np.float32]:
+        samples = tuple(Sample(p.path, 0, 0, index, box=p.box) for index, p in enumerate(pictures))
+        embeddings = np.asarray(self.encoder.features(samples).embeddings, np.float32)
+        zero = np.flatnonzero(~embeddings.any(axis=1))
+        if len(zero):
+            raise DataError(
+                f"the encoder embeds {len(zero)} of {len(pictures)} pictures as zeros, which are near "
+                f"nothing (the first is {pictures[zero[0]].path}); its weights are unusable"
+            )
+        return embeddings
+
+
+def _own(image: ImageSource) -> Callable[[Hit], bool]:
+    """Whether a hit shows the very picture that is searched for."""
+    source, content = _file_of(image)
+    if content is None:
+        return lambda hit: False
+    return lambda hit: hit.content == content or (source is not None and hit.source == source)
+
+
+def _file_of(image: ImageSource) -> tuple[str | None, str | None]:
+    """Where a picture's file lies, and the hash of its content, as far as that is known.
+
+    An array has no file, nor has what Pillow was given otherwise than by a path.
+    """
+    if isinstance(image, Image.Image):
+        image = getattr(image, "filename", "")
+        if not image or not Path(image).is_file():
+            return None, None
+    if isinstance(image, str | PathLike):
+        return str(Path(image).resolve()), content_hash(Path(image))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return None, hashlib.sha256(image).hexdigest()[:HASH_LENGTH]
+    if not isinstance(image, np.ndarray) and image.seekable():
+        place = image.tell()
+        image.seek(0)
+        digest = hashlib.sha256(image.read()).hexdigest()[:HASH_LENGTH]
+        image.seek(place)
+        return None, digest
+    return None, None
+
+
+def _with_whole_paths(where: Where | None) -> Where | None:
+    """Conditions whose sources may be paths from the current folder, as they are shown there."""
+    if not isinstance(where, Mapping) or "source" not in where:
+        return where
+    wanted = where["source"]
+    if isinstance(wanted, Mapping):
+        return {**where, "source": {key: _whole_paths(value) for key, value in wanted.items()}}
+    return {**where, "source": _whole_paths(wanted)}
+
+
+def _whole_paths(wanted: Any) -> list[Any]:
+    single = isinstance(wanted, str | bytes | os.PathLike) or not isinstance(wanted, Iterable)
+    values = [wanted] if single else list(wanted)
+    whole = []
+    for value in values:
+        try:
+            whole.append(str(Path(os.fsdecode(value)).resolve()))
+        except (TypeError, ValueError, OSError, RuntimeError):  # the gallery says what is wrong with it
+            continue
+    return [*values, *whole]
+
+
+def _listed_labels(key: str, labels: Set[Any]) -> str:
+    """A few of the labels of one kind that there are."""
+    if not labels:
+        return f"no item has a {key}"
+    values = sorted(labels, key=lambda value: (isinstance(value, str), value))
+    writers: dict[str, Callable[[Any], str]] = {"time": utc, "source": str}
+    write = writers.get(key, as_listed)
+    listed = ", ".join(shortened(write(value)) for value in values[:_NUM_VALUES])
+    more = f", and {len(values) - _NUM_VALUES:,} more" if len(values) > _NUM_VALUES else ""
+    return f"there are {listed}{more}"
+
+
+def _near(key: str, wanted: Any, labels: Set[Any]) -> list[str]:
+    """Labels that may be meant by those that a condition asks for and nothing has."""
+    if key not in ("identity", "camera") or isinstance(wanted, Mapping):
+        return []
+    single = isinstance(wanted, str) or not isinstance(wanted, Iterable)
+    asked = [str(value) for value in ([wanted] if single else wanted) if value is not None]
+    known = [str(label) for label in labels]
+    return [near for text in asked for near in near_labels(text, known)][:_NUM_NEAR]

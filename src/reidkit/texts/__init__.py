@@ -1,0 +1,1 @@
+"""Text from outside: read it, and make it fit to print."""

@@ -1,0 +1,1 @@
+"""Training: batches, objectives, the loop, and the folder that a run keeps."""

@@ -1,0 +1,201 @@
+"""What is minimised: losses with their weights, the features they read, the epochs in which they count."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reidkit import logs
+from reidkit.errors import ConfigError, did_you_mean
+from reidkit.models import Embedder, Penalty
+from reidkit.ops import at_least_float32
+from reidkit.training import distributed
+from reidkit.training.gradient_cache import embed_in_pieces
+
+logger = logs.get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """One term of what is minimised.
+
+    Args:
+        loss: ``loss(embeddings (N, D), labels (N,)) -> scalar``; a pytorch-metric-learning loss will do.
+            One whose ``reads`` is "weight" is a penalty, ``loss(weight) -> scalar``: the trainer makes it
+            one of ``model.regularizers()``.
+        weight: factor in the sum.
+        feature: feature of the model that it reads; None is the model's usual one for this kind of loss.
+            Of a penalty, the name of the weights: "local_feature.weight".
+        from_epoch, until_epoch: epochs (from 0) in which it counts; until is exclusive.
+        name: what it is called in logs; the class's name if left out.
+    """
+
+    loss: nn.Module
+    weight: float = 1.0
+    feature: str | None = None
+    from_epoch: int = 0
+    until_epoch: int | None = None
+    name: str | None = None
+
+    def counts_in(self, epoch: int) -> bool:
+        return self.from_epoch <= epoch and (self.until_epoch is None or epoch < self.until_epoch)
+
+    def describe(self) -> dict[str, Any]:
+        """Everything about it as plain values, to compare two runs by."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**fields, "loss": repr(self.loss), "name": name_of(self)}
+
+
+# Between the seeds of two streams: generators take 32 bits of a seed, in which multiples of the golden ratio
+# stay further apart than a run has steps.
+_APART = 0x9E3779B1
+_OF_LOSSES = -1  # the stream that all processes share; the others are numbered by process
+
+
+class Step(nn.Module):
+    """Model and losses as one module, so that data-parallel training wraps the parameters of both.
+
+    Every process computes every loss over the global batch: the features of all processes are gathered with
+    gradients, so the hardest pair is the hardest of all.
+
+    With ``num_pieces`` the images of a process are embedded in so many pieces, one in memory at a time.
+    """
+
+    def __init__(self, model: Embedder, objectives: Sequence[Objective], *, num_pieces: int = 1) -> None:
+        super().__init__()
+        self.model, self.num_pieces = model, num_pieces
+        self.objectives = objectives
+        self.losses = nn.ModuleList(objective.loss for objective in objectives)
+
+    def forward(
+        self, images: Tensor, labels: Tensor, epoch: int, seed: int | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Returns the unweighted terms by name, and the gathered features that were read.
+
+        ``seed`` is that of dropout, which then depends on nothing else; without it the generators go on.
+        """
+        _seed_dropout(seed, distributed.rank())  # every process has images of its own to drop parts of
+        if self.num_pieces > 1:
+            features = embed_in_pieces(self.model, images, self.num_pieces)
+        else:
+            features = self.model(images)
+        counting = [o for o in self.objectives if o.counts_in(epoch)]
+        of_features = [o for o in counting if not is_penalty(o)]
+        read = {feature_of(self.model, o) for o in of_features}
+        gathered = {name: distributed.gather_with_gradient(features[name]) for name in sorted(read)}
+        _seed_dropout(seed, _OF_LOSSES)  # every process computes every loss, and must drop the same
+        # Losses from elsewhere would be computed in bfloat16, too.
+        with torch.autocast(images.device.type, enabled=False):
+            embeddings = {name: at_least_float32(feature) for name, feature in gathered.items()}
+            terms = {name_of(o): o.loss(embeddings[feature_of(self.model, o)], labels) for o in of_features}
+            terms |= self.model.regularizers()
+        return {name_of(o): terms[name_of(o)] for o in counting}, gathered
+
+
+def prepare_objectives(
+    losses: Sequence[nn.Module | Objective],
+    model: Embedder,
+    *,
+    num_epochs: int,
+    num_identities: int,
+    seed: int,
+) -> list[Objective]:
+    """Objectives that can be trained with this model, their classifiers sized and drawn by ``seed``.
+
+    Those that are penalties of weights become the model's, by the names of the objectives.
+
+    Those that read what the model's options leave out (``Embedder.left_out``) are left out, and this is said.
+
+    Raises:
+        ConfigError: everything that cannot work.
+    """
+    objectives = [item if isinstance(item, Objective) else Objective(item) for item in losses]
+    for objective in objectives:
+        if objective.feature in model.left_out:
+            logger.warning(
+                f"loss {name_of(objective)!r} left out: the network has no {objective.feature} for it"
+            )
+    kept = [o for o in objectives if o.feature not in model.left_out]
+    check_objectives(kept, model, num_epochs=num_epochs)
+    _size_classifiers([o for o in kept if not is_penalty(o)], model, num_identities=num_identities, seed=seed)
+    model.penalties = {name_of(o): _penalty(o, model) for o in kept if is_penalty(o)}
+    return kept
+
+
+def check_objectives(objectives: Sequence[Objective], model: Embedder, *, num_epochs: int) -> None:
+    """Raise :class:`ConfigError` with everything that cannot work: names, features, epochs without a loss."""
+    names = [name_of(objective) for objective in objectives]
+    problems = [
+        f"two losses are called {name!r}; give them names" for name in set(names) if names.count(name) > 1
+    ]
+    problems += [
+        f"no loss counts in epoch {epoch}; change from_epoch or until_epoch"
+        for epoch in range(num_epochs)
+        if not any(objective.counts_in(epoch) for objective in objectives)
+    ][:1]
+    for o in objectives:
+        if is_penalty(o):
+            what, known = "weights", [n for n, p in model.named_parameters() if p.ndim == 2]
+        else:
+            what, known = "feature", list(model.features)
+        if o.feature is None and what == "weights":
+            problems.append(
+                f"loss {name_of(o)!r} reads the weights of a layer; say which by feature: {', '.join(known)}"
+            )
+        elif o.feature is not None and o.feature not in known:
+            problems.append(
+                f"loss {name_of(o)!r} reads {what} {o.feature!r}, which the model does not give;"
+                f"{did_you_mean(o.feature, known)} It gives: {', '.join(known)}"
+            )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _size_classifiers(
+    objectives: Sequence[Objective], model: Embedder, *, num_identities: int, seed: int
+) -> None:
+    """Give losses that have weights of their own the sizes left open; the weights are drawn by ``seed``."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for objective in objectives:
+            if fill := getattr(objective.loss, "fill", None):
+                fill(num_identities=num_identities, dim=model.features[feature_of(model, objective)])
+
+
+def _penalty(objective: Objective, model: Embedder) -> Penalty:
+    """The penalty of weights that an objective names, told how many stripes are joined in their inputs."""
+    weight = str(objective.feature)
+    if fill := getattr(objective.loss, "fill", None):
+        layer = model.get_submodule(weight.rpartition(".")[0])
+        fill(groups=getattr(layer, "stripes", 1))
+    return Penalty(weight, objective.loss)
+
+
+def _seed_dropout(seed: int | None, stream: int) -> None:
+    if seed is not None:
+        torch.manual_seed((seed + stream * _APART) % 2**64)
+
+
+def reads(loss: nn.Module) -> str:
+    """What a loss reads: "classification", "metric" or "weight". Losses from elsewhere are metric losses."""
+    return str(getattr(loss, "reads", "metric"))
+
+
+def is_penalty(objective: Objective) -> bool:
+    """Whether an objective is a penalty of weights, and reads no features."""
+    return reads(objective.loss) == "weight"
+
+
+def feature_of(model: Embedder, objective: Objective) -> str:
+    """Name of the feature that an objective reads; none is asked of penalties."""
+    if objective.feature is not None:
+        return objective.feature
+    return model.classification_feature if reads(objective.loss) == "classification" else model.metric_feature
+
+
+def name_of(objective: Objective) -> str:
+    return objective.name or type(objective.loss).__name__
