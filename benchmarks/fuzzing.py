@@ -14,11 +14,12 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent))
 
-import fuzz.kinds  # noqa: F401  # registers them
-from fuzz.cases import KINDS, shares
-from fuzz.harness import Harness, Tally
+import tests.fuzz.kinds  # noqa: F401  # registers them
+from tests.fuzz.cases import KINDS, shares
+from tests.fuzz.harness import Harness, Tally
+
 from results import processor, write_section
 
 

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from reidkit.cli import cli
-
-sys.path.append(str(Path(__file__).parents[1]))
-from published_weights import fastreid, made_up, resnet50, torchreid_osnet, transreid
+from tests.published_weights import fastreid, made_up, resnet50, torchreid_osnet, transreid
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "weights.md"
 COMMANDS = re.findall(r"^reid import-weights (.*)$", DOCUMENT.read_text(), re.MULTILINE)

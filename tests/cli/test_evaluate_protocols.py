@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,7 @@ from reidkit.errors import ConfigError
 from reidkit.evaluation.split_average import evaluate_splits
 from reidkit.reports.run_report import Output, Scoring, evaluate_run
 from reidkit.reranking import RerankOptions
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import dataset_writers as writers
+from tests import dataset_writers as writers
 
 
 @pytest.fixture(scope="module")

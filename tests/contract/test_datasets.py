@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,7 @@ from reidkit.datasets import load_dataset
 from reidkit.errors import ConfigError, DataError
 from reidkit.images.reading import is_image, load_image
 from reidkit.types import JUNK, Dataset
-
-sys.path.append(str(Path(__file__).parents[1]))
-from dataset_writers import WRITERS
+from tests.dataset_writers import WRITERS
 
 PROTOCOLS = {"market1501", "single_gallery_shot", "recall", "tracklets"}
 COUNTED = {"images", "identities", "junk", "distractors", "tracklets"}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,9 +18,7 @@ from reidkit.errors import ConfigError, DataError, UnknownName
 from reidkit.losses.sn import separation
 from reidkit.losses.sparsity import share_of_small_groups
 from reidkit.ops import batch_statistics, normalized, pairwise_distances, positive_mask
-
-sys.path.append(str(Path(__file__).parents[1]))
-from reference_losses import (
+from tests.reference_losses import (
     BATCH_LOSSES,
     CASES,
     VARIANTS,

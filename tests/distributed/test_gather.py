@@ -21,9 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from reidkit.errors import DataError
 from reidkit.training import distributed
-
-sys.path.append(str(Path(__file__).parents[1]))
-from reference_losses import CASES, build, case_name
+from tests.reference_losses import CASES, build, case_name
 
 NUM_PROCESSES, NUM_IDENTITIES, DIM = 2, 4, 5
 LABELS = [0, 0, 1, 1, 2, 0, 1, 3, 3, 3]  # identities 0 and 1 have images on both processes

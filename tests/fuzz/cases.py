@@ -11,8 +11,8 @@ from typing import Any
 
 from hypothesis.strategies import SearchStrategy
 
-from fuzz.hostile import drawn
-from fuzz.world import World
+from tests.fuzz.hostile import drawn
+from tests.fuzz.world import World
 
 Answer = Callable[[str], str | None]
 """Of standard output at exit code 0: what is wrong with it, or None."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-TESTS = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PATIENCE = 10.0  # seconds, after which a worker is ended and the case tried once more by a fresh one
 PROCESS_PATIENCE = 120.0  # of a case that is a process of its own
 START = 240.0  # of importing torch and all the rest on a busy machine
@@ -170,7 +170,7 @@ class Harness:
     def _start(self) -> None:
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUTF8": "1",
             "OMP_NUM_THREADS": "1",
@@ -182,7 +182,7 @@ class Harness:
         }
         for name in ("home", "tmp"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "fuzz.worker", str(self.folder)]
+        command = [sys.executable, "-m", "tests.fuzz.worker", str(self.folder)]
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fuzz.cases import Case
+from tests.fuzz.cases import Case
 
 LONGEST_LINE = 1_100  # characters; messages are cut to 1,000, and how much was cut is told
 MOST_LINES = 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from fuzz.hostile import HOSTILE_TEXTS, NAMES_OF_CODE
+from tests.fuzz.hostile import HOSTILE_TEXTS, NAMES_OF_CODE
 
 _EDGE = 512  # bytes at both ends, where headers and directories lie, and half of the damage falls
 _INTEGERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1]))
-
-import fuzz.kinds  # noqa: F401  # registers them
-from fuzz.cases import KINDS, shares
-from fuzz.harness import Harness, Tally
-from fuzz.kinds.planted import PLANTED
+import tests.fuzz.kinds  # noqa: F401  # registers them
+from tests.fuzz.cases import KINDS, shares
+from tests.fuzz.harness import Harness, Tally
+from tests.fuzz.kinds.planted import PLANTED
 
 NUM_CASES, NUM_SLOW_CASES = 1_000, 20_000
 NUM_PROCESSES = 3  # of each kind, in the slow run

@@ -1,4 +1,4 @@
-"""The process in which cases run: ``python -m fuzz.worker FOLDER``, a request a line, an answer a line.
+"""The process in which cases run: ``python -m tests.fuzz.worker FOLDER``, a request a line, an answer a line.
 
 It may die, hang or be killed at any time; the process that forked it then forks another.
 """
@@ -23,11 +23,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
-from fuzz import judge
-from fuzz.cases import KINDS, Case, Maker
-from fuzz.hostile import CANARY
-from fuzz.judge import Outcome
-from fuzz.world import World
+from tests.fuzz import judge
+from tests.fuzz.cases import KINDS, Case, Maker
+from tests.fuzz.hostile import CANARY
+from tests.fuzz.judge import Outcome
+from tests.fuzz.world import World
 
 MEMORY_LEFT = 4 * 2**30  # bytes of address space that a case may take; more is refused by the system
 PROCESS_MEMORY = 16 * 2**30  # the same of a whole process, whose libraries alone reserve several GB
@@ -315,7 +315,7 @@ def main() -> None:
     base = Path(sys.argv[1]).resolve()
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    import fuzz.kinds  # noqa: F401  # registers them
+    import tests.fuzz.kinds  # noqa: F401  # registers them
 
     _import_everything()
     while True:

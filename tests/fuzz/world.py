@@ -260,7 +260,7 @@ def _openvino(world: World, path: Path) -> None:
 
 
 def _dataset(path: Path, name: str) -> None:
-    from dataset_writers import WRITERS
+    from tests.dataset_writers import WRITERS
 
     path.mkdir()
     WRITERS[name](path)

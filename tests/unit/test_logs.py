@@ -12,9 +12,7 @@ import pytest
 import reidkit
 from reidkit import logs
 from reidkit.training import distributed
-
-sys.path.append(str(Path(__file__).parents[1]))
-from trainings import make_trainer
+from tests.trainings import make_trainer
 
 logger = logs.get_logger("reidkit.test")
 

@@ -55,7 +55,7 @@ def test_a_fault_that_no_test_sees_is_an_error(mutants, monkeypatch, capsys):
         "src/reidkit/training/samplers.py",
         "no state, any position",
         "no",
-        "tests/unit/test_samplers.py",
+        "tests/unit/training/test_samplers.py",
     )
     monkeypatch.setattr(mutants, "MUTANTS", [unseen])
     assert run(mutants, monkeypatch) is True

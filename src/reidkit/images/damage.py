@@ -3,7 +3,7 @@
 Only what is known is said: a file is called damaged where a checksum, a declared length or the decoder shows
 it. Else it may as well be whole and of a kind that is not read, and nobody is told to throw that away.
 
-What is found, on pictures of 64 x 128 (``tests/unit/test_image_damage.py`` holds it):
+What is found, on pictures of 64 x 128 (``tests/unit/images/test_damage.py`` holds it):
 
 ========= ======= ============== =============================================
 format    cut     zeros at end   bytes overwritten in the middle

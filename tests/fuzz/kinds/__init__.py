@@ -1,6 +1,6 @@
 """The kinds of cases, one subject a file; importing this registers them."""
 
-from fuzz.kinds import (  # noqa: F401
+from tests.fuzz.kinds import (  # noqa: F401
     configurations,
     encoders,
     features,

@@ -7,10 +7,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fuzz.cases import Case, Maker, kind
-from fuzz.hostile import NAMES_OF_CODE, as_toml, changed, texts, toml_document, values
-from fuzz.mutation import damaged_text
-from fuzz.world import RECIPE
+from tests.fuzz.cases import Case, Maker, kind
+from tests.fuzz.hostile import NAMES_OF_CODE, as_toml, changed, texts, toml_document, values
+from tests.fuzz.mutation import damaged_text
+from tests.fuzz.world import RECIPE
 
 _TREE: dict[str, Any] = tomllib.loads(RECIPE)
 _PATHS = (

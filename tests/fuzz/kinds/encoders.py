@@ -9,9 +9,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fuzz.cases import Case, Maker, kind
-from fuzz.hostile import NAMES_OF_CODE, changed, deep, values
-from fuzz.mutation import damaged, flipped
+from tests.fuzz.cases import Case, Maker, kind
+from tests.fuzz.hostile import NAMES_OF_CODE, changed, deep, values
+from tests.fuzz.mutation import damaged, flipped
 
 _DESCRIPTION: dict[str, Any] = {
     "model": {"name": "timm:test_resnet", "pretrained": False},
@@ -130,7 +130,7 @@ def content(maker: Maker) -> Case:
 @kind("encoder of a gallery", weight=20)
 def fingerprint(maker: Maker) -> Case:
     """A gallery searched with its encoder after one bit of it flipped: refused, or the same answer."""
-    from fuzz.kinds.galleries import same_hits
+    from tests.fuzz.kinds.galleries import same_hits
 
     maker.write("e.safetensors", flipped(maker.world.encoder().read_bytes(), maker.random))
     shutil.copytree(maker.world.gallery(), maker.folder / "g")
@@ -142,7 +142,7 @@ def fingerprint(maker: Maker) -> Case:
 @kind("run folder that travels", weight=30)
 def travelling(maker: Maker) -> Case:
     """A run folder from somebody else, whose configuration names what it likes."""
-    from fuzz.hostile import toml_document
+    from tests.fuzz.hostile import toml_document
 
     run = maker.folder / "run"
     shutil.copytree(maker.world.run(), run, ignore=shutil.ignore_patterns("*.ckpt", "tensorboard"))

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from fuzz.cases import Answer, Case, Maker, kind
-from fuzz.mutation import damaged, damaged_text
-from fuzz.world import World
+from tests.fuzz.cases import Answer, Case, Maker, kind
+from tests.fuzz.mutation import damaged, damaged_text
+from tests.fuzz.world import World
 
 _ASK = ("--no-report", "--out", "out", "--json")
 

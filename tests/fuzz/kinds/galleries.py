@@ -16,10 +16,10 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fuzz.cases import Answer, Case, Maker, kind
-from fuzz.hostile import HOSTILE_TEXTS, scalars, texts, values
-from fuzz.mutation import damaged, flipped
-from fuzz.world import World
+from tests.fuzz.cases import Answer, Case, Maker, kind
+from tests.fuzz.hostile import HOSTILE_TEXTS, scalars, texts, values
+from tests.fuzz.mutation import damaged, flipped
+from tests.fuzz.world import World
 
 _TOP = 96
 

@@ -6,8 +6,8 @@ import shutil
 
 from hypothesis import strategies as st
 
-from fuzz.cases import Case, Maker, kind
-from fuzz.hostile import texts
+from tests.fuzz.cases import Case, Maker, kind
+from tests.fuzz.hostile import texts
 
 _PIECES = st.sampled_from(
     ("{identity}", "{identity}", "{camera}", "{frame}", "{time}", "{tracklet}", "*", "*", "**", "_", "-",

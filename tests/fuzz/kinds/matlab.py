@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import zlib
 
-from fuzz.cases import Case, Maker, kind
-from fuzz.mutation import damaged, damaged_text
+from tests.fuzz.cases import Case, Maker, kind
+from tests.fuzz.mutation import damaged, damaged_text
 
 _VERSION_5 = ("grid", "cars196", "mars", "ilidsvid", "cuhksysu")
 _LISTS = ("viper", "msmt17", "cub200", "occluded_duke", "veri776", "prid2011")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from fuzz.cases import Case, Maker, kind
+from tests.fuzz.cases import Case, Maker, kind
 
 _PARTS = (
     b"[/]", b"[red]x[/red]", b"[copy]", b"\x1b[31mred", b"\x1b]0;title\x07", b"\xc2\x9b31m", b"a\nb",

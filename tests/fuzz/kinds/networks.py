@@ -10,10 +10,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fuzz.cases import Case, Maker, kind
-from fuzz.hostile import HOSTILE_TEXTS, changed, values
-from fuzz.mutation import damaged, damaged_text
-from fuzz.world import NETWORK, PREPROCESSING
+from tests.fuzz.cases import Case, Maker, kind
+from tests.fuzz.hostile import HOSTILE_TEXTS, changed, values
+from tests.fuzz.mutation import damaged, damaged_text
+from tests.fuzz.world import NETWORK, PREPROCESSING
 
 
 def _import(maker: Maker, name: str) -> Case:
@@ -252,7 +252,7 @@ _TABLES = changed({**PREPROCESSING, "height": 8, "width": 4, "interpolation": "a
 def preprocessing(maker: Maker) -> Case:
     table = maker.draw(_TABLES)
     if maker.random.random() < 0.5:
-        from fuzz.hostile import as_toml, toml_document
+        from tests.fuzz.hostile import as_toml, toml_document
 
         text = toml_document(table) if isinstance(table, dict) else as_toml(table)
         shutil.copy(maker.world.onnx(), maker.folder / "net.onnx")

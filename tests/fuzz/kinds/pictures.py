@@ -8,9 +8,9 @@ import socket
 import struct
 from pathlib import Path
 
-from fuzz.cases import Answer, Case, Maker, kind
-from fuzz.mutation import damaged, flipped
-from fuzz.world import World
+from tests.fuzz.cases import Answer, Case, Maker, kind
+from tests.fuzz.mutation import damaged, flipped
+from tests.fuzz.world import World
 
 _SUFFIXES = (".jpg", ".png", ".bmp", ".webp", ".tif", ".gif", ".ppm")
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fuzz.cases import Case, Maker, kind
-from fuzz.hostile import CANARY
+from tests.fuzz.cases import Case, Maker, kind
+from tests.fuzz.hostile import CANARY
 
 
 def _import_canary() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fuzz.cases import Answer, Case, Maker, kind
-from fuzz.hostile import changed, texts, values
-from fuzz.mutation import damaged, damaged_text
+from tests.fuzz.cases import Answer, Case, Maker, kind
+from tests.fuzz.hostile import changed, texts, values
+from tests.fuzz.mutation import damaged, damaged_text
 
 _EVALUATION = {"data": "folder", "mAP": 0.5, "rank-1": 0.25}
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fuzz.cases import Case, Maker, kind
-from fuzz.hostile import texts
-from fuzz.kinds.features import column
-from fuzz.mutation import damaged, damaged_text
-from fuzz.world import table_rows
+from tests.fuzz.cases import Case, Maker, kind
+from tests.fuzz.hostile import texts
+from tests.fuzz.kinds.features import column
+from tests.fuzz.mutation import damaged, damaged_text
+from tests.fuzz.world import table_rows
 
 
 def _use(maker: Maker, name: str) -> Case:
