@@ -1,11 +1,12 @@
 """Person re-identification: train, measure, search.
 
-The public names are imported when they are first used, so that ``import reidkit`` stays quick.
+Public names, and the modules below, are imported when they are first used: ``import reidkit`` is quick.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from reidkit.analysis.calibration import Calibration
     from reidkit.datasets import load_dataset
     from reidkit.encoders.encoder import Encoder, load_encoder
+    from reidkit.encoders.export import export
     from reidkit.evaluation.evaluation import evaluate, evaluate_features
     from reidkit.evaluation.feature_files import load_features, save_features
     from reidkit.evaluation.options import EvaluationOptions
@@ -42,6 +44,7 @@ __all__ = [
     "build_model",
     "evaluate",
     "evaluate_features",
+    "export",
     "load_dataset",
     "load_encoder",
     "load_features",
@@ -66,6 +69,7 @@ _HOMES = {
     "build_model": "models",
     "evaluate": "evaluation.evaluation",
     "evaluate_features": "evaluation.evaluation",
+    "export": "encoders.export",
     "load_dataset": "datasets",
     "load_encoder": "encoders.encoder",
     "load_features": "evaluation.feature_files",
@@ -78,8 +82,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"reidkit.{_HOMES[name]}"), name)
-    if name == "losses":
-        return import_module("reidkit.losses")
+    if not name.startswith("_") and find_spec(f"reidkit.{name}") is not None:
+        return import_module(f"reidkit.{name}")
     raise AttributeError(f"module 'reidkit' has no attribute {name!r}")
 
 

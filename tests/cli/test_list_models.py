@@ -56,7 +56,8 @@ def test_the_documents_tables_are_what_the_command_prints(size):
         assert parameters == f"{cost['parameters'] / 1e6:.2f} M"
         assert multiply_adds == f"{cost['multiply_adds'] / 1e9:.3f} G"
         assert embedding == str(cost["embedding"])
-    assert size == ("224", "224") or not costs, "every model stands in the table"
+    missing = [name for name in costs if not name.startswith("made_up")]  # other tests register those
+    assert size == ("224", "224") or not missing, "every model stands in the table"
 
 
 def test_a_size_that_a_model_cannot_take(three_models):

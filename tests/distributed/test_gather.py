@@ -23,6 +23,7 @@ from reidkit.errors import DataError
 from reidkit.training import distributed
 from tests.reference_losses import CASES, build, case_name
 
+REPOSITORY = Path(__file__).parents[2]
 NUM_PROCESSES, NUM_IDENTITIES, DIM = 2, 4, 5
 LABELS = [0, 0, 1, 1, 2, 0, 1, 3, 3, 3]  # identities 0 and 1 have images on both processes
 
@@ -45,9 +46,9 @@ class ModelAndLoss(nn.Module):
 def reports(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={NUM_PROCESSES}", __file__, str(folder)]
+    command += [f"--nproc-per-node={NUM_PROCESSES}", "-m", __spec__.name, str(folder)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    torchrun = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    torchrun = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         _, errors = torchrun.communicate(timeout=240)
     finally:

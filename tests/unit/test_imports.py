@@ -152,3 +152,11 @@ def make_onnx(path: Path) -> None:
 def test_measuring_and_galleries_need_no_torch() -> None:
     imports = "\n".join(f"import reidkit.{name}" for name in WITHOUT_TORCH)
     assert imported_by(imports) & {"torch", "torchvision", "timm"} == set()
+
+
+def test_what_is_in_the_package_can_be_reached_from_it() -> None:
+    program = "import reidkit as rk; print(rk.evaluation.evaluate.__name__, rk.reranking.rerank.__name__); "
+    program += "print(rk.losses.TripletLoss.__name__, rk.search.Searcher.__name__, callable(rk.export))"
+    assert {"evaluate rerank", "TripletLoss Searcher True"} <= imported_by(program)
+    with pytest.raises(AttributeError, match="no attribute 'trainings'"):
+        rk.trainings  # noqa: B018

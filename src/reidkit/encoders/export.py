@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reidkit.encoders.encoder import Encoder
-from reidkit.errors import MissingExtra, ReidError
+from reidkit.encoders.encoder import Encoder, load_encoder
+from reidkit.errors import MissingExtra, ReidError, UnknownName
 from reidkit.files import write_atomically
 from reidkit.models import Embedder
+
+FORMATS = ("onnx",)
 
 MIN_COSINE = 0.9999
 """Least similarity between the network's embedding and that of its exported file."""
@@ -22,6 +24,26 @@ MIN_COSINE = 0.9999
 
 class ExportError(ReidError):
     """A network that cannot be exported; nothing has been written."""
+
+
+def export(encoder: Encoder | str | Path, path: str | Path, *, to: str = "onnx") -> Path:
+    """Write an encoder as a file for another runtime.
+
+    Args:
+        encoder: an encoder, or the run folder or file to load it from.
+        path: where to.
+        to: the format; "onnx" (:func:`to_onnx`).
+
+    Returns:
+        The path.
+
+    Raises:
+        UnknownName: no such format.
+        ExportError, MissingExtra: as :func:`to_onnx` does.
+    """
+    if to not in FORMATS:
+        raise UnknownName("format", to, FORMATS)
+    return to_onnx(encoder if isinstance(encoder, Encoder) else load_encoder(encoder), path)
 
 
 def to_onnx(encoder: Encoder, path: str | Path) -> Path:

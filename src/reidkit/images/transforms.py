@@ -32,10 +32,11 @@ def resized(
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 (B, 3, H, W) -> float32, per channel (value / 255 - mean) / std."""
-    floats = images.float()
-    scale = 255 * floats.new_tensor(std).view(3, 1, 1)
-    shift = 255 * floats.new_tensor(mean).view(3, 1, 1)
-    return (floats - shift) / scale
+    import torch  # here: whoever has a tensor has it, and others need not wait for it
+
+    scale = 255 * torch.tensor(std, device=images.device).view(3, 1, 1)
+    shift = 255 * torch.tensor(mean, device=images.device).view(3, 1, 1)
+    return (images.float() - shift) / scale
 
 
 def normalize_array(

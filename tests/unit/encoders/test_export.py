@@ -12,7 +12,7 @@ from PIL import Image
 import reidkit as rk
 from reidkit.encoders import export
 from reidkit.encoders.export import ExportError, to_onnx
-from reidkit.errors import MissingExtra
+from reidkit.errors import MissingExtra, UnknownName
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -80,3 +80,12 @@ def test_what_is_missing_is_named(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "import_module", without_onnxscript)
     with pytest.raises(MissingExtra, match=r"needs onnx: pip install \"reidkit\[export\]\""):
         to_onnx(encoder, tmp_path / "model.onnx")
+
+
+def test_formats_are_named(encoder, tmp_path):
+    with pytest.raises(UnknownName, match="unknown format 'onx'; did you mean 'onnx'"):
+        rk.export(encoder, tmp_path / "model.onnx", to="onx")
+    assert not list(tmp_path.iterdir())
+    encoder.save(tmp_path / "net.safetensors")
+    path = rk.export(tmp_path / "net.safetensors", tmp_path / "model.onnx")
+    assert rk.load_encoder(path).dim == encoder.dim

@@ -69,7 +69,8 @@ def found(tiny_market, tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("stand_in")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, __file__, str(tiny_market), str(folder)],
+        [sys.executable, "-m", __spec__.name, str(tiny_market), str(folder)],
+        cwd=Path(__file__).parents[3],
         env=environment, capture_output=True, text=True, timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
