@@ -303,7 +303,7 @@ MUTANTS = [
     Mutant(
         "all processes take the first slice",
         "src/reidkit/training/samplers.py",
-        "slice(self.rank * slice_size, (self.rank + 1) * slice_size)",
+        "slice(rank * slice_size, (rank + 1) * slice_size)",
         "slice(0, slice_size)",
         "tests/unit/training/test_samplers.py",
     ),
