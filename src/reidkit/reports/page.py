@@ -15,6 +15,7 @@ from reidkit.evaluation.unit_rows import Indices
 from reidkit.files import write_atomically
 from reidkit.reports.charts import own_style
 from reidkit.reports.parts import RankedList, check_lengths, longest_list, ranked_lists, render, sides
+from reidkit.reports.reliability import hits_figures
 from reidkit.reports.sections import (
     Overlay,
     Probability,
@@ -132,6 +133,8 @@ def write_report(
     scores = score_tiles(evaluation, query.identities)
     longest = longest_list(evaluation, query, gallery, galleries)
     figures = curve_figures(evaluation, analysis, calibration, longest_list=longest)
+    if calibration is not None:
+        figures += hits_figures(comparison)
     of_cameras = [] if analysis.cameras is None else camera_figures(analysis.cameras)
     projection, no_projection = projection_section(query, gallery_side)
     of_training = training_figures(records)
