@@ -6,7 +6,7 @@ Public names, and the modules below, are imported when they are first used: ``im
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -82,10 +82,14 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"reidkit.{_HOMES[name]}"), name)
-    if not name.startswith("_") and find_spec(f"reidkit.{name}") is not None:
+    if name in _modules():
         return import_module(f"reidkit.{name}")
     raise AttributeError(f"module 'reidkit' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_modules()})
+
+
+def _modules() -> set[str]:
+    return {module.name for module in iter_modules(__path__) if not module.name.startswith("_")}

@@ -160,3 +160,5 @@ def test_what_is_in_the_package_can_be_reached_from_it() -> None:
     assert {"evaluate rerank", "TripletLoss Searcher True"} <= imported_by(program)
     with pytest.raises(AttributeError, match="no attribute 'trainings'"):
         rk.trainings  # noqa: B018
+    assert not hasattr(rk, "evaluation.ranks")
+    assert {"evaluate", "evaluation", "losses"} <= set(dir(rk))

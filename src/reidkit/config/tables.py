@@ -198,7 +198,9 @@ def table_given(name: str, given: Table_ | None, kind: type[Table_]) -> Table_:
     if given is None:
         return kind()
     if not isinstance(given, kind):
-        raise ConfigError(f"{name} = {shown(given)} is no table; give a {kind.__name__}(...) of its keys")
+        raise ConfigError(
+            f"{name} = {shown(given)} is no {kind.__name__}; give {name}={kind.__name__}(...) with its keys"
+        )
     return given
 
 
@@ -224,4 +226,7 @@ def with_keys(
 def _why_unknown(name: str, known: Sequence[str]) -> str:
     if name == "say":
         return "say is no option any more: training tells its progress to logging.getLogger('reidkit')"
+    for table, kind in (("transform", TransformConfig), ("optim", OptimConfig)):
+        if name in (field.name for field in fields(kind)):
+            return f"{name} is a key of {table}; give {table}={kind.__name__}({name}=...)"
     return f"unknown option {shown(name)};{did_you_mean(name, known)} {listed_names(name, known)}"

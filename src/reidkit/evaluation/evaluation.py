@@ -17,7 +17,7 @@ from reidkit.evaluation.features import pool_queries, pool_tracklets, pooled_tra
 from reidkit.evaluation.metric_learning import LearnedMetric, fit_metric
 from reidkit.evaluation.metrics import Metrics, mean_metrics, metrics_of_ranks
 from reidkit.evaluation.multi_query import check_multi_query, multi_query_images, own_images, pooling_texts
-from reidkit.evaluation.options import EvaluationKeywords, EvaluationOptions
+from reidkit.evaluation.options import EvaluationKeywords, EvaluationOptions, options_with
 from reidkit.evaluation.ranks import has_choice, match_ranks, shot_ranks
 from reidkit.evaluation.row_labels import camera_codes
 from reidkit.evaluation.same_picture import picture_names
@@ -157,7 +157,7 @@ def evaluate_features(
         ConfigError: max_rank or block_size below 1; options that the protocol does not know, or that do not
             go together.
     """
-    options = replace(options or EvaluationOptions(), **keywords)
+    options = options_with(options, keywords)
     _check_features(options, gallery, galleries, block_size)
     num_rows = len(query) + len(gallery or ())
     frame_notes: tuple[str, ...] = ()
@@ -226,7 +226,7 @@ def _options_for(
     data: Dataset, options: EvaluationOptions | None, keywords: EvaluationKeywords
 ) -> EvaluationOptions:
     """The options with the data set's own protocol and, where no other is given, its camera filter."""
-    options = replace(options or EvaluationOptions(), **keywords)
+    options = options_with(options, keywords)
     if options.protocol not in (None, data.protocol):
         raise ConfigError(
             f"protocol = {options.protocol!r}, but {data.name!r} is measured by its own, {data.protocol!r}; "

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from numbers import Integral
 from typing import TypedDict
 
-from reidkit.errors import ConfigError, shown
+from reidkit.errors import ConfigError, did_you_mean, listed_names, shown
 from reidkit.evaluation.features import POOLINGS
 from reidkit.evaluation.metric_learning import METRICS, LearnedMetric
 from reidkit.evaluation.protocols import (
@@ -167,3 +167,18 @@ class EvaluationOptions:
                 f"rerank with distance = {self.distance!r}: k-reciprocal distances are made of squared "
                 "Euclidean ones, which rank as cosine does; leave one of the two out"
             )
+
+
+def options_with(options: EvaluationOptions | None, keywords: EvaluationKeywords) -> EvaluationOptions:
+    """The options, with fields changed by keywords; raises :class:`ConfigError` for an unknown keyword."""
+    if not isinstance(options, EvaluationOptions | None):
+        raise ConfigError(
+            f"options = {shown(options)}; give EvaluationOptions(...), or its fields as keywords"
+        )
+    known = [field.name for field in fields(EvaluationOptions)]
+    unknown = [name for name in keywords if name not in known]
+    if unknown:
+        raise ConfigError(
+            [f"unknown option {shown(n)};{did_you_mean(n, known)} {listed_names(n, known)}" for n in unknown]
+        )
+    return replace(options or EvaluationOptions(), **keywords)

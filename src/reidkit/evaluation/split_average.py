@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any, Unpack
 
 from reidkit.errors import ConfigError
 from reidkit.evaluation.evaluation import FeatureSource, check_evaluation, evaluate, images_to_encode
 from reidkit.evaluation.features import EmbeddedImages, distinct_images, with_frames
-from reidkit.evaluation.options import EvaluationKeywords, EvaluationOptions
+from reidkit.evaluation.options import EvaluationKeywords, EvaluationOptions, options_with
 from reidkit.types import Dataset, Evaluation
 
 
@@ -85,7 +85,7 @@ def evaluate_splits(
     """
     if len(splits) < 2:
         raise ConfigError(f"{len(splits)} split to average over; give at least 2, or use evaluate")
-    options = replace(options or EvaluationOptions(), **keywords)
+    options = options_with(options, keywords)
     for data in splits:
         check_evaluation(data, options=options)
     if not isinstance(encoder, EmbeddedImages):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reidkit import config, trust
+from reidkit import config, registry, trust
 from reidkit.datasets import load_dataset
 from reidkit.errors import ConfigError
 from reidkit.images.survey import images_left_out
@@ -87,7 +87,7 @@ def own_data(run: Path) -> config.DataConfig | None:
 def is_own_data(run: Path, data: Dataset) -> bool:
     """Whether a run folder says that it was trained on this very set."""
     own = own_data(run)
-    if own is None or own.name != data.name:
+    if own is None or (own.name != data.name and not registry.is_code("dataset", own.name)):
         return False
     root = Path(own.root).resolve()
     # A layout may lie somewhat deeper than where it was looked for.
@@ -101,7 +101,7 @@ def _with_own(
     if own is None:
         if wanted.name is None:
             raise ConfigError(
-                f"{run} does not say which data it was trained on; give --data NAME --root FOLDER"
+                f"{run} does not say which data it was trained on; give the data (--data NAME --root FOLDER)"
             )
         if wanted.root is None:
             raise ConfigError("give --root, the folder that holds the data set")

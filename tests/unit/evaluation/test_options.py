@@ -93,7 +93,7 @@ def test_a_keyword_stands_in_place_of_the_option() -> None:
     assert found.as_dict() == expected.as_dict()
     with pytest.raises(ConfigError, match="rerank with distance = 'l1'"):
         evaluate_features(QUERY, GALLERY, options=options, distance="l1")
-    with pytest.raises(TypeError, match="max_rnk"):
+    with pytest.raises(ConfigError, match="max_rnk"):
         evaluate_features(QUERY, GALLERY, max_rnk=3)
 
 
@@ -108,3 +108,11 @@ def test_a_data_set_has_a_protocol_of_its_own() -> None:
     for call in (check_evaluation, lambda data, **options: evaluate(BySide(), data, **options)):
         with pytest.raises(ConfigError, match="protocol = 'recall', but 'x' is measured by its own, 'market"):
             call(DATA, protocol="recall")
+
+
+def test_a_misspelt_keyword_is_told() -> None:
+    features = Features(np.eye(4, dtype=np.float32), [1, 1, 2, 2])
+    with pytest.raises(ConfigError, match="unknown option 'camera_filer'; did you mean 'camera_filter'"):
+        evaluate_features(features, camera_filer="none")
+    with pytest.raises(ConfigError, match=r"options = \{'max_rank': 5\}; give EvaluationOptions"):
+        evaluate_features(features, options={"max_rank": 5})

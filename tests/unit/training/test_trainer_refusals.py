@@ -92,8 +92,10 @@ def test_options_of_no_table_and_tables_of_another_kind_are_told(tiny_market, tm
     refuse = [
         ({"epoch": 3}, "unknown option 'epoch'; did you mean 'epochs'"),
         ({"epochs": 0}, "epochs: input should be greater than or equal to 1, not 0"),
-        ({"sampler": "random"}, r"sampler = 'random' is no table; give a SamplerConfig\(...\)"),
-        ({"train": {"epochs": 3}}, r"is no table; give a TrainConfig\(...\)"),
+        ({"sampler": "random"}, r"sampler = 'random' is no SamplerConfig; give sampler=SamplerConfig\(...\)"),
+        ({"train": {"epochs": 3}}, r"is no TrainConfig; give train=TrainConfig\(...\)"),
+        ({"lr": 0.1}, r"lr is a key of optim; give optim=OptimConfig\(lr=...\)"),
+        ({"height": 64}, r"height is a key of transform; give transform=TransformConfig\(height=...\)"),
         ({"say": print}, "training tells its progress to logging"),
     ]
     for options, message in refuse:
