@@ -25,7 +25,7 @@ _ROWS_PER_PART = 4096
 
 
 class EmbeddedImages:
-    """Embeddings by image, for every split that shows these images under whatever labels.
+    """Embeddings by image, for any split of these images, whatever its labels.
 
     ``embeddings`` (N, D) are those of ``images``, in their order.
     """
