@@ -51,9 +51,8 @@ class Trainer:
     """Trains a model on the ``train`` part of a data set and keeps the whole run in one folder.
 
     The folder holds ``run.json`` (settings, versions, data), ``metrics.jsonl``, ``last.ckpt`` and
-    ``previous.ckpt`` (to resume from), ``last.safetensors`` and, where the data set has a ``val`` part,
-    ``best.safetensors`` (highest validation mAP; the test part is never used). If the folder already
-    holds a run, :meth:`fit` resumes it.
+    ``previous.ckpt`` (to resume from), ``last.safetensors`` and, if the data set has a ``val`` part,
+    ``best.safetensors`` (highest validation mAP). :meth:`fit` resumes a run that the folder holds already.
 
     Messages go to ``logging.getLogger("reidkit")``, and to standard error if the program has not set up
     logging (:mod:`reidkit.logs`).
@@ -67,13 +66,11 @@ class Trainer:
         sampler, transform, optim, train: the tables of a configuration (:mod:`reidkit.config.tables` says
             what each key changes).
         device: a GPU where there is one.
-        trackers: called with every record, in addition to the run's own and those that ``train`` names;
-            closed at the end if they have ``close()``.
+        trackers: called with every record, like those that ``train`` names.
         configuration: text kept as ``config.toml`` in the run folder.
         options: single keys of ``sampler`` and ``train``, as ``epochs=60, identities_per_batch=16``.
 
-    The four tables are values that group their options already. What is left beside them has nothing in
-    common, so the signature is longer than eight.
+    The signature is long because the tables already group what belongs together; the rest has no group.
 
     Raises:
         ConfigError: settings that cannot be used together or with this data.
