@@ -24,6 +24,7 @@ from reidkit.reports.parts import (
     render,
     sides,
 )
+from reidkit.reports.reliability import hits_figures
 from reidkit.reports.sections import (
     Overlay,
     Probability,
@@ -127,6 +128,8 @@ def write_report(
     metrics = metric_tiles(evaluation, results.query.identities)
     longest = longest_list(evaluation, results.query, results.gallery, results.galleries)
     figures = curve_figures(evaluation, analysis, calibration, longest_list=longest)
+    if calibration is not None:
+        figures += hits_figures(comparison)
     of_cameras = [] if analysis.cameras is None else camera_figures(analysis.cameras)
     projection, no_projection = projection_section(results.query, gallery)
     of_training = training_figures(details.records)
