@@ -30,7 +30,7 @@ class OneIdentity(DataError):
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """How far apart two encoders are on the same queries.
+    """The difference between two encoders on the same queries.
 
     Attributes:
         difference: mean of the second's values less the first's.

@@ -99,7 +99,7 @@ class MatchRankCounter:
     """Finds the ranks of all matches while the scores of all negatives pass by."""
 
     def __init__(self, comparison: Comparison, among: Indices | None = None) -> None:
-        """With ``among`` only matches that are one of these gallery rows count; read only these, too."""
+        """With ``among``, only matches among these gallery rows count; read only these rows as well."""
         pairs = comparison.same_identity_pairs
         counted = pairs.positive
         if among is not None:

@@ -1,4 +1,4 @@
-"""Embeddings laid out on a plane, so that what lies near in the embedding space lies near on paper."""
+"""Project embeddings to two dimensions so that near neighbours stay near."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How tightly the embeddings of one identity lie together, and how far those of two lie apart."""
+"""Variance of embeddings within identities and between them."""
 
 from __future__ import annotations
 

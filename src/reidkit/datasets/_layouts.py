@@ -173,33 +173,33 @@ def unlisted_files(folder: Path, listed: Collection[str], *, source: str) -> lis
     return [folder / name for name in sorted(found - listed)]
 
 
-def person_sequences(folder: Path, *, camera: int, name: str) -> tuple[dict[int, list[Sample]], list[Path]]:
-    """Frames by person of one camera's folder, ``person_0001/0001.png`` or ``person001/..._00317.png``.
+def identity_sequences(folder: Path, *, camera: int, name: str) -> tuple[dict[int, list[Sample]], list[Path]]:
+    """Frames by identity of one camera's folder, ``person_0001/0001.png`` or ``person001/..._00317.png``.
 
-    A person and camera make one tracklet, numbered 10 x person + camera. The second value are files named
-    otherwise. Raises :class:`DataError` where there is no such person.
+    An identity under a camera is one tracklet, numbered 10 x identity + camera. The second value lists
+    files with other names. Raises :class:`DataError` where no folder is named like that.
     """
-    persons: dict[int, list[Sample]] = {}
+    sequences: dict[int, list[Sample]] = {}
     others = [path for path in folder.iterdir() if not path.is_dir()]
-    for person_folder in subfolders(folder):
-        person = re.fullmatch(r"person_?(\d+)", person_folder.name)
-        if person is None:
-            others += person_folder.iterdir()
+    for identity_folder in subfolders(folder):
+        named = re.fullmatch(r"person_?(\d+)", identity_folder.name)
+        if named is None:
+            others += identity_folder.iterdir()
             continue
-        identity = int(person[1])
+        identity = int(named[1])
         frames, strange = fitting_files(
-            person_folder, re.compile(r"(?:.*_)?(\d+)\.png", re.IGNORECASE), example="0001.png"
+            identity_folder, re.compile(r"(?:.*_)?(\d+)\.png", re.IGNORECASE), example="0001.png"
         )
         others += strange
-        persons[identity] = [
+        sequences[identity] = [
             Sample(
                 path, identity, camera, 0, tracklet=10 * identity + camera, frame=int(frame[1]), dataset=name
             )
             for path, frame in frames
         ]
-    if not persons:
+    if not sequences:
         raise DataError(f"{folder} holds no folder named like person001")
-    return persons, sorted(others)
+    return sequences, sorted(others)
 
 
 def check_split(split: int, num_splits: int) -> None:

@@ -104,16 +104,18 @@ def make_splits(
         DataError: no identity has something to find.
     """
     samples = _distinct(sample for split in data.splits.values() for sample in split)
-    persons = _by_identity(sample for sample in samples if sample.identity != JUNK)
+    by_identity = _by_identity(sample for sample in samples if sample.identity != JUNK)
     findable = sorted(
-        identity for identity, images in persons.items() if len({_view(s, data) for s in images}) > 1
+        identity for identity, images in by_identity.items() if len({_view(s, data) for s in images}) > 1
     )
     num_test = _num_test(test_identities, num_findable=len(findable), data=data)
-    _check_numbers(num_test, val_identities, num_findable=len(findable), num_identities=len(persons))
+    _check_numbers(num_test, val_identities, num_findable=len(findable), num_identities=len(by_identity))
     generator = random.Random(seed)
     generator.shuffle(findable)
     test, val = set(findable[:num_test]), set(findable[num_test : num_test + val_identities])
-    query = {sample for identity in sorted(test) for sample in _queries(persons[identity], data, generator)}
+    query = {
+        sample for identity in sorted(test) for sample in _queries(by_identity[identity], data, generator)
+    }
     return replace(
         data,
         train=numbered(s for s in samples if s.identity not in test | val | {JUNK}),

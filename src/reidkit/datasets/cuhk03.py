@@ -35,7 +35,7 @@ RELEASE = "cuhk-03.mat"
 CONFIG = "cuhk03_new_protocol_config_{}.mat"
 NUM_SPLITS = 20
 CELLS_PER_CAMERA = 5
-NAME = re.compile(r"(?P<pair>\d)_(?P<person>\d{3,})_(?P<view>[12])_(?P<cell>\d\d)\.png")
+NAME = re.compile(r"(?P<pair>\d)_(?P<number>\d{3,})_(?P<view>[12])_(?P<cell>\d\d)\.png")
 
 CLASSIC = {
     "train": {"identities": 1_367},
@@ -51,8 +51,8 @@ NEW = {
     for boxes, num_train, num_gallery in (("labeled", 7_368, 5_328), ("detected", 7_365, 5_332))
 }
 
-Person = tuple[int, int]
-"""Camera pair and number in it, both from 1: how the release names a person."""
+PairAndNumber = tuple[int, int]
+"""Camera pair and number in it, both from 1: how the release names an identity."""
 
 
 @register("dataset", "cuhk03")
@@ -105,7 +105,7 @@ def cuhk03(
     if config is not None:
         return _new_protocol(tree, images, config, boxes)
     with open_hdf5(tree / RELEASE) as release:
-        test = classic_test_persons(release, split)
+        test = classic_test_identities(release, split)
     return _classic_protocol(tree, images, test, split)
 
 
@@ -123,14 +123,14 @@ def new_protocol_samples(
     )
 
 
-def classic_test_persons(release: Hdf5File, split: int) -> set[Person]:
-    """Test persons of one split of ``testsets``: cells of (100, 2), camera pair and person, 1-based."""
+def classic_test_identities(release: Hdf5File, split: int) -> set[PairAndNumber]:
+    """Test identities of one split of ``testsets``: cells of (100, 2), camera pair and number, 1-based."""
     testsets = release.variable("testsets").ravel()
     if len(testsets) != NUM_SPLITS:
         raise DataError(f"{RELEASE} holds {len(testsets)} test sets, expected {NUM_SPLITS}; copy it again")
     pairs = release.cell(testsets[split])
     with understood(Path(RELEASE)):
-        return {(int(pair), int(person)) for pair, person in pairs}
+        return {(int(pair), int(number)) for pair, number in pairs}
 
 
 def _new_protocol(tree: Path, images: Path, config: Path, boxes: str) -> Dataset:
@@ -162,23 +162,23 @@ def _new_protocol(tree: Path, images: Path, config: Path, boxes: str) -> Dataset
     )
 
 
-def _classic_protocol(tree: Path, images: Path, test: set[Person], split: int) -> Dataset:
+def _classic_protocol(tree: Path, images: Path, test: set[PairAndNumber], split: int) -> Dataset:
     files, skipped = fitting_files(images, NAME, example="1_001_1_01.png")
-    persons = {path: (int(name["pair"]), int(name["person"])) for path, name in files}
-    # Persons are counted over all pairs, in order: the numbers are those of the new protocol.
-    identities = {person: number for number, person in enumerate(sorted({*persons.values()}), start=1)}
+    numbers = {path: (int(name["pair"]), int(name["number"])) for path, name in files}
+    # Counted over all pairs, in order: the identities are those of the new protocol.
+    identities = {number: identity for identity, number in enumerate(sorted({*numbers.values()}), start=1)}
     unknown = test - identities.keys()
     if unknown:
         raise DataError(f"{RELEASE}, test set {split} names {min(unknown)}, of whom there is no image")
     samples = [
-        Sample(path, identities[persons[path]], int(name["view"]), 0, dataset="cuhk03")
+        Sample(path, identities[numbers[path]], int(name["view"]), 0, dataset="cuhk03")
         for path, name in files
     ]
-    tested = numbered(sample for sample in samples if persons[sample.path] in test)
+    tested = numbered(sample for sample in samples if numbers[sample.path] in test)
     return Dataset(
         name="cuhk03",
         root=tree,
-        train=numbered(sample for sample in samples if persons[sample.path] not in test),
+        train=numbered(sample for sample in samples if numbers[sample.path] not in test),
         query=tested,
         gallery=tested,
         protocol="single_gallery_shot",
@@ -227,10 +227,10 @@ def _unpack(release: Path, boxes: str, folder: Path) -> None:
 
 
 def _pictures(release: Hdf5File, boxes: str) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    for pair, persons in enumerate(release.variable(boxes).ravel(), start=1):
-        for person, cells in enumerate(release.cell(persons), start=1):
-            for number, cell in enumerate(cells, start=1):
+    for pair, cells_of_pair in enumerate(release.variable(boxes).ravel(), start=1):
+        for number, cells in enumerate(release.cell(cells_of_pair), start=1):
+            for cell_number, cell in enumerate(cells, start=1):
                 pixels = release.cell(cell)  # (height, width, 3), or empty
                 if pixels.size:
-                    view = 1 if number <= CELLS_PER_CAMERA else 2
-                    yield f"{pair}_{person:03}_{view}_{number:02}.png", np.ascontiguousarray(pixels)
+                    view = 1 if cell_number <= CELLS_PER_CAMERA else 2
+                    yield f"{pair}_{number:03}_{view}_{cell_number:02}.png", np.ascontiguousarray(pixels)

@@ -91,14 +91,14 @@ def scene_boxes(images: Any) -> dict[str, list[Box]]:
     }
 
 
-def train_part(scenes: Path, persons: Any) -> Split:
+def train_part(scenes: Path, identities: Any) -> Split:
     """Named boxes, from ``Train``: cells of structs idname, nAppear, scene (structs imname, idlocate)."""
     samples = []
-    for cell in _each(persons):
-        person = _first(cell)
-        _check_fields(person, ("idname", "scene"), "Train.mat")
-        name = str(_value(person["idname"]))
-        for scene in _each(_value(person["scene"])):
+    for cell in _each(identities):
+        identity = _first(cell)
+        _check_fields(identity, ("idname", "scene"), "Train.mat")
+        name = str(_value(identity["idname"]))
+        for scene in _each(_value(identity["scene"])):
             box = _box(scene["idlocate"])
             if box is not None:
                 samples.append(_sample(scenes, str(scene["imname"]), box, _number(name), name))
@@ -118,18 +118,18 @@ def search_part(
     asked: list[tuple[Sample, list[str]]] = []
     for entry in _each(queries):
         query = _first(entry["Query"])
-        person = str(_value(query["idname"]))
+        identity = str(_value(query["idname"]))
         scene, box = str(_value(query["imname"])), _box(_value(query["idlocate"]))
         if box is None:
-            raise DataError(f"the query {person} in {scene} has no box; copy the annotation again")
-        identities[scene, box] = person
+            raise DataError(f"the query {identity} in {scene} has no box; copy the annotation again")
+        identities[scene, box] = identity
         listed = []
         for item in _each(entry["Gallery"]):
             listed.append(str(item["imname"]))
             shown = _box(item["idlocate"])
             if shown is not None:
-                identities[listed[-1], shown] = person
-        asked.append((_sample(scenes, scene, box, _number(person), person), listed))
+                identities[listed[-1], shown] = identity
+        asked.append((_sample(scenes, scene, box, _number(identity), identity), listed))
     searched = {scene for _, listed in asked for scene in listed}
     unknown = sorted(searched - boxes.keys())
     if unknown:
@@ -153,8 +153,8 @@ def _gallery(
     places |= {(scene, box) for scene, box in identities if scene in searched}
     samples = []
     for scene, box in places:
-        person = identities.get((scene, box))
-        samples.append(_sample(scenes, scene, box, _number(person) if person else 0, person))
+        identity = identities.get((scene, box))
+        samples.append(_sample(scenes, scene, box, _number(identity) if identity else 0, identity))
     return _in_order(samples)
 
 

@@ -71,8 +71,8 @@ def grid(root: Path, *, split: int = 0) -> Dataset:
             for path, name in files
         ]
         skipped += others
-    persons = {sample.identity for sample in images["probe"]}
-    train, split_name = _train_persons(tree, persons, split)
+    identities = {sample.identity for sample in images["probe"]}
+    train, split_name = _train_identities(tree, identities, split)
     return Dataset(
         name="grid",
         root=tree,
@@ -87,28 +87,30 @@ def grid(root: Path, *, split: int = 0) -> Dataset:
     )
 
 
-def train_persons_by_split(partitions: Any, *, source: str) -> list[set[int]]:
-    """Training persons of each split of ``trainIdxAll``: ten structs whose third field lists them."""
+def train_identities_by_split(partitions: Any, *, source: str) -> list[set[int]]:
+    """Training identities of each split of ``trainIdxAll``: ten structs whose third field lists them."""
     splits = []
     for partition in np.atleast_1d(partitions):
         fields = getattr(partition, "dtype", np.dtype(float)).names or ()
         if len(fields) < 3:
             raise DataError(f"{source}: trainIdxAll does not hold structs of three fields; copy it again")
-        persons = np.atleast_1d(partition[fields[2]].item())
-        splits.append({int(person) for person in persons})
+        identities = np.atleast_1d(partition[fields[2]].item())
+        splits.append({int(identity) for identity in identities})
     if len(splits) != NUM_SPLITS:
         raise DataError(f"{source} holds {len(splits)} splits; expected {NUM_SPLITS}: copy it again")
     return splits
 
 
-def _train_persons(tree: Path, persons: set[int], split: int) -> tuple[set[int], str]:
+def _train_identities(tree: Path, identities: set[int], split: int) -> tuple[set[int], str]:
     path = find_file(SPLIT_FILE, (tree, tree.parent))
     if path is None:
-        test = draw_identities(persons, len(persons) // 2, seed=split)
-        return persons - test, seeded_name(split, NUM_SPLITS)
+        test = draw_identities(identities, len(identities) // 2, seed=split)
+        return identities - test, seeded_name(split, NUM_SPLITS)
     partitions = load_variable(path, "trainIdxAll")
     with understood(path):
-        train = train_persons_by_split(partitions, source=str(path))[split]
-    if not train <= persons:
-        raise DataError(f"{path}, split {split} names person {min(train - persons):04}, who is not in probe")
+        train = train_identities_by_split(partitions, source=str(path))[split]
+    if not train <= identities:
+        raise DataError(
+            f"{path}, split {split} names person {min(train - identities):04}, who is not in probe"
+        )
     return train, published_name(split, NUM_SPLITS, SPLIT_FILE)

@@ -12,8 +12,8 @@ from reidkit.datasets._layouts import (
     draw_identities,
     find_file,
     find_tree,
+    identity_sequences,
     numbered,
-    person_sequences,
     published_name,
     seeded_name,
 )
@@ -60,19 +60,19 @@ def ilidsvid(root: Path, *, split: int = 0) -> Dataset:
     """
     check_split(split, NUM_SPLITS)
     tree = find_tree(Path(root), ("sequences/cam1", "sequences/cam2"), known_as="iLIDS-VID")
-    first, skipped = person_sequences(tree / "sequences/cam1", camera=1, name="ilidsvid")
-    second, others = person_sequences(tree / "sequences/cam2", camera=2, name="ilidsvid")
+    first, skipped = identity_sequences(tree / "sequences/cam1", camera=1, name="ilidsvid")
+    second, others = identity_sequences(tree / "sequences/cam2", camera=2, name="ilidsvid")
     if first.keys() != second.keys():
         odd = min(first.keys() ^ second.keys())
         raise DataError(f"{tree}/sequences: person{odd:03} is under one camera only; unpack the set again")
-    test, split_name = _test_persons(tree, sorted(first), split)
+    test, split_name = _test_identities(tree, sorted(first), split)
     train: Split = numbered(s for part in (first, second) for p in part.keys() - test for s in part[p])
     return Dataset(
         name="ilidsvid",
         root=tree,
         train=train,
-        query=numbered(sample for person in test for sample in first[person]),
-        gallery=numbered(sample for person in test for sample in second[person]),
+        query=numbered(sample for identity in test for sample in first[identity]),
+        gallery=numbered(sample for identity in test for sample in second[identity]),
         protocol="tracklets",
         camera_filter="other_cameras",
         num_splits=NUM_SPLITS,
@@ -82,26 +82,26 @@ def ilidsvid(root: Path, *, split: int = 0) -> Dataset:
     )
 
 
-def test_persons_by_split(orders: Any, persons: list[int], *, source: str) -> list[set[int]]:
-    """Test persons of each row of ``ls_set`` (10, P): 1-based places in the sorted list of persons."""
+def test_identities_by_split(orders: Any, identities: list[int], *, source: str) -> list[set[int]]:
+    """Test identities of each row of ``ls_set`` (10, P): 1-based places in the sorted list of identities."""
     orders = np.atleast_2d(orders).astype(np.int64)
-    expected = (NUM_SPLITS, len(persons))
+    expected = (NUM_SPLITS, len(identities))
     if orders.shape != expected or any(
-        set(row) != set(range(1, len(persons) + 1)) for row in orders.tolist()
+        set(row) != set(range(1, len(identities) + 1)) for row in orders.tolist()
     ):
         raise DataError(
             f"{source}: ls_set has shape {orders.shape}; expected ten orders {expected} of the "
-            f"{len(persons)} persons"
+            f"{len(identities)} persons"
         )
-    return [{persons[place - 1] for place in row[: len(persons) // 2]} for row in orders.tolist()]
+    return [{identities[place - 1] for place in row[: len(identities) // 2]} for row in orders.tolist()]
 
 
-def _test_persons(tree: Path, persons: list[int], split: int) -> tuple[set[int], str]:
+def _test_identities(tree: Path, identities: list[int], split: int) -> tuple[set[int], str]:
     places = (tree, tree / SPLIT_FOLDER, tree.parent / SPLIT_FOLDER)
     path = find_file(SPLIT_FILE, places)
     if path is None:
-        return draw_identities(persons, len(persons) // 2, seed=split), seeded_name(split, NUM_SPLITS)
+        return draw_identities(identities, len(identities) // 2, seed=split), seeded_name(split, NUM_SPLITS)
     orders = load_variable(path, "ls_set")
     with understood(path):
-        splits = test_persons_by_split(orders, persons, source=str(path))
+        splits = test_identities_by_split(orders, identities, source=str(path))
     return splits[split], published_name(split, NUM_SPLITS, SPLIT_FILE)

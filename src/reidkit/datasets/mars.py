@@ -116,8 +116,8 @@ def track_samples(folder: Path, names: Sequence[str], tracks: Tracks, rows: Trac
     folders: dict[str, Path] = {}
     samples = []
     for index, (name, row, identity, camera) in enumerate(sorted(_frames(names, tracks, rows))):
-        person = name[:4]
-        path = folders.setdefault(person, folder / person) / name
+        identity_name = name[:4]
+        path = folders.setdefault(identity_name, folder / identity_name) / name
         frame = int(name.rpartition("F")[2].partition(".")[0])
         samples.append(Sample(path, identity, camera, index, tracklet=row, frame=frame, dataset="mars"))
     return tuple(samples)
@@ -133,10 +133,10 @@ def _frames(names: Sequence[str], tracks: Tracks, rows: Tracks) -> Iterator[tupl
                 f"track {row} is images {start} to {end} of a list of {len(names)}; "
                 "copy the folder info again"
             )
-        person = "00-1" if identity == JUNK else f"{identity:04}"
+        identity_name = "00-1" if identity == JUNK else f"{identity:04}"
         for name in listed:
             fields = NAME.fullmatch(name)
-            if fields is None or (fields["identity"], int(fields["camera"])) != (person, camera):
+            if fields is None or (fields["identity"], int(fields["camera"])) != (identity_name, camera):
                 raise DataError(
                     f"track {row} is of identity {identity} and camera {camera}, but its image is {name!r}; "
                     "tables and lists are not of one release: copy the folder info again"

@@ -11,14 +11,14 @@ from reidkit.datasets._layouts import (
     draw_identities,
     find_tree,
     fitting_files,
+    identity_sequences,
     numbered,
-    person_sequences,
     seeded_name,
 )
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
 
-Persons = dict[int, list[Sample]]
+Sequences = dict[int, list[Sample]]
 
 NAME = re.compile(r"person_(?P<identity>\d+)\.png", re.IGNORECASE)
 NUM_SHARED = 200
@@ -74,10 +74,10 @@ def prid2011(root: Path, *, split: int = 0, shots: str = "multi") -> Dataset:
     check_option("shots", shots, tuple(PUBLISHED))
     parts = [f"{shots}_shot/cam_a", f"{shots}_shot/cam_b"]
     tree = find_tree(Path(root), parts, known_as="PRID2011")
-    read = person_sequences if shots == "multi" else _single_images
+    read = identity_sequences if shots == "multi" else _single_images
     first, skipped = read(tree / parts[0], camera=1, name="prid2011")
     second, others = read(tree / parts[1], camera=2, name="prid2011")
-    shared = {person for person in first.keys() & second.keys() if person <= NUM_SHARED}
+    shared = {identity for identity in first.keys() & second.keys() if identity <= NUM_SHARED}
     if shots == "multi":
         shared = {p for p in shared if min(len(first[p]), len(second[p])) >= MIN_FRAMES}
     test = draw_identities(shared, len(shared) // 2, seed=split)
@@ -86,9 +86,9 @@ def prid2011(root: Path, *, split: int = 0, shots: str = "multi") -> Dataset:
     return Dataset(
         name="prid2011",
         root=tree,
-        train=numbered(sample for person in train for sample in first[person] + second[person]),
-        query=numbered(sample for person in test for sample in first[person]),
-        gallery=numbered(sample for person in searched for sample in second[person]),
+        train=numbered(sample for identity in train for sample in first[identity] + second[identity]),
+        query=numbered(sample for identity in test for sample in first[identity]),
+        gallery=numbered(sample for identity in searched for sample in second[identity]),
         protocol="tracklets" if shots == "multi" else "single_gallery_shot",
         camera_filter="other_cameras",
         num_splits=NUM_SPLITS,
@@ -98,7 +98,7 @@ def prid2011(root: Path, *, split: int = 0, shots: str = "multi") -> Dataset:
     )
 
 
-def _single_images(folder: Path, *, camera: int, name: str) -> tuple[Persons, list[Path]]:
+def _single_images(folder: Path, *, camera: int, name: str) -> tuple[Sequences, list[Path]]:
     files, others = fitting_files(folder, NAME, example="person_0001.png")
     return {
         int(fields["identity"]): [Sample(path, int(fields["identity"]), camera, 0, dataset=name)]

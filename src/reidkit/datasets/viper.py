@@ -66,8 +66,8 @@ def viper(root: Path, *, split: int = 0, direction: str = "both") -> Dataset:
         files, others = fitting_files(tree / folder, NAME, example="000_45.bmp")
         samples += [Sample(path, int(name["identity"]), camera, 0, dataset="viper") for path, name in files]
         skipped += others
-    persons = {sample.identity for sample in samples}
-    test, split_name = _test_persons(tree, persons, split)
+    identities = {sample.identity for sample in samples}
+    test, split_name = _test_identities(tree, identities, split)
     query_cameras, gallery_cameras = DIRECTIONS[direction]
     return Dataset(
         name="viper",
@@ -88,8 +88,8 @@ def viper(root: Path, *, split: int = 0, direction: str = "both") -> Dataset:
     )
 
 
-def test_persons_by_split(text: str, *, source: str) -> list[set[int]]:
-    """Test persons of each experiment in the text of ``SDALF_VIPeR_sets.txt``."""
+def test_identities_by_split(text: str, *, source: str) -> list[set[int]]:
+    """Test identities of each experiment in the text of ``SDALF_VIPeR_sets.txt``."""
     splits: list[set[int]] = []
     for line in text.splitlines():
         if line.startswith("%"):
@@ -98,7 +98,7 @@ def test_persons_by_split(text: str, *, source: str) -> list[set[int]]:
             if not splits:
                 raise DataError(f"{source} begins without '% Experiment Number 1'; copy it again")
             splits[-1].add(int(pair[1]))
-    sizes = {len(persons) for persons in splits}
+    sizes = {len(identities) for identities in splits}
     if len(splits) != NUM_SPLITS or len(sizes) != 1 or 0 in sizes:
         raise DataError(
             f"{source} holds {len(splits)} splits of {sorted(sizes)} persons; "
@@ -107,11 +107,11 @@ def test_persons_by_split(text: str, *, source: str) -> list[set[int]]:
     return splits
 
 
-def _test_persons(tree: Path, persons: set[int], split: int) -> tuple[set[int], str]:
+def _test_identities(tree: Path, identities: set[int], split: int) -> tuple[set[int], str]:
     path = find_file(SPLIT_FILE, (tree, tree.parent))
     if path is None:
-        return draw_identities(persons, len(persons) // 2, seed=split), seeded_name(split, NUM_SPLITS)
-    test = test_persons_by_split(read_text(path), source=str(path))[split]
-    if not test <= persons:
-        raise DataError(f"{path}, split {split} names person {min(test - persons):03}, who has no image")
+        return draw_identities(identities, len(identities) // 2, seed=split), seeded_name(split, NUM_SPLITS)
+    test = test_identities_by_split(read_text(path), source=str(path))[split]
+    if not test <= identities:
+        raise DataError(f"{path}, split {split} names person {min(test - identities):03}, who has no image")
     return test, published_name(split, NUM_SPLITS, SPLIT_FILE)

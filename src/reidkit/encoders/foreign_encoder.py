@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reidkit.encoders.encoder import Encoder, check_encoder
+from reidkit.encoders.check_encoder import check_encoder
+from reidkit.encoders.encoder import Encoder
 from reidkit.encoders.foreign_weights import WeightsReport, import_weights, locate
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.models import build_model

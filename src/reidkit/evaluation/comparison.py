@@ -43,28 +43,28 @@ class Pairs:
 
 
 class TileReader(Protocol):
-    """What counts something while the scores pass by, a tile at a time."""
+    """A counter that reads the scores one tile at a time."""
 
     def read(self, queries: Indices, items: Indices, scores: NDArray[np.float64], /) -> None:
-        """Take in the scores (m, n) of these rows of both sides; -inf is that of a pair that does not count.
+        """Read the scores (m, n) of these rows of both sides; pairs that do not count score -inf.
 
-        The scores are overwritten afterwards. Gallery rows ascend, from one tile of a query to the next too.
+        The scores are overwritten afterwards. Gallery rows ascend, also from one tile of a query to the next.
         """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FirstLook:
-    """What float32 scores are taken from, so that they tell apart what lies close together.
+    """Centred embeddings, whose float32 scores distinguish items that lie close together.
 
-    Where embeddings have collapsed, nearly all of every score is the same, and float32 spends its digits on
-    it. With q = c + q' and g = c + g' about a centre c, the score q.g = q.c + q'.g' + g'.c: the first term is
-    the same for all items of a query and is left out, the others are as small as the embeddings are close.
+    Where embeddings have collapsed, all scores are nearly equal, and float32 spends its digits on what they
+    have in common. With q = c + q' and g = c + g' about a centre c, q.g = q.c + q'.g' + g'.c: the first term
+    is the same for all items of a query and is left out; the closer the embeddings, the smaller the others.
 
     Attributes:
         centre: c (D,).
-        query_products: q.c (Q,), what is left out.
+        query_products: q.c (Q,), the term left out.
         item_products: g'.c (G,).
-        error: how far a float32 score may lie from the exact one less q.c, bounds' rounding included.
+        error: how far a float32 score may be from the exact one less q.c, including the rounding of bounds.
     """
 
     centre: NDArray[np.float64]
@@ -80,7 +80,7 @@ class Comparison:
     ``query_features`` and ``gallery_features`` hold the labels as they were written; without a gallery both
     are the same. A missing camera is -1 among the queries' and -2 among the gallery's: it is no other row's
     camera. Rows with equal numbers in ``query_pictures`` and ``gallery_pictures`` show the same picture.
-    ``listed`` (Q, G), where queries have galleries of their own, says which items are in them.
+    ``listed`` (Q, G): the items in each query's own gallery, if queries have one.
     """
 
     query: UnitRows
@@ -110,7 +110,7 @@ class Comparison:
 
     @cached_property
     def first_look(self) -> FirstLook:
-        """Where float32 scores are taken from, and how far off they may be.
+        """Centred embeddings for float32 scores, and the error bound of these.
 
         Summing D terms to at most R errs by sqrt(D) roundings of at most R 2^-25 each, R 2^-25/sqrt(3) in the
         mean square: seven of those standard deviations are allowed. R is the largest length of a q' times

@@ -47,7 +47,7 @@ def evaluate(
         encoder: gives the embeddings.
         data: of its splits, where it has several, the one it was loaded with.
         options: how to evaluate; the usual way where left out.
-        keywords: fields of :class:`EvaluationOptions`, in place of those of ``options``.
+        keywords: fields of :class:`EvaluationOptions`, which override those of ``options``.
 
     Raises:
         DataError: the set has no test part, no query is valid, or there is nothing to fit a metric on.
@@ -140,10 +140,10 @@ def evaluate_features(
         gallery: what to search in; without one every item queries all others.
         options: how to evaluate; the usual way where left out. ``multi_query`` and ``num_frames`` are for
             data sets, and a metric must be a fitted one.
-        galleries: where each query has a gallery of its own, the rows of ``gallery`` in it, query by query.
+        galleries: if each query has its own gallery, the rows of ``gallery`` in it, query by query.
         block_size: gallery items looked at together, by default about 64 MB of them; queries with ``rerank``
             or ``metric``. The result does not depend on it.
-        keywords: fields of :class:`EvaluationOptions`, in place of those of ``options``.
+        keywords: fields of :class:`EvaluationOptions`, which override those of ``options``.
 
     Returns:
         The metrics. With several draws the arrays of each query are means over these, and

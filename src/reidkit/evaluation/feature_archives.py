@@ -1,7 +1,7 @@
 """Arrays out of ``.npz`` archives and folders of ``.npy`` files, with nothing taken on trust.
 
 A header may claim terabytes, hold Python objects or nest a thousand brackets; an archive may name a member
-twice, or unfold to a thousand times its size. Each is told before memory is asked for.
+twice, or unfold to a thousand times its size. Each is detected before memory is allocated.
 """
 
 from __future__ import annotations

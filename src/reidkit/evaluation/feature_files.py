@@ -212,7 +212,7 @@ def _check_names(path: Path, arrays: Arrays, prefixes: Sequence[str]) -> None:
                 raise DataError(missing(path, "array", prefix + name, arrays))
     known = [prefix + name for prefix in prefixes for name in COLUMNS]
     for name in arrays:
-        # Cameras under another name would be ignored, and the scores be those of a set without cameras.
+        # Cameras under another name would be ignored, and the metrics computed as if there were none.
         if name not in known:
             raise DataError(unknown(path, "array", name, known))
 

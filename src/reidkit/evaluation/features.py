@@ -25,7 +25,7 @@ _ROWS_PER_PART = 4096
 
 
 class EmbeddedImages:
-    """Embeddings by image, for every split that shows these images under whatever labels.
+    """Embeddings by image, for any split of these images, whatever its labels.
 
     ``embeddings`` (N, D) are those of ``images``, in their order.
     """
@@ -145,13 +145,13 @@ def pool_queries(query: Features, images: Features, *, pooling: str = "mean") ->
                 f"the {name} features have no camera labels; a query is pooled over images under one camera"
             )
     comparison = compare(query, images, camera_filter="none")
-    person = comparison.gallery_identities != JUNK
+    labelled = comparison.gallery_identities != JUNK
     # Missing cameras are -1 and -2, unequal: such a query has no images but itself.
     num_cameras = 3 + max(comparison.query_cameras.max(), comparison.gallery_cameras.max())
     query_groups = comparison.query_identities * num_cameras + comparison.query_cameras + 2
     image_groups = comparison.gallery_identities * num_cameras + comparison.gallery_cameras + 2
     groups, group_of = np.unique(query_groups, return_inverse=True)
-    rows = np.flatnonzero(person & np.isin(image_groups, groups))
+    rows = np.flatnonzero(labelled & np.isin(image_groups, groups))
     place = np.searchsorted(groups, image_groups[rows])
     pooled = _pool(comparison.gallery, rows, place, len(groups), pooling)
     has_images = np.isin(np.arange(len(groups)), place)[group_of] & (comparison.query_identities != JUNK)

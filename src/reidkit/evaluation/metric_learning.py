@@ -55,7 +55,7 @@ class LearnedMetric:
         """L^T (x - mean): (N, D) to (N, dim). Squared Euclidean distances of the result are the metric's.
 
         A protocol that scales embeddings to unit length compares their directions as seen from the mean
-        instead: a distance of its own, not the paper's.
+        instead, which is not the paper's distance.
         Raises :class:`DataError` for another number of dimensions or values that are not finite.
         """
         return self._project(embeddings, "").astype(np.float32)
@@ -89,7 +89,7 @@ class KISSME:
     Use with: features that know nothing of the task, or of these cameras, and some thousand images of it.
     Pitfalls: the inverse of S is all noise where pairs are few for the dimensions, so that ``dim`` is the one
     option that matters; try 32 to 256 on a validation part. On top of a network trained on the same data it
-    lowered the scores (JLML, Table 17, Market-1501: mAP 65.5 to 61.4). See also: :class:`XQDA`.
+    lowered the metrics (JLML, Table 17, Market-1501: mAP 65.5 to 61.4). See also: :class:`XQDA`.
 
     ``dim`` is the number of principal components kept, at most that of the embeddings. ``None`` keeps 64, or
     half of the rank of S where that is less, so that every variance rests on two independent pairs or more.

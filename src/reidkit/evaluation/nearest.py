@@ -63,7 +63,7 @@ def nearest_items(comparison: Comparison, *, top: int, rows: Indices | None = No
 
 
 class NearestNegatives:
-    """The nearest negative of each query, found while tiles of scores pass by.
+    """The nearest negative of each query, found from tiles of scores.
 
     Attributes:
         items: (Q,), gallery rows, the first of those that tie; -1 where a query has no negative.

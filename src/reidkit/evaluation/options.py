@@ -108,12 +108,12 @@ class EvaluationOptions:
 
     @property
     def used_average_precision(self) -> str:
-        """The average precision; "at R" is recall's, whatever is given."""
+        """The kind of average precision; always "at R" for the recall protocol."""
         return "at R" if self.protocol == "recall" else self.average_precision
 
     @property
     def rerank_options(self) -> RerankOptions | None:
-        """Those of re-ranking; ``None`` where it is not wanted."""
+        """Options of re-ranking; ``None`` for no re-ranking."""
         if isinstance(self.rerank, RerankOptions):
             return self.rerank
         return RerankOptions() if self.rerank else None

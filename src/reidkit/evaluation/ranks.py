@@ -20,7 +20,7 @@ from reidkit.types import JUNK
 
 
 class RankCounter:
-    """Counts the negatives before each match while tiles of exact scores pass by.
+    """Counts the negatives before each match from tiles of exact scores.
 
     ``before`` (M,) are the counts; the items of all tiles together are those that come before a match.
     """
@@ -47,7 +47,7 @@ class RankCounter:
 def match_ranks(
     comparison: Comparison, *, rows: Indices | None = None, block_size: int | None = None
 ) -> tuple[Pairs, NDArray[np.int64]]:
-    """The matches and their ranks (M,), both by query, best first; with ``rows`` those of these queries.
+    """The matches and their ranks (M,), by query, best first; with ``rows``, of these queries only.
 
     A match's rank is 1 + the better matches of its query + the negatives before it.
     """

@@ -2,7 +2,7 @@
 
 Arrays of features hold integers, text, whole floats or a mixture; they are read as :mod:`reidkit.labels`
 says, both sides of a comparison as one column, so that 1, 1.0 and "1" are one identity. A camera is missing
-where it is None, NaN, an empty text or -1: then it is nobody's camera, not even that of another such row.
+where it is None, NaN, an empty text or -1: then it equals no camera, not even that of another such row.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _distinct(labels: NDArray[Any], what: str) -> tuple[NDArray[np.int64] | list
     place = np.empty(len(labels), np.intp)
     for row, label in enumerate(listed(labels)):
         try:
-            # NaN differs from itself; each would be a label of its own.
+            # NaN differs from itself; each would become a separate label.
             key = None if label != label else label
             if key not in known:
                 label_text(key)

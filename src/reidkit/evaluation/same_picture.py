@@ -42,7 +42,7 @@ def picture_names(split: Split) -> list[str]:
 def picture_codes(query: Features, gallery: Features | None) -> tuple[Codes, Codes]:
     """Numbers (Q,) and (G,), equal exactly where two rows show one picture.
 
-    Without a gallery the queries are the gallery, and each row is a picture of its own at least.
+    Without a gallery the queries are the gallery, and each row is at least a separate picture.
     """
     if gallery is None:
         codes = np.arange(len(query))
@@ -61,7 +61,7 @@ def picture_codes(query: Features, gallery: Features | None) -> tuple[Codes, Cod
 def path_name(path: str) -> str:
     """A path in one form, whichever accents, separators and detours (``./a``, ``b/../a``) it is written with.
 
-    Where the file lies is not looked up: it may be on the machine of those who wrote the path.
+    The file system is not consulted: the path may come from another machine.
     """
     plain = unicodedata.normalize("NFC", path).replace("\\", "/")
     return plain and posixpath.normpath(plain)
@@ -95,7 +95,7 @@ def _digest(path: str, size: int, changed: int) -> str:
 
 
 def _codes_of_texts(texts: NDArray[Any]) -> Codes:
-    """Equal texts, equal codes; an empty text is a picture of its own, as nothing is known of it."""
+    """Equal texts, equal codes; an empty text is a separate picture, since nothing is known of it."""
     known: dict[Any, int] = {}
     codes = [known.setdefault(text or row, row) for row, text in enumerate(texts.tolist())]
     return np.array(codes, np.int64)

@@ -76,8 +76,8 @@ def evaluate_splits(
             of the others.
         splits: the data set, loaded once with each of its splits.
         options: how to evaluate, as :func:`reidkit.evaluation.evaluation.evaluate` takes it; a metric's name
-            is fitted anew on each split's training images.
-        keywords: fields of :class:`EvaluationOptions`, in place of those of ``options``.
+            is fitted separately on each split's training images.
+        keywords: fields of :class:`EvaluationOptions`, which override those of ``options``.
 
     Raises:
         ConfigError: fewer than two splits.

@@ -1,4 +1,4 @@
-"""Losses: ``loss(embeddings (N, D), labels (N,)) -> scalar``, each in a file of its own.
+"""Losses: ``loss(embeddings (N, D), labels (N,)) -> scalar``, one file each.
 
 A loss is a module registered with ``@register("loss", NAME)``, whose ``forward`` is decorated with
 :func:`reidkit.ops.prepare_batch` and whose ``extra_repr`` shows every option. Its class attribute

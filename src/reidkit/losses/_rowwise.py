@@ -34,7 +34,7 @@ def of_each_anchor(function: OfAnchor, distances: Tensor, labels: Tensor, *colum
     if is_traced():  # a compiler plans memory by itself
         return _of_all_anchors(function, labels, inputs)
     if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in inputs):
-        with torch.no_grad():  # of copies of the rows, too
+        with torch.no_grad():  # also for copies of the rows
             parts = [_of_rows(function, labels, rows, inputs) for rows in blocks(len(labels))]
         return torch.cat([values for values, _ in parts])
     values: Tensor = _OfEachAnchor.apply(function, labels, *inputs)

@@ -132,7 +132,7 @@ class IdentityLoss(nn.Module):
 
 
 def linear_in_its_precision(embeddings: Tensor, layer: nn.Linear) -> Tensor:
-    """The layer's output in the precision of the embeddings, whatever that of its weights."""
+    """The layer's output in the precision of the embeddings, not of its weights."""
     parameters = {name: parameter.to(embeddings.dtype) for name, parameter in layer.named_parameters()}
     return F.linear(embeddings, **parameters)
 

@@ -30,7 +30,7 @@ class PointToSetTripletLoss(nn.Module):
     ``d`` is the Euclidean distance. Anchors without a positive or without a negative are left out; the
     mean counts anchors that meet the margin as 0.
 
-    Use with: a yardstick: how far averages go without hard mining.
+    Use with: a baseline that shows what averages achieve without hard mining.
 
     Pitfalls: the mean over negatives is ruled by images that are far away already, so the loss soon goes
     to 0 while the hardest negatives are still nearer than the positives.

@@ -23,7 +23,7 @@ class QuadrupletLoss(nn.Module):
             + mean over quadruplets (a, p, c, n) of [ d(a, p) - d(c, n) + second_margin ]+
 
     ``d`` is the Euclidean distance; a and p share an identity, c and n have two others. The second term
-    asks that any positive pair be nearer than any negative pair, wherever they lie. Each mean counts terms
+    asks that any positive pair be nearer than any negative pair anywhere in the batch. Each mean counts terms
     that meet the margin as 0; a term without a valid tuple (two identities have no quadruplet) is 0. No
     tuple is ever built: sorting finds how many of them each distance is active in.
 

@@ -198,7 +198,7 @@ def squeeze(distances: Tensor, positive: Tensor, *, kind: Squeeze) -> Tensor:
 
 
 def furthest_positives(distances: Tensor, labels: Tensor) -> Tensor:
-    """Index of each anchor's furthest positive, without meaning where it has none: (N, N), (N,) -> (N,)."""
+    """Index of each anchor's furthest positive, meaningless where it has none: (N, N), (N,) -> (N,)."""
     return distances.masked_fill(~positive_mask(labels), -math.inf).argmax(dim=1)
 
 

@@ -34,7 +34,7 @@ class BatchHardTripletLoss(nn.Module):
 
     Pitfalls: with a learning rate too high or no warm-up all embeddings fall onto one point and the loss
     stays at its margin without a gradient (``collapsed`` in :class:`reidkit.ops.BatchStatistics`). A wrong
-    label is always somebody's hardest pair.
+    label is always the hardest pair of some anchor.
 
     See also: :class:`MarginSampleMiningLoss`, one pair of each kind for the whole batch.
 

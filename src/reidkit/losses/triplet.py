@@ -29,7 +29,7 @@ class TripletLoss(nn.Module):
     first epochs from scratch.
 
     Pitfalls: nearly all triplets meet the margin after a while, and the mean goes to 0 while hard ones
-    remain. Images of large identities stand in many more triplets than others.
+    remain. Images of large identities are in many more triplets than others.
 
     See also: :class:`BatchHardTripletLoss`, the hardest triplet of each anchor; :class:`QuadrupletLoss`.
 

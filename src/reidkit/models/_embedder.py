@@ -101,12 +101,12 @@ class Embedder(nn.Module):
 
     Attributes:
         description: name and options that :func:`reidkit.models.build_model` built it from.
-        penalties: by name, what :meth:`regularizers` computes: those of the network's paper, until a trainer
-            puts those that its losses name in their place.
+        penalties: by name, what :meth:`regularizers` computes: those of the network's paper, unless a trainer
+            replaces them with those that its losses name.
         usual_feature: the embedding feature that it was built with.
         beyond_weights: the options that change what it computes and show neither in names nor in shapes of
-            its weights, left out where they are as usual. None where a network does not say: then all its
-            options count when encoders are told apart.
+            its weights; defaults are left out. None if a network does not list them: then all its options
+            count when encoders are compared.
     """
 
     description: Mapping[str, Any]
@@ -257,8 +257,8 @@ class SingleBranch(Embedder):
 
 
 def beyond_weights(pooling: str, **unusual: Any) -> dict[str, Any]:
-    """:attr:`Embedder.beyond_weights` of a network of this package: what is None or False is as usual."""
-    # A generalised mean shows by the weight that is its power.
+    """:attr:`Embedder.beyond_weights` of a network of this package: None or False is the default."""
+    # A generalised mean is recognised by its weight, the power.
     options = {"pooling": pooling if pooling in ("max", "token") else None, **unusual}
     return {name: value for name, value in options.items() if value not in (None, False)}
 

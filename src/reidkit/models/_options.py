@@ -1,4 +1,4 @@
-"""Checks of networks' options: a number that nobody means is refused before anything is built of it."""
+"""Checks of networks' options: absurd numbers are refused before anything is built."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _HALVING = ("3c", "4e")  # blocks of stride 2: no 1x1, and the pool passes throu
 def bninception(*, pooling: str = "average", neck: str = "bnneck", dim: int | None = None) -> SingleBranch:
     """BN-Inception (Ioffe, Szegedy 2015, arXiv 1502.03167, figure 5), 1024 wide; MSML's Inception-v2.
 
-    Names and widths of layers are those of the ImageNet weights that go round since Caffe: their 4c and 4d
+    Names and widths of layers are those of the ImageNet weights in use since Caffe: their 4c and 4d
     give 608 channels, where the paper's table says 576. Those weights want images in BGR, 0..255, less
     (104, 117, 128); this network wants what every other one here wants, so their first layer has to be
     turned round and scaled.

@@ -1,4 +1,4 @@
-"""JLML: a global and a local branch, each with an identity loss of its own, joined only when matching."""
+"""JLML: a global and a local branch, each with its own identity loss, joined only for matching."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from reidkit.models._embedder import SingleBranch, beyond_weights
 from reidkit.registry import register
 
-# Names of parameters are those of Torchreid's weights files.
+# Parameter names are those of Torchreid's weights files.
 
 _WIDTHS = {
     "osnet_x1_0": (64, 256, 384, 512),

@@ -17,7 +17,7 @@ from reidkit.models.osnet import (
 )
 from reidkit.registry import register
 
-# Names of parameters are those of Torchreid's weights files, which are other names than OSNet's.
+# Parameter names are those of Torchreid's weights files, which differ from OSNet's.
 
 
 @register("model", "osnet_ain_x1_0")

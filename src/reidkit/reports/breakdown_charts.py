@@ -1,4 +1,4 @@
-"""Charts of where scores come from and of two runs side by side, and maps laid over photos."""
+"""Charts that break metrics down or compare two runs, and maps laid over photos."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def camera_figure(
     gallery_cameras: Iterable[Any],
     fractions: NDArray[np.float64],
 ) -> Chart:
-    """Heat map of scores (A, B), NaN left empty, by query camera (rows) and gallery camera (columns)."""
+    """Heat map of metrics (A, B), NaN left empty, by query camera (rows) and gallery camera (columns)."""
     figure, axes = new_axes("gallery camera", "query camera")
     num_rows, num_columns = fractions.shape
     figure.set_figheight(min(4.2, 1.2 + 0.34 * num_rows))

@@ -105,7 +105,7 @@ def distance_figure(
     name: str = "distances",
     limits: tuple[float, float] | None = None,
 ) -> Chart:
-    """How far apart pairs of one person and pairs of two people lie.
+    """Distances of positive pairs (one person) and negative pairs (two people).
 
     Args:
         edges: (bins + 1,), limits of the bins in distance.
@@ -264,7 +264,7 @@ def _of_kind(records: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[st
 
 
 def _time(steps: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The key that says how far training had come, and its axis label."""
+    """The key that measures training progress, and its axis label."""
     if all("progress" in record for record in steps):
         return "progress", "epoch"  # in parts of an epoch
     return "step", "training step"

@@ -22,7 +22,7 @@ class Wanted:
 
     Attributes:
         name: its layout.
-        root: where it lies.
+        root: its folder.
         options: of its layout.
         split: the number of a train/test split, or "all".
     """
@@ -38,7 +38,7 @@ class ChosenData:
     """Data to test on.
 
     Attributes:
-        splits: the split asked for, or all, each as a set of its own.
+        splits: the split asked for, or all, each as a separate data set.
         trained_split: of these, the number of the one that the run was trained on; ``None`` where it was
             trained on another set.
         left_out: a sentence on images that are in no part; empty where there are none.
@@ -50,7 +50,7 @@ class ChosenData:
 
     @property
     def seen(self) -> str:
-        """A sentence on test persons whom the run has seen; empty where there are none."""
+        """A sentence on test identities that the run was trained on; empty if there are none."""
         first = self.splits[0]
         if self.trained_split is None or first.num_splits == 1:
             return ""
@@ -97,7 +97,7 @@ def is_own_data(run: Path, data: Dataset) -> bool:
 def _with_own(
     run: Path, wanted: Wanted, own: config.DataConfig | None
 ) -> tuple[str, Path | str, dict[str, Any]]:
-    """Name, root and options of the data set, with those of the run's own where nothing else is said."""
+    """Name, root and options of the data set, taken from the run where nothing else is given."""
     if own is None:
         if wanted.name is None:
             raise ConfigError(

@@ -86,7 +86,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Differences:
-    """Scores that both runs have, mean average precision first, and how far each holds its pairs apart."""
+    """Metrics that both runs have, mean average precision first, and the distance distributions of both."""
 
     rows: tuple[Row, ...]
     distances: tuple[DistanceDistributions, DistanceDistributions]

@@ -74,7 +74,7 @@ def contributions(encoder: Encoder, query_image: Image.Image, gallery_image: Ima
     kept: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, _: tuple[Tensor, ...], feature_map: Tensor) -> Tensor:
-        # A leaf of its own: the gradient is wanted here and in nothing before.
+        # A separate leaf: the gradient is needed here and not further back.
         kept[module] = feature_map.detach().requires_grad_()
         return kept[module]
 

@@ -127,7 +127,7 @@ def longest_list(
     gallery: Features | None,
     galleries: Sequence[Sequence[int]] | None,
 ) -> int:
-    """How many items the longest list of a query has: no rank lies beyond it."""
+    """Length of the longest ranked list of a query, which bounds every rank."""
     items = query if gallery is None else gallery
     if evaluation.protocol.startswith("single_gallery_shot"):
         return len(np.unique(items.identities))
@@ -219,7 +219,7 @@ def as_data_uri(image: Image.Image) -> str:
 
 
 def _fit_to_print(value: Any) -> Any:
-    """Of any value in a page, what shows itself and does nothing else; HTML of our own stays."""
+    """Make any value safe to show in a page; our own HTML stays as it is."""
     return printable(value, keep="\n\t") if type(value) is str else value
 
 

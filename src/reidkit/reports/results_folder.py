@@ -1,4 +1,4 @@
-"""Where results go when nobody says where: into the run's own folder, or to ``runs/``.
+"""Default folders of results: the run's own folder, or one in ``runs/``.
 
 Two tables may be called alike, and so may two files of features or two networks. Results therefore say what
 they were made from, and those of something else are not overwritten.

@@ -69,7 +69,7 @@ class RunComparison:
         return f"{self.second.name} is {'better' if points > 0 else 'worse'}: {numbers}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: metrics of both with their differences, and how far each holds its pairs."""
+        """Plain values for JSON: metrics of both with their differences, and their distance distributions."""
         return {
             "first": _values_of(self.first, self.found.distances[0]),
             "second": _values_of(self.second, self.found.distances[1]),
@@ -94,13 +94,13 @@ def compare_runs(
     Args:
         first, second: what is compared with, and what is compared.
         wanted: what to test networks on; the data that they were trained on, where left out.
-        protocol: of two files of features; beside a network it is that of the network's data.
-        camera_filter: in place of the usual one.
+        protocol: for two files of features; with a network, the protocol of its data is used.
+        camera_filter: instead of the protocol's.
         out: folder for the results; ``runs/FIRST-vs-SECOND`` where left out.
         progress: called with (done, total) as images are embedded.
 
     Raises:
-        ConfigError: nothing says which data is meant, or an option does not go with what is compared.
+        ConfigError: the data is not named anywhere, or an option does not apply to what is compared.
         CheckpointError: there is no such run or file.
         DataError: other queries or another gallery, or as :func:`reidkit.evaluate` does.
         WriteError: a file cannot be written.

@@ -1,7 +1,7 @@
 """Runs measured and reported: embed, score, write ``evaluation.json`` and the page.
 
-What ``reid evaluate`` does, as functions that return values. They print nothing; whoever wants to see how far
-the embedding is gives a ``progress``.
+What ``reid evaluate`` does, as functions that return values and print nothing. Pass ``progress`` to follow
+the embedding.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ if TYPE_CHECKING:
 class Scoring(NamedTuple):
     """How to score.
 
-    ``options`` are those of :func:`reidkit.evaluate`, without ``rerank`` and ``num_frames``: ``rerank``
-    (True, or its options) is scored besides, and of tracklets at most ``frames`` frames are embedded.
+    ``options`` are those of :func:`reidkit.evaluate` except ``rerank`` and ``num_frames``. With ``rerank``
+    (True, or its options) a second evaluation is re-ranked; at most ``frames`` frames of a tracklet are
+    embedded.
     """
 
     options: Mapping[str, Any] = {}
@@ -80,7 +81,7 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """What was measured, and what was written of it. Printing gives the scores.
+    """What was measured, and what was written. Printing it shows the metrics.
 
     Attributes:
         evaluations: as asked for; then re-ranked, if that was wanted. Of several splits each is their mean.
@@ -126,9 +127,9 @@ def report(
         out: folder for the results. Where left out, a run folder that is tested on its own data keeps them;
             others go to ``runs/NAME-DATA``.
         title: heading of the page.
-        tables: write the page's numbers and charts as files, too, into ``tables/``.
+        tables: also write the page's numbers and charts as files into ``tables/``.
         progress: called with (done, total) as images are embedded.
-        options: those of :func:`reidkit.evaluate`; ``rerank`` is scored besides.
+        options: those of :func:`reidkit.evaluate`; ``rerank`` adds a second, re-ranked evaluation.
 
     Returns:
         The page.
@@ -180,12 +181,12 @@ def evaluate_run(
         encoder: what embeds.
         data: of its splits, where it has several, the one it was loaded with.
         scoring, output: how, and where to.
-        run: where the encoder was loaded from. Of a run folder the page shows the training, too.
-        store_calibration: fit what scores mean on the test images, and keep it in the encoder's file.
+        run: where the encoder was loaded from. For a run folder, the page also shows the training.
+        store_calibration: fit a calibration of scores on the test images, and keep it in the encoder's file.
         progress: called with (done, total) as images are embedded.
 
-    Raises as :func:`reidkit.evaluate` does, and :class:`WriteError`; without a pair of two identities there
-    are scores and no page.
+    Raises as :func:`reidkit.evaluate` does, and :class:`WriteError`; without a pair of two identities
+    there are metrics but no page.
     """
     output.check()
     check_evaluation(data, **scoring.options, rerank=scoring.rerank)
@@ -258,7 +259,7 @@ def evaluate_branches(
     """Score each feature of a network; write the ranks of every query's first match.
 
     Returns:
-        The scores, and ``branches.csv``.
+        The metrics, and ``branches.csv``.
 
     Raises as :func:`reidkit.evaluate` does.
     """
@@ -341,7 +342,7 @@ def _write_page(
 ) -> Scored:
     if not output.page:
         return scored
-    from reidkit.reports.page import write_report  # which brings matplotlib
+    from reidkit.reports.page import write_report  # imports matplotlib
 
     try:
         page = write_report(

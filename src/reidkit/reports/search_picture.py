@@ -29,7 +29,7 @@ def draw_hits(
         path: the file.
         images: what was searched for.
         found: what :meth:`reidkit.search.searcher.Searcher.search` gave for each of them.
-        identities: whom each image shows, where that is known: hits are then marked right or wrong.
+        identities: of each image, if known; hits are then marked right or wrong.
 
     Returns:
         Sources of hits that cannot be read any more, moved or deleted since they were indexed; their places

@@ -157,7 +157,7 @@ _MEANINGS = {
 def curve_figures(
     evaluation: Evaluation, analysis: Analysis, calibration: Probability | None, *, longest_list: int
 ) -> list[Figure]:
-    """CMC, precision-recall, distances, ROC and, where there is a calibration, how far it holds.
+    """CMC, precision-recall, distances, ROC and, if there is a calibration, its reliability.
 
     ``longest_list`` is how many items a query's list may have: beyond it no rank is drawn.
     """
@@ -258,7 +258,7 @@ def activation_section(
 
 
 def confusion_rows(found: Sequence[Confusion]) -> list[tuple[str, str, int]]:
-    """The most frequent confusions: identity, whom it is taken for, number of queries."""
+    """The most frequent confusions: identity, the identity it is taken for, number of queries."""
     return [
         (label_name(item.identity), label_name(item.taken_for), item.num_queries)
         for item in found[:_NUM_CONFUSIONS]
@@ -266,7 +266,7 @@ def confusion_rows(found: Sequence[Confusion]) -> list[tuple[str, str, int]]:
 
 
 def training_figures(records: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    """Loss, validation and learning rate, those of them that were recorded."""
+    """Loss, validation and learning rate, as far as they were recorded."""
     charts = [
         (
             "Loss",

@@ -1,4 +1,4 @@
-"""A report's numbers as CSV and JSON and its charts as PNG, for those who go on working with them."""
+"""A report's numbers as CSV and JSON and its charts as PNG, for further use."""
 
 from __future__ import annotations
 

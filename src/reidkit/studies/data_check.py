@@ -22,10 +22,10 @@ Found = TypeVar("Found")
 
 
 def check_data(tasks: Sequence[Task], folders: Folders) -> None:
-    """Look whether all images are there, and whether they are those that earlier runs saw.
+    """Check that all images exist and are those that earlier runs used.
 
     Raises:
-        DataError: the training images of a run, or images to test on, are not there.
+        DataError: the training images of a run, or images to test on, do not exist.
         ConfigError: a run was trained, or measured, on other images.
     """
     loaded = LoadedData()
@@ -48,7 +48,7 @@ def check_data(tasks: Sequence[Task], folders: Folders) -> None:
 
 
 def _add_identities(file: Path, tested: Dataset) -> None:
-    """Keep whom each query shows with a result that was measured before that was kept."""
+    """Add the identities of queries to a result from a version that did not record them."""
     average_precisions, identities = read_queries(file)
     if identities is None:
         write_queries(file, average_precisions, tested)
@@ -62,13 +62,13 @@ def _other_images(folder: Path, what: str, data: Dataset) -> ConfigError:
 
 
 class LoadedData:
-    """Data sets, and what stands for their images; each is found out when it is first asked for."""
+    """Data sets and fingerprints of their images, each computed when first needed."""
 
     def __init__(self) -> None:
         self._known: dict[str, Any] = {}
 
     def training(self, run: Run, *, as_drawn: bool = True) -> Dataset:
-        """A run's own data set; only looked for, and perhaps that of another seed, unless ``as_drawn``."""
+        """A run's own data set; unless ``as_drawn``, that of any seed will do, to check that it exists."""
         data = config.as_tree(run.configuration)["data"]
         key: Any = [data, run.configuration.seed] if as_drawn else [data["name"], data["root"]]
         return self._once(key, lambda: load_data(run.configuration))
@@ -90,11 +90,11 @@ class LoadedData:
         return self._once(key, load)
 
     def trained(self, data: Dataset) -> dict[str, Any]:
-        """What stands for the training images of a set that was loaded here."""
+        """Fingerprint of the training images of a set that was loaded here."""
         return self._once(["trained", id(data)], lambda: data_fingerprint(data))
 
     def tested(self, data: Dataset) -> str:
-        """What stands for the images to test on."""
+        """Fingerprint of the images to test on."""
         return self._once(["tested", id(data)], lambda: images_hash(data.query, data.gallery))
 
     def _once(self, key: Any, load: Callable[[], Found]) -> Found:

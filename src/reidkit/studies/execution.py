@@ -36,7 +36,7 @@ _WAIT_SECONDS = 0.5
 
 
 def carry_out(tasks: Sequence[Task], folders: Folders) -> None:
-    """Train and measure whatever is neither finished, nor failed, nor being done by another process.
+    """Train and measure every run that is not finished, has not failed and is not held by another process.
 
     Returns when nothing is left to do anywhere. A run whose process has died is taken again.
     """
@@ -107,7 +107,9 @@ def _carry_out_one(task: Task, folders: Folders) -> list[str]:
     folder = folders.run(task.run)
     todo = [measurement for measurement in task.measurements if not is_measured(measurement, folders)]
     loaded = LoadedData()
-    data = [loaded.testing(measurement) for measurement in todo]  # before hours of training: it may be absent
+    data = [
+        loaded.testing(measurement) for measurement in todo
+    ]  # loaded before hours of training, since it may be missing
     _train(task.run, folder)
     sources: dict[str, _EmbedsOnce] = {}
     scores = []
@@ -128,7 +130,7 @@ def _train(run: Run, folder: Path) -> None:
     from reidkit.training.runs import build_trainer
 
     stopwatch = _Stopwatch(folder / COST_FILE)
-    with logs.muted():  # what each epoch tells would drown what several processes tell of their runs
+    with logs.muted():  # messages of each epoch would drown those about whole runs
         trainer = build_trainer(run.configuration, folder, trackers=[stopwatch])
         stopwatch.start()
         trainer.fit()

@@ -38,7 +38,7 @@ def read_queries(file: Path) -> tuple[NDArray[np.float64], NDArray[Any] | None]:
     """Of each query its average precision (Q,) and its identity (Q,), None in what was measured before that
     was kept.
 
-    Raises :class:`DataError`, too: a damaged archive.
+    Also raises :class:`DataError` for a damaged archive.
     """
     arrays = read_npz(file)
     average_precisions, identities = arrays.get("average_precisions"), arrays.get("identities")

@@ -1,4 +1,4 @@
-"""Results of measurements: written once, read by whoever tabulates them."""
+"""Results of measurements, as files in the run folders."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ SHARE_OF_FINAL = 0.9
 class Result:
     """What one measurement of a run gave. ``values`` are by column.
 
-    ``average_precisions`` and ``identities`` are (Q,), of the queries; the latter are unknown in what was
-    measured before they were kept, until :func:`check_data` has the data at hand.
-    ``seconds`` of training passed; ``processor_seconds`` are those of its process alone, whatever else the
-    machine did meanwhile.
+    ``average_precisions`` and ``identities`` are (Q,), of the queries. Results of versions that did not
+    record identities have ``None`` until :func:`reidkit.studies.data_check.check_data` adds them.
+    ``seconds`` is the wall time of training, ``processor_seconds`` the processor time of its process alone.
     """
 
     values: dict[str, float]
@@ -50,7 +49,7 @@ def is_measured(measurement: Measurement, folders: Folders) -> bool:
 
 
 def saved_measurement(measurement: Measurement, folders: Folders) -> dict[str, Any] | None:
-    """What was written down of a measurement, or None where it is not done yet."""
+    """The file of a measurement, or None if it is not done yet."""
     file = folders.run(measurement.run) / f"{measurement.file_stem}.json"
     if not (file.is_file() and file.with_suffix(".npz").is_file()):
         return None

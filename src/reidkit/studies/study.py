@@ -90,7 +90,7 @@ class TestPart:
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class Published:
-    """Scores in percent that somebody published for a cell; axes left out of ``cell`` fit every cell."""
+    """Metrics in percent that a paper published for a cell; axes left out of ``cell`` fit every cell."""
 
     cell: dict[str, str]
     scores: dict[str, float]
@@ -265,7 +265,7 @@ def _drop(tree: Table, path: str) -> str | None:
 
 
 def _run(configuration: config.Config) -> Run:
-    """A run whose name says what it is and, by its last part, is that of equal configurations only."""
+    """A run; the last part of its name is a fingerprint, so that only equal configurations share it."""
     kinds = [loss.kind for loss in configuration.loss.values()]
     parts = [configuration.model.name, *kinds, f"seed{configuration.seed}"]
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(parts))[:80]

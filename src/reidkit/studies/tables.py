@@ -70,11 +70,11 @@ class StudyTable:
         return [*self.axes, "seeds", *self.columns, *COST, *versus, *map(_paper, self._published)]
 
     def lines(self) -> list[list[str]]:
-        """The rows as text, scores in percent."""
+        """The rows as text, metrics in percent."""
         return [self._line(row) for row in self.rows]
 
     def records(self) -> list[dict[str, Any]]:
-        """The rows as flat values for CSV, scores in percent, whatever is absent as None."""
+        """The rows as flat values for CSV, metrics in percent, None where there is no value."""
         return [self._record(row) for row in self.rows]
 
     @property
@@ -116,7 +116,7 @@ class StudyTable:
 
 
 def tables_of(study: Study, cells: Sequence[Cell], folders: Folders) -> list[StudyTable]:
-    """One table a test part, with whatever is finished."""
+    """One table for each test part, from the runs that are finished."""
     return [_table(study, cells, test, folders) for test in study.test]
 
 
@@ -170,7 +170,7 @@ def _table(study: Study, cells: Sequence[Cell], test: TestPart, folders: Folders
 
 
 def published_for(study: Study, labels: tuple[str, ...], test: str) -> Published | None:
-    """The published scores of a row, with the study's source and caveat where they name none, or None."""
+    """The published metrics of a row, with the study's source and caveat where they name none, or None."""
     own = dict(zip((axis.name for axis in study.axis), labels, strict=True))
     for published in study.published:
         if published.test in (None, test) and published.cell.items() <= own.items():

@@ -16,7 +16,7 @@ from reidkit.studies.study import Cell, Run, Study, TestPart, fingerprint, run_f
 
 @dataclass(frozen=True)
 class Measurement:
-    """One test of one run, and where its result lies."""
+    """One test of one run, and the file of its result."""
 
     run: Run
     test: TestPart

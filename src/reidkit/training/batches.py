@@ -153,7 +153,7 @@ def check_pairs(
     Args:
         sampler: of ``data.train``.
         labels: (N,) classes of the training images.
-        losses: names of the losses that read pairs; nothing is asked of batches without one.
+        losses: names of the losses that read pairs; without one, any batch will do.
 
     Returns:
         Sentences where many batches lack such pairs.

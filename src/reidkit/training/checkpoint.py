@@ -48,7 +48,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], str | None]:
     """Read a checkpoint, or the one before it where the last is missing or damaged.
 
     A damaged one (its end or its checksum is wrong) is renamed to ``damaged.ckpt``, so that it never takes
-    the place of the one before it. Whatever else keeps a file from being read changes nothing.
+    the place of the one before it. Any other failure to read a file changes nothing.
 
     Returns:
         The state, and a sentence to show where the previous checkpoint had to be used.

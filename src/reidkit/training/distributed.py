@@ -1,18 +1,19 @@
 """Several processes as one: the process group, and the gather through which gradients flow.
 
 Every process computes every loss over the *global* batch, gathered by :func:`gather_with_gradient`, so
-that hard pairs are sought among all images. Why the gradients come out right, for W processes, the loss L,
-and model parameters t: each process has the whole dL/df; the backward pass sums it over the processes (W
-dL/df) and hands each its own rows f_r; data-parallel training averages ``W dL/df_r df_r/dt`` over the
-processes, and the sum over r of ``dL/df_r df_r/dt`` is the gradient of one process with the whole batch.
-Parameters of a loss (a classifier) have the whole gradient on every process, and so their average is that
-too. Nothing is to be scaled by W. Model and losses go into one ``DistributedDataParallel`` module.
+that hard pairs are mined among all images. The gradients are correct for the following reason. With W
+processes, loss L and model parameters t, each process has the whole dL/df. The backward pass sums it over
+the processes (W dL/df) and hands each its own rows f_r. Data-parallel training averages ``W dL/df_r df_r/dt``
+over the processes, and the sum over r of ``dL/df_r df_r/dt`` is the gradient of one process with the whole
+batch.
+Parameters of a loss (a classifier) have the whole gradient on every process, so averaging leaves it as it
+is. Nothing needs to be scaled by W. Model and losses go into one ``DistributedDataParallel`` module.
 
-A batch norm normalises by the statistics of its own process's images, which makes training on several
-processes another function than on one, until :func:`synchronise_batch_norm`.
+A batch norm uses the statistics of the images on its own process, so training on several processes
+differs from training on one unless :func:`synchronise_batch_norm` is used.
 
-A dropout inside a loss must draw the same numbers on every process for the equality to be exact;
-otherwise the gradient is that of the mean loss over the processes' draws.
+The equality is exact only if dropout inside a loss draws the same numbers on every process; otherwise the
+gradient is that of the loss averaged over the processes' draws.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def barrier(*, minutes: float = LONGEST_WAIT) -> None:
 
 @contextmanager
 def failures_explained() -> Iterator[None]:
-    """Inside it, an error of the process group is told as what it means.
+    """Replace errors of the process group by what they mean.
 
     Raises:
         TrainingError: in place of such an error; the model's own errors stay what they are.
@@ -139,10 +140,10 @@ def failures_explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # NCCL and the store have classes of their own; gloo's errors are known by their place in its source.
+        # NCCL and the store raise their own classes; gloo's errors are recognised by their source path.
         if not dist.is_initialized() or not (isinstance(error, dist.DistError) or "/gloo/" in str(error)):
             raise
-        what, *_ = str(error).partition(". This is typically")  # gloo's guess, in place of which is ours
+        what, *_ = str(error).partition(". This is typically")  # gloo's guess at the cause, replaced by ours
         raise TrainingError(
             f"rank {rank()} lost the other processes: {what.splitlines()[0]}. Usually one of them ended or "
             "hangs: look at what the other ranks said last. The same command goes on from the last checkpoint"
@@ -150,7 +151,7 @@ def failures_explained() -> Iterator[None]:
 
 
 def gather_objects(item: Any) -> list[Any]:
-    """What each process brings, in the order of their ranks, on every process."""
+    """Gather one object from each process, by rank, on every process."""
     if not dist.is_initialized():
         return [item]
     barrier()
@@ -160,7 +161,7 @@ def gather_objects(item: Any) -> list[Any]:
 
 
 def gather_on_main(item: Any) -> list[Any] | None:
-    """What each process brings, in the order of their ranks, on the main one; None on the others."""
+    """Gather one object from each process, by rank, on the main process; None on the others."""
     if not dist.is_initialized():
         return [item]
     barrier()
@@ -170,7 +171,7 @@ def gather_on_main(item: Any) -> list[Any] | None:
 
 
 def from_main(item: Any) -> Any:
-    """What the main process brings, on every process."""
+    """Broadcast an object of the main process."""
     if not dist.is_initialized():
         return item
     barrier()
@@ -180,7 +181,7 @@ def from_main(item: Any) -> Any:
 
 
 def run_on_main(action: Callable[[], Result]) -> Result:
-    """The result, on every process, of what the main one alone does. So is its :class:`ReidError`."""
+    """Run ``action`` on the main process; all return its result or raise its :class:`ReidError`."""
     result, problem = None, None
     if is_main():
         try:
@@ -194,7 +195,7 @@ def run_on_main(action: Callable[[], Result]) -> Result:
 
 
 def copy_from_main(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors with those of the main process."""
+    """Overwrite tensors with their values on the main process."""
     if dist.is_initialized():
         barrier()
         for tensor in tensors:
@@ -202,7 +203,7 @@ def copy_from_main(tensors: Iterable[Tensor]) -> None:
 
 
 def largest(number: int) -> int:
-    """The largest number that a process brings, on every process."""
+    """The maximum of a number over the processes."""
     if not dist.is_initialized():
         return number
     found = torch.tensor(number)
@@ -211,7 +212,7 @@ def largest(number: int) -> int:
 
 
 def check_agreement(settings: Mapping[str, Any]) -> None:
-    """Hold what every process was given against each other, before they train as one.
+    """Check that all processes were given the same settings before they train together.
 
     Raises:
         ConfigError: on every process, naming the keys that differ and which rank has which value.
@@ -231,7 +232,7 @@ def data_parallel(module: nn.Module) -> nn.Module:
     """The module with the main process's weights, and gradients averaged over the processes."""
     if not dist.is_initialized():
         return module
-    # Some parameters may get no gradient: a loss that starts later, a feature that nobody reads.
+    # Some parameters may get no gradient: their loss starts later, or no loss reads their feature.
     wrapped: nn.Module = DistributedDataParallel(module, find_unused_parameters=True)
     return wrapped
 
@@ -257,7 +258,7 @@ def gather_labels(labels: Tensor) -> Tensor:
 
 
 class SynchronizedBatchNorm(_BatchNorm):
-    """A batch norm over the batch of all processes; they must bring the same number of images each.
+    """Batch norm over the batches of all processes, which must have equal numbers of images.
 
     Forward and backward are those of one process with the whole batch. PyTorch's own does the same on GPUs
     only. Without a process group, and in evaluation, it is a plain batch norm.

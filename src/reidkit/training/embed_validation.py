@@ -96,7 +96,7 @@ def _leave_together() -> None:
 
 
 def help_main(encoder: Encoder) -> None:
-    """Embed a share of whatever the main process asks of its :class:`SharedEncoder`, until it has all."""
+    """Embed this process's share of what the main process requests from its :class:`SharedEncoder`."""
     while (split := distributed.from_main(None)) is not None:
         embed_together(encoder, split)
 

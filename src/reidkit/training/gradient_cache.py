@@ -1,13 +1,13 @@
-"""Batches beyond the memory: embedded in pieces, while the losses still see the whole.
+"""Batches too large for memory: embedded in pieces, while the losses still see the whole batch.
 
-The loss of a batch of pairs is no sum over pieces of it, so pieces cannot have losses of their own. Instead
-each piece is embedded without keeping what its backward pass needs; the losses are computed over the
-embeddings of all, and the backward pass embeds piece by piece again, one piece in memory at a time (the
-gradient cache of Gao et al. 2021, arXiv 2101.06983). A step costs one forward pass more.
+A loss over pairs is not a sum over pieces of the batch, so it cannot be computed piece by piece. Instead,
+each piece is embedded without a graph, the losses are computed over all embeddings, and the backward pass
+embeds the pieces again with a graph, one at a time (the gradient cache of Gao et al. 2021, arXiv
+2101.06983). A step costs one more forward pass.
 
 Dropout draws the same numbers in both passes. A batch norm normalises each piece by the piece's own
 statistics, so the step equals that of the whole batch only where its statistics are frozen or there is none;
-its running statistics take one step a piece, in the first pass alone.
+its running statistics are updated once per piece, in the first pass only.
 """
 
 from __future__ import annotations

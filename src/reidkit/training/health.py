@@ -11,7 +11,7 @@ _DIVERGED = 10.0  # times the first loss
 
 
 class LossHealth:
-    """Watches the records of a run. A sign is told once, and again only after it had gone."""
+    """Watches the records of a run. A sign is reported once, and again only if it went away and came back."""
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {}

@@ -14,7 +14,7 @@ from typing import Any
 
 from reidkit.training import distributed
 
-_ONE_REQUEST = 1.0  # seconds; a launcher passes on the signal that its cluster sends to every process, too
+_ONE_REQUEST = 1.0  # seconds; a launcher also passes on the signal that its cluster sends to every process
 
 
 class GracefulStop:

@@ -84,7 +84,7 @@ class TrainingLog:
             logger.info(text)
 
     def close(self) -> None:
-        """No more records come."""
+        """Call when training ends."""
         if distributed.is_main():
             for tracker in self.trackers:
                 close_tracker(tracker)
@@ -106,7 +106,9 @@ class TrainingLog:
         """The record of the steps since the last one, with statistics of the last batch, and advice."""
         means = self._interval.read()
         metric = [o for o in self.objectives if o.counts_in(epoch) and reads(o.loss) == "metric"]
-        metric.sort(key=lambda o: _margin(o) == 0)  # who violates which margin is asked of one that has one
+        metric.sort(
+            key=lambda o: _margin(o) == 0
+        )  # margin violations are counted for a loss that has a margin
         batch = self._batch_statistics(metric[0], features, labels) if metric else {}
         figures |= {
             **means,

@@ -76,9 +76,9 @@ class Step(nn.Module):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Returns the unweighted terms by name, and the gathered features that were read.
 
-        ``seed`` is that of dropout, which then depends on nothing else; without it the generators go on.
+        ``seed`` makes dropout depend on nothing else; without it the generators continue.
         """
-        _seed_dropout(seed, distributed.rank())  # every process has images of its own to drop parts of
+        _seed_dropout(seed, distributed.rank())  # every process has different images to drop parts of
         if self.num_pieces > 1:
             features = embed_in_pieces(self.model, images, self.num_pieces)
         else:
@@ -88,7 +88,7 @@ class Step(nn.Module):
         read = {feature_of(self.model, o) for o in of_features}
         gathered = {name: distributed.gather_with_gradient(features[name]) for name in sorted(read)}
         _seed_dropout(seed, _OF_LOSSES)  # every process computes every loss, and must drop the same
-        # Losses from elsewhere would be computed in bfloat16, too.
+        # Losses from other packages would otherwise be computed in bfloat16.
         with torch.autocast(images.device.type, enabled=False):
             embeddings = {name: at_least_float32(feature) for name, feature in gathered.items()}
             terms = {name_of(o): o.loss(embeddings[feature_of(self.model, o)], labels) for o in of_features}
@@ -158,7 +158,7 @@ def check_objectives(objectives: Sequence[Objective], model: Embedder, *, num_ep
 def _size_classifiers(
     objectives: Sequence[Objective], model: Embedder, *, num_identities: int, seed: int
 ) -> None:
-    """Give losses that have weights of their own the sizes left open; the weights are drawn by ``seed``."""
+    """Set the sizes left open in losses that have weights; ``seed`` draws the weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for objective in objectives:
@@ -191,7 +191,7 @@ def is_penalty(objective: Objective) -> bool:
 
 
 def feature_of(model: Embedder, objective: Objective) -> str:
-    """Name of the feature that an objective reads; none is asked of penalties."""
+    """Name of the feature that an objective reads; penalties read none."""
     if objective.feature is not None:
         return objective.feature
     return model.classification_feature if reads(objective.loss) == "classification" else model.metric_feature

@@ -55,7 +55,7 @@ def _sgd(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.SGD:
 
     Left to itself the fused kernel makes the buffers at the first step, for all parameters or none: it cannot
     take in one that begins to learn later (a frozen backbone, a late loss), and where a first step in float16
-    overflows it goes on with memory that nobody has filled.
+    overflows it goes on with uninitialised memory.
     """
     optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
     if config.momentum:

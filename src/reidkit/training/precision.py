@@ -1,4 +1,4 @@
-"""How precisely training multiplies, and how it keeps small gradients from vanishing."""
+"""Mixed precision: the type of matrix products, and scaling against vanishing gradients."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Precision:
     up and the gradients down again; a step whose gradients overflow is left out and the scale halved.
 
     Args:
-        name: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware multiplies it itself.
-        device: where it multiplies.
+        name: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware supports it natively.
+        device: the device that training runs on.
 
     Raises:
         ConfigError: another name.

@@ -140,7 +140,7 @@ class RunFolder:
             write_atomically(path, json.dumps({"settings": settings, **now}, indent=2))
         else:
             self._note_changes(path, now, epoch=epoch)
-        # It follows the last start: other commands look there for where the data lies.
+        # Rewritten at each start: other commands read the location of the data from it.
         file = self.path / "config.toml"
         if configuration is not None and not (file.is_file() and file.read_bytes() == configuration.encode()):
             write_atomically(file, configuration)

@@ -30,7 +30,7 @@ class TrackletFrames:
         tracklets: the sample indices of each tracklet, its frames in their order.
         per_tracklet: frames an epoch takes of each; all of a tracklet that has fewer.
         evenly: the middle frames of that many equal parts, the same in every epoch; otherwise they are drawn
-            anew, without repeats, for each epoch.
+            again, without repeats, for each epoch.
     """
 
     def __init__(self, tracklets: Sequence[Sequence[int]], *, per_tracklet: int, evenly: bool) -> None:
@@ -65,7 +65,7 @@ WHOLE = Share()
 
 
 class BatchSampler:
-    """Common part: one epoch's global batches, cut for one process.
+    """Base class: the global batches of an epoch, and the share of one process.
 
     Subclasses give ``num_batches``, ``batch_size``, ``num_left_out`` (images of an epoch that no batch has)
     and :meth:`global_batches`.
@@ -124,11 +124,11 @@ class IdentitySampler(BatchSampler):
         identities_per_batch: P.
         images_per_identity: K.
         cameras: (N,) cameras, to spread the K images of an identity over as many of them as it has. Each
-            image still comes once before any comes again; those of a rare camera are shared out evenly.
+            image is still used once before any is used again; images of a rare camera are spread evenly.
         sets: (N,) data sets, to take as many identities from each into every batch; otherwise sets take part
             in proportion to their identities.
-        frames: which of the images an epoch has; all without it. The K images of an identity are then spread
-            over its tracklets, too; cameras come first.
+        frames: which images an epoch uses; all if left out. The K images of an identity are then also spread
+            over its tracklets, after cameras.
         seed, share: see :class:`BatchSampler`.
 
     Raises:
@@ -173,7 +173,7 @@ class IdentitySampler(BatchSampler):
         if self.frames is not None:
             in_epoch = np.zeros(len(self.frames.tracklet_of), dtype=bool)
             in_epoch[self.frames.draw(rng)] = True
-            # A person with no tracklet of their own (wrong labels) may have no frame in it: then any will do.
+            # With wrong labels an identity may have no frame in the epoch: then use any of its images.
             images_of = [chosen if len(chosen := im[in_epoch[im]]) else im for im in images_of]
         decks = [_Deck(images, rng, self.spread_over) for images in images_of]
         return [
@@ -190,7 +190,7 @@ class IdentitySampler(BatchSampler):
             for place in range(self.identities_per_batch):
                 turn = (number * self.identities_per_batch + place) % len(self.groups)
                 if not waiting[turn]:
-                    # A new deck is opened in the middle of a batch: whom the batch has already goes last.
+                    # A new deck in the middle of a batch: identities already in the batch go last.
                     order = rng.permutation(self.groups[turn]).tolist()
                     waiting[turn].extend(sorted(order, key=lambda i: i in batch))
                 batch.append(waiting[turn].popleft())
@@ -213,7 +213,7 @@ class IdentitySampler(BatchSampler):
 
 
 class _Deck:
-    """The images of one identity, shuffled and cut into hands; shuffled anew when all hands are dealt.
+    """The images of one identity, shuffled and cut into hands; reshuffled when all hands are dealt.
 
     What does not fill a hand is not dealt; an identity with less than a hand has all its images in it, and
     repeats some.

@@ -36,7 +36,7 @@ class MetricsFile:
     Args:
         path: the file.
         last_step: records beyond this step are removed first: a resumed run writes them again.
-        due: kinds of records of that very step that it writes again, too.
+        due: kinds of records of that very step that it also writes again.
     """
 
     def __init__(self, path: Path, *, last_step: int, due: Collection[str] = ()) -> None:
@@ -150,7 +150,7 @@ def close_tracker(tracker: Tracker) -> None:
 class Meter:
     """Mean loss terms, images per second and the share of time spent waiting for data, since it was made.
 
-    One that goes on from the state of another counts what that one has seen, too.
+    A tracker that resumes from the state of another also counts what that one has seen.
     """
 
     def __init__(self) -> None:

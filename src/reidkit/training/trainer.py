@@ -48,36 +48,33 @@ logger = logs.get_logger(__name__)
 
 
 class Trainer:
-    """Trains a model on a data set's ``train`` part and keeps everything about it in one folder.
+    """Trains a model on the ``train`` part of a data set and keeps the whole run in one folder.
 
     The folder holds ``run.json`` (settings, versions, data), ``metrics.jsonl``, ``last.ckpt`` and
-    ``previous.ckpt`` (to go on from), ``last.safetensors`` and, where the data set has a ``val`` part,
-    ``best.safetensors`` (highest validation mAP; the test part is never looked at). If the folder holds a run
-    already, :meth:`fit` goes on with it.
+    ``previous.ckpt`` (to resume from), ``last.safetensors`` and, if the data set has a ``val`` part,
+    ``best.safetensors`` (highest validation mAP). :meth:`fit` resumes a run that the folder holds already.
 
-    What it tells goes to ``logging.getLogger("reidkit")``, and from there to standard error where the program
-    has not set up logging (:mod:`reidkit.logs`).
+    Messages go to ``logging.getLogger("reidkit")``, and to standard error if the program has not set up
+    logging (:mod:`reidkit.logs`).
 
     Args:
         model: the network, from :func:`reidkit.build_model`.
         data: the data set, from :func:`reidkit.load_dataset`.
         losses: losses or :class:`Objective`; a bare loss has weight 1 and the model's usual feature.
         out: the run folder.
-        seed: of batches and augmentation. Weights are drawn by who builds the model.
+        seed: of batches and augmentation. The model's weights are drawn when it is built.
         sampler, transform, optim, train: the tables of a configuration (:mod:`reidkit.config.tables` says
             what each key changes).
         device: a GPU where there is one.
-        trackers: called with every record, besides the run's own and those that ``train`` names; closed at
-            the end where they can be.
+        trackers: called with every record, like those that ``train`` names.
         configuration: text kept as ``config.toml`` in the run folder.
         options: single keys of ``sampler`` and ``train``, as ``epochs=60, identities_per_batch=16``.
 
-    The four tables are values that group their options already. What is left beside them has nothing in
-    common, so the signature is longer than eight.
+    The signature is long because the tables already group what belongs together; the rest has no group.
 
     Raises:
         ConfigError: settings that cannot be used together or with this data.
-        DataError: an empty training part, or a validation part in which there is nobody to find.
+        DataError: an empty training part, or a validation part in which no query has a match.
     """
 
     def __init__(
@@ -128,7 +125,7 @@ class Trainer:
         self.log = TrainingLog(model, self.objectives, num_epochs=self.epochs, device=self.device)
 
     def _prepare_batches(self, losses: Sequence[nn.Module | Objective]) -> None:
-        """What is drawn, and what is asked of it; settings that do not go together are refused."""
+        """Set up sampler, losses and loader; refuse settings that cannot be combined."""
         classes = class_labels(self.data.train)
         self.labels = torch.from_numpy(classes)
         num_identities, train = int(classes.max()) + 1, self.train_config
@@ -274,14 +271,14 @@ class Trainer:
         its_turn = self.epoch % self.train_config.validate_every == 0 or self.epoch == self.epochs
         self.validation_due = bool(self.data.val) and its_turn
         if self.validation_due:
-            self._save()  # it takes long, and who takes the machine back may not wait
+            self._save()  # validation takes long, and a cluster that stops the job may not wait
             self._stop_if(self.stop.requested())
         self._keep_epoch()
 
     def _keep_epoch(self) -> None:
         """Validate the epoch just trained where it is time to, and write its network."""
         with self.average.applied() if self.average else nullcontext():
-            self._write_encoder()  # first: whatever becomes of the validation, it is there
+            self._write_encoder()  # saved first, in case validation fails
             if self.validation_due:
                 self._validate()
                 self._write_encoder()  # its card names the best so far

@@ -17,7 +17,7 @@ logger = logs.get_logger(__name__)
 def start_from(model: nn.Module, source: str | Path) -> None:
     """Fill a network with the weights of another whose names and shapes agree.
 
-    Identities are no part of an encoder, so classifiers start anew.
+    An encoder holds no identities, so classifiers start from scratch.
 
     Args:
         model: changed only if something fits.
