@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reidkit.errors import ConfigError, UnknownName
-from reidkit.models._embedder import SingleBranch, beyond_weights
+from reidkit.models._embedder import Normalisation, SingleBranch, beyond_weights
 from reidkit.models._hub import hub_told
 from reidkit.models._last_stride import unstride_last_stage
 from reidkit.models._options import check_image_size, check_whole
@@ -140,8 +140,7 @@ def timm_model(
         pooling="average" if token else pooling,  # of one token: itself
         neck=neck,
         dim=dim,
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
+        normalisation=Normalisation(tuple(data["mean"]), tuple(data["std"])),
     )
     # Networks of equal weights may differ in activations, heads or padding; the tag behind the dot is of
     # weights.
