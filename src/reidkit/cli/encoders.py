@@ -17,20 +17,24 @@ _SCORED_ON = ("market1501", "msmt17")
 @json_option
 def encoders_command(name: str | None, as_json: bool) -> None:
     """List person re-identification networks that others trained; with NAME, how to get and import one."""
-    if name is not None:
-        encoder = find_ready_made(name)
-        print_json(asdict(encoder)) if as_json else print_details(encoder)
-        return
+    if name is None:
+        print_all(as_json)
+    elif as_json:
+        print_json(asdict(find_ready_made(name)))
+    else:
+        print_details(find_ready_made(name))
+
+
+def print_all(as_json: bool) -> None:
+    """The whole table."""
     if as_json:
         print_json([asdict(encoder) for encoder in ready_made()])
         return
-    print_table(
-        ["name", "trained on", *_SCORED_ON],
-        [
-            (encoder.name, encoder.trained_on, *(score_of(encoder, data) for data in _SCORED_ON))
-            for encoder in ready_made()
-        ],
-    )
+    rows = [
+        (encoder.name, encoder.trained_on, *(_score_text(encoder, data) for data in _SCORED_ON))
+        for encoder in ready_made()
+    ]
+    print_table(["name", "trained on", *_SCORED_ON], rows)
     say(
         "\nScores are rank-1 and mAP as published. `reid encoders NAME` says where to get one, its "
         "licence and the command that imports it. Terms of the data that it learned from, mostly research "
@@ -40,7 +44,7 @@ def encoders_command(name: str | None, as_json: bool) -> None:
 
 def print_details(encoder: ReadyMade) -> None:
     """All that is known of one, a line each."""
-    scores = "; ".join(f"{data} {score_of(encoder, data)}" for data in encoder.scores)
+    scores = "; ".join(f"{data} {_score_text(encoder, data)}" for data in encoder.scores)
     lines = {
         "network": encoder.network,
         "trained on": encoder.trained_on,
@@ -57,7 +61,7 @@ def print_details(encoder: ReadyMade) -> None:
             tell(f"{title:12}{text}")
 
 
-def score_of(encoder: ReadyMade, data: str) -> str:
+def _score_text(encoder: ReadyMade, data: str) -> str:
     """Rank-1 and mAP on a data set, for a table; empty where none was published."""
     if data not in encoder.scores:
         return ""

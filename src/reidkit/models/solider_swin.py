@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.errors import ConfigError, shown
-from reidkit.models._embedder import SingleBranch, beyond_weights
+from reidkit.models._embedder import Normalisation, SingleBranch, beyond_weights
 from reidkit.registry import register
 
 _WINDOW, _SHIFT = 7, 3  # patches; every other block shifts its windows
@@ -214,8 +214,7 @@ def solider_swin(
         pooling=pooling,
         neck=neck,
         dim=dim,
-        mean=_HALVES,
-        std=_HALVES,
+        normalisation=Normalisation(mean=_HALVES, std=_HALVES),
     )
     usual = semantic_weight == _USUAL_WEIGHT
     model.beyond_weights = beyond_weights(pooling, semantic_weight=None if usual else str(semantic_weight))
