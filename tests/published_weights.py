@@ -145,3 +145,41 @@ def transreid(architecture, *, size, grid, jigsaw=False, cameras=0):
         for i in range(1, 5):
             names |= batch_norm(f"bottleneck_{i}", width) | {f"classifier_{i}.weight": (751, width)}
     return names
+
+
+def layer_norm(name, width):
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def linear(name, inputs, outputs):
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def solider(depths, *, fine_tuned):
+    """SOLIDER's swin_transformer.py, of width 96; the names of make_model.py where it was fine-tuned.
+
+    Pre-trained it is the teacher of DINO, with a head of its own.
+    """
+    at = "base" if fine_tuned else "backbone"
+    names = {f"{at}.patch_embed.projection.weight": (96, 3, 4, 4), f"{at}.patch_embed.projection.bias": (96,)}
+    names |= layer_norm(f"{at}.patch_embed.norm", 96)
+    for stage, depth in enumerate(depths):
+        width, heads = 96 * 2**stage, 3 * 2**stage
+        for i in range(depth):
+            block = f"{at}.stages.{stage}.blocks.{i}"
+            names |= layer_norm(f"{block}.norm1", width) | layer_norm(f"{block}.norm2", width)
+            names[f"{block}.attn.w_msa.relative_position_bias_table"] = (169, heads)
+            names[f"{block}.attn.w_msa.relative_position_index"] = (49, 49)
+            names |= linear(f"{block}.attn.w_msa.qkv", width, 3 * width)
+            names |= linear(f"{block}.attn.w_msa.proj", width, width)
+            names |= linear(f"{block}.ffn.layers.0.0", width, 4 * width)
+            names |= linear(f"{block}.ffn.layers.1", 4 * width, width)
+        if stage < 3:
+            names |= layer_norm(f"{at}.stages.{stage}.downsample.norm", 4 * width)
+            names[f"{at}.stages.{stage}.downsample.reduction.weight"] = (2 * width, 4 * width)
+        names |= layer_norm(f"{at}.norm{stage}", width)
+        for controller in ("semantic_embed_w", "semantic_embed_b"):
+            names |= linear(f"{at}.{controller}.{stage}", 2, min(2 * width, 768))
+    if fine_tuned:
+        return names | batch_norm("bottleneck", 768) | {"classifier.weight": (751, 768)}
+    return names | linear("head.mlp.0", 768, 2048) | linear("head.mlp.2", 2048, 2048)

@@ -49,6 +49,7 @@ WORKFLOWS = {
         "evaluation.feature_files",
         "datasets._given_images",
     },
+    "encoders": {"encoders.ready_made"},
     "evaluate": {
         "reports.chosen_data",
         "training.distributed",

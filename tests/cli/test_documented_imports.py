@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from reidkit.cli import cli
-from tests.published_weights import fastreid, made_up, resnet50, torchreid_osnet, transreid
+from tests.published_weights import fastreid, made_up, resnet50, solider, torchreid_osnet, transreid
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "weights.md"
 COMMANDS = re.findall(r"^reid import-weights (.*)$", DOCUMENT.read_text(), re.MULTILINE)
@@ -23,6 +23,7 @@ FILES = {
         "vit_base_patch16_224", size=(256, 128), grid=(21, 10), cameras=6, jigsaw=True
     ),
     "checkpoint.pth": resnet50,
+    "swin_tiny_tea.pth": lambda: solider((2, 2, 6, 2), fine_tuned=False),
 }
 
 

@@ -62,6 +62,15 @@ STRONG_BASELINE = Toolkit(
     renames=(("base.", "backbone."), ("bottleneck.", "neck.")),
     classifiers=("classifier.", "base.fc."),
 )
+_SOLIDER_UNUSED = ("norm0.", "norm1.", "norm2.", "semantic_embed_w.3.", "semantic_embed_b.3.")
+SOLIDER = Toolkit(
+    "SOLIDER",
+    mark="",  # see toolkit_of
+    renames=(("base.", "backbone."), ("bottleneck.", "neck.")),  # pre-trained ones begin with our "backbone."
+    classifiers=("classifier.", "head."),
+    left_out=tuple(f"{network}.{part}" for network in ("base", "backbone") for part in _SOLIDER_UNUSED),
+    left_out_reason="norms and controllers of SOLIDER's Swin that its embedding does not depend on",
+)
 REIDKIT = Toolkit("reidkit", mark="backbone.", renames=(), classifiers=())
 PLAIN = Toolkit(
     "torchvision, timm or Torchreid",
@@ -107,4 +116,6 @@ def toolkit_of(names: Iterable[str]) -> Toolkit:
     names = tuple(names)
     if "base.cls_token" in names:
         return transreid(names)
+    if any(name.endswith("semantic_embed_w.3.weight") for name in names):
+        return SOLIDER
     return next(t for t in _TOOLKITS if any(name.startswith(t.mark) for name in names))

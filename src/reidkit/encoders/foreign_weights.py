@@ -26,7 +26,9 @@ __all__ = ["WeightsReport", "import_weights", "locate", "read_weights"]
 
 Shape = tuple[int, ...]
 
-_COUNTERS = "num_batches_tracked"  # of a batch norm; older files lack it, and no result depends on it
+# Counters of batch norms, which older files lack, and tables of places in a Swin's windows: no result depends
+# on the first, and the others follow from the architecture.
+_NOT_LEARNED = ("num_batches_tracked", "relative_position_index", "attn_mask")
 _PIXEL_MEAN, _PIXEL_STD = "pixel_mean", "pixel_std"  # FastReID, some versions; in units of 0..255
 _POSITIONS = "backbone.network.pos_embed"
 # What layers that a network lacks tell of the one that the file was made by.
@@ -45,8 +47,8 @@ class WeightsReport:
     Names map to shapes, ``wrong_shape`` to (shape in the network, shape in the file). Names in ``matched``,
     ``missing`` and ``wrong_shape`` are ours, those in ``left_over``, ``dropped`` (classifiers) and
     ``left_out`` (parts that no network here has, and what the caller drops) the file's. Batch norms' counters
-    of batches are in none of them. ``key`` says which of the file's sets of weights was taken, ``notes`` what
-    else to know.
+    of batches, and what follows from the architecture alone, are in none of them. ``key`` says which of the
+    file's sets of weights was taken, ``notes`` what else to know.
     """
 
     toolkit: str
@@ -131,7 +133,7 @@ def import_weights(
     toolkit = toolkit_of(file.tensors)
     dropped = _dropped(path, file.tensors, drop)
     tensors = {name: tensor for name, tensor in file.tensors.items() if name not in dropped}
-    own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(_COUNTERS)}
+    own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(_NOT_LEARNED)}
     named = _our_names(path, tensors, toolkit, own)
     notes = [*_notes_on_sets(file), *_notes_on_types(own, tensors, named), *_notes_on_network(model, toolkit)]
     notes += _fit_position_embedding(model, tensors, named)
@@ -237,7 +239,7 @@ def _our_names(
     """Our name -> the file's, for all of the file's weights that have to find a place."""
     named: dict[str, str] = {}
     for name in tensors:
-        if name.endswith((_COUNTERS, *toolkit.side_information)) or name in (_PIXEL_MEAN, _PIXEL_STD):
+        if name.endswith((*_NOT_LEARNED, *toolkit.side_information)) or name in (_PIXEL_MEAN, _PIXEL_STD):
             continue
         if toolkit.is_classifier(name) or toolkit.is_left_out(name):
             continue
