@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 import reidkit as rk
+from reidkit.cli import cli
 from reidkit.encoders import encoding
 from reidkit.encoders.encoding import check_encoding_target, encode_images
 from reidkit.errors import ConfigError, DataError
@@ -129,6 +131,7 @@ def test_a_killed_process_loses_no_more_than_a_block(encoder, paths, tmp_path):
 import time
 from pathlib import Path
 import reidkit as rk
+from reidkit.cli import cli
 from reidkit.encoders import encoding
 encoding._BLOCK = 1
 encoder = rk.load_encoder({str(tmp_path / "net.safetensors")!r}, device="cpu")
@@ -216,3 +219,34 @@ def test_memory_does_not_grow_with_the_images(encoder, paths, tmp_path, monkeypa
     tracemalloc.stop()
     assert (tmp_path / "features.npz").stat().st_size > 80_000_000
     assert peak < 30_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("encoded.jsonl", b"[]\n", r"encoded\.jsonl: a line of it is \[\], no image"),
+        ("encoded.jsonl", b'["a.jpg", 1, "2"]\n', "no image; delete the folder"),
+        ("encoded.jsonl", b"[" * 5000 + b"\n", "not usable as JSON|not JSON"),
+        ("encoded.jsonl", b"\xff\xfe\n", "not JSON"),
+        ("encoder.json", b"[1]", "embeddings of another encoder"),
+        ("encoder.json", b'{"dim": 96}', "embeddings of another encoder"),
+        ("encoder.json", b"\xff", "encoder.json"),
+    ],
+)
+def test_damaged_notes_are_told(name, content, message, encoder, paths, tmp_path):
+    out = tmp_path / "features"
+    encode_images(encoder, paths[:4], out)
+    (out / name).write_bytes(content)
+    with pytest.raises((DataError, ConfigError), match=message):
+        encode_images(encoder, paths, out)
+
+
+def test_the_command_lists_what_it_left_out(encoder, paths, tmp_path):
+    encoder.save(tmp_path / "net.safetensors")
+    paths[4].write_text("no image")
+    words = ["encode", tmp_path / "net.safetensors", tmp_path / "photos", "--out", tmp_path / "features"]
+    first, second = (CliRunner().invoke(cli, [*map(str, words)], catch_exceptions=False) for _ in range(2))
+    assert first.stdout.startswith(f"{tmp_path / 'features'}: 9 embeddings of 96 values")
+    assert "left out: 1 of 10 images, which could not be read:" in first.stderr
+    assert str(paths[4]) in first.stderr
+    assert "of these, 9 were there before" in second.stderr
