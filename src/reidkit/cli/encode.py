@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +10,14 @@ import click
 from reidkit import config
 from reidkit.cli.options import refuse
 from reidkit.cli.output import print_left_out, say, tell
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError
 from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
+    from reidkit.encoders.encoding import EncodedImages
     from reidkit.reports.chosen_data import Wanted
 
-NUM_SHOWN = 5
+NUM_SHOWN = 20
 
 
 @click.command("encode")
@@ -32,8 +32,8 @@ NUM_SHOWN = 5
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File to write: .npz or .parquet.",
+    type=click.Path(path_type=Path),
+    help="File to write, .npz or .parquet; or for IMAGES a folder of .npy files.",
 )
 def encode_command(
     run: Path,
@@ -48,18 +48,23 @@ def encode_command(
 
     \b
     reid encode runs/mine photos/ --out photos.npz
+    reid encode runs/mine photos/ --out features/
     reid encode runs/mine --data market1501 --root data/ --out features.npz
     reid evaluate features.npz
 
     An image below a folder that cannot be read is left out, and told at the end; one named by itself is an
-    error. Of IMAGES the file holds `embeddings` (N, D), unit float32, and `paths` (N,). Of a data set it
-    holds `query_embeddings`, `query_identities`, `query_cameras`, `query_paths` and the same of the gallery,
-    as `reid evaluate` and `reid compare` read them. A .parquet file has columns of these.
+    error. The same command again goes on where the first was stopped. A folder is for any number of images:
+    its rows are read from the disk as they are needed, and more images can be added to it.
+
+    Of IMAGES the file holds `embeddings` (N, D), unit float32, and `paths` (N,). Of a data set it holds
+    `query_embeddings`, `query_identities`, `query_cameras`, `query_paths` and the same of the gallery, as
+    `reid evaluate` and `reid compare` read them. A .parquet file has columns of these.
     """
+    from reidkit.encoders.encoding import check_encoding_target
     from reidkit.evaluation.feature_files import check_target
 
-    check_target(out)
     if images:
+        check_encoding_target(out)
         refuse({"--data": data, "--root": root, "--option": options}, "give either images or a data set")
         _encode_images(run, images, feature, out)
     elif data is None and root is None and not (run / "config.toml").is_file():
@@ -67,6 +72,7 @@ def encode_command(
     else:
         from reidkit.reports.chosen_data import Wanted
 
+        check_target(out)
         _encode_data(run, Wanted(data, root, config.parse_options(options)), feature, out)
 
 
@@ -82,10 +88,15 @@ def _encode_images(run: Path, images: tuple[Path, ...], feature: str | None, out
     with progress("images embedded") as shown:
         encoded = encode_images(encoder, given.paths, out, wanted=set(images), progress=shown)
     tell(f"{out}: {counted(encoded.num_images, 'embedding')} of {encoder.dim} values")
-    print_unread(encoded.left_out, len(given.paths))
+    print_encoded(encoded, len(given.paths))
 
 
-def print_unread(errors: Sequence[DataError], num_images: int) -> None:
+def print_encoded(encoded: EncodedImages, num_images: int) -> None:
+    if encoded.num_before:
+        say(f"of these, {encoded.num_before:,} were there before")
+    if encoded.num_repeated:
+        say(f"named more than once, and embedded once: {counted(encoded.num_repeated, 'image')}")
+    errors = encoded.left_out
     if not errors:
         return
     say(f"left out: {len(errors)} of {counted(num_images, 'image')}, which could not be read:")

@@ -123,7 +123,7 @@ def export_encoder(
     given = _given(images)
     with TemporaryDirectory(prefix="reidkit-export-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of exporters, on what they do inside
-        draft = Path(folder) / path.name
+        draft = (Path(folder) / path.name).with_suffix(SUFFIX_OF[to])
         if to == "torchscript":
             return _export_torchscript(encoder, draft, path, given)
         return _export_program(encoder, draft, path, given, to=to, int8=int8)
@@ -172,13 +172,14 @@ def _export_program(
     if not int8:
         agreement = _write_draft(encoder, program, draft, expected, write=write, int8=False)
         agreement.check()
-        return Exported(_publish(draft, path), agreement)
+        return Exported(_publish(draft, path), agreement, expected.notes)
     for attempt in quantised_programs(encoder, program, expected.images):
         agreement = _write_draft(encoder, attempt, draft, expected, write=write, int8=True)
         if agreement.is_enough:
             break
     agreement.check()
     notes = (
+        *expected.notes,
         "its embeddings are its own: fill a new gallery with it",
         *(["the calibration is left out, since it is of other scores"] if encoder.calibration else []),
     )
@@ -199,6 +200,9 @@ class _Expected:
         self.images = [image for place, image in enumerate(images) if place not in unread]
         if not self.images:
             raise DataError(f"none of the {len(images)} images can be read; the first: {unread[0]}")
+
+        num = len(unread)
+        self.notes = (f"images that cannot be read: {num}; the first: {unread[min(unread)]}",) if num else ()
 
     def compared_with(self, embeddings: NDArray[np.float32], *, int8: bool) -> Agreement:
         return compare_embeddings(
@@ -238,7 +242,7 @@ def _export_torchscript(
     agreement = expected.compared_with(embed_by_torchscript(draft, pixels), int8=False)
     agreement.check()
     note = "a TorchScript archive is a program: torch.jit.load opens it, reidkit does not"
-    return Exported(_publish(draft, path), agreement, (note,))
+    return Exported(_publish(draft, path), agreement, (*expected.notes, note))
 
 
 def _publish(draft: Path, path: Path) -> tuple[Path, ...]:

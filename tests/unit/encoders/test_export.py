@@ -149,7 +149,13 @@ def test_openvino_is_two_files_that_are_the_encoder(encoder, crops, tmp_path):
 
 
 def test_torchscript_is_written_and_not_read(encoder, crops, tmp_path):
-    path = export(encoder, tmp_path / "model.pt", to="torchscript")
+    (tmp_path / "no.jpg").write_text("no image")
+    exported = export_encoder(
+        encoder, tmp_path / "model.PT", to="torchscript", images=[tmp_path / "no.jpg", *crops]
+    )
+    assert exported.agreement.num_images == len(crops)
+    assert "cannot be read: 1; the first: " in exported.notes[0]
+    path = exported.files[0]
     texts = {"reidkit.json": ""}
     network = torch.jit.load(str(path), _extra_files=texts)
     assert json.loads(texts["reidkit.json"])["height"] == HEIGHT
