@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from reidkit import registry, trust
 from reidkit.errors import ConfigError, DataError, shortened, shown
-from reidkit.galleries._labels import Where, check_where, parse_where, utc
+from reidkit.galleries._labels import utc
+from reidkit.galleries._where import Where, check_where, parse_where
 
 __all__ = [
     "DamagedGallery",
@@ -58,7 +59,8 @@ class Item:
     """One embedding's labels; ``None`` means unknown.
 
     ``identity`` is a text, as it was written; ``camera`` a number or a name; ``time`` in Unix seconds;
-    ``content`` the hash of the picture that was embedded.
+    ``content`` the hash of the picture that was embedded; ``tracklet`` the track that it is of; ``labels``
+    those of one's own that are known: texts, numbers, truth values, times (in UTC).
     """
 
     id: int
@@ -67,6 +69,10 @@ class Item:
     camera: int | str | None
     time: float | None
     content: str | None = field(default=None, kw_only=True)
+    tracklet: str | None = field(default=None, kw_only=True)
+    labels: dict[str, str | int | float | bool | datetime] = field(
+        default_factory=dict, kw_only=True, hash=False
+    )
 
     def __str__(self) -> str:
         parts = [f"#{self.id}"]
@@ -78,6 +84,9 @@ class Item:
             parts.append(f"camera {self.camera}")
         if self.time is not None:
             parts.append(utc(self.time))
+        if self.tracklet is not None:
+            parts.append(f"tracklet {self.tracklet}")
+        parts += [f"{name} {value}" for name, value in self.labels.items()]
         return "  ".join(parts)
 
 
@@ -119,6 +128,8 @@ class Gallery(Protocol):
         {"identity": "12"}                 {"source": {"not": [...]}}      {"identity": None}   (unknown)
         {"time": {"from": "2024-05-01T10:00", "to": datetime(...)}}        from included, to excluded
 
+        {"zone": "hall"}   {"height": {"from": 1.7, "to": 1.9}}           labels of one's own
+
     "not" keeps items whose label is unknown; a time window does not. Times are Unix seconds, datetimes or
     ISO texts; without an offset they are taken as UTC. Identities and cameras are read as everywhere
     (:mod:`reidkit.labels`): identity 12 and "12" are one, "012" is another, and so are cameras;
@@ -145,6 +156,8 @@ class Gallery(Protocol):
         cameras: Sequence[int | str | None] | NDArray[Any] | None = None,
         times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
         contents: Sequence[str | None] | None = None,
+        tracklets: Sequence[str | int | None] | NDArray[Any] | None = None,
+        labels: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
         on_duplicate: OnDuplicate = "replace",
     ) -> NDArray[np.int64]:
         """Store embeddings (N, D) with their labels: all of them or, where an error is raised, none.
@@ -152,6 +165,9 @@ class Gallery(Protocol):
         A source names one item, so crops of one image need names of their own. A source that the gallery
         holds already is replaced with all its labels and keeps its id, or is skipped, or is an error, as
         ``on_duplicate`` says.
+
+        ``labels`` are of one's own: ``{"zone": ["hall", None, "door"], "height": [1.7, 1.8, None]}``, each
+        with a text, number, truth value or datetime an embedding, or ``None`` where it is unknown.
 
         Returns:
             Ids (N,), in the order of the embeddings; ids are never given twice.
@@ -178,6 +194,8 @@ class Gallery(Protocol):
         identities: Sequence[str | int | None] | NDArray[Any] | None = None,
         cameras: Sequence[int | str | None] | NDArray[Any] | None = None,
         times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
+        tracklets: Sequence[str | int | None] | NDArray[Any] | None = None,
+        labels: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
     ) -> None:
         """Give the items with these ids other labels, one each; kinds that are left out stay.
 

@@ -40,9 +40,10 @@ from reidkit.galleries import (
     unit_embeddings,
 )
 from reidkit.galleries._items_table import ItemsTable, no_gallery
-from reidkit.galleries._labels import Condition, Where, check_where, label_column, label_rows
+from reidkit.galleries._labels import LABELS, label_column, label_rows, more, own_columns
 from reidkit.galleries._nearest import nearest, pieces
 from reidkit.galleries._records import FILE, Row, State
+from reidkit.galleries._where import Condition, Where, check_where
 from reidkit.registry import register
 
 INDEXED = ("source", "content")  # labels that SQLite finds; nearly all of them differ
@@ -138,6 +139,8 @@ class EmbeddedGallery:
         cameras: Sequence[Any] | NDArray[Any] | None = None,
         times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
         contents: Sequence[str | None] | None = None,
+        tracklets: Sequence[Any] | NDArray[Any] | None = None,
+        labels: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
         on_duplicate: OnDuplicate = "replace",
     ) -> NDArray[np.int64]:
         if on_duplicate not in (choices := ("replace", "skip", "error")):
@@ -146,17 +149,19 @@ class EmbeddedGallery:
                 f"Allowed: {', '.join(choices)}"
             )
         vectors = unit_embeddings(embeddings, location=str(self.path))
-        labels = label_rows(
+        described = label_rows(
             len(vectors),
             sources=sources,
             identities=identities,
             cameras=cameras,
             times=times,
             contents=contents,
+            tracklets=tracklets,
+            own=labels,
         )
-        if not labels:
+        if not described:
             return np.empty(0, np.int64)
-        named = [label.source for label in labels if label.source is not None]
+        named = [label.source for label in described if label.source is not None]
         if named:
             self._check_items()
         with self._writing() as state:
@@ -168,23 +173,23 @@ class EmbeddedGallery:
                 known = {row.source: row.id for row in self._table.among(state, "source", named)}
             if known and on_duplicate == "error":
                 raise DataError(
-                    f"{self.path} holds {len(known)} of these {len(labels)} sources already, such as "
+                    f"{self.path} holds {len(known)} of these {len(described)} sources already, such as "
                     f"{next(iter(known))!r}; nothing was added: choose on_duplicate='replace' or 'skip'"
                 )
             new_ids = itertools.count(state.next_id)
-            ids = [known[label.source] if label.source in known else next(new_ids) for label in labels]
+            ids = [known[label.source] if label.source in known else next(new_ids) for label in described]
             fresh = [
                 index
-                for index, label in enumerate(labels)
+                for index, label in enumerate(described)
                 if on_duplicate == "replace" or label.source not in known
             ]
             self._write(state.vectors, vectors, np.array(fresh, np.int64), first=state.num_rows)
             rows = [
-                Row(ids[index], number, *astuple(labels[index]))
+                Row(ids[index], number, *astuple(described[index]))
                 for number, index in enumerate(fresh, state.num_rows)
             ]
             self._table.put(rows)
-            num_new = sum(label.source not in known for label in labels)
+            num_new = sum(label.source not in known for label in described)
             self._table.set_state(
                 state,
                 num_rows=state.num_rows + len(fresh),
@@ -196,7 +201,7 @@ class EmbeddedGallery:
 
     def search(self, embeddings: ArrayLike, *, top: int = 10, where: Where | None = None) -> list[list[Hit]]:
         top = checked_top(top)
-        conditions = check_where(where)
+        conditions = self._conditions(where)
         queries = embedding_rows(embeddings)
         for _ in range(NUM_TRIES):
             hits = self._try_search(queries, top, conditions)
@@ -215,6 +220,8 @@ class EmbeddedGallery:
         identities: Sequence[Any] | NDArray[Any] | None = None,
         cameras: Sequence[Any] | NDArray[Any] | None = None,
         times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
+        tracklets: Sequence[Any] | NDArray[Any] | None = None,
+        labels: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
     ) -> None:
         wanted = checked_ids(ids)
         if len(set(wanted)) < len(wanted):
@@ -225,10 +232,17 @@ class EmbeddedGallery:
             for kind, field in _FIELDS.items()
             if given[kind] is not None
         }
+        own = own_columns(labels, len(wanted))
+        if tracklets is not None:
+            own["tracklet"] = label_column("tracklets", tracklets, len(wanted))
         self._check_items()
         with self._writing() as state:
             rows = [
-                replace(row, **{field: values[index] for field, values in columns.items()})
+                replace(
+                    row,
+                    more=_more_with(row, {name: values[index] for name, values in own.items()}, index),
+                    **{field: values[index] for field, values in columns.items()},
+                )
                 for index, row in enumerate(self._by_id(state, wanted))
             ]
             named = [row.source for row in rows if row.source is not None]
@@ -394,7 +408,7 @@ class EmbeddedGallery:
     def _select(self, state: State, ids: Iterable[int] | None, where: Where | None) -> list[Row]:
         """Items in the order of the ids given, or as they were written."""
         if ids is None:
-            conditions = check_where(where)
+            conditions = self._conditions(where)
             if not conditions:
                 return self._table.all(state)
             return self._table.at(state, self._matching(state, conditions))
@@ -467,6 +481,14 @@ class EmbeddedGallery:
         if state.num_items - len(known) == state.num_rows - start:  # all new rows are items, and none went
             return np.concatenate([known, np.arange(start, state.num_rows)])
         return self._columns_of(state).rows
+
+    def _conditions(self, where: Where | None) -> tuple[Condition, ...]:
+        """Checked conditions; only where one is on a label of one's own is it looked up which there are."""
+        own: frozenset[str] = frozenset()
+        if isinstance(where, Mapping) and not where.keys() <= LABELS.keys():
+            with self._table.reading() as state:
+                own = self._columns_of(state).own_names
+        return check_where(where, own)
 
     def _matching(self, state: State, conditions: Sequence[Condition]) -> NDArray[np.int64]:
         """Row numbers (K,) of the items that all conditions let through, ascending."""
@@ -549,6 +571,13 @@ class EmbeddedGallery:
 _FIELDS = {"sources": "source", "identities": "identity", "cameras": "camera", "times": "time"}
 
 
+def _more_with(row: Row, changes: dict[str, Any], index: int) -> str | None:
+    """An item's tracklet and own labels with these in the place of former ones."""
+    item = row.item
+    tracklet = changes.pop("tracklet", item.tracklet)
+    return more(tracklet, {**item.labels, **changes}, index)
+
+
 def _hit(item: Item, score: float) -> Hit:
     return Hit(
         item.id,
@@ -558,6 +587,8 @@ def _hit(item: Item, score: float) -> Hit:
         item.time,
         max(-1.0, min(1.0, score)),
         content=item.content,
+        tracklet=item.tracklet,
+        labels=item.labels,
     )
 
 
