@@ -308,6 +308,57 @@ def test_wrong_filters_of_ones_own_labels(gallery, where, message):
     assert message in str(error.value)
 
 
+def reference_groups(vectors, names, query, keep):
+    """Label and items of each group, nearest first, by the nearest of its items."""
+    groups = {}
+    for place, _ in reference(vectors, query, len(vectors), keep):
+        groups.setdefault(place if names[place] is None else names[place], []).append(place)
+    return [(name if isinstance(name, str) else None, places) for name, places in groups.items()]
+
+
+@pytest.mark.parametrize("kind", ["identity", "tracklet"])
+@pytest.mark.parametrize("top", [1, 3, 100])
+def test_groups_equal_the_reference(gallery, kind, top):
+    """One group fills the first places of most queries; some items have none."""
+    rng = np.random.default_rng(top)
+    vectors, queries = units(150), units(5, seed=1)
+    vectors[:60] = queries[0] + 0.1 * rng.normal(size=(60, 16))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    names = ["crowd"] * 60 + [None if n % 4 == 0 else f"n{n % 11}" for n in range(90)]
+    cameras = rng.integers(0, 3, 150)
+    kinds = {"identity": "identities", "tracklet": "tracklets"}
+    ids = gallery.add(vectors, cameras=cameras, **{kinds[kind]: names}).tolist()
+    for where, keep in [
+        ({}, np.ones(150)),
+        ({"camera": {"not": 1}}, cameras != 1),
+        ({"camera": 9}, cameras > 9),
+    ]:
+        found = gallery.search(queries, top=top, where=where, group=kind, items=4)
+        for query, groups in zip(queries, found, strict=True):
+            expected = reference_groups(vectors, names, query, keep)[:top]
+            assert [group.label for group in groups] == [name for name, _ in expected]
+            assert [group.num_items for group in groups] == [len(places) for _, places in expected]
+            assert [[hit.id for hit in group.hits] for group in groups] == [
+                [ids[place] for place in places[:4]] for _, places in expected
+            ]
+            assert all(group.score == group.hits[0].score for group in groups)
+
+
+def test_groups_can_be_read(gallery):
+    gallery.add(units(3), identities=["ann", "ann", None], sources=["a", "b", "c"])
+    [[first, second]] = gallery.search(units(3)[0], group="identity")
+    assert str(first) == " 1.000  identity ann, 2 items, nearest #1  a  identity ann"
+    assert "unknown identity, 1 items" in str(second)
+
+
+def test_wrong_groups(gallery):
+    with pytest.raises(ConfigError, match="group is 'identty'; did you mean 'identity'"):
+        gallery.search(units(1), group="identty")
+    with pytest.raises(ConfigError, match="items is 0; ask for 1"):
+        gallery.search(units(1), group="identity", items=0)
+    assert gallery.search(units(2), group="tracklet") == [[], []]
+
+
 def test_file_names_that_are_not_unicode_are_kept(gallery):
     name = b"p/caf\xe9.jpg"
     text = name.decode("utf-8", "surrogateescape")

@@ -11,21 +11,22 @@ import json
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reidkit import registry, trust
-from reidkit.errors import ConfigError, DataError, shortened, shown
-from reidkit.galleries._labels import utc
+from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
+from reidkit.galleries._items import Group, Hit, Item, Verification
 from reidkit.galleries._where import Where, check_where, parse_where
 
 __all__ = [
     "DamagedGallery",
     "Gallery",
+    "Group",
+    "GroupBy",
     "Hit",
     "Item",
     "NoGallery",
@@ -40,6 +41,7 @@ __all__ = [
 _LONGEST_ENCODER = 100_000  # characters
 
 OnDuplicate = Literal["replace", "skip", "error"]
+GroupBy = Literal["identity", "tracklet"]
 
 
 class NoGallery(DataError):
@@ -52,70 +54,6 @@ class DamagedGallery(DataError):
     def __init__(self, message: str, *, ids: Sequence[int] = ()) -> None:
         super().__init__(message)
         self.ids = tuple(ids)
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One embedding's labels; ``None`` means unknown.
-
-    ``identity`` is a text, as it was written; ``camera`` a number or a name; ``time`` in Unix seconds;
-    ``content`` the hash of the picture that was embedded; ``tracklet`` the track that it is of; ``labels``
-    those of one's own that are known: texts, numbers, truth values, times (in UTC).
-    """
-
-    id: int
-    source: str | None
-    identity: str | None
-    camera: int | str | None
-    time: float | None
-    content: str | None = field(default=None, kw_only=True)
-    tracklet: str | None = field(default=None, kw_only=True)
-    labels: dict[str, str | int | float | bool | datetime] = field(
-        default_factory=dict, kw_only=True, hash=False
-    )
-
-    def __str__(self) -> str:
-        parts = [f"#{self.id}"]
-        if self.source is not None:
-            parts.append(self.source)
-        if self.identity is not None:
-            parts.append(f"identity {self.identity}")
-        if self.camera is not None:
-            parts.append(f"camera {self.camera}")
-        if self.time is not None:
-            parts.append(utc(self.time))
-        if self.tracklet is not None:
-            parts.append(f"tracklet {self.tracklet}")
-        parts += [f"{name} {value}" for name, value in self.labels.items()]
-        return "  ".join(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Hit(Item):
-    """An item that a search found. ``score`` is the cosine similarity: higher is nearer.
-
-    >>> print(Hit(17, "photos/a.jpg", identity="12", camera=3, time=1714557600.0, score=0.8731))
-     0.873  #17  photos/a.jpg  identity 12  camera 3  2024-05-01 10:00:00 UTC
-    """
-
-    score: float
-
-    def __str__(self) -> str:
-        return f"{self.score:6.3f}  {Item.__str__(self)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """What a check of a whole gallery found: ids of items whose labels, or whose vectors, are damaged."""
-
-    num_items: int
-    labels: tuple[int, ...] = ()
-    vectors: tuple[int, ...] = ()
-
-    @property
-    def damaged(self) -> tuple[int, ...]:
-        """All damaged items."""
-        return tuple(sorted({*self.labels, *self.vectors}))
 
 
 class Gallery(Protocol):
@@ -177,13 +115,30 @@ class Gallery(Protocol):
                 labels of another length or type; a source twice in one call.
         """
 
-    def search(self, embeddings: ArrayLike, *, top: int = 10, where: Where | None = None) -> list[list[Hit]]:
+    @overload
+    def search(
+        self, embeddings: ArrayLike, *, top: int = 10, where: Where | None = None, group: None = None
+    ) -> list[list[Hit]]: ...
+
+    @overload
+    def search(
+        self,
+        embeddings: ArrayLike,
+        *,
+        top: int = 10,
+        where: Where | None = None,
+        group: GroupBy,
+        items: int = 10,
+    ) -> list[list[Group]]:
         """The ``top`` nearest items of each query, nearest first, among those that ``where`` lets through.
 
         Args:
             embeddings: (Q, D), or (D,) for one query.
             top: hits for each query; fewer come back only if fewer items pass ``where``.
             where: conditions as above.
+            group: instead of items, the nearest people ("identity") or tracklets ("tracklet"), whose score
+                is that of their nearest item. An item that has none is a group by itself.
+            items: of each group the nearest so many are told.
         """
 
     def relabel(
@@ -319,15 +274,23 @@ def _described(encoder: Mapping[str, Any]) -> str:
     return f"{path} (fingerprint {fingerprint})" if path else f"the encoder of fingerprint {fingerprint}"
 
 
-def checked_top(top: Any) -> int:
+def checked_top(top: Any, name: str = "top") -> int:
     """How many hits are asked for; :class:`ConfigError` unless it is a whole number above 0."""
     try:
         number = 0 if isinstance(top, bool) else operator.index(top)
     except TypeError:
         number = 0
     if number < 1:
-        raise ConfigError(f"top is {shown(top)}; ask for 1 hit or more, a whole number")
+        raise ConfigError(f"{name} is {shown(top)}; ask for 1 hit or more, a whole number")
     return number
+
+
+def checked_group(group: Any) -> GroupBy | None:
+    """What hits are grouped by; :class:`ConfigError` unless it is a label of one person or track."""
+    if group is not None and group not in ("identity", "tracklet"):
+        close = did_you_mean(shown(group), ["identity", "tracklet"])
+        raise ConfigError(f"group is {shown(group)};{close} Allowed: identity, tracklet, or None")
+    return group  # type: ignore[no-any-return]
 
 
 def checked_ids(ids: Any) -> list[int]:

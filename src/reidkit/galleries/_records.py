@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from reidkit.errors import shown
-from reidkit.galleries import Item, _own_labels
+from reidkit.galleries import _own_labels
+from reidkit.galleries._items import Item
 from reidkit.galleries._labels import EARLIEST, LATEST
 from reidkit.galleries._vector_file import NAME
 

@@ -99,7 +99,7 @@ def _values(key: str, wanted: Any) -> tuple[Any, ...]:
         values = [wanted] if single else list(wanted)
     except TypeError as error:  # an array of no dimension
         raise ValueError(f"{error}; expected a value or a list") from None
-    convert: Callable[[Any], Any] = LABELS[key] if key in LABELS else own_value
+    convert: Callable[[Any], Any] = LABELS.get(key) or own_value
     return tuple(None if value is None else convert(value) for value in values)
 
 

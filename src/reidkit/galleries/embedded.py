@@ -18,7 +18,7 @@ from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
 from reidkit.galleries import (
     DamagedGallery,
+    Group,
+    GroupBy,
     Hit,
     Item,
     OnDuplicate,
@@ -34,11 +36,13 @@ from reidkit.galleries import (
     _format_1,
     _vector_file,
     check_encoder,
+    checked_group,
     checked_ids,
     checked_top,
     embedding_rows,
     unit_embeddings,
 )
+from reidkit.galleries._groups import nearest_groups
 from reidkit.galleries._items_table import ItemsTable, no_gallery
 from reidkit.galleries._labels import LABELS, label_column, label_rows, more, own_columns
 from reidkit.galleries._nearest import nearest, pieces
@@ -199,18 +203,48 @@ class EmbeddedGallery:
             )
         return np.array(ids, np.int64)
 
-    def search(self, embeddings: ArrayLike, *, top: int = 10, where: Where | None = None) -> list[list[Hit]]:
-        top = checked_top(top)
+    @overload
+    def search(
+        self, embeddings: ArrayLike, *, top: int = 10, where: Where | None = None, group: None = None
+    ) -> list[list[Hit]]: ...
+
+    @overload
+    def search(
+        self,
+        embeddings: ArrayLike,
+        *,
+        top: int = 10,
+        where: Where | None = None,
+        group: GroupBy,
+        items: int = 10,
+    ) -> list[list[Group]]: ...
+
+    def search(
+        self,
+        embeddings: ArrayLike,
+        *,
+        top: int = 10,
+        where: Where | None = None,
+        group: GroupBy | None = None,
+        items: int = 10,
+    ) -> list[list[Hit]] | list[list[Group]]:
+        top, kind, items = checked_top(top), checked_group(group), checked_top(items, "items")
         conditions = self._conditions(where)
         queries = embedding_rows(embeddings)
+
+        def attempt() -> list[list[Hit]] | list[list[Group]] | None:
+            if kind is None:
+                return self._try_search(queries, top, conditions)
+            return self._try_groups(queries, top, conditions, kind, items)
+
         for _ in range(NUM_TRIES):
-            hits = self._try_search(queries, top, conditions)
-            if hits is not None:
-                return hits
+            found = attempt()
+            if found is not None:
+                return found
         with self._table.reading():  # writers wait: one that replaces the same items all the time would win
-            hits = self._try_search(queries, top, conditions)
-        assert hits is not None
-        return hits
+            found = attempt()
+        assert found is not None
+        return found
 
     def relabel(
         self,
@@ -430,11 +464,35 @@ class EmbeddedGallery:
         with self._table.reading() as state:
             snapshot = self._map(state)
             rows = self._matching(state, conditions)
-        units = unit_embeddings(queries, dimension=state.dimension, location=str(self.path))
-        self._check_vectors(snapshot)
+        units = self._checked_queries(queries, snapshot)
         every = len(rows) == state.num_rows
         ranked = nearest(snapshot.vectors, None if every else rows, units, top=min(top, len(rows) + 1))
         return self._hits(ranked, snapshot.state)
+
+    def _try_groups(
+        self, queries: NDArray[Any], top: int, conditions: Sequence[Condition], kind: GroupBy, items: int
+    ) -> list[list[Group]] | None:
+        """Groups; ``None`` if another process took one of their items away meanwhile."""
+        with self._table.reading() as state:
+            snapshot = self._map(state)
+            rows = self._matching(state, conditions)
+            columns = self._columns_of(state)
+        units = self._checked_queries(queries, snapshot)
+        groups = columns.codes(kind)[np.searchsorted(columns.rows, rows)].astype(np.int64)
+        ranked = nearest_groups(
+            snapshot.vectors, rows, groups, units, top=min(top, len(rows) + 1), items=items
+        )
+        hits = self._hits([(group.rows, group.scores) for found in ranked for group in found], state)
+        if hits is None:
+            return None
+        of_each = iter(hits)
+        return [[_group(kind, group.num_rows, tuple(next(of_each))) for group in found] for found in ranked]
+
+    def _checked_queries(self, queries: NDArray[Any], snapshot: _Snapshot) -> NDArray[np.float32]:
+        """Unit queries, once it is sure that what they are compared with is whole."""
+        units = unit_embeddings(queries, dimension=snapshot.state.dimension, location=str(self.path))
+        self._check_vectors(snapshot)
+        return units
 
     def _hits(
         self, ranked: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]], searched: State
@@ -590,6 +648,11 @@ def _hit(item: Item, score: float) -> Hit:
         tracklet=item.tracklet,
         labels=item.labels,
     )
+
+
+def _group(kind: GroupBy, num_items: int, hits: tuple[Hit, ...]) -> Group:
+    label = hits[0].identity if kind == "identity" else hits[0].tracklet
+    return Group(kind, label, num_items, hits)
 
 
 def _decoded(encoder: str | None) -> dict[str, Any] | None:
