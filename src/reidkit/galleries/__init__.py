@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from reidkit import registry, trust
 from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
 from reidkit.galleries._items import Group, Hit, Item, Verification
+from reidkit.galleries._removal import erase, expire, forget
 from reidkit.galleries._where import Where, check_where, parse_where
 
 __all__ = [
@@ -34,6 +35,9 @@ __all__ = [
     "Verification",
     "Where",
     "check_where",
+    "erase",
+    "expire",
+    "forget",
     "open_gallery",
     "parse_where",
 ]
@@ -179,6 +183,12 @@ class Gallery(Protocol):
 
     def info(self) -> dict[str, Any]:
         """``engine``, ``location``, ``num_items``, ``dimension``, ``encoder``, and what an engine adds."""
+
+    def compact(self, *, erase: bool = False) -> int:
+        """Give back the room of what was removed or replaced; of how many items.
+
+        With ``erase`` no byte of it is left in the gallery's files, whichever version wrote them.
+        """
 
     def __len__(self) -> int: ...
 

@@ -364,10 +364,10 @@ class EmbeddedGallery:
                 "converted": self.converted,
             }
 
-    def compact(self) -> int:
+    def compact(self, *, erase: bool = False) -> int:
         """Write the vectors anew without those of removed and replaced items; how many these were.
 
-        Needs room on disk for the new file beside the old one. Ids stay.
+        Needs room on disk for the new file beside the old one, and for the table's with ``erase``. Ids stay.
         """
         self._tidy = False
         with self._writing() as state:
@@ -377,8 +377,10 @@ class EmbeddedGallery:
             self._table.set_state(state, **self._rewrite(state, snapshot.words, rows))
         self._tidy = False
         # The old file goes now, or with the next that writes. Whoever still reads it has it open.
-        with contextlib.suppress(DataError), self._writing():
-            pass
+        with contextlib.nullcontext() if erase else contextlib.suppress(DataError), self._writing():
+            _columns.remove_file(self.path)
+        if erase:
+            self._table.write_anew()
         return state.num_rows - len(rows)
 
     def __len__(self) -> int:
