@@ -28,7 +28,7 @@ OF_THE_TERMINAL = ("__init__", "options", "output", "progress", "endings")
 EVERYWHERE = {"config", "errors", "logs", "texts.printable", "progress", "trust", "training.trackers"}
 WORKFLOWS = {
     "__init__": {"__version__"},
-    "check": {"checks.check", "datasets", "datasets.synthetic.dataset", "images.speed"},
+    "check": {"checks.check", "checks.proposal", "datasets", "datasets.synthetic.dataset", "images.speed"},
     "compare": {"reports.chosen_data", "reports.run_comparison"},
     "components": {"models._cost", "registry"},
     "demo": {
@@ -60,6 +60,7 @@ WORKFLOWS = {
         "reports.run_report",
         "training.embed_validation",
     },
+    "export": {"datasets._given_images", "encoders.export"},
     "gallery": {"galleries"},
     "import_weights": {"encoders.foreign_encoder"},
     "index": {"datasets._given_images", "search.searcher"},

@@ -349,9 +349,12 @@ def test_a_stored_calibration_is_used_by_search(
     calibration = rk.load_encoder(file).calibration
     assert calibration is not None
 
-    hits = json.loads(ok(*search, "--json").stdout)[0]["hits"]
+    answer = ok(*search, "--json")
+    assert "prior 0.046 (5 images of one identity, a guess, among 108); --prior changes it" in answer.stderr
+    hits = json.loads(answer.stdout)[0]["hits"]
     for hit, before in zip(hits, json.loads(plain)[0]["hits"], strict=True):
-        assert hit.pop("probability") == pytest.approx(float(calibration.probability(hit["score"])))
+        expected = float(calibration.probability(hit["score"], prior=5 / 108))
+        assert hit.pop("probability") == pytest.approx(expected)
         assert hit == before
     table = ok(*search).stdout
     assert "probably same person" in table

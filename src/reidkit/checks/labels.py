@@ -18,6 +18,7 @@ NUM_READINGS = 5
 
 _DATE = re.compile(r"(?:19|20)\d\d-?[01]\d-?[0-3]\d(?:[T_ -]?[0-2]\d[-:]?[0-5]\d.*)?")
 _CAMERA = re.compile(r"(?:c|cam|camera|kamera)[ _-]?\d+", re.IGNORECASE)
+_COUNTER_FROM = 9  # numbered cameras; sets with one image of each identity and camera have up to 8
 _MANY_FROM = 10  # images below which as many cameras as images may be meant
 
 
@@ -58,8 +59,26 @@ def label_findings(dataset: Dataset) -> Iterator[Finding]:
             tuple(sorted(cameras)[:NUM_READINGS]),
             "A counter or a time was probably read as the camera; read it as {frame} or {time}, or as *.",
         )
+    if dataset.protocol != "tracklets":
+        yield from _counters(samples)
     if dataset.name == "folder":
         yield from _folder_findings(dataset, samples)
+
+
+def _counters(samples: Sequence[Sample]) -> Iterator[Finding]:
+    """Many numbered cameras, each showing each identity at most once: images were numbered so."""
+    seen = [(sample.identity, camera) for sample in samples if (camera := camera_name(sample)) is not None]
+    cameras = {camera for _, camera in seen}
+    identities = {identity for identity, _ in seen}
+    alone = len(set(seen)) == len(seen) > 2 * len(identities)
+    if alone and len(cameras) >= _COUNTER_FROM and all(name.isdecimal() for name in cameras):
+        yield Finding(
+            "warning",
+            "cameras that look like a counter: no identity has two images under one of them",
+            len(cameras),
+            tuple(sorted(cameras)[:NUM_READINGS]),
+            "Read it as {frame}, or let * stand for it in the pattern.",
+        )
 
 
 def _odd_names(what: str, names: Collection[str]) -> Iterator[Finding]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
+from reidkit.errors import ConfigError, shown
 from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
@@ -21,24 +24,29 @@ _STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 @click.command("check")
 @click.argument("name")
-@click.argument("root", type=click.Path(path_type=Path))
+@click.argument("root", required=False)
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--make", is_flag=True, help="With `synthetic`: draw the data set into ROOT first.")
 @click.option("--speed", is_flag=True, help="Measure how fast images are read: decoded, and cached.")
+@click.option("--yes", is_flag=True, help="Of a path alone: check by the proposed reading without asking.")
 @json_option
 @click.pass_context
 def check_command(
     ctx: click.Context,
     name: str,
-    root: Path,
+    root: str | None,
     options: tuple[str, ...],
     make: bool,
     speed: bool,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """Count and inspect the data set in ROOT, laid out as NAME (see `reid list datasets`).
 
+    A path alone is looked at first: a reading of its names is proposed, shown on five samples, and asked for.
+
     \b
+    reid check photos/
     reid check market1501 data/
     reid check folder photos/ pattern="{identity}_c{camera}_{frame}.jpg"
     reid check table people.csv
@@ -49,22 +57,20 @@ def check_command(
     from reidkit.checks.check import check_dataset
     from reidkit.config import parse_options
     from reidkit.datasets import load_dataset
-    from reidkit.errors import ConfigError
     from reidkit.images.speed import reading_speeds
     from reidkit.progress import progress
 
-    given = parse_options(options)
+    words = words_of([name, *filter(None, [root]), *options], yes=yes, as_json=as_json)
+    if not words:
+        return
+    name, place = words[:2]
+    given = parse_options(words[2:])
     if make:
-        from reidkit.datasets.synthetic.dataset import make_synthetic_from
-
-        if name != "synthetic":
-            raise ConfigError(f"--make draws the data set 'synthetic' only, not {name!r}")
-        with progress("images drawn") as shown:
-            make_synthetic_from(root, given, progress=shown)
+        draw(name, place, given)
         given = {}
-    data = load_dataset(name, root, **given)
-    with progress("images read") as shown:
-        result = check_dataset(data, progress=shown)
+    data = load_dataset(name, place, **given)
+    with progress("images read") as read:
+        result = check_dataset(data, progress=read)
     speeds = reading_speeds(data) if speed else []
     if as_json:
         print_as_json(result, speeds)
@@ -72,6 +78,50 @@ def check_command(
         print_check(result)
         print_speeds(speeds)
     ctx.exit(1 if result.has_errors else 0)
+
+
+def draw(name: str, place: str, options: Mapping[str, Any]) -> None:
+    """Make the synthetic data set with these options."""
+    from reidkit.datasets.synthetic.dataset import make_synthetic_from
+    from reidkit.progress import progress
+
+    if name != "synthetic":
+        raise ConfigError(f"--make draws the data set 'synthetic' only, not {name!r}")
+    with progress("images drawn") as drawn:
+        make_synthetic_from(Path(place), options, progress=drawn)
+
+
+def words_of(typed: list[str], *, yes: bool, as_json: bool) -> list[str]:
+    """The layout, the root and the options that are meant; none where a proposal was not accepted."""
+    from reidkit.checks.proposal import names_a_place, propose
+
+    if not names_a_place(typed):
+        if len(typed) == 1:
+            raise ConfigError(
+                f"{shown(typed[0])} is no folder or table here; give one, or a layout and its ROOT"
+            )
+        return typed
+    proposal = propose(typed[0])
+    if typed[1:]:
+        return [proposal.layout, *typed]
+    if not as_json:
+        say(f"proposed: {proposal.reading}")
+        print_samples(proposal.samples)
+    return proposal.words if yes or accepted(proposal.words, ask=not as_json) else []
+
+
+def accepted(words: Sequence[str], *, ask: bool) -> bool:
+    """Whether a proposed reading is right, by whoever sits at the terminal; else say how to take it."""
+    if ask and stands_at_terminal() and click.confirm("Is this how the names are to be read?", err=True):
+        return True
+    command = shlex.join(["reid", "check", *words])
+    say(f"if that is right: {command}\nif not: reid check folder {shlex.quote(words[1])} pattern=...")
+    return False
+
+
+def stands_at_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty()
 
 
 def print_as_json(result: DatasetCheck, speeds: Sequence[Speed]) -> None:
@@ -98,13 +148,18 @@ def print_check(result: DatasetCheck) -> None:
     for sentence in result.reading:
         tell(f"  {sentence}")
     if result.samples:
-        columns = list(dict.fromkeys(name for sample in result.samples for name in sample))
         tell("\nfor example")
-        print_table(columns, [[sample.get(name, "") for name in columns] for sample in result.samples])
+        print_samples(result.samples)
     for finding in result.findings:
         print_finding(finding)
     if not result.findings:
         say("\nnothing to complain about")
+
+
+def print_samples(samples: Sequence[Mapping[str, str]]) -> None:
+    """A table of samples with the labels that were read of them."""
+    columns = list(dict.fromkeys(name for sample in samples for name in sample))
+    print_table(columns, [[sample.get(name, "") for name in columns] for sample in samples])
 
 
 def print_finding(finding: Finding) -> None:

@@ -46,7 +46,8 @@ _COLUMNS = ("score", "camera", "identity", "image")
 @click.option(
     "--prior",
     type=float,
-    help="How probable a hit shows the person, before looking; changes the probabilities.  [default: 0.5]",
+    help="How probable it is, before looking, that an item shows the person.  [default: the images of one "
+    "identity, by the gallery's labels, over all]",
 )
 @click.option("--include-self", is_flag=True, help="Keep hits that are the query's own picture.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the hits, .png.")
@@ -67,7 +68,8 @@ def search_command(
 
     A score is the cosine similarity of two embeddings: 1 is the same picture, higher is nearer. Where the
     encoder is calibrated (training with a validation part does it, or `reid evaluate --store-calibration`),
-    the probability that a hit shows the same person stands beside it.
+    the probability that a hit shows the same person stands beside it, unless the calibration does not fit
+    what this gallery and the picture look like: then the reason is told.
 
     \b
     reid search query.jpg --gallery people.gallery --where camera!=3
@@ -93,7 +95,7 @@ def search_command(
             where=where,
             include_self=include_self,
             lowest=lowest,
-            prior=0.5 if prior is None else prior,
+            prior=prior,
         )
         if not any(found):
             say(searcher.why_nothing(where))
@@ -101,6 +103,7 @@ def search_command(
         print_left_out_as_own(found)
     if lowest is not None:
         say(f"shown are hits that score {lowest:.3f} or more (false-match rate {false_match_rate:g})")
+    print_prior(found)
     print_hits_as_json(given.paths, found) if as_json else print_hits(given.paths, found)
     if picture is not None:
         from reidkit.reports.search_picture import draw_hits
@@ -116,9 +119,19 @@ def print_left_out_as_own(found: Sequence[Found]) -> None:
         say(f"left out: {hits} the query's own picture; --include-self keeps it")
 
 
+def print_prior(found: Sequence[Found]) -> None:
+    """What the probabilities rest on, where some are shown; it is the same for all pictures."""
+    for prior in {result.prior for result in found if result.probabilities}:
+        say(f"probabilities: prior {prior}; --prior changes it")
+
+
 def print_hits_as_json(images: Sequence[Path], found: Sequence[Found]) -> None:
     print_json(
-        [{"query": str(image), "hits": result.as_list()} for image, result in zip(images, found, strict=True)]
+        [
+            {"query": str(image), "hits": result.as_list()}
+            | ({"no_probability": result.no_probability} if result.no_probability else {})
+            for image, result in zip(images, found, strict=True)
+        ]
     )
 
 
@@ -129,6 +142,8 @@ def print_hits(images: Sequence[Path], found: Sequence[Found]) -> None:
             low = f", but {counted(result.num_low, 'hit')} of a lower score" if result.num_low else ""
             tell(f"{image}: nothing found{low}")
             continue
+        if result.no_probability:
+            say(f"{image}: no probabilities: {result.no_probability}")
         columns = list(_COLUMNS)
         rows = [list(_row(hit, is_own=result.is_own(hit))) for hit in result.hits]
         if result.probabilities:

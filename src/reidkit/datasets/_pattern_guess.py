@@ -26,6 +26,11 @@ _FOLDERS = (
     "{identity}/c{camera}/*.*",
     "cam_{camera}/{identity}/*.*",
     "cam{camera}/{identity}/*.*",
+    "c{camera}/{identity}/*.*",
+    "cam_{camera}/{identity}_*.*",
+    "cam{camera}/{identity}_*.*",
+    "cam_{camera}/{identity}.*",
+    "cam{camera}/{identity}.*",
 )
 _CANDIDATES = (*_NAMES, *(f"*/{name}" for name in _NAMES), *_FOLDERS)
 

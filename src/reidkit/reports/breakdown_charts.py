@@ -106,7 +106,9 @@ def camera_figure(
     return Chart(name, figure)
 
 
-def reliability_figure(predicted: NDArray[np.float64], observed: NDArray[np.float64]) -> Chart:
+def reliability_figure(
+    predicted: NDArray[np.float64], observed: NDArray[np.float64], *, name: str = "reliability"
+) -> Chart:
     """Share of pairs that do show one person over the probability given for it, both (B,) fractions."""
     figure, axes = new_axes("probability given (%)", "same person indeed (%)")
     axes.plot([0, 100], [0, 100], color=GREY, linewidth=1.2, linestyle="--", label="perfect")
@@ -116,7 +118,7 @@ def reliability_figure(predicted: NDArray[np.float64], observed: NDArray[np.floa
     axes.set_xlim(-3, 103)
     axes.set_ylim(-3, 103)
     add_legend(axes, figure)
-    return Chart("reliability", figure)
+    return Chart(name, figure)
 
 
 def projection_figure(points: NDArray[np.float64], names: Sequence[str]) -> Chart:

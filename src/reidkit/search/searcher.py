@@ -34,6 +34,7 @@ from reidkit.search.pictures import (
     said,
     with_contents,
 )
+from reidkit.search.probabilities import Plausibility, Prior, gallery_prior, given_prior
 from reidkit.types import Sample
 
 if TYPE_CHECKING:
@@ -52,13 +53,16 @@ class Found:
 
     ``own`` are hits that show that very picture, by their source or by their content; they are among the
     ``hits`` only where that was asked for. ``probabilities`` are those that the hits show the same person, in
-    their order; empty where the encoder is not calibrated. ``num_low`` hits were left out for their scores.
+    their order; empty where the encoder is not calibrated, or where ``no_probability`` says why none can be
+    told; ``prior`` is what they rest on. ``num_low`` hits were left out for their scores.
     """
 
     hits: tuple[Hit, ...]
     own: tuple[Hit, ...] = ()
     probabilities: tuple[float, ...] = ()
     num_low: int = 0
+    no_probability: str = ""
+    prior: Prior | None = None
 
     def __bool__(self) -> bool:
         """Whether there was anything to find, shown or not."""
@@ -100,6 +104,7 @@ class Searcher:
         self.location = str(location)
         self.gallery: Gallery | None = None
         self._converted = False
+        self._plausibility: Plausibility | None = None  # of the gallery as it is, once it is asked for
         try:
             self.gallery = open_gallery(location, create=False)
             self._converted = bool(self.gallery.info().get("converted"))
@@ -153,6 +158,18 @@ class Searcher:
             raise ConfigError(self.no_calibration)
         return self.calibration.threshold_at(false_match_rate)
 
+    def prior(self, *, where: Where | None = None, given: float | None = None) -> Prior:
+        """How probable it is, before looking, that an item shows who is searched for.
+
+        It is the share of the items that ``where`` lets through which shows one identity, by their labels;
+        ``given`` is taken in its place. Raises :class:`ConfigError` where that is no probability.
+        """
+        if given is not None:
+            return given_prior(given)
+        return gallery_prior(
+            [] if self.gallery is None else self.gallery.items(where=_with_whole_paths(where))
+        )
+
     def search(
         self,
         images: Sequence[ImageSource],
@@ -161,7 +178,7 @@ class Searcher:
         where: Where | None = None,
         include_self: bool = False,
         lowest: float | None = None,
-        prior: float = 0.5,
+        prior: float | None = None,
     ) -> list[Found]:
         """The ``top`` nearest items of each image, nearest first.
 
@@ -173,10 +190,12 @@ class Searcher:
             top, where: as :meth:`reidkit.galleries.Gallery.search`; a source may also be given as a path
                 from the current folder.
             lowest: hits that score less are left out; :meth:`lowest_score` gives one for an error rate.
-            prior: how probable a hit shows the person, before looking; changes the probabilities.
+            prior: how probable it is, before looking, that an item shows the person; left out, that of the
+                gallery, as :meth:`prior` tells.
         """
         if self.gallery is None:
             raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
+        before = None if self.calibration is None else self.prior(where=where, given=prior)
         where = _with_whole_paths(where)
         embeddings = self.encoder.encode(list(images))
         found = self.gallery.search(embeddings, top=top, where=where)  # checks top itself
@@ -195,12 +214,15 @@ class Searcher:
                 [hits] = self.gallery.search(embeddings[row : row + 1], top=places, where=where)
             others = [hit for hit in hits if include_self or not is_own(hit)][:top]
             high = tuple(hit for hit in others if lowest is None or hit.score >= lowest)
+            probabilities, doubt = self._probabilities(embeddings[row], high, before)
             results.append(
                 Found(
                     high,
                     own=tuple(filter(is_own, hits)),
-                    probabilities=self._probabilities(high, prior),
+                    probabilities=probabilities,
                     num_low=len(others) - len(high),
+                    no_probability=doubt,
+                    prior=before,
                 )
             )
         return results
@@ -246,6 +268,7 @@ class Searcher:
         """
         pictures = once(new_picture(image, camera) for image in images)
         added = Added()
+        self._plausibility = None
         for start in range(0, len(pictures), AT_A_TIME):
             part = with_contents(pictures[start : start + AT_A_TIME], added)
             self._embed(self._unknown(part, added), added)
@@ -267,10 +290,19 @@ class Searcher:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _probabilities(self, hits: Sequence[Hit], prior: float) -> tuple[float, ...]:
-        if self.calibration is None:
-            return ()
-        return tuple(self.calibration.probability([hit.score for hit in hits], prior=prior).tolist())
+    def _probabilities(
+        self, embedding: NDArray[np.float32], hits: Sequence[Hit], prior: Prior | None
+    ) -> tuple[tuple[float, ...], str]:
+        """Those of the hits, or why there are none."""
+        calibration = self.calibration
+        if calibration is None or prior is None or self.gallery is None:
+            return (), ""
+        if self._plausibility is None:
+            self._plausibility = Plausibility(self.gallery, calibration)
+        if doubt := self._plausibility.doubt_of(embedding):
+            return (), doubt
+        given = calibration.probability([hit.score for hit in hits], prior=prior.value)
+        return tuple(given.tolist()), ""
 
     # --- the encoder --------------------------------------------------------------------------------------
 

@@ -172,3 +172,10 @@ def test_folders_that_are_no_people(
     assert (finding.severity, finding.examples) == (severity, examples)
     people = photos(tmp_path / "people", "anna/1.png", "ben/2.png", "c1/3.png")
     assert all(title[:20] not in finding.title for finding in checked(people).findings)
+
+
+@pytest.mark.parametrize(("num_cameras", "told"), [(12, True), (6, False)])
+def test_a_counter_taken_for_cameras(tmp_path: Path, num_cameras: int, told: bool) -> None:
+    names = [f"{person}_c{number:03}.png" for person in "abc" for number in range(num_cameras)]
+    check = checked(photos(tmp_path, *names), pattern="{identity}_c{camera}.png")
+    assert any("look like a counter" in finding.title for finding in check.findings) == told

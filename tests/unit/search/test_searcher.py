@@ -14,6 +14,7 @@ import reidkit as rk
 from reidkit.analysis.calibration import Calibration
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import DamagedGallery, NoGallery, open_gallery
+from reidkit.search.probabilities import Plausibility
 from reidkit.search.searcher import Searcher, content_hash
 from reidkit.types import Sample
 
@@ -364,7 +365,7 @@ CALIBRATION = Calibration(
 )
 
 
-def test_what_scores_mean_is_told_with_the_hits(searcher, photos):
+def test_what_scores_mean_is_told_with_the_hits(searcher, photos, monkeypatch):
     searcher.add(photos)
     [plain] = searcher.search(photos[:1])
     assert plain.probabilities == ()
@@ -373,10 +374,21 @@ def test_what_scores_mean_is_told_with_the_hits(searcher, photos):
         searcher.lowest_score(0.1)
     searcher.encoder.calibrate(CALIBRATION)
     assert searcher.lowest_score(0.1) == 0.5
-    [found] = searcher.search(photos[:1], prior=0.1)
-    for hit, probability, values in zip(found.hits, found.probabilities, found.as_list(), strict=True):
-        assert probability == values["probability"] == CALIBRATION.probability(hit.score, prior=0.1)
-        assert values["is_query"] is False
+    monkeypatch.setattr(Plausibility, "doubt_of", lambda self, embedding: "")
+    for given, prior in ((0.1, 0.1), (None, 0.5)):  # 5 images of one identity are all there are
+        [found] = searcher.search(photos[:1], prior=given)
+        for hit, probability, values in zip(found.hits, found.probabilities, found.as_list(), strict=True):
+            assert probability == values["probability"] == CALIBRATION.probability(hit.score, prior=prior)
+            assert values["is_query"] is False
+
+
+def test_where_the_calibration_cannot_be_checked_no_probability_is_shown(searcher, photos):
+    searcher.add(photos)
+    searcher.encoder.calibrate(CALIBRATION)
+    [found] = searcher.search(photos[:1])
+    assert found.hits
+    assert found.probabilities == ()
+    assert found.no_probability == "5 items are too few to check the calibration on"
 
 
 def test_hits_below_a_score_are_left_out_and_counted(searcher, photos):
