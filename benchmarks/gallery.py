@@ -1,4 +1,4 @@
-"""What the checks of a gallery cost: opening, a process's first search and later ones, beside a bare product.
+"""What checks and filters of a gallery cost: opening, first searches and later ones, beside a bare product.
 
     python benchmarks/gallery.py --items 100000 1000000 --write
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.galleries import Gallery, open_gallery
+from reidkit.galleries import Gallery, Where, open_gallery
 from results import processor, write_section
 
 DIM = 512
@@ -33,9 +33,21 @@ def fill(path: Path, num: int) -> None:
                 rng.standard_normal((len(numbers), DIM), dtype=np.float32),
                 sources=[f"/photos/camera/{number:08}.jpg" for number in numbers],
                 identities=[f"{number % 5000:05}" for number in numbers],
-                cameras=[("door", "hall", 3)[number % 3] for number in numbers],
+                cameras=[camera(number) for number in numbers],
                 contents=[f"{number:032x}" for number in numbers],
             )
+
+
+def camera(number: int) -> str:
+    """In each thousand "rare" once, "some" a hundred times, "many" otherwise."""
+    return "rare" if number % 1000 == 0 else "some" if number % 10 == 1 else "many"
+
+
+FILTERS: dict[str, Where] = {
+    "90 %": {"camera": "many"},
+    "10 %": {"camera": "some"},
+    "0.1 %": {"camera": "rare"},
+}
 
 
 def seconds(work: Callable[[], object], times: int = 1) -> float:
@@ -54,38 +66,62 @@ def bare(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> object:
     return np.argpartition(-scores, 10, axis=1)[:, :10]
 
 
-def measure(path: Path) -> dict[str, float]:
+def alternately(one: Callable[[], object], other: Callable[[], object], times: int = 15) -> float:
+    """How many times as long the other takes: the median of ratios of neighbours, as machines are noisy."""
+    return statistics.median(seconds(other) / seconds(one) for _ in range(times))
+
+
+def measure(path: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds, and ratios to the search without a filter."""
     query = np.random.default_rng(1).standard_normal((1, DIM), dtype=np.float32)
     query /= np.linalg.norm(query)
     found: dict[str, float] = {}
     opened: list[Gallery] = []
     found["opening"] = seconds(lambda: opened.append(open_gallery(path, create=False)))
-    gallery = opened[0]
+    [gallery] = opened
     with gallery:
         [file] = path.glob("vectors*")
         file.read_bytes()  # so that all is compared in a warm file cache
         found["first search (checks all vectors)"] = seconds(lambda: gallery.search(query))
         found["later searches"] = seconds(lambda: gallery.search(query), 9)
-        found["first filter (checks all labels)"] = seconds(
-            lambda: gallery.search(query, where={"camera": 3})
+        found["first filter of all (checks all labels)"] = seconds(
+            lambda: gallery.search(query, where=FILTERS["0.1 %"])
         )
-        found["later filters"] = seconds(lambda: gallery.search(query, where={"camera": 3}), 3)
+        ratios = ratios_of_filters(gallery, query)
         num, batch = len(gallery), np.tile(query, (100, 1))
         found["batches of 100"] = seconds(lambda: gallery.search(batch), 3)
     words = np.memmap(file, "<f4", mode="r").reshape(num, -1)
     vectors = np.ascontiguousarray(words[:, :DIM])
     found["bare product"] = seconds(lambda: bare(vectors, query), 9)
     found["opening again"] = seconds(lambda: open_gallery(path, create=False).close(), 9)
-    return found
+    with open_gallery(path, create=False) as again:
+        again.search(query)
+        found["first filter of a later process"] = seconds(
+            lambda: again.search(query, where=FILTERS["0.1 %"])
+        )
+    return found, ratios
+
+
+def ratios_of_filters(gallery: Gallery, query: NDArray[np.float32]) -> dict[str, float]:
+    batch = np.tile(query, (100, 1))
+    ratios = {}
+    for share, where in FILTERS.items():
+        ratios[f"one query, {share} pass"] = alternately(
+            lambda: gallery.search(query),
+            lambda: gallery.search(query, where=where),  # noqa: B023
+        )
+        ratios[f"100 queries, {share} pass"] = alternately(
+            lambda: gallery.search(batch),
+            lambda: gallery.search(batch, where=where),  # noqa: B023
+            3,
+        )
+    return ratios
 
 
 def table(measured: dict[int, dict[str, float]]) -> str:
     """Milliseconds and multiples of the bare product, a column a size; shares of the check below."""
     sizes = list(measured)
-    lines = [
-        "| | " + " | ".join(f"{num:,} items" for num in sizes) + " |",
-        "|---" * (len(sizes) + 1) + "|",
-    ]
+    lines = heading(sizes)
     for what in measured[sizes[0]]:
         cells = [
             f"{1e3 * found[what]:,.1f} ms, {found[what] / found['bare product']:.2f} x"
@@ -103,6 +139,23 @@ def table(measured: dict[int, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def table_of_ratios(measured: dict[int, dict[str, float]]) -> str:
+    """How many times as long filtered searches take, a column a size."""
+    sizes = list(measured)
+    lines = heading(sizes)
+    for what in measured[sizes[0]]:
+        cells = " | ".join(f"{ratios[what]:.2f} x" for ratios in measured.values())
+        lines.append(f"| {what} | {cells} |")
+    return "\n".join(lines)
+
+
+def heading(sizes: list[int]) -> list[str]:
+    return [
+        "| | " + " | ".join(f"{num:,} items" for num in sizes) + " |",
+        "|---" * (len(sizes) + 1) + "|",
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -111,14 +164,17 @@ def main() -> None:
     parser.add_argument("--gallery", type=Path, help="where galleries are kept for the next run")
     parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
     arguments = parser.parse_args()
-    measured = {}
+    measured, ratios = {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         for num in arguments.items:
             path = (arguments.gallery or Path(temporary)) / f"{num}.gallery"
             if not path.exists():
                 print(f"filling {num:,} x {DIM}: {seconds(lambda: fill(path, num)):.1f} s")  # noqa: B023
-            measured[num] = measure(path)
-    text = f"{table(measured)}\n\n{DIM} values an embedding, {processor()}, NumPy {np.__version__}."
+            measured[num], ratios[num] = measure(path)
+    text = (
+        f"{table(measured)}\n\nA search with a filter, in searches without one:\n\n"
+        f"{table_of_ratios(ratios)}\n\n{DIM} values an embedding, {processor()}, NumPy {np.__version__}."
+    )
     print(text)
     if arguments.write:
         write_section("gallery", text)

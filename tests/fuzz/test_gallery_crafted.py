@@ -216,6 +216,13 @@ CASES = {
     "a text that is not UTF-8": sql("UPDATE items SET identity = CAST(x'ff80' AS TEXT) WHERE id = 7"),
     "a camera that is a fraction": item(camera=1.5),
     "a time beyond all times": sql("UPDATE items SET time = 9e999 WHERE id = 7"),
+    "labels that are no JSON": item(more="{"),
+    "labels nested without end": item(more="[" * 100_000),
+    "labels of another kind": item(more='{"labels":{"zone":[1]}}'),
+    "labels of no name": item(more='{"labels":{"a b":1}}'),
+    "labels of a time that is none": item(more='{"labels":{"zone":{"time":1e300}}}'),
+    "labels beside others": item(more='{"label":{"zone":1}}'),
+    "a tracklet that is a number": item(more='{"tracklet":3}'),
     "an item that was not counted": sql("DELETE FROM items WHERE id = 7"),
     "a trigger": sql("CREATE TRIGGER t AFTER INSERT ON items BEGIN DELETE FROM items; END"),
     "a view in place of a table": sql(

@@ -1,30 +1,38 @@
-"""``reid gallery``: what a gallery holds, and whether it is whole."""
+"""``reid gallery``: what a gallery holds, whether it is whole, and what is taken out of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
-from reidkit.errors import DataError
+from reidkit.errors import ConfigError, DataError
 from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
     from reidkit.galleries import Item
 
 location_argument = click.argument("location")
+where_option = click.option(
+    "--where", "conditions", multiple=True, help="Only these, for example camera!=3; may be repeated."
+)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only say how many items it would be.")
 _NUM_SHOWN = 10
 _FOR_PROGRAMS = ("former_fingerprints",)  # by which a gallery of an earlier version knows its encoder
 
 
 @click.group("gallery")
 def gallery_command() -> None:
-    """Say what a gallery holds, check it, mend it.
+    """Say what a gallery holds, check it, mend it, take items out.
 
     \b
     reid gallery info people.gallery
+    reid gallery list people.gallery --where zone=hall
+    reid gallery forget people.gallery 0001 --dry-run
+    reid gallery expire people.gallery --older-than 30d
     reid gallery verify people.gallery
     reid gallery repair people.gallery --drop
     """
@@ -83,6 +91,89 @@ def repair_command(location: str, drop: bool) -> None:
         dropped = gallery.repair(drop=drop)
         left = counted(len(gallery), "item")
     tell(f"{location}: dropped {counted(len(dropped), 'damaged item')}, {left} left")
+
+
+@gallery_command.command("list")
+@location_argument
+@where_option
+@click.option("--limit", type=click.IntRange(min=1), help="Print so many at most.")
+@json_option
+def list_command(location: str, conditions: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """Print what is known of each item, a line each; --limit says how many are left out."""
+    from reidkit.galleries import open_gallery, parse_where
+
+    with open_gallery(location, create=False) as gallery:
+        items = gallery.items(where=parse_where(conditions))
+    print_listed(items[:limit], as_json)
+    if limit is not None and limit < len(items):
+        say(f"left out: {counted(len(items) - limit, 'item')} of {len(items)}")
+
+
+@gallery_command.command("remove")
+@location_argument
+@where_option
+@dry_run_option
+def remove_command(location: str, conditions: tuple[str, ...], dry_run: bool) -> None:
+    """Remove the items that all conditions let through, and every byte of them."""
+    from reidkit.galleries import erase, open_gallery, parse_where
+
+    if not conditions:
+        raise ConfigError("nothing says what to remove; give --where, such as --where camera=3")
+    with open_gallery(location, create=False) as gallery:
+        num = erase(gallery, parse_where(conditions), dry_run=dry_run)
+        print_removed(location, num, len(gallery), dry_run)
+
+
+@gallery_command.command("forget")
+@location_argument
+@click.argument("identity")
+@dry_run_option
+def forget_command(location: str, identity: str, dry_run: bool) -> None:
+    """Remove all items of the person IDENTITY, and every byte of them; pictures elsewhere are left alone."""
+    from reidkit.galleries import forget, open_gallery
+
+    with open_gallery(location, create=False) as gallery:
+        num = forget(gallery, identity, dry_run=dry_run)
+        print_removed(location, num, len(gallery), dry_run)
+
+
+@gallery_command.command("expire")
+@location_argument
+@click.option("--older-than", required=True, metavar="AGE", help="Such as 30d; s, m, h, d and w are known.")
+@dry_run_option
+def expire_command(location: str, older_than: str, dry_run: bool) -> None:
+    """Remove the items that are older than AGE, and every byte of them; those without a time stay."""
+    from reidkit.galleries import expire, open_gallery
+
+    with open_gallery(location, create=False) as gallery:
+        num = expire(gallery, older_than, dry_run=dry_run)
+        print_removed(location, num, len(gallery), dry_run)
+
+
+@gallery_command.command("compact")
+@location_argument
+def compact_command(location: str) -> None:
+    """Give back the room of what was removed or replaced."""
+    from reidkit.galleries import open_gallery
+
+    with open_gallery(location, create=False) as gallery:
+        num = gallery.compact()
+    tell(f"{location}: dropped {counted(num, 'embedding')} of removed or replaced items")
+
+
+def print_removed(location: str, num: int, left: int, dry_run: bool) -> None:
+    if dry_run:
+        tell(f"{location}: would remove {counted(num, 'item')} of {left}")
+    else:
+        tell(f"{location}: removed {counted(num, 'item')}, {left} left")
+
+
+def print_listed(items: Sequence[Item], as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(item) for item in items])
+        return
+    for item in items:
+        tell(item)
 
 
 def print_items(items: Sequence[Item]) -> None:

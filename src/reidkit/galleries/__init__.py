@@ -11,20 +11,23 @@ import json
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reidkit import registry, trust
-from reidkit.errors import ConfigError, DataError, shortened, shown
-from reidkit.galleries._labels import Where, check_where, parse_where, utc
+from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
+from reidkit.galleries._items import Group, Hit, Item, Verification
+from reidkit.galleries._removal import erase, expire, forget
+from reidkit.galleries._where import Where, check_where, parse_where
 
 __all__ = [
     "DamagedGallery",
     "Gallery",
+    "Group",
+    "GroupBy",
     "Hit",
     "Item",
     "NoGallery",
@@ -32,6 +35,9 @@ __all__ = [
     "Verification",
     "Where",
     "check_where",
+    "erase",
+    "expire",
+    "forget",
     "open_gallery",
     "parse_where",
 ]
@@ -39,6 +45,7 @@ __all__ = [
 _LONGEST_ENCODER = 100_000  # characters
 
 OnDuplicate = Literal["replace", "skip", "error"]
+GroupBy = Literal["identity", "tracklet"]
 
 
 class NoGallery(DataError):
@@ -53,62 +60,6 @@ class DamagedGallery(DataError):
         self.ids = tuple(ids)
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One embedding's labels; ``None`` means unknown.
-
-    ``identity`` is a text, as it was written; ``camera`` a number or a name; ``time`` in Unix seconds;
-    ``content`` the hash of the picture that was embedded.
-    """
-
-    id: int
-    source: str | None
-    identity: str | None
-    camera: int | str | None
-    time: float | None
-    content: str | None = field(default=None, kw_only=True)
-
-    def __str__(self) -> str:
-        parts = [f"#{self.id}"]
-        if self.source is not None:
-            parts.append(self.source)
-        if self.identity is not None:
-            parts.append(f"identity {self.identity}")
-        if self.camera is not None:
-            parts.append(f"camera {self.camera}")
-        if self.time is not None:
-            parts.append(utc(self.time))
-        return "  ".join(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Hit(Item):
-    """An item that a search found. ``score`` is the cosine similarity: higher is nearer.
-
-    >>> print(Hit(17, "photos/a.jpg", identity="12", camera=3, time=1714557600.0, score=0.8731))
-     0.873  #17  photos/a.jpg  identity 12  camera 3  2024-05-01 10:00:00 UTC
-    """
-
-    score: float
-
-    def __str__(self) -> str:
-        return f"{self.score:6.3f}  {Item.__str__(self)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """What a check of a whole gallery found: ids of items whose labels, or whose vectors, are damaged."""
-
-    num_items: int
-    labels: tuple[int, ...] = ()
-    vectors: tuple[int, ...] = ()
-
-    @property
-    def damaged(self) -> tuple[int, ...]:
-        """All damaged items."""
-        return tuple(sorted({*self.labels, *self.vectors}))
-
-
 class Gallery(Protocol):
     """What every engine offers.
 
@@ -118,6 +69,8 @@ class Gallery(Protocol):
         {"camera": 3}                      {"camera": [1, "door"]}         {"camera": {"not": 3}}
         {"identity": "12"}                 {"source": {"not": [...]}}      {"identity": None}   (unknown)
         {"time": {"from": "2024-05-01T10:00", "to": datetime(...)}}        from included, to excluded
+
+        {"zone": "hall"}   {"height": {"from": 1.7, "to": 1.9}}           labels of one's own
 
     "not" keeps items whose label is unknown; a time window does not. Times are Unix seconds, datetimes or
     ISO texts; without an offset they are taken as UTC. Identities and cameras are read as everywhere
@@ -145,6 +98,8 @@ class Gallery(Protocol):
         cameras: Sequence[int | str | None] | NDArray[Any] | None = None,
         times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
         contents: Sequence[str | None] | None = None,
+        tracklets: Sequence[str | int | None] | NDArray[Any] | None = None,
+        labels: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
         on_duplicate: OnDuplicate = "replace",
     ) -> NDArray[np.int64]:
         """Store embeddings (N, D) with their labels: all of them or, where an error is raised, none.
@@ -152,6 +107,9 @@ class Gallery(Protocol):
         A source names one item, so crops of one image need names of their own. A source that the gallery
         holds already is replaced with all its labels and keeps its id, or is skipped, or is an error, as
         ``on_duplicate`` says.
+
+        ``labels`` are of one's own: ``{"zone": ["hall", None, "door"], "height": [1.7, 1.8, None]}``, each
+        with a text, number, truth value or datetime an embedding, or ``None`` where it is unknown.
 
         Returns:
             Ids (N,), in the order of the embeddings; ids are never given twice.
@@ -161,13 +119,30 @@ class Gallery(Protocol):
                 labels of another length or type; a source twice in one call.
         """
 
-    def search(self, embeddings: ArrayLike, *, top: int = 10, where: Where | None = None) -> list[list[Hit]]:
+    @overload
+    def search(
+        self, embeddings: ArrayLike, *, top: int = 10, where: Where | None = None, group: None = None
+    ) -> list[list[Hit]]: ...
+
+    @overload
+    def search(
+        self,
+        embeddings: ArrayLike,
+        *,
+        top: int = 10,
+        where: Where | None = None,
+        group: GroupBy,
+        items: int = 10,
+    ) -> list[list[Group]]:
         """The ``top`` nearest items of each query, nearest first, among those that ``where`` lets through.
 
         Args:
             embeddings: (Q, D), or (D,) for one query.
             top: hits for each query; fewer come back only if fewer items pass ``where``.
             where: conditions as above.
+            group: instead of items, the nearest people ("identity") or tracklets ("tracklet"), whose score
+                is that of their nearest item. An item that has none is a group by itself.
+            items: of each group the nearest so many are told.
         """
 
     def relabel(
@@ -178,6 +153,8 @@ class Gallery(Protocol):
         identities: Sequence[str | int | None] | NDArray[Any] | None = None,
         cameras: Sequence[int | str | None] | NDArray[Any] | None = None,
         times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
+        tracklets: Sequence[str | int | None] | NDArray[Any] | None = None,
+        labels: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
     ) -> None:
         """Give the items with these ids other labels, one each; kinds that are left out stay.
 
@@ -206,6 +183,12 @@ class Gallery(Protocol):
 
     def info(self) -> dict[str, Any]:
         """``engine``, ``location``, ``num_items``, ``dimension``, ``encoder``, and what an engine adds."""
+
+    def compact(self, *, erase: bool = False) -> int:
+        """Give back the room of what was removed or replaced; of how many items.
+
+        With ``erase`` no byte of it is left in the gallery's files, whichever version wrote them.
+        """
 
     def __len__(self) -> int: ...
 
@@ -301,15 +284,23 @@ def _described(encoder: Mapping[str, Any]) -> str:
     return f"{path} (fingerprint {fingerprint})" if path else f"the encoder of fingerprint {fingerprint}"
 
 
-def checked_top(top: Any) -> int:
+def checked_top(top: Any, name: str = "top") -> int:
     """How many hits are asked for; :class:`ConfigError` unless it is a whole number above 0."""
     try:
         number = 0 if isinstance(top, bool) else operator.index(top)
     except TypeError:
         number = 0
     if number < 1:
-        raise ConfigError(f"top is {shown(top)}; ask for 1 hit or more, a whole number")
+        raise ConfigError(f"{name} is {shown(top)}; ask for 1 hit or more, a whole number")
     return number
+
+
+def checked_group(group: Any) -> GroupBy | None:
+    """What hits are grouped by; :class:`ConfigError` unless it is a label of one person or track."""
+    if group is not None and group not in ("identity", "tracklet"):
+        close = did_you_mean(shown(group), ["identity", "tracklet"])
+        raise ConfigError(f"group is {shown(group)};{close} Allowed: identity, tracklet, or None")
+    return group  # type: ignore[no-any-return]
 
 
 def checked_ids(ids: Any) -> list[int]:

@@ -10,6 +10,7 @@ passed over and made anew.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -22,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError
-from reidkit.galleries._labels import Condition
+from reidkit.galleries import _own_labels
 from reidkit.galleries._records import Row
 from reidkit.galleries._vector_file import open_regular
+from reidkit.galleries._where import Condition
 
 FILE = "labels.columns"
 WORTH_KEEPING = 10_000
@@ -44,7 +46,7 @@ class Columns:
 
     records: NDArray[np.void]
     values: dict[str, list[Any]]
-    _indexes: dict[str, dict[Any, int]] = field(default_factory=dict)
+    _known: dict[str, _Known] = field(default_factory=dict)  # what was asked for, by label
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -63,20 +65,73 @@ class Columns:
             times, bound = self.records["time"], condition.values[0]
             passing: NDArray[np.bool_] = times >= bound if condition.operator == ">=" else times < bound
             return passing
-        known = self.values[condition.key]
-        allowed = np.zeros(len(known) + 1, np.bool_)  # the last is for what is unknown, whose code is -1
-        index = self._index(condition.key)
-        places = [_UNKNOWN if value is None else index.get(value) for value in condition.values]
-        allowed[[place for place in places if place is not None]] = True
-        if condition.operator == "not in":
-            allowed = ~allowed
-        passes: NDArray[np.bool_] = allowed[self.records[condition.key]]
+        passes: NDArray[np.bool_] = self._label(condition.key).allowed(condition)[self.codes(condition.key)]
         return passes
 
-    def _index(self, key: str) -> dict[Any, int]:
-        if key not in self._indexes:
-            self._indexes[key] = {value: code for code, value in enumerate(self.values[key])}
-        return self._indexes[key]
+    def codes(self, key: str) -> NDArray[np.int32]:
+        """Codes (K,) of a label that is not a time; -1 where it is unknown."""
+        if key in ("identity", "camera"):
+            codes: NDArray[np.int32] = self.records[key]
+        else:
+            codes = self._label(key).of_more[self.records["more"]]
+        return codes
+
+    @functools.cached_property
+    def own_names(self) -> frozenset[str]:
+        """Names of the labels that are not those of every gallery."""
+        return frozenset(name for text in self.values["more"] for name in _own_labels.read(text)[1])
+
+    def _label(self, key: str) -> _Known:
+        if key not in self._known:
+            if key in ("identity", "camera"):
+                self._known[key] = _Known(self.values[key])
+            else:
+                self._known[key] = _Known.in_more(key, self.values["more"])
+        return self._known[key]
+
+
+class _Known:
+    """Distinct values of a label, by their codes; ``of_more`` (M + 1,) are the codes of texts of ``more``."""
+
+    def __init__(self, values: Sequence[Any], of_more: NDArray[np.int32] | None = None) -> None:
+        self._places = {_own_labels.order(value): code for code, value in enumerate(values)}
+        self.of_more = np.empty(0, np.int32) if of_more is None else of_more
+        self._in_order: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {}
+
+    @classmethod
+    def in_more(cls, key: str, texts: Sequence[str]) -> _Known:
+        codes: dict[tuple[str, Any], int] = {}
+        values: list[_own_labels.Value] = []
+        of_more = np.full(len(texts) + 1, _UNKNOWN, np.int32)
+        for place, text in enumerate(texts):
+            tracklet, labels = _own_labels.read(text)
+            value = tracklet if key == "tracklet" else labels.get(key)
+            if value is not None:
+                of_more[place] = codes.setdefault(_own_labels.order(value), len(codes))
+                if len(codes) > len(values):
+                    values.append(value)
+        return cls(values, of_more)
+
+    def allowed(self, condition: Condition) -> NDArray[np.bool_]:
+        """Which values (V + 1,) a condition lets through, the last for what is unknown, whose code is -1."""
+        allowed = np.zeros(len(self._places) + 1, np.bool_)
+        if condition.operator in (">=", "<"):
+            kind, bound = _own_labels.order(condition.values[0])
+            places, values = self._of_kind(kind)
+            allowed[places] = values >= bound if condition.operator == ">=" else values < bound
+            return allowed
+        for value in condition.values:
+            place = _UNKNOWN if value is None else self._places.get(_own_labels.order(value))
+            if place is not None:
+                allowed[place] = True
+        return ~allowed if condition.operator == "not in" else allowed
+
+    def _of_kind(self, kind: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        if kind not in self._in_order:
+            found = [(code, value) for (of, value), code in self._places.items() if of == kind]
+            values = np.array([value for _, value in found], object if kind == "text" else np.float64)
+            self._in_order[kind] = np.array([code for code, _ in found], np.int64), values
+        return self._in_order[kind]
 
 
 EMPTY = Columns(np.empty(0, _RECORD), {name: [] for name in _CODED})
@@ -161,11 +216,11 @@ def _is_sound(columns: Columns) -> bool:
         return False
     for name, types in _CODED.items():
         known = columns.values[name]
-        if not isinstance(known, list) or not set(map(type, known)) <= types:
+        if not isinstance(known, list) or not set(map(type, known)) <= types or len(set(known)) < len(known):
             return False
         if records[name].min() < _UNKNOWN or records[name].max() >= len(known):
             return False
-    return True
+    return all(map(_own_labels.is_readable, columns.values["more"]))
 
 
 def write_file(folder: Path, vectors: str, columns: Columns) -> None:

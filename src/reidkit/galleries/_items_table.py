@@ -133,6 +133,11 @@ class ItemsTable:
             if self._checked == before:  # what is new was written just now
                 self._checked = after
 
+    def write_anew(self) -> None:
+        """Write the whole file anew: what earlier versions deleted may still stand in its free places."""
+        with self._lock, self._errors():
+            self.db.execute("VACUUM")
+
     @contextlib.contextmanager
     def _errors(self, ours: Sequence[str] = OURS) -> Iterator[None]:
         try:
@@ -160,6 +165,8 @@ class ItemsTable:
         # A large transaction must not lock readers out before it commits.
         db.execute("PRAGMA cache_spill = OFF")
         db.execute("PRAGMA temp_store = MEMORY")
+        # What is deleted is overwritten: a person who is forgotten is not to be found in the file.
+        db.execute("PRAGMA secure_delete = ON")
         # Not even begun, or by one who was killed; with vectors beside it, the table was emptied.
         is_new = self._pragma("page_count") == 0 and not any(self.folder.glob("vectors*"))
         if is_new and not create:

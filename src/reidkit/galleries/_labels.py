@@ -1,27 +1,24 @@
-"""What is known of an embedding besides its values: labels, and the conditions that filters put on them."""
+"""What is known of an embedding besides its values: labels, checked."""
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
+from reidkit.errors import DataError, shown
+from reidkit.galleries import _own_labels
 from reidkit.labels import camera_value, label_text
-
-Where = Mapping[str, Any]
 
 T = TypeVar("T")
 
-_SIGNS = "=!<>"
-_UNLIKE_NAMES = ('"', *_SIGNS)  # what names do not begin with, outside of quotes
+SIGNS = "=!<>"
+_UNLIKE_NAMES = ('"', *SIGNS)  # what names do not begin with, outside of quotes
 LONGEST = 10_000  # characters of one label
 EARLIEST, LATEST = -62135596800.0, 253402300800.0  # the years 1 to 9999, in Unix seconds
 
@@ -35,6 +32,7 @@ class Labels:
     camera: int | str | None
     time: float | None
     content: str | None
+    more: str | None = None  # tracklet and labels of one's own, as JSON
 
 
 def label_rows(
@@ -45,6 +43,8 @@ def label_rows(
     cameras: Iterable[Any] | None,
     times: Iterable[Any] | None,
     contents: Iterable[Any] | None = None,
+    tracklets: Iterable[Any] | None = None,
+    own: Mapping[str, Iterable[Any]] | None = None,
 ) -> list[Labels]:
     """The labels of each embedding; :class:`DataError` as ``add`` says."""
     columns = [
@@ -53,6 +53,7 @@ def label_rows(
         label_column("cameras", cameras, num_embeddings),
         label_column("times", times, num_embeddings),
         label_column("contents", contents, num_embeddings),
+        more_column(num_embeddings, tracklets=tracklets, own=own),
     ]
     first: dict[str, int] = {}
     for index, source in enumerate(columns[0]):
@@ -64,8 +65,49 @@ def label_rows(
     return [Labels(*values) for values in zip(*columns, strict=True)]
 
 
+def own_columns(own: Any, num: int) -> dict[str, list[_own_labels.Value | None]]:
+    """Checked labels of one's own, by name, each ``num`` of them."""
+    if not isinstance(own, Mapping | None):
+        raise DataError(
+            f"labels is of type {type(own).__name__}; expected a mapping such as {{'zone': [...]}}"
+        )
+    columns = {}
+    for name, values in (own or {}).items():
+        try:
+            _own_labels.check_name(name, LABELS)
+        except ValueError as error:
+            raise DataError(f"labels: {error}") from None
+        columns[name] = _checked(f"labels[{name!r}]", values, num, _own_labels.own_value)
+    return columns
+
+
+def more_column(
+    num: int, *, tracklets: Iterable[Any] | None, own: Mapping[str, Iterable[Any]] | None
+) -> list[str | None]:
+    """Tracklets and labels of one's own as they are kept, ``num`` of them."""
+    columns = own_columns(own, num)
+    if tracklets is None and not columns:
+        return [None] * num
+    return [
+        more(tracklet, {name: values[index] for name, values in columns.items()}, index)
+        for index, tracklet in enumerate(label_column("tracklets", tracklets, num))
+    ]
+
+
+def more(tracklet: str | None, labels: Mapping[str, Any], index: int) -> str | None:
+    """Labels as JSON; :class:`DataError` where item number so-and-so has too many."""
+    try:
+        return _own_labels.written(tracklet, labels)
+    except ValueError as error:
+        raise DataError(f"labels, item {index}: {error}") from None
+
+
 def label_column(name: str, values: Iterable[Any] | None, num: int) -> list[Any]:
     """Checked labels of one kind, such as "cameras", ``num`` of them; ``None`` where nothing is given."""
+    return _checked(name, values, num, LABELS[_SINGULAR[name]])
+
+
+def _checked(name: str, values: Any, num: int, convert: Callable[[Any], Any]) -> list[Any]:
     if values is None:
         return [None] * num
     if isinstance(values, str | bytes):
@@ -82,7 +124,6 @@ def label_column(name: str, values: Iterable[Any] | None, num: int) -> list[Any]
         raise DataError(f"{name}: {error}; expected a list with one value an embedding") from None
     if len(listed) != num:
         raise DataError(f"{name} has {len(listed)} values for {num} embeddings")
-    convert = LABELS[_SINGULAR[name]]
     for index, value in enumerate(listed):
         try:
             listed[index] = None if value is None else convert(value)
@@ -127,7 +168,7 @@ def _not_too_long(value: T) -> T:
     return value
 
 
-def _seconds(value: Any) -> float:
+def seconds_of(value: Any) -> float:
     """Unix seconds from seconds, a datetime or an ISO text; UTC where no offset is given."""
     if isinstance(value, np.datetime64):
         value = value.astype("datetime64[us]").item()
@@ -156,8 +197,9 @@ LABELS: dict[str, Callable[[Any], Any]] = {
     "source": _source,
     "identity": _identity,
     "camera": _camera,
-    "time": _seconds,
+    "time": seconds_of,
     "content": _content,
+    "tracklet": _identity,
 }
 _SINGULAR = {
     "sources": "source",
@@ -165,138 +207,8 @@ _SINGULAR = {
     "cameras": "camera",
     "times": "time",
     "contents": "content",
+    "tracklets": "tracklet",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One checked condition of a ``where``. ">=" and "<" have one value; a value ``None`` is "unknown"."""
-
-    key: str
-    operator: Literal["in", "not in", ">=", "<"]
-    values: tuple[Any, ...]
-
-
-def check_where(where: Where | None) -> tuple[Condition, ...]:
-    """The conditions of a ``where`` (see :class:`Gallery`); :class:`ConfigError` names every fault."""
-    if not isinstance(where, Mapping | None):
-        raise ConfigError(f"where is {shown(where)}; expected a mapping such as {{'camera': 3}}")
-    conditions: list[Condition] = []
-    problems: list[str] = []
-    for key, wanted in (where or {}).items():
-        try:
-            conditions += _conditions(key, wanted)
-        except (ValueError, DataError) as error:
-            problems.append(f"where {shown(key)}: {error}")
-    if problems:
-        raise ConfigError(problems)
-    return tuple(conditions)
-
-
-def _conditions(key: str, wanted: Any) -> list[Condition]:
-    if key not in LABELS:
-        raise ValueError(f"no such label;{did_you_mean(shown(key), LABELS)} Labels: {', '.join(LABELS)}")
-    forms = ("from", "to") if key == "time" else ("not",)
-    if isinstance(wanted, Mapping):
-        for form in wanted:
-            if form not in forms:
-                raise ValueError(
-                    f"unknown {shown(form)};{did_you_mean(shown(form), forms)} Known: {', '.join(forms)}"
-                )
-    if key == "time":
-        return _time_window(wanted)
-    if not isinstance(wanted, Mapping):
-        return [Condition(key, "in", _values(key, wanted))]
-    if not wanted:
-        raise ValueError("{} says nothing; expected a value, a list or {'not': ...}")
-    return [Condition(key, "not in", _values(key, wanted["not"]))]
-
-
-def _time_window(wanted: Any) -> list[Condition]:
-    if not isinstance(wanted, Mapping) or not wanted:
-        raise ValueError(
-            f"{shown(wanted)} is not a window; expected {{'from': ..., 'to': ...}} or one of them"
-        )
-    ends = {form: _seconds(value) for form, value in wanted.items()}
-    if "from" in ends and "to" in ends and ends["from"] >= ends["to"]:
-        raise ValueError(f"from {shown(wanted['from'])} is not before to {shown(wanted['to'])}")
-    return [Condition("time", ">=" if form == "from" else "<", (seconds,)) for form, seconds in ends.items()]
-
-
-def _values(key: str, wanted: Any) -> tuple[Any, ...]:
-    single = isinstance(wanted, str | bytes | os.PathLike) or not isinstance(wanted, Iterable)
-    try:
-        values = [wanted] if single else list(wanted)
-    except TypeError as error:  # an array of no dimension
-        raise ValueError(f"{error}; expected a value or a list") from None
-    return tuple(None if value is None else LABELS[key](value) for value in values)
-
-
-def parse_where(texts: Sequence[str]) -> dict[str, Any]:
-    """A ``where`` from texts of a command line, of which all must hold.
-
-    Lists are separated by commas, except in ``source``, whose names may hold them; another name with a comma
-    stands in quotes, as in CSV (:func:`as_listed`).
-
-    >>> parse_where(["camera!=3", "identity=12,13", "time>=2024-05-01T10:00"])
-    {'camera': {'not': ['3']}, 'identity': ['12', '13'], 'time': {'from': '2024-05-01T10:00'}}
-    """
-    where: dict[str, Any] = {}
-    for text in texts:
-        match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|!=|=|<|>)(.*)", text, re.DOTALL)
-        key, operator, value = match.groups() if match else ("", "", "")
-        value = value.strip()
-        allowed = (">=", "<") if key == "time" else ("=", "!=")
-        if operator not in allowed or not value or value[0] in _SIGNS:
-            raise ConfigError(
-                f"where {shown(text)}: expected a key, {' or '.join(allowed)}, and a value; "
-                + _spelt_rightly(key, operator, value)
-                + "conditions look like camera!=3, identity=12,13, time>=2024-05-01T10:00, time<2024-05-02"
-            )
-        form = {"=": None, "!=": "not", ">=": "from", "<": "to"}[operator]
-        if key in where and (key != "time" or form in where[key]):
-            raise ConfigError(
-                f"where {shown(text)}: {key} has a condition already; write a list, such as camera=1,2"
-            )
-        parsed = value if key == "time" else _listed(key, value)
-        where[key] = {**where.get(key, {}), form: parsed} if form else parsed
-    check_where(where)
-    return where
-
-
-def _spelt_rightly(key: str, operator: str, value: str) -> str:
-    """What a condition written as in a programming language probably means; empty if that is not clear."""
-    name = value.lstrip(_SIGNS + " ")
-    signs = operator + value.removesuffix(name).replace(" ", "")
-    if key == "time":
-        meant = {">": ">=", "=>": ">=", "<=": "<", "=<": "<"}.get(signs)
-    elif "!" in signs or signs == "<>":
-        meant = "!="
-    else:
-        meant = "=" if signs.strip("=") == "" else None
-    if key not in LABELS or not name or meant is None:
-        return ""
-    way = {"time": "", "source": f", or source{operator}./{value} for a file of that name"}
-    quoted = f", or {key}{operator}{as_listed(value)} for a {key} of that name"
-    return f"write {key}{meant}{shortened(name)}{way.get(key, quoted) if signs != operator else ''}; "
-
-
-def _listed(key: str, text: str) -> list[str]:
-    if key == "source":
-        return [text]
-    try:
-        [parts] = csv.reader([text], skipinitialspace=True, strict=True)
-    except (csv.Error, ValueError) as error:
-        raise ConfigError(f"where {key}: {shown(text)} cannot be read as a list: {error}") from None
-    values = [part.strip() for part in parts]
-    if odd := [part for part in values if part and part[0] in _SIGNS and f'"{part}' not in text]:
-        raise ConfigError(
-            f"where {key}: {shown(odd[0])} in a list begins with a sign; {key}!=A,B leaves out a whole list, "
-            f"and a {key} of that name stands in quotes: {as_listed(odd[0])}"
-        )
-    if not all(values):
-        raise ConfigError(f"where {key}: {shown(text)} has a value that is empty; remove the comma too many")
-    return values
 
 
 def as_listed(value: int | str) -> str:

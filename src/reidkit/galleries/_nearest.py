@@ -27,11 +27,12 @@ def nearest(
     for start in range(0, len(queries), BLOCK_QUERIES):
         block = queries[start : start + BLOCK_QUERIES]
         best = [(np.empty(0, np.int64), np.empty(0, np.float64))] * len(block)
-        for numbers, scores in _scored_blocks(vectors, rows, block):
+        for numbers, scores, passing in _scored_blocks(vectors, rows, block):
             for index, query in enumerate(block):
                 best_rows, best_scores = best[index]
                 floor = best_scores[-1] if len(best_scores) == top else -np.inf
-                kept = np.flatnonzero(scores[index] >= floor - tolerance)
+                near_enough = scores[index] >= floor - tolerance
+                kept = np.flatnonzero(near_enough if passing is None else near_enough & passing)
                 if len(kept) > top:
                     near = scores[index, kept]
                     kept = kept[near >= np.partition(near, -top)[-top] - tolerance]
@@ -46,8 +47,8 @@ def nearest(
 
 def _scored_blocks(
     vectors: NDArray[np.float32], rows: NDArray[np.int64] | None, queries: NDArray[np.float32]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Row numbers (B,) and scores (Q, B), block by block of the file."""
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_] | None]]:
+    """Row numbers (B,) and scores (Q, B), block by block; which of them count (B,), if not all."""
     size = min(BLOCK_ROWS, BLOCK_SCORES // len(queries))
     for start in range(0, len(vectors), size):
         block = vectors[start : start + size]
@@ -58,11 +59,13 @@ def _scored_blocks(
         if not len(numbers):
             continue
         if len(numbers) == len(block):
-            yield numbers, queries @ block.T
+            yield numbers, queries @ block.T, None
         elif 4 * len(numbers) < len(block):
-            yield numbers, queries @ block[numbers - start].T
-        else:  # scoring a few rows too many costs less than copying the others
-            yield numbers, (queries @ block.T)[:, numbers - start]
+            yield numbers, queries @ block[numbers - start].T, None
+        else:  # scoring a few rows too many costs less than copying the others, or their scores
+            passing = np.zeros(len(block), np.bool_)
+            passing[numbers - start] = True
+            yield np.arange(start, start + len(block)), queries @ block.T, passing
 
 
 def _exact(

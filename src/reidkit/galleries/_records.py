@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from reidkit.errors import shown
-from reidkit.galleries import Item
+from reidkit.galleries import _own_labels
+from reidkit.galleries._items import Item
 from reidkit.galleries._labels import EARLIEST, LATEST
 from reidkit.galleries._vector_file import NAME
 
@@ -24,7 +25,7 @@ LARGEST_DIMENSION = 2**20
 
 # "revision" counts changes: what a reader holds is fresh while it is the same. "vectors" is the name of the
 # file; "num_rows" are its rows that were committed, those of removed items among them.
-# "content" is the hash of what was embedded. "more" is JSON, for labels to come.
+# "content" is the hash of what was embedded. "more" is JSON: the tracklet, and labels of one's own.
 TABLES = {
     2: (
         "CREATE TABLE gallery (revision INTEGER NOT NULL, vectors TEXT NOT NULL, num_rows INTEGER NOT NULL, "
@@ -116,7 +117,17 @@ class Row:
 
     @property
     def item(self) -> Item:
-        return Item(self.id, self.source, self.identity, self.camera, self.time, content=self.content)
+        tracklet, labels = _own_labels.read(self.more)
+        return Item(
+            self.id,
+            self.source,
+            self.identity,
+            self.camera,
+            self.time,
+            content=self.content,
+            tracklet=tracklet,
+            labels=dict(labels),
+        )
 
     def values(self) -> tuple[Any, ...]:
         """As stored, the checksum last."""
@@ -140,6 +151,7 @@ def is_whole(values: Sequence[Any], checksum: object, *, num_rows: int) -> bool:
         and 0 <= values[1] < num_rows
         and (values[5] is None or EARLIEST <= values[5] < LATEST)
         and _checksum(tuple(values)) == checksum
+        and _own_labels.is_readable(values[7])
     )
 
 
@@ -155,6 +167,7 @@ def are_whole(rows: Sequence[Sequence[Any]], *, num_rows: int) -> bool:
         0 <= min(columns[1]) <= max(columns[1]) < num_rows
         and (not times or EARLIEST <= min(times) <= max(times) < LATEST)
         and tuple(map(_checksum, zip(*columns, strict=True))) == checksums
+        and all(map(_own_labels.is_readable, set(columns[7])))
     )
 
 

@@ -18,7 +18,7 @@ from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
 from reidkit.galleries import (
     DamagedGallery,
+    Group,
+    GroupBy,
     Hit,
     Item,
     OnDuplicate,
@@ -34,15 +36,18 @@ from reidkit.galleries import (
     _format_1,
     _vector_file,
     check_encoder,
+    checked_group,
     checked_ids,
     checked_top,
     embedding_rows,
     unit_embeddings,
 )
+from reidkit.galleries._groups import nearest_groups
 from reidkit.galleries._items_table import ItemsTable, no_gallery
-from reidkit.galleries._labels import Condition, Where, check_where, label_column, label_rows
+from reidkit.galleries._labels import LABELS, label_column, label_rows, more, own_columns
 from reidkit.galleries._nearest import nearest, pieces
 from reidkit.galleries._records import FILE, Row, State
+from reidkit.galleries._where import Condition, Where, check_where
 from reidkit.registry import register
 
 INDEXED = ("source", "content")  # labels that SQLite finds; nearly all of them differ
@@ -138,6 +143,8 @@ class EmbeddedGallery:
         cameras: Sequence[Any] | NDArray[Any] | None = None,
         times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
         contents: Sequence[str | None] | None = None,
+        tracklets: Sequence[Any] | NDArray[Any] | None = None,
+        labels: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
         on_duplicate: OnDuplicate = "replace",
     ) -> NDArray[np.int64]:
         if on_duplicate not in (choices := ("replace", "skip", "error")):
@@ -146,17 +153,19 @@ class EmbeddedGallery:
                 f"Allowed: {', '.join(choices)}"
             )
         vectors = unit_embeddings(embeddings, location=str(self.path))
-        labels = label_rows(
+        described = label_rows(
             len(vectors),
             sources=sources,
             identities=identities,
             cameras=cameras,
             times=times,
             contents=contents,
+            tracklets=tracklets,
+            own=labels,
         )
-        if not labels:
+        if not described:
             return np.empty(0, np.int64)
-        named = [label.source for label in labels if label.source is not None]
+        named = [label.source for label in described if label.source is not None]
         if named:
             self._check_items()
         with self._writing() as state:
@@ -168,23 +177,23 @@ class EmbeddedGallery:
                 known = {row.source: row.id for row in self._table.among(state, "source", named)}
             if known and on_duplicate == "error":
                 raise DataError(
-                    f"{self.path} holds {len(known)} of these {len(labels)} sources already, such as "
+                    f"{self.path} holds {len(known)} of these {len(described)} sources already, such as "
                     f"{next(iter(known))!r}; nothing was added: choose on_duplicate='replace' or 'skip'"
                 )
             new_ids = itertools.count(state.next_id)
-            ids = [known[label.source] if label.source in known else next(new_ids) for label in labels]
+            ids = [known[label.source] if label.source in known else next(new_ids) for label in described]
             fresh = [
                 index
-                for index, label in enumerate(labels)
+                for index, label in enumerate(described)
                 if on_duplicate == "replace" or label.source not in known
             ]
             self._write(state.vectors, vectors, np.array(fresh, np.int64), first=state.num_rows)
             rows = [
-                Row(ids[index], number, *astuple(labels[index]))
+                Row(ids[index], number, *astuple(described[index]))
                 for number, index in enumerate(fresh, state.num_rows)
             ]
             self._table.put(rows)
-            num_new = sum(label.source not in known for label in labels)
+            num_new = sum(label.source not in known for label in described)
             self._table.set_state(
                 state,
                 num_rows=state.num_rows + len(fresh),
@@ -194,18 +203,48 @@ class EmbeddedGallery:
             )
         return np.array(ids, np.int64)
 
-    def search(self, embeddings: ArrayLike, *, top: int = 10, where: Where | None = None) -> list[list[Hit]]:
-        top = checked_top(top)
-        conditions = check_where(where)
+    @overload
+    def search(
+        self, embeddings: ArrayLike, *, top: int = 10, where: Where | None = None, group: None = None
+    ) -> list[list[Hit]]: ...
+
+    @overload
+    def search(
+        self,
+        embeddings: ArrayLike,
+        *,
+        top: int = 10,
+        where: Where | None = None,
+        group: GroupBy,
+        items: int = 10,
+    ) -> list[list[Group]]: ...
+
+    def search(
+        self,
+        embeddings: ArrayLike,
+        *,
+        top: int = 10,
+        where: Where | None = None,
+        group: GroupBy | None = None,
+        items: int = 10,
+    ) -> list[list[Hit]] | list[list[Group]]:
+        top, kind, items = checked_top(top), checked_group(group), checked_top(items, "items")
+        conditions = self._conditions(where)
         queries = embedding_rows(embeddings)
+
+        def attempt() -> list[list[Hit]] | list[list[Group]] | None:
+            if kind is None:
+                return self._try_search(queries, top, conditions)
+            return self._try_groups(queries, top, conditions, kind, items)
+
         for _ in range(NUM_TRIES):
-            hits = self._try_search(queries, top, conditions)
-            if hits is not None:
-                return hits
+            found = attempt()
+            if found is not None:
+                return found
         with self._table.reading():  # writers wait: one that replaces the same items all the time would win
-            hits = self._try_search(queries, top, conditions)
-        assert hits is not None
-        return hits
+            found = attempt()
+        assert found is not None
+        return found
 
     def relabel(
         self,
@@ -215,6 +254,8 @@ class EmbeddedGallery:
         identities: Sequence[Any] | NDArray[Any] | None = None,
         cameras: Sequence[Any] | NDArray[Any] | None = None,
         times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
+        tracklets: Sequence[Any] | NDArray[Any] | None = None,
+        labels: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
     ) -> None:
         wanted = checked_ids(ids)
         if len(set(wanted)) < len(wanted):
@@ -225,10 +266,17 @@ class EmbeddedGallery:
             for kind, field in _FIELDS.items()
             if given[kind] is not None
         }
+        own = own_columns(labels, len(wanted))
+        if tracklets is not None:
+            own["tracklet"] = label_column("tracklets", tracklets, len(wanted))
         self._check_items()
         with self._writing() as state:
             rows = [
-                replace(row, **{field: values[index] for field, values in columns.items()})
+                replace(
+                    row,
+                    more=_more_with(row, {name: values[index] for name, values in own.items()}, index),
+                    **{field: values[index] for field, values in columns.items()},
+                )
                 for index, row in enumerate(self._by_id(state, wanted))
             ]
             named = [row.source for row in rows if row.source is not None]
@@ -316,10 +364,10 @@ class EmbeddedGallery:
                 "converted": self.converted,
             }
 
-    def compact(self) -> int:
+    def compact(self, *, erase: bool = False) -> int:
         """Write the vectors anew without those of removed and replaced items; how many these were.
 
-        Needs room on disk for the new file beside the old one. Ids stay.
+        Needs room on disk for the new file beside the old one, and for the table's with ``erase``. Ids stay.
         """
         self._tidy = False
         with self._writing() as state:
@@ -329,8 +377,10 @@ class EmbeddedGallery:
             self._table.set_state(state, **self._rewrite(state, snapshot.words, rows))
         self._tidy = False
         # The old file goes now, or with the next that writes. Whoever still reads it has it open.
-        with contextlib.suppress(DataError), self._writing():
-            pass
+        with contextlib.nullcontext() if erase else contextlib.suppress(DataError), self._writing():
+            _columns.remove_file(self.path)
+        if erase:
+            self._table.write_anew()
         return state.num_rows - len(rows)
 
     def __len__(self) -> int:
@@ -394,7 +444,7 @@ class EmbeddedGallery:
     def _select(self, state: State, ids: Iterable[int] | None, where: Where | None) -> list[Row]:
         """Items in the order of the ids given, or as they were written."""
         if ids is None:
-            conditions = check_where(where)
+            conditions = self._conditions(where)
             if not conditions:
                 return self._table.all(state)
             return self._table.at(state, self._matching(state, conditions))
@@ -416,11 +466,35 @@ class EmbeddedGallery:
         with self._table.reading() as state:
             snapshot = self._map(state)
             rows = self._matching(state, conditions)
-        units = unit_embeddings(queries, dimension=state.dimension, location=str(self.path))
-        self._check_vectors(snapshot)
+        units = self._checked_queries(queries, snapshot)
         every = len(rows) == state.num_rows
         ranked = nearest(snapshot.vectors, None if every else rows, units, top=min(top, len(rows) + 1))
         return self._hits(ranked, snapshot.state)
+
+    def _try_groups(
+        self, queries: NDArray[Any], top: int, conditions: Sequence[Condition], kind: GroupBy, items: int
+    ) -> list[list[Group]] | None:
+        """Groups; ``None`` if another process took one of their items away meanwhile."""
+        with self._table.reading() as state:
+            snapshot = self._map(state)
+            rows = self._matching(state, conditions)
+            columns = self._columns_of(state)
+        units = self._checked_queries(queries, snapshot)
+        groups = columns.codes(kind)[np.searchsorted(columns.rows, rows)].astype(np.int64)
+        ranked = nearest_groups(
+            snapshot.vectors, rows, groups, units, top=min(top, len(rows) + 1), items=items
+        )
+        hits = self._hits([(group.rows, group.scores) for found in ranked for group in found], state)
+        if hits is None:
+            return None
+        of_each = iter(hits)
+        return [[_group(kind, group.num_rows, tuple(next(of_each))) for group in found] for found in ranked]
+
+    def _checked_queries(self, queries: NDArray[Any], snapshot: _Snapshot) -> NDArray[np.float32]:
+        """Unit queries, once it is sure that what they are compared with is whole."""
+        units = unit_embeddings(queries, dimension=snapshot.state.dimension, location=str(self.path))
+        self._check_vectors(snapshot)
+        return units
 
     def _hits(
         self, ranked: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]], searched: State
@@ -467,6 +541,14 @@ class EmbeddedGallery:
         if state.num_items - len(known) == state.num_rows - start:  # all new rows are items, and none went
             return np.concatenate([known, np.arange(start, state.num_rows)])
         return self._columns_of(state).rows
+
+    def _conditions(self, where: Where | None) -> tuple[Condition, ...]:
+        """Checked conditions; only where one is on a label of one's own is it looked up which there are."""
+        own: frozenset[str] = frozenset()
+        if isinstance(where, Mapping) and not where.keys() <= LABELS.keys():
+            with self._table.reading() as state:
+                own = self._columns_of(state).own_names
+        return check_where(where, own)
 
     def _matching(self, state: State, conditions: Sequence[Condition]) -> NDArray[np.int64]:
         """Row numbers (K,) of the items that all conditions let through, ascending."""
@@ -549,6 +631,13 @@ class EmbeddedGallery:
 _FIELDS = {"sources": "source", "identities": "identity", "cameras": "camera", "times": "time"}
 
 
+def _more_with(row: Row, changes: dict[str, Any], index: int) -> str | None:
+    """An item's tracklet and own labels with these in the place of former ones."""
+    item = row.item
+    tracklet = changes.pop("tracklet", item.tracklet)
+    return more(tracklet, {**item.labels, **changes}, index)
+
+
 def _hit(item: Item, score: float) -> Hit:
     return Hit(
         item.id,
@@ -558,7 +647,14 @@ def _hit(item: Item, score: float) -> Hit:
         item.time,
         max(-1.0, min(1.0, score)),
         content=item.content,
+        tracklet=item.tracklet,
+        labels=item.labels,
     )
+
+
+def _group(kind: GroupBy, num_items: int, hits: tuple[Hit, ...]) -> Group:
+    label = hits[0].identity if kind == "identity" else hits[0].tracklet
+    return Group(kind, label, num_items, hits)
 
 
 def _decoded(encoder: str | None) -> dict[str, Any] | None:

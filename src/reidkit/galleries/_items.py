@@ -1,0 +1,95 @@
+"""What a gallery tells: items, hits of a search, groups of them, and what a check found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from reidkit.galleries._labels import utc
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One embedding's labels; ``None`` means unknown.
+
+    ``identity`` is a text, as it was written; ``camera`` a number or a name; ``time`` in Unix seconds;
+    ``content`` the hash of the picture that was embedded; ``tracklet`` the track that it is of; ``labels``
+    those of one's own that are known: texts, numbers, truth values, times (in UTC).
+    """
+
+    id: int
+    source: str | None
+    identity: str | None
+    camera: int | str | None
+    time: float | None
+    content: str | None = field(default=None, kw_only=True)
+    tracklet: str | None = field(default=None, kw_only=True)
+    labels: dict[str, str | int | float | bool | datetime] = field(
+        default_factory=dict, kw_only=True, hash=False
+    )
+
+    def __str__(self) -> str:
+        parts = [f"#{self.id}"]
+        if self.source is not None:
+            parts.append(self.source)
+        if self.identity is not None:
+            parts.append(f"identity {self.identity}")
+        if self.camera is not None:
+            parts.append(f"camera {self.camera}")
+        if self.time is not None:
+            parts.append(utc(self.time))
+        if self.tracklet is not None:
+            parts.append(f"tracklet {self.tracklet}")
+        parts += [f"{name} {value}" for name, value in self.labels.items()]
+        return "  ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit(Item):
+    """An item that a search found. ``score`` is the cosine similarity: higher is nearer.
+
+    >>> print(Hit(17, "photos/a.jpg", identity="12", camera=3, time=1714557600.0, score=0.8731))
+     0.873  #17  photos/a.jpg  identity 12  camera 3  2024-05-01 10:00:00 UTC
+    """
+
+    score: float
+
+    def __str__(self) -> str:
+        return f"{self.score:6.3f}  {Item.__str__(self)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a check of a whole gallery found: ids of items whose labels, or whose vectors, are damaged."""
+
+    num_items: int
+    labels: tuple[int, ...] = ()
+    vectors: tuple[int, ...] = ()
+
+    @property
+    def damaged(self) -> tuple[int, ...]:
+        """All damaged items."""
+        return tuple(sorted({*self.labels, *self.vectors}))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What a search for groups found: one person or tracklet, or one item of which that is not known.
+
+    ``kind`` is "identity" or "tracklet", ``label`` its name, ``None`` where it is unknown. ``hits`` are its
+    nearest items, nearest first, of ``num_items`` that the search's conditions let through.
+    """
+
+    kind: str
+    label: str | None
+    num_items: int
+    hits: tuple[Hit, ...]
+
+    @property
+    def score(self) -> float:
+        """That of its nearest item."""
+        return self.hits[0].score
+
+    def __str__(self) -> str:
+        name = f"unknown {self.kind}" if self.label is None else f"{self.kind} {self.label}"
+        return f"{self.score:6.3f}  {name}, {self.num_items} items, nearest {Item.__str__(self.hits[0])}"
