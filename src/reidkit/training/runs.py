@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,6 +100,18 @@ def build_trainer(
         trackers=trackers,
         configuration=config.dump(resolved),
     )
+
+
+def way_to_a_test_part(resolved: config.Config, data: Dataset) -> str:
+    """What to do where a run's data has no test part; empty where it has one."""
+    if data.query and (data.gallery or data.protocol == "recall"):
+        return ""
+    if data.name not in ("folder", "table"):
+        return "next: reid evaluate RUN --data NAME --root FOLDER, with a data set that has one"
+    pattern = resolved.data.options.get("pattern")
+    words = ["reid", "split", str(resolved.data.root), "--out", "people.csv"]
+    command = shlex.join(words + (["--pattern", pattern] if isinstance(pattern, str) else []))
+    return f"next: {command}, and train again with data.name=table data.root=people.csv"
 
 
 @dataclass(frozen=True, slots=True)
