@@ -24,6 +24,7 @@ from reidkit.analysis.calibration import fit_calibration
 from reidkit.evaluation.comparison import compare
 from reidkit.evaluation.evaluation import evaluate_features
 from reidkit.reports.comparison import ComparedRun, write_comparison
+from reidkit.reports.inputs import Results, RunDetails
 from reidkit.reports.page import write_report
 from reidkit.reports.sections import analyse
 from reidkit.types import Features, Sample, Split
@@ -69,12 +70,14 @@ def main() -> None:
             "report with tables, the pass included",
             lambda: write_report(
                 Path(folder) / "report.html",
-                title="made up",
-                evaluation=evaluation,
-                query=query,
-                gallery=gallery,
-                query_split=query_split,
-                gallery_split=gallery_split,
+                Results(
+                    evaluation=evaluation,
+                    query=query,
+                    gallery=gallery,
+                    query_split=query_split,
+                    gallery_split=gallery_split,
+                ),
+                RunDetails(title="made up"),
                 calibration=calibration,
                 tables=Path(folder) / "tables",
             ),

@@ -72,7 +72,7 @@ def train(run: Path, *overrides: str) -> None:
 
 
 def cells(results: list[rk.Evaluation]) -> list[str]:
-    columns = [[100 * result.scores[name] for result in results] for name in COLUMNS]
+    columns = [[100 * result.metrics[name] for result in results] for name in COLUMNS]
     return [f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}" for values in columns]
 
 

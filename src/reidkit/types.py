@@ -205,7 +205,7 @@ class Evaluation:
         return float(self.cmc[k - 1])
 
     @property
-    def scores(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """The headline numbers by the names papers give them, those of the protocol "recall" by its own."""
         if self.average_precision == "at R":
             recalls = {f"Recall@{k}": self.rank(k) for k in (1, 2, 4, 8) if k <= len(self.cmc)}
@@ -224,12 +224,12 @@ class Evaluation:
             "num_queries": self.num_queries,
             "num_valid_queries": self.num_valid_queries,
             "num_gallery": self.num_gallery,
-            **self.scores,
+            **self.metrics,
             "notes": list(self.notes),
         }
 
     def __str__(self) -> str:
-        columns = {name: value for name, value in self.scores.items() if name not in ("mINP", "rank-20")}
+        columns = {name: value for name, value in self.metrics.items() if name not in ("mINP", "rank-20")}
         if "mAP" in columns:
             columns["mINP"] = self.mean_inverse_negative_penalty
         lines = [

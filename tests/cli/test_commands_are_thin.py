@@ -60,6 +60,7 @@ WORKFLOWS = {
         "reports.run_report",
         "training.embed_validation",
     },
+    "export": {"datasets._given_images", "encoders.export"},
     "gallery": {"galleries"},
     "import_weights": {"encoders.foreign_encoder"},
     "index": {"datasets._given_images", "search.searcher"},

@@ -10,7 +10,7 @@ from torch import nn
 import reidkit as rk
 from reidkit import registry
 from reidkit.encoders.autocast import autocast
-from reidkit.encoders.export import to_onnx
+from reidkit.encoders.export import export
 from reidkit.errors import ConfigError, UnknownName
 
 HEIGHT, WIDTH = 64, 32
@@ -145,7 +145,7 @@ def test_onnx_gives_the_same_embedding(name, options, tmp_path):
     torch.manual_seed(0)
     model = rk.build_model(name, **options)
     awaken(model)
-    file = to_onnx(rk.Encoder(model, height=HEIGHT, width=WIDTH), tmp_path / "model.onnx")
+    file = export(rk.Encoder(model, height=HEIGHT, width=WIDTH), tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     pixels = (80 * images(5) + 128).clamp(0, 255)
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (model.mean, model.std))

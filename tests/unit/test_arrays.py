@@ -14,6 +14,7 @@ from reidkit.arrays import plain_array
 from reidkit.errors import DataError
 from reidkit.evaluation.evaluation import evaluate_features
 from reidkit.evaluation.metric_learning import KISSME
+from reidkit.reports.inputs import Results, RunDetails
 from reidkit.reports.page import write_report
 from reidkit.reranking import query_expansion, rerank
 from reidkit.types import Features
@@ -114,12 +115,8 @@ def test_embeddings_of_hardly_a_dimension_have_scores_and_a_report(
     assert result.num_valid_queries == 24
     page = write_report(
         tmp_path / "report.html",
-        title="thin",
-        evaluation=result,
-        query=features,
-        gallery=None,
-        query_split=None,
-        gallery_split=None,
+        Results(evaluation=result, query=features),
+        RunDetails(title="thin"),
         num_ranked_lists=2,
         top=3,
     )

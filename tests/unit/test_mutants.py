@@ -39,11 +39,13 @@ def test_each_fault_still_finds_its_place(mutants):
 
 
 def test_a_fault_whose_place_is_gone_is_an_error(mutants, monkeypatch):
-    lost = mutants.Mutant("lost", "src/reidkit/ops.py", "no such text", "", "tests/unit/test_ops.py")
+    lost = mutants.Mutant(
+        "lost", "src/reidkit/ops/distances.py", "no such text", "", "tests/unit/test_ops.py"
+    )
     gone = lost._replace(name="gone", file="src/reidkit/no_such_file.py")
     monkeypatch.setattr(mutants, "MUTANTS", [lost, gone])
     assert run(mutants, monkeypatch, "--check").splitlines() == [
-        "lost: src/reidkit/ops.py holds 0 times, and not once: 'no such text'",
+        "lost: src/reidkit/ops/distances.py holds 0 times, and not once: 'no such text'",
         "gone: src/reidkit/no_such_file.py holds 0 times, and not once: 'no such text'",
     ]
 

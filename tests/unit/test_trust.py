@@ -248,7 +248,7 @@ def test_processes_that_are_started_inherit_what_is_allowed(monkeypatch):
 # Who calls functions that take a name as their caller's own word. A person has typed it, or it stands there.
 TYPED = {"cli/check", "cli/demo", "models/_cost", "encoders/foreign_encoder", "datasets/_splits"}
 # It is read from a file, which they say with trust.from_file().
-READ = {"encoders/encoder_file", "training/runs", "studies/execution", "reports/chosen_data"}
+READ = {"encoders/encoder_file", "training/runs", "studies/data_check", "reports/chosen_data"}
 
 
 def test_whoever_passes_on_a_name_from_a_file_says_so():

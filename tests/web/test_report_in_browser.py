@@ -14,6 +14,7 @@ from PIL import Image
 
 from reidkit.evaluation.evaluation import evaluate_features
 from reidkit.reports.comparison import ComparedRun, write_comparison
+from reidkit.reports.inputs import Results, RunDetails
 from reidkit.reports.page import write_report
 from reidkit.types import Features, Sample, Split
 
@@ -129,24 +130,26 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     second = ComparedRun("short", evaluation, query, gallery, query_split, gallery_split)
     plain = write_report(
         folder / "plain.html",
-        title="features without images",
-        evaluation=evaluation,
-        query=query,
-        gallery=gallery,
-        query_split=None,
-        gallery_split=None,
+        Results(evaluation=evaluation, query=query, gallery=gallery),
+        RunDetails(title="features without images"),
     )
     report = write_report(
         folder / "report.html",
-        title="tiny-run-with-a-rather-long-name on made-up-people",
-        evaluation=replace(evaluation, notes=("2 queries left out: their identity is not in the gallery",)),
-        query=query,
-        gallery=gallery,
-        query_split=(*query_split[:3], missing, *query_split[4:]),
-        gallery_split=gallery_split,
-        records=made_up_records(),
-        configuration="seed = 1\ncomment = '" + "x" * 300 + "'\n",
-        provenance={"command": "reid evaluate " + "runs/" * 60, "data set": "made up"},
+        Results(
+            evaluation=replace(
+                evaluation, notes=("2 queries left out: their identity is not in the gallery",)
+            ),
+            query=query,
+            gallery=gallery,
+            query_split=(*query_split[:3], missing, *query_split[4:]),
+            gallery_split=gallery_split,
+        ),
+        RunDetails(
+            title="tiny-run-with-a-rather-long-name on made-up-people",
+            records=made_up_records(),
+            configuration="seed = 1\ncomment = '" + "x" * 300 + "'\n",
+            provenance={"command": "reid evaluate " + "runs/" * 60, "data set": "made up"},
+        ),
         num_ranked_lists=14,
         encoder=Encoder(build_model("resnet18", pretrained=False), height=64, width=32, device="cpu"),
         calibration=Calibration(),

@@ -33,6 +33,7 @@ _COMMANDS = {
     "study": ("study", "Train a grid of runs; a table beside the papers' tables."),
     "runs": ("runs", "List runs with their scores."),
     "import-weights": ("import_weights", "Make an encoder of another toolkit's weights."),
+    "export": ("export", "Write an encoder for ONNX Runtime, OpenVINO or TorchScript."),
     "encode": ("encode", "Embed images into a file of features."),
     "index": ("index", "Embed images into a gallery."),
     "search": ("search", "Find who looks most like an image in a gallery."),

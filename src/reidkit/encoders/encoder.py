@@ -199,8 +199,11 @@ class Encoder:
         self.network.save(path, description)
         return path
 
-    def _prepare(self, image: ImageSource | Sample) -> NDArray[np.uint8]:
-        """uint8 (height, width, 3)."""
+    def prepare(self, image: ImageSource | Sample) -> NDArray[np.uint8]:
+        """An image as the network gets it, (height, width, 3) in RGB order.
+
+        Raises :class:`DataError` where it cannot be read.
+        """
         if isinstance(image, Sample):
             rgb = load_image(image.path, box=image.box)
         else:
@@ -220,7 +223,7 @@ class Encoder:
 
         def prepared(item: ImageSource | Sample) -> NDArray[np.uint8] | DataError:
             try:
-                return self._prepare(item)
+                return self.prepare(item)
             except DataError as error:
                 return error
 
@@ -338,7 +341,9 @@ def _load_network_file(
     feature: str | None,
 ) -> Encoder:
     network = load_network(path, preprocessing=preprocessing)
-    card = {"external": {**network.description, "preprocessing": dataclasses.asdict(network.preprocessing)}}
+    made_from = network.exported_from.card if network.exported_from else {}
+    external = {**network.description, "preprocessing": dataclasses.asdict(network.preprocessing)}
+    card = {**made_from, "external": external}
     encoder = Encoder(
         network, height=network.height, width=network.width, card=card, device=device, feature=feature
     )
@@ -388,6 +393,13 @@ def weights_file(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError(f"{path}: no such run folder or weights file")
     if path.suffix.lower() in (".pth", ".pt", ".tar", ".pkl"):
+        from reidkit.encoders.torchscript import is_torchscript
+
+        if is_torchscript(path):
+            raise CheckpointError(
+                f"{path} is a TorchScript archive, that is, a program, which reidkit does not run; for a "
+                "file that it reads, export to ONNX or OpenVINO (`reid export RUN --to onnx`)"
+            )
         raise CheckpointError(
             f"{path} does not say which network its weights are for; make an encoder of it with "
             f"`reid import-weights {path} --model NAME`"

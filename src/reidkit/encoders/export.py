@@ -1,138 +1,269 @@
-"""A trained encoder as an ONNX file, for use without PyTorch."""
+"""A trained encoder as a file for another runtime, compared with the network before it is written."""
 
 from __future__ import annotations
 
-import json
-from copy import deepcopy
-from importlib import import_module
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
+from reidkit.datasets._given_images import image_paths
+from reidkit.datasets.synthetic.clothes import random_person
+from reidkit.datasets.synthetic.people import draw_pedestrian
+from reidkit.datasets.synthetic.scenes import random_camera
+from reidkit.encoders.agreement import Agreement, ExportError, compare_embeddings
 from reidkit.encoders.encoder import Encoder, load_encoder
-from reidkit.errors import MissingExtra, ReidError, UnknownName
+from reidkit.encoders.export_files import (
+    check_packages,
+    onnx_program,
+    preprocessing_of,
+    write_onnx,
+    write_openvino,
+)
+from reidkit.encoders.exported_from import ExportedFrom
+from reidkit.encoders.network_file import load_network
+from reidkit.encoders.quantise import quantised_programs
+from reidkit.encoders.runtimes import EXPORTED_FROM_KEY, METADATA_KEY
+from reidkit.encoders.torchscript import embed_by_torchscript, write_torchscript
+from reidkit.errors import CheckpointError, ConfigError, DataError, UnknownName
 from reidkit.files import write_atomically
+from reidkit.images.reading import ImageSource
 from reidkit.models import Embedder
+from reidkit.types import Sample
 
-FORMATS = ("onnx",)
+SUFFIX_OF = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".pt"}
+"""Endings of the files, by format."""
 
-MIN_COSINE = 0.9999
-"""Least similarity between the network's embedding and that of its exported file."""
+NUM_DRAWN = 16
+NUM_COMPARED = 64  # images that a float file is compared on
+
+Images: TypeAlias = str | Path | Sequence[ImageSource | Sample]
 
 
-class ExportError(ReidError):
-    """A network that cannot be exported; nothing has been written."""
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written, and how near its embeddings come to the network's.
+
+    Attributes:
+        files: the one to load first; OpenVINO's weights are a second.
+        agreement: of the embeddings.
+        notes: what else the reader must know.
+    """
+
+    files: tuple[Path, ...]
+    agreement: Agreement
+    notes: tuple[str, ...] = ()
 
 
-def export(encoder: Encoder | str | Path, path: str | Path, *, to: str = "onnx") -> Path:
-    """Write an encoder as a file for another runtime.
+def export(
+    encoder: Encoder | str | Path,
+    path: str | Path,
+    *,
+    to: str = "onnx",
+    int8: bool = False,
+    images: Images | None = None,
+) -> Path:
+    """Write an encoder as a file for another runtime; see :func:`export_encoder`.
+
+    Returns:
+        The path.
+    """
+    return export_encoder(encoder, path, to=to, int8=int8, images=images).files[0]
+
+
+def export_encoder(
+    encoder: Encoder | str | Path,
+    path: str | Path,
+    *,
+    to: str = "onnx",
+    int8: bool = False,
+    images: Images | None = None,
+) -> Exported:
+    """Write an encoder as a file that holds everything from pixels to unit embeddings.
+
+    Input ``images``: float32 (B, 3, height, width), RGB, 0..255, B free. Output ``embeddings``: float32
+    (B, D), of unit length. The file's metadata say the same, and hold the encoder's card with its
+    calibration: :func:`reidkit.load_encoder` needs nothing else, and gives an encoder that galleries take for
+    the one that was exported. The file is loaded and compared with the network before it is written.
+
+    With ``int8`` weights and activations are 8-bit numbers, on ranges seen on ``images``. Its embeddings are
+    near the network's but not equal: it has a fingerprint of its own, and no calibration. It is refused where
+    it costs more than :data:`reidkit.encoders.agreement.MAX_LOSS` of mAP, or without labels where embeddings
+    turn further than :data:`reidkit.encoders.agreement.MIN_INT8_COSINE`.
 
     Args:
         encoder: an encoder, or the run folder or file to load it from.
-        path: where to.
-        to: the format; "onnx" (:func:`to_onnx`).
-
-    Returns:
-        The path.
+        path: where to; it ends in .onnx, .xml (OpenVINO, with its weights beside it in .bin) or .pt.
+        to: "onnx", "openvino" or "torchscript". A TorchScript archive is a program, which
+            :func:`reidkit.load_encoder` does not read.
+        int8: quantise; ONNX and OpenVINO.
+        images: crops to compare on, and to find ranges on: a folder, or images as
+            :meth:`reidkit.Encoder.encode` takes them; samples have labels. Drawn people where left out.
 
     Raises:
         UnknownName: no such format.
-        ExportError, MissingExtra: as :func:`to_onnx` does.
-    """
-    if to not in FORMATS:
-        raise UnknownName("format", to, FORMATS)
-    return to_onnx(encoder if isinstance(encoder, Encoder) else load_encoder(encoder), path)
-
-
-def to_onnx(encoder: Encoder, path: str | Path) -> Path:
-    """Write an encoder as an ONNX file that holds everything from pixels to unit embeddings.
-
-    Input ``images``: float32 (B, 3, height, width), RGB, 0..255, B free. Output ``embeddings``: float32
-    (B, D), of unit length. The same is said in the file's metadata, entry ``reidkit``, as JSON, so that
-    :func:`reidkit.load_encoder` needs nothing else. Before it is written, the file is run by onnxruntime and
-    its embeddings are compared with the network's.
-
-    Returns:
-        The path.
-
-    Raises:
+        ConfigError: another ending; int8 without images, or for TorchScript.
+        DataError: no image can be read.
         ExportError: embeddings that are not finite, or differ between the network and the file; an encoder
-            that was itself read from a network file.
-        MissingExtra: onnx, onnxscript or onnxruntime is not installed.
+            that was itself read from a network file. Nothing has been written.
+        MissingExtra: a package that the format needs is not installed.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        _import(package)
+    path = Path(path)
+    _check_request(path, to, int8=int8, images=images)
+    check_packages(to)
+    encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
     if not isinstance(encoder.model, Embedder):
         raise ExportError("this encoder was read from a network file itself; use that file")
-    network = _FromPixels(encoder.model).eval()
-    shape = (3, encoder.height, encoder.width)
-    images = torch.randint(0, 256, (3, *shape), generator=torch.Generator().manual_seed(0)).float()
-    with torch.no_grad():
-        expected = network(images)
-    if not torch.isfinite(expected).all():
-        raise ExportError("the network gives embeddings that are not finite; its weights are unusable")
-    program = torch.onnx.export(
-        network,
-        (images,),
-        input_names=["images"],
-        output_names=["embeddings"],
-        dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    model = program.model_proto
-    _import("onnx").helper.set_model_props(model, {"reidkit": json.dumps(_preprocessing(encoder))})
-    file = model.SerializeToString()
-    _compare(file, images[:2], expected[:2])
-    return write_atomically(path, file)
+    given = _given(images)
+    with TemporaryDirectory(prefix="reidkit-export-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of exporters, on what they do inside
+        draft = Path(folder) / path.name
+        if to == "torchscript":
+            return _export_torchscript(encoder, draft, path, given)
+        return _export_program(encoder, draft, path, given, to=to, int8=int8)
 
 
-class _FromPixels(nn.Module):
-    """The model with its normalisation in front. RGB images (B, 3, H, W), 0..255 -> unit embeddings."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: Embedder) -> None:
-        super().__init__()
-        self.model = deepcopy(model).cpu().to(memory_format=torch.contiguous_format)
-        self.register_buffer("mean", 255 * torch.tensor(model.mean).view(-1, 1, 1))
-        self.register_buffer("std", 255 * torch.tensor(model.std).view(-1, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model.embed((images - self.mean) / self.std)
+def default_path(run: Path, to: str, *, int8: bool = False) -> Path:
+    """A file in the current folder, named after a run folder or an encoder's file."""
+    name = run.resolve().name.removesuffix(".safetensors")
+    return Path(f"{name}{'-int8' if int8 else ''}{SUFFIX_OF[to]}")
 
 
-def _preprocessing(encoder: Encoder) -> dict[str, Any]:
-    """How images are prepared, by the keys of :class:`reidkit.encoders.network_file.Preprocessing`."""
-    return {
-        "color": "rgb",
-        "scale": 255,
-        "mean": [0, 0, 0],
-        "std": [1, 1, 1],
-        "height": encoder.height,
-        "width": encoder.width,
-        "dim": encoder.dim,
-    }
-
-
-def _compare(file: bytes, images: Tensor, expected: Tensor) -> None:
-    """Run the file on fewer images than it was traced with, and hold its embeddings against the expected."""
-    session = _import("onnxruntime").InferenceSession(file, providers=["CPUExecutionProvider"])
-    embeddings = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-    cosine = float((embeddings * expected).sum(dim=1).min())
-    if not cosine > MIN_COSINE:  # NaN, too, is not
-        raise ExportError(
-            f"the exported file does not compute what the network does: the cosine of their embeddings is "
-            f"{cosine:.5f}, less than {MIN_COSINE}"
+def _check_request(path: Path, to: str, *, int8: bool, images: Images | None) -> None:
+    if to not in SUFFIX_OF:
+        raise UnknownName("format", to, SUFFIX_OF)
+    if path.suffix.lower() != SUFFIX_OF[to]:
+        raise ConfigError(f"{path}: a file for {to} ends in {SUFFIX_OF[to]}; give it such a name")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; give the name of a file")
+    if int8 and to == "torchscript":
+        raise ConfigError("int8: torchscript files are not quantised; export to onnx or openvino")
+    if int8 and images is None:
+        raise ConfigError(
+            "int8 needs images, since it is found on them which values to expect; give a hundred or more "
+            "crops of your cameras, best with labels (--images FOLDER)"
         )
 
 
-def _import(package: str) -> Any:
+def _given(images: Images | None) -> list[ImageSource | Sample]:
+    if images is None:
+        return []
+    if isinstance(images, str | Path):
+        return list(image_paths([Path(images)]).paths)
+    if not len(images):
+        raise DataError("no images were given to compare on; give some, or none at all for drawn ones")
+    return list(images)
+
+
+def _export_program(
+    encoder: Encoder, draft: Path, path: Path, given: list[ImageSource | Sample], *, to: str, int8: bool
+) -> Exported:
+    """An ONNX file, or what OpenVINO makes of one."""
+    compared = given if int8 else spaced(given, NUM_COMPARED)
+    expected = _Expected(encoder, compared)
+    program = onnx_program(encoder)
+    write = {"onnx": write_onnx, "openvino": write_openvino}[to]
+    if not int8:
+        agreement = _write_draft(encoder, program, draft, expected, write=write, int8=False)
+        agreement.check()
+        return Exported(_publish(draft, path), agreement)
+    for attempt in quantised_programs(encoder, program, expected.images):
+        agreement = _write_draft(encoder, attempt, draft, expected, write=write, int8=True)
+        if agreement.is_enough:
+            break
+    agreement.check()
+    notes = (
+        "its embeddings are its own: fill a new gallery with it",
+        *(["the calibration is left out, since it is of other scores"] if encoder.calibration else []),
+    )
+    return Exported(_publish(draft, path), agreement, notes)
+
+
+class _Expected:
+    """Images that can be read, and the network's embeddings of them."""
+
+    def __init__(self, encoder: Encoder, images: list[ImageSource | Sample]) -> None:
+        self.drawn = not images
+        images = images or [*drawn_people(encoder.height, encoder.width)]
+        unread: dict[int, DataError] = {}
+        try:
+            self.embeddings = encoder.encode(images, skip=unread.__setitem__)
+        except DataError as error:
+            raise ExportError(str(error)) from error
+        self.images = [image for place, image in enumerate(images) if place not in unread]
+        if not self.images:
+            raise DataError(f"none of the {len(images)} images can be read; the first: {unread[0]}")
+
+    def compared_with(self, embeddings: NDArray[np.float32], *, int8: bool) -> Agreement:
+        return compare_embeddings(
+            self.embeddings, embeddings, images=self.images, drawn=self.drawn, int8=int8
+        )
+
+
+def _write_draft(
+    encoder: Encoder,
+    program: Any,
+    draft: Path,
+    expected: _Expected,
+    *,
+    write: Callable[[Any, Path, dict[str, str]], None],
+    int8: bool,
+) -> Agreement:
+    """Write a file, and what it was exported from into it; load it and see how near it comes."""
+    metadata = {METADATA_KEY: preprocessing_of(encoder)}
+    write(program, draft, metadata)
     try:
-        return import_module(package)
-    except ImportError as error:
-        raise MissingExtra(package, extra="export", needed_for="exporting to ONNX") from error
+        own = load_network(draft).fingerprints(height=encoder.height, width=encoder.width)[0]
+        card = {key: value for key, value in encoder.card.items() if not (int8 and key == "calibration")}
+        source = ExportedFrom(file=own, fingerprints=[] if int8 else list(encoder.fingerprints), card=card)
+        write(program, draft, {**metadata, EXPORTED_FROM_KEY: source.as_json()})
+        embeddings = load_encoder(draft).encode(expected.images)
+    except (CheckpointError, DataError) as error:
+        raise ExportError(f"the exported file cannot be used: {error}") from error
+    return expected.compared_with(embeddings, int8=int8)
+
+
+def _export_torchscript(
+    encoder: Encoder, draft: Path, path: Path, given: list[ImageSource | Sample]
+) -> Exported:
+    expected = _Expected(encoder, spaced(given, NUM_COMPARED))
+    write_torchscript(encoder, draft, preprocessing_of(encoder))
+    pixels = np.stack([encoder.prepare(image) for image in expected.images])
+    agreement = expected.compared_with(embed_by_torchscript(draft, pixels), int8=False)
+    agreement.check()
+    note = "a TorchScript archive is a program: torch.jit.load opens it, reidkit does not"
+    return Exported(_publish(draft, path), agreement, (note,))
+
+
+def _publish(draft: Path, path: Path) -> tuple[Path, ...]:
+    """Put the files in their place. OpenVINO's graph comes last, since without it its weights are nothing."""
+    weights = draft.with_suffix(".bin")
+    if not weights.is_file():
+        return (write_atomically(path, draft.read_bytes()),)
+    path.unlink(missing_ok=True)  # one of other weights must not be left beside these
+    beside = write_atomically(path.with_suffix(".bin"), weights.read_bytes())
+    return write_atomically(path, draft.read_bytes()), beside
+
+
+@lru_cache(maxsize=4)
+def drawn_people(height: int, width: int) -> tuple[NDArray[np.uint8], ...]:
+    """Made-up crops of people, the same each time, and a black and a white image."""
+    rng = np.random.default_rng(0)
+    people = [
+        np.asarray(draw_pedestrian(random_person(rng), random_camera(rng), rng=rng).convert("RGB"))
+        for _ in range(NUM_DRAWN)
+    ]
+    plain = [np.full((height, width, 3), value, dtype=np.uint8) for value in (0, 255)]
+    return *people, *plain
+
+
+def spaced(images: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of the images, evenly spaced."""
+    step = max(1, -(-len(images) // most))
+    return list(images[::step])

@@ -10,7 +10,7 @@ import torch
 
 from reidkit.encoders.network import FINGERPRINT_LENGTH
 from reidkit.models import Embedder
-from reidkit.models._embedder import IMAGENET_MEAN, IMAGENET_STD
+from reidkit.models._embedder import IMAGENET
 
 
 def fingerprints(model: Embedder, *, height: int, width: int, feature: str | None) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def fingerprints(model: Embedder, *, height: int, width: int, feature: str | Non
 def _unusual(model: Embedder) -> dict[str, Any]:
     """What decides an embedding besides weights, as far as it is not as usual."""
     unusual = dict(model.beyond_weights or {})
-    for name, own, usual in (("mean", model.mean, IMAGENET_MEAN), ("std", model.std, IMAGENET_STD)):
+    for name, own, usual in (("mean", model.mean, IMAGENET.mean), ("std", model.std, IMAGENET.std)):
         if tuple(own) != usual:
             unusual[name] = [f"{value:.9g}" for value in own]
     return unusual

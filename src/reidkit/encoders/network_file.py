@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Never, Self
 
@@ -20,10 +20,11 @@ from PIL import Image
 from pydantic import ConfigDict, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from reidkit.encoders.exported_from import ExportedFrom, read_exported_from
 from reidkit.encoders.network import FINGERPRINT_LENGTH, Network
 from reidkit.encoders.onnx import OnnxFile
 from reidkit.encoders.openvino import OpenVinoFile
-from reidkit.encoders.runtimes import MAX_PIXELS, METADATA_KEY, SUFFIXES, NetworkFile, Port
+from reidkit.encoders.runtimes import EXPORTED_FROM_KEY, MAX_PIXELS, METADATA_KEY, SUFFIXES, NetworkFile, Port
 from reidkit.errors import CheckpointError, ConfigError, did_you_mean, short
 from reidkit.images.transforms import normalize_array
 
@@ -69,13 +70,21 @@ class ExternalNetwork(Network):
         path: the file.
         file: the same, opened.
         preprocessing: what the file expects.
+        exported_from: the encoder that the file was exported from, as it says; believed while the file is
+            the one that was written then.
 
     Raises:
         CheckpointError: the input is no batch of three-channel images, or not the only one, the output no
             batch of embeddings, or not of the promised width; the names are not the file's.
     """
 
-    def __init__(self, path: Path, file: NetworkFile, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        path: Path,
+        file: NetworkFile,
+        preprocessing: Preprocessing,
+        exported_from: ExportedFrom | None = None,
+    ) -> None:
         self.file, self.preprocessing = file, preprocessing
         self.input = _choose(path, "input", preprocessing.input, file.inputs)
         self.output = _choose(path, "output", preprocessing.output, file.outputs)
@@ -104,6 +113,9 @@ class ExternalNetwork(Network):
         self.std = tuple(value / preprocessing.scale for value in preprocessing.std[::order])
         self.resampling = _RESAMPLING[preprocessing.interpolation]
         self.path = path
+        own = self._own_fingerprints(height=self.height, width=self.width)
+        unchanged = exported_from is not None and exported_from.file == own[0]
+        self.exported_from = exported_from if unchanged else None
         # No declared width can be trusted before an image has gone through.
         self._dim = int(self._infer(np.zeros((1, 3, self.height, self.width), self.dtype)).shape[1])
         promised = preprocessing.dim or _width(file.outputs[self.output])
@@ -147,6 +159,11 @@ class ExternalNetwork(Network):
         raise ConfigError(f"{self} has one output, its embedding")
 
     def fingerprints(self, *, height: int, width: int) -> tuple[str, ...]:
+        source = self.exported_from.fingerprints if self.exported_from else ()
+        return *source, *self._own_fingerprints(height=height, width=width)
+
+    def _own_fingerprints(self, *, height: int, width: int) -> tuple[str, ...]:
+        """Those of what the file computes, whatever it was exported from."""
         current = hashlib.sha256(json.dumps([[height, width], self.identity()]).encode())
         former = self.former_identity()
         if former is None:
@@ -227,7 +244,10 @@ def load_network(
         table, origin = dict(preprocessing), "the preprocessing given"
     else:
         table, origin = _find_preprocessing(path, file, preprocessing)
-    return ExternalNetwork(path, file, _check(table, origin))
+    exported_from = read_exported_from(
+        _metadata(path, EXPORTED_FROM_KEY, lambda: file.metadata(EXPORTED_FROM_KEY)), path
+    )
+    return ExternalNetwork(path, file, _check(table, origin), exported_from)
 
 
 def _open(path: Path) -> NetworkFile:
@@ -265,11 +285,7 @@ def _find_preprocessing(
             raise ConfigError(f"{toml} cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of numbers without end
             raise ConfigError(f"{toml} is not TOML: {short(error, 200)}") from None
-    try:
-        table = file.preprocessing()
-    except (ValueError, RecursionError) as error:
-        problem = short(error, 200)
-        raise CheckpointError(f"{path}: its metadata {METADATA_KEY!r} is not JSON: {problem}") from error
+    table = _metadata(path, METADATA_KEY, file.preprocessing)
     if table is not None and not isinstance(table, dict):
         raise CheckpointError(
             f"{path}: its metadata {METADATA_KEY!r} is {short(table)}, not keys with values"
@@ -281,6 +297,13 @@ def _find_preprocessing(
             "(docs/weights.md has every key)"
         )
     return table, f"the metadata of {path}"
+
+
+def _metadata(path: Path, key: str, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its metadata {key!r} is not JSON: {short(error, 200)}") from error
 
 
 def _check(table: Mapping[str, Any], origin: str) -> Preprocessing:

@@ -37,9 +37,12 @@ class OnnxFile:
         except Exception as error:  # onnxruntime has no one error to catch
             raise CheckpointError(f"{path} cannot be run by onnxruntime: {short(error, 300)}") from error
 
-    def preprocessing(self) -> Any:
-        text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    def metadata(self, key: str) -> Any:
+        text = self.session.get_modelmeta().custom_metadata_map.get(key)
         return None if text is None else json.loads(text)
+
+    def preprocessing(self) -> Any:
+        return self.metadata(METADATA_KEY)
 
     def run(self, images: NDArray[Any], *, input: str, output: str) -> NDArray[Any]:
         result: NDArray[Any] = self.session.run([output], {input: images})[0]
@@ -82,17 +85,17 @@ def _onnx_ports(ports: Sequence[Any]) -> dict[str, Port]:
     }
 
 
-def _messages(message: Any) -> Iterator[Any]:
+def messages(message: Any) -> Iterator[Any]:
     """A protobuf message and all that it holds, depth first."""
     yield message
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in [value] if hasattr(value, "ListFields") else value:
-                yield from _messages(part)
+                yield from messages(part)
 
 
 def _tensors(message: Any) -> Iterator[Any]:
-    return (part for part in _messages(message) if part.DESCRIPTOR.name == "TensorProto")
+    return (part for part in messages(message) if part.DESCRIPTOR.name == "TensorProto")
 
 
 def _external_data(path: Path, tensor: Any) -> tuple[Path, int, int] | None:
@@ -126,7 +129,7 @@ def _external_data(path: Path, tensor: Any) -> tuple[Path, int, int] | None:
 
 def _digest_onnx(path: Path, model: Any) -> str:
     """Of the graph without names and texts, and of the bytes of all weights. Changes the message."""
-    for part in _messages(model):
+    for part in messages(model):
         for field in ("doc_string", "metadata_props"):
             if field in part.DESCRIPTOR.fields_by_name:
                 part.ClearField(field)

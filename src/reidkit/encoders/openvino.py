@@ -53,10 +53,12 @@ class OpenVinoFile:
         self.inputs = _ports(self.compiled.inputs)
         self.outputs = _ports(self.compiled.outputs)
 
+    def metadata(self, key: str) -> Any:
+        return json.loads(self.model.get_rt_info(key).astype(str)) if self.model.has_rt_info(key) else None
+
     def preprocessing(self) -> Any:
-        if self.model.has_rt_info(METADATA_KEY):
-            return json.loads(self.model.get_rt_info(METADATA_KEY).astype(str))
-        return self._conversion_parameters()
+        found = self.metadata(METADATA_KEY)
+        return self._conversion_parameters() if found is None else found
 
     def run(self, images: NDArray[Any], *, input: str, output: str) -> NDArray[Any]:
         # By place: a port need not have a name that the runtime takes.

@@ -23,6 +23,9 @@ SUFFIXES = (".onnx", ".xml")
 METADATA_KEY = "reidkit"
 """Entry of a file's metadata (ONNX metadata_props, OpenVINO rt_info) with the preprocessing as JSON."""
 
+EXPORTED_FROM_KEY = "reidkit_encoder"
+"""Entry of a file's metadata with the encoder that it was exported from, as JSON."""
+
 MAX_PIXELS = 2**23
 """Of all the images that a network takes at a time: 1,024 of 128 x 64."""
 
@@ -55,6 +58,9 @@ class NetworkFile(Protocol):
     outputs: dict[str, Port]
     digest: str
     former_digest: str | None
+
+    def metadata(self, key: str) -> Any:
+        """An entry of the file's metadata, read as JSON; None where there is none."""
 
     def preprocessing(self) -> Any:
         """What the file's metadata says on preprocessing, if anything."""

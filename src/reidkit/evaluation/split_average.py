@@ -56,9 +56,9 @@ class SplitAverage:
         )
 
     def _summary(self) -> dict[str, tuple[float, float]]:
-        scores = [evaluation.scores for evaluation in self.evaluations]
-        names = sorted(scores[0], key=lambda name: name == "mINP")  # last
-        values = {name: [score[name] for score in scores] for name in names}
+        metrics = [evaluation.metrics for evaluation in self.evaluations]
+        names = sorted(metrics[0], key=lambda name: name == "mINP")  # last
+        values = {name: [of_split[name] for of_split in metrics] for name in names}
         return {name: (mean(column), stdev(column)) for name, column in values.items()}
 
 

@@ -11,6 +11,7 @@ in a process.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sqlite3
 import threading
@@ -19,9 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reidkit.errors import DataError, shortened
 from reidkit.galleries import DamagedGallery, NoGallery
-from reidkit.galleries._labels import Condition
 from reidkit.galleries._records import (
     COLUMNS,
     FILE,
@@ -30,6 +33,7 @@ from reidkit.galleries._records import (
     TABLES,
     Row,
     State,
+    are_whole,
     is_whole,
     stored,
 )
@@ -37,6 +41,7 @@ from reidkit.galleries._vector_file import check_only_name, check_regular, new_n
 
 APPLICATION_ID = 0x52454944  # "REID", in the header of the SQLite file
 LOCK_SECONDS = 10.0
+ROWS_AT_ONCE = 10_000
 LONGEST = 2**20  # bytes of one text; a label or an encoder's description is far shorter
 
 REASONS = {
@@ -246,13 +251,15 @@ class ItemsTable:
         wrong = _wrong(self.db.execute(query, (since, state.num_rows + 1)), state.num_rows)
         if wrong:
             raise self.damage(f"the labels of {len(wrong)} of {state.num_items} items", wrong)
-        count = self.count()
+        self._check_count(self.count(), state)
+        self._checked = state
+
+    def _check_count(self, count: int, state: State) -> None:
         if count != state.num_items:
             raise DamagedGallery(
                 f"{self.folder}: {FILE} is damaged: it holds {count} items where {state.num_items} were "
                 "written; put a copy in its place, or fill a new gallery"
             )
-        self._checked = state
 
     def check_structure(self) -> None:
         """Raise :class:`DamagedGallery` where SQLite finds its tables and indexes at odds."""
@@ -285,27 +292,61 @@ class ItemsTable:
             ids=[row.id for row in rows if type(row.id) is int],
         )
 
-    def select(self, state: State, conditions: Sequence[Condition]) -> list[Row]:
-        """Items that all conditions let through, in the order in which their vectors were written."""
+    def all(self, state: State) -> list[Row]:
+        """All items, in the order in which their vectors were written."""
         self.check_all(state)
-        condition, values = self._sql(conditions)
-        return self._whole(
-            f"SELECT {COLUMNS} FROM items WHERE {condition} ORDER BY row", values, state.num_rows
-        )
+        return self._whole(f"SELECT {COLUMNS} FROM items ORDER BY row", state.num_rows)
 
-    def rows(self, state: State, conditions: Sequence[Condition]) -> list[int]:
-        """Row numbers of the vectors of the items that all conditions let through, ascending."""
-        self.check_all(state)
-        condition, values = self._sql(conditions)
-        return [
-            row for (row,) in self.db.execute(f"SELECT row FROM items WHERE {condition} ORDER BY row", values)
-        ]
+    def checksums(self, state: State) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row numbers (K,) of all items, ascending, and the checksums (K,) written with them."""
+        query = "SELECT row, checksum FROM items NOT INDEXED LIMIT ?"
+        found = self.db.execute(query, (state.num_rows + 1,)).fetchall()
+        self._check_count(len(found), state)
+        try:
+            numbers = np.array(found, np.int64).reshape(-1, 2)
+        except (ValueError, TypeError, OverflowError):
+            raise DamagedGallery(f"{self.folder}: {DAMAGED}") from None
+        numbers = numbers[np.argsort(numbers[:, 0])]
+        return numbers[:, 0], numbers[:, 1]
+
+    def with_checksums(self, state: State, rows: NDArray[np.int64]) -> Iterator[tuple[Row, int]]:
+        """The items of these rows (K,), ascending, in any order, each with its checksum."""
+        query, among = (
+            f"SELECT {COLUMNS} FROM items",
+            " WHERE row IN (SELECT value FROM wanted WHERE list = 0)",
+        )
+        few = 4 * len(rows) < state.num_items
+        if few:
+            self._want(0, rows.tolist())
+        left = set(rows.tolist())
+        for some in _portions(self.db.execute(query + (among if few else " NOT INDEXED"))):
+            wrong = _wrong(some, state.num_rows)
+            if wrong:
+                raise self.damage(f"the labels of {len(wrong)} of {state.num_items} items", wrong)
+            for *values, checksum in some:
+                if values[1] in left:
+                    left.discard(values[1])
+                    yield Row.of(values), checksum
+        if left:
+            raise DamagedGallery(f"{self.folder}: {DAMAGED}")
+
+    def at(self, state: State, rows: NDArray[np.int64]) -> list[Row]:
+        """The items of these rows (K,), ascending."""
+        return sorted((row for row, _ in self.with_checksums(state, rows)), key=lambda row: row.row)
 
     def among(self, state: State, column: str, values: Iterable[Any]) -> list[Row]:
         """Items whose id, row, source or content is one of these values."""
         self._want(0, values)
         where = f"{column} IN (SELECT value FROM wanted WHERE list = 0)"
-        return self._whole(f"SELECT {COLUMNS} FROM items WHERE {where}", (), state.num_rows)
+        return self._whole(f"SELECT {COLUMNS} FROM items WHERE {where}", state.num_rows)
+
+    def rows_with(self, state: State, column: str, values: Sequence[Any]) -> list[int]:
+        """Row numbers of the items whose source or content is one of these, or unknown for ``None``."""
+        self.check_all(state)
+        self._want(0, [value for value in values if value is not None])
+        unknown = f" OR {column} IS NULL" if None in values else ""
+        where = f"{column} IN (SELECT value FROM wanted WHERE list = 0){unknown}"
+        return [row for (row,) in self.db.execute(f"SELECT row FROM items WHERE {where}")]
 
     def damaged(self, state: State) -> list[Row]:
         """All items that are not whole."""
@@ -321,8 +362,8 @@ class ItemsTable:
     def delete(self, ids: Iterable[int]) -> None:
         self.db.executemany("DELETE FROM items WHERE id = ?", ((id,) for id in ids))
 
-    def _whole(self, query: str, values: Sequence[Any], num_rows: int) -> list[Row]:
-        rows = self.db.execute(query, values).fetchall()
+    def _whole(self, query: str, num_rows: int) -> list[Row]:
+        rows = self.db.execute(query).fetchall()
         wrong = _wrong(rows, num_rows)
         if wrong:
             raise self.damage(f"the labels of {len(wrong)} items", wrong)
@@ -333,26 +374,6 @@ class ItemsTable:
         self.db.execute("DELETE FROM wanted WHERE list = ?", (number,))
         self.db.executemany("INSERT INTO wanted VALUES (?, ?)", ((number, stored(value)) for value in values))
 
-    def _sql(self, conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
-        """Conditions in SQL, and the values of its question marks."""
-        parts: list[str] = ["TRUE"]
-        values: list[Any] = []
-        for number, condition in enumerate(conditions):
-            key = condition.key
-            if condition.operator in (">=", "<"):
-                parts.append(f"{key} {condition.operator} ?")
-                values.append(condition.values[0])
-                continue
-            self._want(number, [value for value in condition.values if value is not None])
-            listed = f"(SELECT value FROM wanted WHERE list = {number})"
-            names_unknown = None in condition.values
-            if condition.operator == "in":  # by the index, where there is one
-                parts.append(f"({key} IN {listed}{f' OR {key} IS NULL' if names_unknown else ''})")
-            else:
-                unknown = f"{key} IS NOT NULL AND" if names_unknown else f"{key} IS NULL OR"
-                parts.append(f"({unknown} {key} NOT IN {listed})")
-        return " AND ".join(parts), values
-
 
 def no_gallery(folder: Path) -> NoGallery:
     return NoGallery(f"there is no gallery at {folder}; check the path, or fill one first")
@@ -360,7 +381,20 @@ def no_gallery(folder: Path) -> NoGallery:
 
 def _wrong(rows: Iterable[Sequence[Any]], num_rows: int) -> list[Row]:
     """Items, as stored with their checksums, that are not whole."""
-    return [Row.of(row[:-1]) for row in rows if not is_whole(row[:-1], row[-1], num_rows=num_rows)]
+    return [
+        Row.of(row[:-1])
+        for some in _portions(rows)
+        if not are_whole(some, num_rows=num_rows)
+        for row in some
+        if not is_whole(row[:-1], row[-1], num_rows=num_rows)
+    ]
+
+
+def _portions(rows: Iterable[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
+    """Rows, so many at once that their number costs little and they take little memory."""
+    left = iter(rows)
+    while some := list(itertools.islice(left, ROWS_AT_ONCE)):
+        yield some
 
 
 def _check_no_log(folder: Path) -> None:

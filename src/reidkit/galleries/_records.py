@@ -7,7 +7,6 @@ and limits are checked besides.
 
 from __future__ import annotations
 
-import itertools
 import json
 import zlib
 from collections.abc import Sequence
@@ -58,14 +57,12 @@ COLUMNS = "id, row, source, identity, camera, time, content, more, checksum"
 
 STATE_COLUMNS = "revision, vectors, num_rows, num_items, next_id, dimension, encoder, checksum"
 
-_NOTHING = type(None)
-_TEXT = (str, _NOTHING)
+_NOTHING: type = type(None)
+_TEXT: set[type] = {str, _NOTHING}
 # id, row, source (bytes where a file's name is not UTF-8), identity, camera, time, content, more
-_TYPES = frozenset(
-    itertools.product(
-        (int,), (int,), (str, bytes, _NOTHING), _TEXT, (int, str, _NOTHING), (float, _NOTHING), _TEXT, _TEXT
-    )
-)
+_TYPES: tuple[set[type], ...] = (
+    {int}, {int}, {str, bytes, _NOTHING}, _TEXT, {int, str, _NOTHING}, {float, _NOTHING}, _TEXT, _TEXT,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +136,25 @@ class Row:
 def is_whole(values: Sequence[Any], checksum: object, *, num_rows: int) -> bool:
     """Whether an item's values, as stored, have their types and limits, fit the checksum, and name a row."""
     return (
-        tuple(map(type, values)) in _TYPES
+        all(type(value) in types for value, types in zip(values, _TYPES, strict=True))
         and 0 <= values[1] < num_rows
         and (values[5] is None or EARLIEST <= values[5] < LATEST)
         and _checksum(tuple(values)) == checksum
+    )
+
+
+def are_whole(rows: Sequence[Sequence[Any]], *, num_rows: int) -> bool:
+    """Whether :func:`is_whole` holds for all items, as stored with their checksums; much faster than each."""
+    if not rows:
+        return True
+    *columns, checksums = zip(*rows, strict=True)
+    if not all(set(map(type, column)) <= types for column, types in zip(columns, _TYPES, strict=True)):
+        return False
+    times = [time for time in columns[5] if time is not None]
+    return (
+        0 <= min(columns[1]) <= max(columns[1]) < num_rows
+        and (not times or EARLIEST <= min(times) <= max(times) < LATEST)
+        and tuple(map(_checksum, zip(*columns, strict=True))) == checksums
     )
 
 

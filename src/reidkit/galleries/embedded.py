@@ -30,6 +30,7 @@ from reidkit.galleries import (
     Item,
     OnDuplicate,
     Verification,
+    _columns,
     _format_1,
     _vector_file,
     check_encoder,
@@ -45,6 +46,7 @@ from reidkit.galleries._nearest import nearest, pieces
 from reidkit.galleries._records import FILE, Row, State
 from reidkit.registry import register
 
+INDEXED = ("source", "content")  # labels that SQLite finds; nearly all of them differ
 NUM_TRIES = 3  # searches that a writer may overtake
 
 
@@ -94,6 +96,7 @@ class EmbeddedGallery:
         self.path = Path(path)
         self._temporary: TemporaryDirectory[str] | None = None
         self._snapshot: _Snapshot | None = None
+        self._columns: tuple[State | None, _columns.Columns] = None, _columns.EMPTY
         self._verified: tuple[object, int] = (None, 0)  # a file of vectors, and how many rows were checked
         self._tidy = False
         _check_place(self.path, create)
@@ -246,6 +249,8 @@ class EmbeddedGallery:
             doomed = {row.id for row in self._select(state, ids, where)}
             self._table.delete(doomed)
             self._table.set_state(state, num_items=state.num_items - len(doomed))
+        if doomed:  # nobody keeps what was removed in the copy of its labels
+            _columns.remove_file(self.path)
         return len(doomed)
 
     def items(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> list[Item]:
@@ -265,7 +270,7 @@ class EmbeddedGallery:
         with self._table.reading() as state:
             self._table.check_structure()
             labels = [row.id for row in self._table.damaged(state)]
-            rows = {} if labels else {row.row: row.id for row in self._table.select(state, ())}
+            rows = {} if labels else {row.row: row.id for row in self._table.all(state)}
             if labels:
                 return Verification(state.num_items, labels=tuple(labels))
             numbers = np.array(sorted(rows), np.int64)
@@ -279,7 +284,7 @@ class EmbeddedGallery:
             self._table.delete(labels)
             num_rows = min(state.num_rows, self._num_whole_rows(state))
             words = self._words(replace(state, num_rows=num_rows))
-            items = self._table.select(replace(state, num_items=self._table.count()), ())
+            items = self._table.all(replace(state, num_items=self._table.count()))
             within = np.array([row.row for row in items if row.row < num_rows], np.int64)
             whole = set(within.tolist()) - set(self._damaged(state, words, within).tolist())
             vectors = [row.id for row in items if row.row not in whole]
@@ -323,7 +328,7 @@ class EmbeddedGallery:
         with self._writing() as state:
             snapshot = self._map(state)
             self._refuse(self._damaged(state, snapshot.words, snapshot.rows), state)
-            rows = self._table.select(state, ())
+            rows = self._table.all(state)
             self._table.set_state(state, **self._rewrite(state, snapshot.words, rows))
         self._tidy = False
         # The old file goes now, or with the next that writes. Whoever still reads it has it open.
@@ -337,6 +342,7 @@ class EmbeddedGallery:
 
     def close(self) -> None:
         self._snapshot = None
+        self._columns = None, _columns.EMPTY
         self._table.close()
         if self._temporary is not None:
             self._temporary.cleanup()
@@ -403,7 +409,10 @@ class EmbeddedGallery:
     def _select(self, state: State, ids: Iterable[int] | None, where: Where | None) -> list[Row]:
         """Items in the order of the ids given, or as they were written."""
         if ids is None:
-            return self._table.select(state, check_where(where))
+            conditions = check_where(where)
+            if not conditions:
+                return self._table.all(state)
+            return self._table.at(state, self._matching(state, conditions))
         if where is not None:
             raise ConfigError("ids and where cannot be combined; give one of them")
         return self._by_id(state, checked_ids(ids))
@@ -421,9 +430,7 @@ class EmbeddedGallery:
         """Hits; ``None`` if another process took one of them away meanwhile."""
         with self._table.reading() as state:
             snapshot = self._map(state)
-            rows = snapshot.rows
-            if conditions:
-                rows = np.array(self._table.rows(state, conditions), np.int64)
+            rows = self._matching(state, conditions)
         units = unit_embeddings(queries, dimension=state.dimension, location=str(self.path))
         self._check_vectors(snapshot)
         every = len(rows) == state.num_rows
@@ -474,7 +481,38 @@ class EmbeddedGallery:
             known, start = self._snapshot.rows, self._snapshot.state.num_rows
         if state.num_items - len(known) == state.num_rows - start:  # all new rows are items, and none went
             return np.concatenate([known, np.arange(start, state.num_rows)])
-        return np.array(self._table.rows(state, ()), np.int64)
+        return self._columns_of(state).rows
+
+    def _matching(self, state: State, conditions: Sequence[Condition]) -> NDArray[np.int64]:
+        """Row numbers (K,) of the items that all conditions let through, ascending."""
+        coded = [condition for condition in conditions if condition.key not in INDEXED]
+        if coded:
+            columns = self._columns_of(state)
+            rows = columns.rows[columns.pass_(coded)]
+        else:
+            rows = self._item_rows(state)
+        for condition in conditions:
+            if condition.key in INDEXED:
+                found = self._table.rows_with(state, condition.key, condition.values)
+                rows = rows[np.isin(rows, found, invert=condition.operator == "not in")]
+        return rows
+
+    def _columns_of(self, state: State) -> _columns.Columns:
+        """Labels of all items; what this process knows already, or was kept, is not read again."""
+        known_for, columns = self._columns
+        if known_for == state:
+            return columns
+        if known_for is None or known_for.vectors != state.vectors:
+            columns = _columns.read_file(self.path, state.vectors)
+        rows, checksums = self._table.checksums(state)
+        columns, num_read = _columns.brought_up_to_date(
+            columns, rows, checksums, lambda missing: self._table.with_checksums(state, missing)
+        )
+        # Within the transaction: whoever removes an item waits, and then removes the file.
+        if num_read >= _columns.WORTH_KEEPING and self._temporary is None:
+            _columns.write_file(self.path, state.vectors, columns)
+        self._columns = state, columns
+        return columns
 
     def _check_vectors(self, snapshot: _Snapshot) -> None:
         """Raise :class:`DamagedGallery` unless all items' vectors are as they were written; once, but for

@@ -16,8 +16,15 @@ from reidkit.errors import ConfigError
 from reidkit.models._options import MAX_DIM, check_choice, check_whole
 from reidkit.ops import at_least_float32
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+
+class Normalisation(NamedTuple):
+    """Mean and standard deviation of each channel, subtracted and divided by, in units of 0..1."""
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+IMAGENET = Normalisation()
 
 
 class GeneralizedMeanPooling(nn.Module):
@@ -90,7 +97,7 @@ class Embedder(nn.Module):
         image_size: (height, width) of the only images that it takes, or None.
         left_out: features, and weights by their names, that losses read with other options of this network
             and not with these: a loss that names one is left out, so that an ablation is one change.
-        mean, std: per-channel normalisation that the images must have had, in units of 0..1.
+        normalisation: of the images that the network expects.
 
     Attributes:
         description: name and options that :func:`reidkit.models.build_model` built it from.
@@ -115,8 +122,7 @@ class Embedder(nn.Module):
         smallest_side: int = 1,
         image_size: tuple[int, int] | None = None,
         left_out: Iterable[str] = (),
-        mean: tuple[float, ...] = IMAGENET_MEAN,
-        std: tuple[float, ...] = IMAGENET_STD,
+        normalisation: Normalisation = IMAGENET,
     ) -> None:
         super().__init__()
         self.features = dict(features)
@@ -125,7 +131,7 @@ class Embedder(nn.Module):
         self.embedding_feature = self.usual_feature = embedding_feature
         self.smallest_side, self.image_size = smallest_side, image_size
         self.left_out = frozenset(left_out)
-        self.mean, self.std = mean, std
+        self.mean, self.std = normalisation
         self.description, self.beyond_weights = {}, None
         self.penalties: dict[str, Penalty] = {}
 
@@ -207,7 +213,7 @@ class SingleBranch(Embedder):
         pooling: "average", "max" or "gem".
         neck: one of the table's.
         dim: width of the neck's feature where it can be chosen ("fc", "osnet", "trinet").
-        mean, std: see :class:`Embedder`.
+        normalisation: see :class:`Embedder`.
 
     Raises:
         UnknownName: pooling or neck that does not exist.
@@ -224,8 +230,7 @@ class SingleBranch(Embedder):
         pooling: str = "average",
         neck: str = "bnneck",
         dim: int | None = None,
-        mean: tuple[float, ...] = IMAGENET_MEAN,
-        std: tuple[float, ...] = IMAGENET_STD,
+        normalisation: Normalisation = IMAGENET,
     ) -> None:
         check_choice("pooling", pooling, _POOLINGS)
         dim = _neck_dim(neck, width, dim)
@@ -236,8 +241,7 @@ class SingleBranch(Embedder):
             embedding_feature="neck",
             smallest_side=smallest_side,
             image_size=image_size,
-            mean=mean,
-            std=std,
+            normalisation=normalisation,
         )
         self.backbone = backbone
         self.pooling = _POOLINGS[pooling]()

@@ -9,8 +9,10 @@ from torch import nn
 
 from reidkit.errors import ConfigError
 from reidkit.models._embedder import SingleBranch, beyond_weights
+from reidkit.models._hub import hub_told
 from reidkit.models._non_local import ARCHITECTURES, add_non_local
 from reidkit.models._options import check_whole
+from reidkit.models._packages import is_package
 from reidkit.models.residual import ResNet
 from reidkit.registry import register
 
@@ -18,7 +20,7 @@ from reidkit.registry import register
 def resnet(
     architecture: str,
     *,
-    pretrained: bool = False,
+    pretrained: bool | str = False,
     last_stride: int = 1,
     non_local: bool = False,
     ceil_pool: bool = False,
@@ -38,7 +40,8 @@ def resnet(
         ceil_pool: the first pooling without padding, as in FastReID's networks.
         pooling, neck, dim: see :class:`reidkit.models.SingleBranch`.
     """
-    backbone = resnet_backbone(architecture, pretrained=pretrained, last_stride=last_stride)
+    from_hub = bool(pretrained) and not is_package(pretrained, architecture)  # no package has a ResNet
+    backbone = resnet_backbone(architecture, pretrained=from_hub, last_stride=last_stride)
     if non_local:
         if architecture not in ARCHITECTURES:
             raise ConfigError(f"non_local goes with {' and '.join(ARCHITECTURES)}, not with {architecture}")
@@ -72,7 +75,8 @@ def _pretrained(architecture: str) -> ResNet:
     """With timm's ImageNet weights."""
     import timm  # here, since it takes seconds, and nothing else of a ResNet needs it
 
-    weights = timm.create_model(architecture, pretrained=True, num_classes=0, global_pool="").state_dict()
+    with hub_told(architecture, asked=True):
+        weights = timm.create_model(architecture, pretrained=True, num_classes=0, global_pool="").state_dict()
     with torch.device("meta"):  # no weights are drawn twice
         backbone = ResNet(architecture)
     backbone.load_state_dict(weights, assign=True)

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from reidkit.errors import ConfigError, UnknownName
-from reidkit.models._embedder import SingleBranch, beyond_weights
+from reidkit.models._embedder import Normalisation, SingleBranch, beyond_weights
+from reidkit.models._hub import hub_told
+from reidkit.models._last_stride import unstride_last_stage
 from reidkit.models._options import check_image_size, check_whole
+from reidkit.models._packages import is_package, load_package
 from reidkit.registry import register
 
 _MAX_PATCHES = 16384  # of TransReID's images there are 210; each looks at all the others
@@ -81,9 +84,10 @@ class TimmBackbone(nn.Module):
 def timm_model(
     backbone: str,
     *,
-    pretrained: bool = False,
+    pretrained: bool | str = False,
     image_size: Sequence[int] | None = None,
     patch_stride: int | None = None,
+    last_stride: int | None = None,
     pooling: str = "average",
     neck: str = "bnneck",
     dim: int | None = None,
@@ -92,18 +96,35 @@ def timm_model(
 
     Args:
         backbone: timm's name; ``timm.list_models()`` has them all.
-        pretrained: start from timm's weights, downloaded by timm.
+        pretrained: start from timm's weights, downloaded by timm; or, without a hub, from those of an
+            installed Python package: "package:efficientnet-lite0", "-lite1" and "-lite2" for
+            ``tf_efficientnet_lite0`` to ``2``, "package:mobilenetv2" for ``mobilenetv2_100``.
         image_size: [height, width] of images, as in ``transform``, for transformers, which are built for one
             size; pretrained position embeddings are resampled to it. Left out, it is that of timm's weights.
         patch_stride: pixels from one patch of a vision transformer to the next, where they overlap, as in
             TransReID (12 for patches of 16); needs ``image_size``.
+        last_stride: 1 keeps the map of a convolutional network's last stage at the size of the one before,
+            usually 1/16 of the image, as in ``resnet50``; left out or 2 is timm's own.
         pooling: as below, or "token" for the class token of a transformer that has one, which TransReID and
             most ImageNet weights are trained by.
         pooling, neck, dim: see :class:`reidkit.models.SingleBranch`.
     """
     if not _timm().is_model(backbone):
         raise UnknownName("timm model", backbone, _timm().list_models())
-    network = _create(backbone, pretrained=pretrained, image_size=image_size, patch_stride=patch_stride)
+    if last_stride is not None:
+        check_whole("last_stride", last_stride, least=1, most=2, what="the stride of the last stage")
+    packaged = is_package(pretrained, backbone)
+    with hub_told(backbone, asked=bool(pretrained) and not packaged):
+        network = _create(
+            backbone,
+            pretrained=bool(pretrained) and not packaged,
+            image_size=image_size,
+            patch_stride=patch_stride,
+        )
+    if packaged:
+        load_package(network, str(pretrained), backbone)
+    if last_stride == 1:
+        unstride_last_stage(network, f"timm:{backbone}")
     token = pooling == "token"
     body = TimmBackbone(network, image_size=image_size, token=token)
     if token and not body.has_class_token:
@@ -119,13 +140,15 @@ def timm_model(
         pooling="average" if token else pooling,  # of one token: itself
         neck=neck,
         dim=dim,
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
+        normalisation=Normalisation(tuple(data["mean"]), tuple(data["std"])),
     )
     # Networks of equal weights may differ in activations, heads or padding; the tag behind the dot is of
     # weights.
     model.beyond_weights = beyond_weights(
-        pooling, backbone=backbone.partition(".")[0], patch_stride=patch_stride
+        pooling,
+        backbone=backbone.partition(".")[0],
+        patch_stride=patch_stride,
+        last_stride=last_stride if last_stride == 1 else None,
     )
     return model
 

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.style
@@ -153,9 +153,9 @@ def loss_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
     x, x_label = _time(steps)
     figure, axes = new_axes(x_label, "loss")
     if len(terms) != 1:
-        _curve(axes, steps, x, "loss", label="total", color=INK, linewidth=2)
+        _curve(axes, steps, x, "loss", _Line(INK, "total", width=2))
     for term, (colour, style) in zip(terms, itertools.cycle(LINES), strict=False):
-        _curve(axes, steps, x, term, label=term.removeprefix("loss/"), color=colour, linestyle=style)
+        _curve(axes, steps, x, term, _Line(colour, term.removeprefix("loss/"), style))
     if not axes.lines:
         return None
     axes.set_ylim(bottom=min(0.0, axes.dataLim.ymin))
@@ -168,7 +168,7 @@ def learning_rate_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
     steps = _of_kind(records, "step")
     x, x_label = _time(steps)
     figure, axes = new_axes(x_label, "learning rate")
-    _curve(axes, steps, x, "lr", color=TEAL)
+    _curve(axes, steps, x, "lr", _Line(TEAL))
     if not axes.lines:
         return None
     axes.set_ylim(bottom=0)
@@ -180,8 +180,8 @@ def validation_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
     """mAP and rank-1 on the validation images by epoch; ``None`` where no validation was recorded."""
     validations = _of_kind(records, "validation")
     figure, axes = new_axes("epoch", "validation score (%)")
-    _curve(axes, validations, "epoch", "mAP", scale=100, label="mAP", color=BLUE)
-    _curve(axes, validations, "epoch", "rank-1", scale=100, label="rank-1", color=ORANGE, linestyle="--")
+    _curve(axes, validations, "epoch", "mAP", _Line(BLUE, "mAP"), scale=100)
+    _curve(axes, validations, "epoch", "rank-1", _Line(ORANGE, "rank-1", "--"), scale=100)
     if not axes.lines:
         return None
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -270,17 +270,23 @@ def _time(steps: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     return "step", "training step"
 
 
+class _Line(NamedTuple):
+    """How a curve is drawn; without a label it is not in the legend."""
+
+    color: str
+    label: str | None = None
+    style: str = "-"
+    width: float = 1.6
+
+
 def _curve(
     axes: Axes,
     records: Sequence[Mapping[str, Any]],
     x: str,
     y: str,
+    line: _Line,
     *,
     scale: float = 1,
-    label: str | None = None,
-    color: str,
-    linestyle: str = "-",
-    linewidth: float = 1.6,
 ) -> None:
     """Draw ``y`` of the records over ``x``; nothing where no record has both."""
     points = [(r[x], scale * r[y]) for r in records if _is_number(r.get(x)) and _is_number(r.get(y))]
@@ -292,10 +298,10 @@ def _curve(
     axes.plot(
         xs,
         ys,
-        label=label,
-        color=color,
-        linestyle=linestyle,
-        linewidth=linewidth,
+        label=line.label,
+        color=line.color,
+        linestyle=line.style,
+        linewidth=line.width,
         marker=marker,
         markersize=3.5,
     )

@@ -22,7 +22,7 @@ from reidkit.files import write_atomically
 from reidkit.reports.breakdown_charts import two_cmc_figure
 from reidkit.reports.charts import occupied_range, own_style
 from reidkit.reports.parts import Figure, RankedList, check_lengths, longest_list, ranked_lists, render, sides
-from reidkit.reports.sections import distance_figure, score_names
+from reidkit.reports.sections import distance_figure, metric_names
 from reidkit.types import Evaluation, Features, Split
 
 _NUM_CHANGED = 6
@@ -35,7 +35,7 @@ class ComparedRun:
 
     Attributes:
         name: as the page calls it.
-        evaluation: scores of ``query`` against ``gallery``.
+        evaluation: ranks of ``query`` against ``gallery``.
         query, gallery: features; without a gallery every item queries all others.
         query_split, gallery_split: samples; without them no picture is shown and rows are named by number.
         camera_filter: the one ``evaluation`` was made with.
@@ -99,9 +99,9 @@ def differences(first: ComparedRun, second: ComparedRun) -> Differences:
     """
     _check_alike(first, second)
     one, other = first.evaluation, second.evaluation
-    names = [name for name in score_names(one) if name in other.scores]
+    names = [name for name in metric_names(one) if name in other.metrics]
     rows = [
-        Row(name, one.scores[name], other.scores[name], _paired(name, one, other, first.query.identities))
+        Row(name, one.metrics[name], other.metrics[name], _paired(name, one, other, first.query.identities))
         for name in sorted(names, key=lambda name: not name.startswith("mAP"))
     ]
     distances = distance_distributions(first.comparison), distance_distributions(second.comparison)
@@ -213,7 +213,7 @@ def _paired(
     values = [_values(name, evaluation) for evaluation in (first, second)]
     # With several draws of the gallery the ranks are medians, of which the CMC is not the mean.
     for evaluation, own in zip((first, second), values, strict=True):
-        if not np.isclose(np.nanmean(own), evaluation.scores[name]):
+        if not np.isclose(np.nanmean(own), evaluation.metrics[name]):
             return None
     try:
         found = paired_difference(*values, identities=identities)

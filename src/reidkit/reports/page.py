@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +14,16 @@ from reidkit.evaluation.comparison import compare
 from reidkit.evaluation.unit_rows import Indices
 from reidkit.files import write_atomically
 from reidkit.reports.charts import own_style
-from reidkit.reports.parts import RankedList, check_lengths, longest_list, ranked_lists, render, sides
+from reidkit.reports.inputs import Results, RunDetails
+from reidkit.reports.parts import (
+    RankedList,
+    Shown,
+    check_lengths,
+    longest_list,
+    ranked_lists,
+    render,
+    sides,
+)
 from reidkit.reports.reliability import hits_figures
 from reidkit.reports.sections import (
     Overlay,
@@ -24,12 +33,11 @@ from reidkit.reports.sections import (
     camera_figures,
     confusion_rows,
     curve_figures,
+    metric_tiles,
     projection_section,
-    score_tiles,
     training_figures,
 )
 from reidkit.reports.tables import write_lists, write_tables
-from reidkit.types import Evaluation, Features, Split
 
 if TYPE_CHECKING:
     from reidkit.encoders.encoder import Encoder
@@ -69,87 +77,70 @@ class Group:
 @own_style()
 def write_report(
     path: str | Path,
+    results: Results,
+    details: RunDetails,
     *,
-    title: str,
-    evaluation: Evaluation,
-    query: Features,
-    gallery: Features | None,
-    query_split: Split | None,
-    gallery_split: Split | None,
-    galleries: Sequence[Sequence[int]] | None = None,
-    records: Sequence[Mapping[str, Any]] = (),
-    configuration: str = "",
-    provenance: Mapping[str, str] | None = None,
-    camera_filter: str = "same_identity",
     num_ranked_lists: int = 12,
     top: int = 10,
     encoder: Encoder | None = None,
     calibration: Probability | None = None,
-    reranked: Evaluation | None = None,
     tables: str | Path | None = None,
 ) -> Path:
-    """Write the report of ``evaluation`` to ``path``.
+    """Write the report of an evaluation to ``path``.
 
     An image that cannot be read leaves a placeholder with its file name.
 
     Args:
         path: the HTML file; an older one is replaced in one go.
-        title: heading of the page.
-        evaluation: scores of ``query`` against ``gallery``.
-        query: row i belongs to ``query_split[i]``, as ``gallery`` to ``gallery_split``.
-        gallery: ``None`` where every item queries all others; ``gallery_split`` is then ``query_split``.
-        query_split, gallery_split: samples; without them no picture is shown and rows are named by number.
-        galleries: gallery rows of each query, where queries have galleries of their own.
-        records: lines of the run's ``metrics.jsonl``; the training curves are left out without them.
-        configuration: TOML text of the run.
-        provenance: what else to say of the origin of the numbers, in this order.
-        camera_filter: the one ``evaluation`` was made with.
+        results: what was measured.
+        details: what else to say of the run.
         num_ranked_lists: queries shown with their hits: half of them the worst, a quarter the best.
         top: hits of each.
-        encoder: what embedded the images; with it the page shows where in them the likeness lies.
-        calibration: turns scores into probabilities; with it the page shows how far these hold.
-        reranked: the scores after re-ranking, to stand beside ``evaluation``'s.
+        encoder: what embedded the images; with it the page shows which parts of them look alike.
+        calibration: turns scores into probabilities; with it the page shows how reliable these are.
         tables: folder for the page's numbers as CSV and JSON and its charts as PNG; none where left out.
 
     Raises:
         DataError: features, samples and evaluation do not belong together.
         WriteError: a file cannot be written.
     """
-    query_side, gallery_side = sides(query, gallery, query_split, gallery_split)
-    check_lengths(evaluation, query_side, gallery_side)
+    evaluation, reranked = results.evaluation, results.reranked
+    query, gallery = sides(results.query, results.gallery, results.query_split, results.gallery_split)
+    check_lengths(evaluation, query, gallery)
     chosen = choose_queries(evaluation.average_precisions, num_ranked_lists)
-    comparison = compare(query, gallery, camera_filter=camera_filter, gallery_rows=galleries)
+    comparison = compare(
+        results.query,
+        results.gallery,
+        camera_filter=results.camera_filter,
+        gallery_rows=results.galleries,
+    )
     analysis = analyse(comparison)
     lists = ranked_lists(
         np.concatenate(list(chosen.values())),
         comparison,
         analysis.matches,
         evaluation=evaluation,
-        query=query_side,
-        gallery=gallery_side,
+        query=query,
+        gallery=gallery,
         top=top,
     )
     groups = _groups(chosen, lists)
-    scores = score_tiles(evaluation, query.identities)
-    longest = longest_list(evaluation, query, gallery, galleries)
+    metrics = metric_tiles(evaluation, results.query.identities)
+    longest = longest_list(evaluation, results.query, results.gallery, results.galleries)
     figures = curve_figures(evaluation, analysis, calibration, longest_list=longest)
     if calibration is not None:
         figures += hits_figures(comparison)
     of_cameras = [] if analysis.cameras is None else camera_figures(analysis.cameras)
-    projection, no_projection = projection_section(query, gallery_side)
-    of_training = training_figures(records)
-    overlays: list[Overlay] = []
-    no_overlays = ""
-    if encoder is not None and query_side.split is not None and gallery_side.split is not None:
-        to_explain = [item for group in groups for item in group.lists[:_OVERLAYS_PER_GROUP]]
-        overlays, no_overlays = activation_section(to_explain, encoder, query_side, gallery_side)
+    projection, no_projection = projection_section(results.query, gallery)
+    of_training = training_figures(details.records)
+    overlays, no_overlays = _overlays(groups, encoder, query, gallery)
     page = render(
         "report.html",
-        title=title,
+        title=details.title,
         evaluation=evaluation,
-        camera_rule=CAMERA_RULES[camera_filter if query_side.has_cameras else "none"],
-        scores=scores,
-        reranked=[(score.name, score.value, reranked.scores[score.name]) for score in scores]
+        camera_rule=CAMERA_RULES[results.camera_filter if query.has_cameras else "none"],
+        metrics=metrics,
+        reranked=[(metric.name, metric.value, reranked.metrics[metric.name]) for metric in metrics]
         if reranked
         else [],
         notes=list(dict.fromkeys([*evaluation.notes, *(reranked.notes if reranked else ())])),
@@ -164,20 +155,30 @@ def write_report(
         no_projection=no_projection,
         training_figures=of_training,
         groups=groups,
-        # The ranks of the evaluation are those of the order shown, unless it had another one.
+        # The evaluation ranked as the page shows, unless it used another distance.
         other_order=any(item.match_ranks[:1] != (item.first_match_rank,) for item in lists),
         top=top,
         overlays=overlays,
         no_overlays=no_overlays,
-        configuration=configuration,
-        provenance=provenance or {},
+        configuration=details.configuration,
+        provenance=details.provenance,
     )
     if tables is not None:
         charts = [figure.chart for figure in (*figures, *of_cameras, *of_training)]
         charts += [] if projection is None else [projection.chart]
-        write_tables(tables, evaluation, analysis, scores, query_side, charts)
+        write_tables(tables, evaluation, analysis, metrics, query, charts)
         write_lists(tables, _by_name(chosen, lists), overlays)
     return write_atomically(path, page)
+
+
+def _overlays(
+    groups: Sequence[Group], encoder: Encoder | None, query: Shown, gallery: Shown
+) -> tuple[list[Overlay], str]:
+    """Activation maps of the first queries of each group, and why there are none."""
+    if encoder is None or query.split is None or gallery.split is None:
+        return [], ""
+    first = [item for group in groups for item in group.lists[:_OVERLAYS_PER_GROUP]]
+    return activation_section(first, encoder, query, gallery)
 
 
 def _groups(chosen: Mapping[str, Indices], lists: Sequence[RankedList]) -> list[Group]:

@@ -20,8 +20,9 @@ from reidkit.files import write_atomically
 from reidkit.progress import ProgressCallback
 from reidkit.reports.chosen_data import ChosenData, Wanted, check_same_training_data, choose_data
 from reidkit.reports.comparison import ComparedRun, Differences, differences, write_comparison
+from reidkit.reports.inputs import pooled_features, pooled_sides
 from reidkit.reports.results_folder import MADE_FROM, folder_in_runs, made_from
-from reidkit.reports.run_report import Scoring, embed, pooled_features, pooled_sides
+from reidkit.reports.run_report import Scoring, embed
 from reidkit.types import Dataset
 
 SURE = 0.05
@@ -52,14 +53,15 @@ class RunComparison:
     @property
     def verdict(self) -> str:
         """Which is better, and how sure that is, in one sentence."""
-        score, found = self.found.rows[0].name, self.found.rows[0].paired
+        metric, found = self.found.rows[0].name, self.found.rows[0].paired
         if found is None:
             return (
-                f"no difference shown: one identity asks alone, and how {score} varies cannot be told from it"
+                f"no difference shown: one identity asks alone, and how {metric} varies cannot be told from "
+                "it"
             )
         points, (low, high) = 100 * found.difference, (100 * end for end in found.interval)
         numbers = (
-            f"{score} {points:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, "
+            f"{metric} {points:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, "
             f"p = {found.p_value:.3g}, over {found.num_identities:,} identities"
         )
         if found.p_value >= SURE:
@@ -67,7 +69,7 @@ class RunComparison:
         return f"{self.second.name} is {'better' if points > 0 else 'worse'}: {numbers}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: scores of both with their differences, and how far each holds its pairs."""
+        """Plain values for JSON: metrics of both with their differences, and how far each holds its pairs."""
         return {
             "first": _values_of(self.first, self.found.distances[0]),
             "second": _values_of(self.second, self.found.distances[1]),

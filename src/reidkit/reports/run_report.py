@@ -28,8 +28,6 @@ from reidkit.evaluation.feature_files import load_features
 from reidkit.evaluation.features import (
     EmbeddedImages,
     distinct_images,
-    frames_by_tracklet,
-    pool_tracklets,
     with_frames,
 )
 from reidkit.evaluation.protocols import PROTOCOLS
@@ -38,9 +36,17 @@ from reidkit.files import check_own_folder, write_atomically
 from reidkit.progress import ProgressCallback
 from reidkit.provenance import versions
 from reidkit.reports.chosen_data import Wanted, choose_data
+from reidkit.reports.inputs import (
+    PooledSides,
+    Results,
+    RunDetails,
+    middle_frames,
+    pooled_features,
+    pooled_sides,
+)
 from reidkit.reports.results_folder import MADE_FROM, folder_of_run, made_from
 from reidkit.training.trackers import read_metrics
-from reidkit.types import Dataset, Evaluation, Features, Split
+from reidkit.types import Dataset, Evaluation, Split
 
 if TYPE_CHECKING:
     from reidkit.encoders.encoder import Encoder
@@ -100,18 +106,6 @@ class Scored:
 
     def __str__(self) -> str:
         return "\n\n".join(map(str, self.evaluations))
-
-
-class PooledSides(NamedTuple):
-    """Both sides of an evaluation as pages show them: tracklets pooled, each with one picture.
-
-    Without a gallery every item queries all others; without splits there are no pictures.
-    """
-
-    query: Features
-    gallery: Features | None
-    query_split: Split | None = None
-    gallery_split: Split | None = None
 
 
 def report(
@@ -206,20 +200,14 @@ def evaluate_run(
         scored = _store_calibration(scored, encoder, data, sides, camera_filter, run)
     folder = run if run is not None and run.is_dir() else None
     configuration = folder / "config.toml" if folder else None
-    return _write_page(
-        scored,
-        output,
-        evaluations,
+    details = RunDetails(
         title=output.title or f"{(folder or output.folder).name} on {data.name}",
-        **sides._asdict(),
-        galleries=data.galleries,
-        camera_filter=camera_filter,
         records=read_metrics(folder / "metrics.jsonl") if folder else (),
         configuration=configuration.read_text("utf-8") if configuration and configuration.is_file() else "",
         provenance=_provenance(encoder, data),
-        encoder=encoder,
-        calibration=encoder.calibration,
     )
+    results = _results(evaluations, sides, camera_filter, data.galleries)
+    return _write_page(scored, output, results, details, encoder)
 
 
 def evaluate_all_splits(
@@ -252,15 +240,10 @@ def evaluate_file(path: Path, protocol: str, scoring: Scoring, output: Output) -
     )
     about = {"data": str(path), MADE_FROM: made_from(features=path)}
     scored = _write_results(output.folder, evaluations, about)
-    return _write_page(
-        scored,
-        output,
-        evaluations,
-        title=output.title or path.name,
-        **pooled_features(query, gallery, protocol)._asdict(),
-        camera_filter=scoring.options.get("camera_filter", PROTOCOLS[protocol]),
-        provenance={"features": str(path), **_when()},
-    )
+    sides = pooled_features(query, gallery, protocol)
+    results = _results(evaluations, sides, scoring.options.get("camera_filter", PROTOCOLS[protocol]))
+    details = RunDetails(title=output.title or path.name, provenance={"features": str(path), **_when()})
+    return _write_page(scored, output, results, details)
 
 
 def evaluate_branches(
@@ -307,33 +290,6 @@ def _images(datasets: Sequence[Dataset], scoring: Scoring) -> Split:
     return distinct_images(part for data in datasets for part in images_to_encode(data, **asked))
 
 
-def pooled_sides(source: EmbeddedImages, data: Dataset) -> PooledSides:
-    """What pages show of a data set."""
-    query = source.features(data.query)
-    gallery = source.features(data.gallery) if data.gallery else None
-    if not data.has_cameras:  # a set may have labels that are no cameras
-        query = replace(query, cameras=None)
-        gallery = None if gallery is None else replace(gallery, cameras=None)
-    query_split, gallery_split = data.query, data.gallery or data.query
-    if data.protocol == "tracklets":
-        query_split, gallery_split = middle_frames(query_split), middle_frames(gallery_split)
-    return pooled_features(query, gallery, data.protocol)._replace(
-        query_split=query_split, gallery_split=gallery_split
-    )
-
-
-def pooled_features(query: Features, gallery: Features | None, protocol: str) -> PooledSides:
-    """What pages show of features that came without images."""
-    if protocol == "tracklets":
-        query, gallery = pool_tracklets(query), None if gallery is None else pool_tracklets(gallery)
-    return PooledSides(query, gallery)
-
-
-def middle_frames(split: Split) -> Split:
-    """A picture of each tracklet, in the order in which they are pooled."""
-    return tuple(frames[len(frames) // 2] for frames in frames_by_tracklet(split).values())
-
-
 def _ways(scoring: Scoring) -> list[dict[str, Any]]:
     """Options of each evaluation that is wanted."""
     plain = dict(scoring.options)
@@ -364,21 +320,39 @@ def _store_calibration(
     return replace(scored, calibration=calibration, encoder_file=encoder.save(weights_file(run)))
 
 
-def _write_page(scored: Scored, output: Output, evaluations: Sequence[Evaluation], **contents: Any) -> Scored:
+def _results(
+    evaluations: Sequence[Evaluation],
+    sides: PooledSides,
+    camera_filter: str,
+    galleries: Sequence[Sequence[int]] | None = None,
+) -> Results:
+    first, *reranked = evaluations
+    return Results(
+        evaluation=first,
+        reranked=reranked[0] if reranked else None,
+        galleries=galleries,
+        camera_filter=camera_filter,
+        **sides._asdict(),
+    )
+
+
+def _write_page(
+    scored: Scored, output: Output, results: Results, details: RunDetails, encoder: Encoder | None = None
+) -> Scored:
     if not output.page:
         return scored
     from reidkit.reports.page import write_report  # which brings matplotlib
 
-    first, *reranked = evaluations
     try:
         page = write_report(
             output.folder / "report.html",
-            evaluation=first,
-            reranked=reranked[0] if reranked else None,
+            results,
+            details,
+            encoder=encoder,
+            calibration=None if encoder is None else encoder.calibration,
             tables=output.folder / "tables" if output.tables else None,
-            **contents,
         )
-    except DataError as error:  # scores there are even where there is no pair of two persons to draw
+    except DataError as error:  # there are metrics even where there is no negative pair to draw
         return replace(scored, no_page=str(error))
     return replace(scored, page=page)
 

@@ -52,7 +52,7 @@ class Probability(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class Metric:
     """A number at the head of the report, in fractions; ``interval`` is the 95 % interval over identities."""
 
     name: str
@@ -120,8 +120,8 @@ def _camera_counter(comparison: Comparison) -> tuple[CameraPairCounter | None, s
     return CameraPairCounter(comparison), ""
 
 
-def score_tiles(evaluation: Evaluation, identities: NDArray[Any]) -> list[Score]:
-    """The headline scores, by the names of their protocol; ``identities`` (Q,) are those of the queries."""
+def metric_tiles(evaluation: Evaluation, identities: NDArray[Any]) -> list[Metric]:
+    """The headline metrics, by the names of their protocol; ``identities`` (Q,) are those of the queries."""
     valid = np.isfinite(evaluation.average_precisions)
     first_is_right = (evaluation.first_match_ranks[valid] == 1).astype(np.float64)
     # With several draws of the gallery the ranks are medians, of which the CMC is not the mean.
@@ -132,14 +132,14 @@ def score_tiles(evaluation: Evaluation, identities: NDArray[Any]) -> list[Score]
         firsts = share_interval(first_is_right, identities=identities[valid])
         intervals |= {"rank-1": firsts, "Recall@1": firsts}
     return [
-        Score(name, evaluation.scores[name], _MEANINGS[name], intervals.get(name))
-        for name in score_names(evaluation)
+        Metric(name, evaluation.metrics[name], _MEANINGS[name], intervals.get(name))
+        for name in metric_names(evaluation)
     ]
 
 
-def score_names(evaluation: Evaluation) -> list[str]:
-    """The scores that a page shows, in its order."""
-    names = [name for name in evaluation.scores if name != "rank-20"]
+def metric_names(evaluation: Evaluation) -> list[str]:
+    """The metrics that a page shows, in its order."""
+    names = [name for name in evaluation.metrics if name != "rank-20"]
     return sorted(names, key=lambda name: name == "mINP")  # last
 
 

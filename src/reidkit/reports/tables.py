@@ -18,7 +18,7 @@ from reidkit.evaluation.row_labels import label_name
 from reidkit.files import write_atomically
 from reidkit.reports.charts import Chart, ranked_list_picture
 from reidkit.reports.parts import RankedList, Shown
-from reidkit.reports.sections import Analysis, Overlay, Score, rates_seen
+from reidkit.reports.sections import Analysis, Metric, Overlay, rates_seen
 from reidkit.types import Evaluation
 
 
@@ -26,7 +26,7 @@ def write_tables(
     folder: str | Path,
     evaluation: Evaluation,
     analysis: Analysis,
-    scores: Sequence[Score],
+    metrics: Sequence[Metric],
     query: Shown,
     charts: Iterable[Chart],
 ) -> None:
@@ -84,7 +84,7 @@ def write_tables(
     )
     values = {
         **evaluation.as_dict(),
-        "intervals_95": {score.name: list(score.interval) for score in scores if score.interval},
+        "intervals_95": {metric.name: list(metric.interval) for metric in metrics if metric.interval},
         "equal_error_rate": analysis.roc.equal_error_rate,
         "true_positive_rate_at": {
             f"{rate:g}": analysis.roc.true_positive_rate_at(rate) for rate in rates_seen(analysis.roc)

@@ -228,7 +228,7 @@ def run_fingerprint(configuration: config.Config) -> str:
     """Eight characters that stand for what a configuration gives.
 
     What changes only its speed is left out, and where the data lie; whether they are still the same images is
-    another question (:func:`reidkit.studies.execution.check_data`).
+    another question (:func:`reidkit.studies.data_check.check_data`).
     """
     tree = config.as_tree(configuration)
     del tree["data"]["root"]

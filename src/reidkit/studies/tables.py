@@ -17,8 +17,10 @@ import numpy as np
 from reidkit.analysis.bootstrap import PairedDifference, paired_difference
 from reidkit.errors import DataError
 from reidkit.files import write_atomically
-from reidkit.studies.execution import Folders, Result, failure_text, measurement_of, read_result
+from reidkit.studies.execution import failure_text
+from reidkit.studies.measured import Result, read_result
 from reidkit.studies.study import OTHER_COLUMNS, SCORES, Cell, Published, Study, TestPart
+from reidkit.studies.tasks import Folders, measurement_of
 
 COST = ("seconds", "CPU seconds")
 TEST_USED = (

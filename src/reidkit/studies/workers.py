@@ -15,18 +15,11 @@ from types import FrameType
 from reidkit import logs
 from reidkit.errors import ConfigError
 from reidkit.files import write_atomically
-from reidkit.studies.execution import (
-    MOST_ATTEMPTS,
-    Folders,
-    Task,
-    carry_out,
-    check_data,
-    forget_failures,
-    state_of,
-    tasks_of,
-)
+from reidkit.studies.data_check import check_data
+from reidkit.studies.execution import MOST_ATTEMPTS, carry_out, forget_failures, state_of
 from reidkit.studies.study import Cell, Study, cells_of, load_study, study_text
 from reidkit.studies.tables import StudyTable, tables_of, write_tables
+from reidkit.studies.tasks import Folders, Task, tasks_of
 
 logger = logs.get_logger(__name__)
 
@@ -80,7 +73,7 @@ class StudyAtWork:
     def begin(self, *, again: bool) -> None:
         """Check the data and write the study's file down; ``again`` lets runs that failed be tried again.
 
-        Raises as :func:`reidkit.studies.execution.check_data` does.
+        Raises as :func:`reidkit.studies.data_check.check_data` does.
         """
         check_data(self.tasks, self.folders)
         write_atomically(self.folders.out / "study.toml", study_text(self.wanted.name))

@@ -18,7 +18,7 @@ from reidkit.training import distributed
 from reidkit.training.gradient_cache import check_pieces
 from reidkit.training.loader import Batch, TrainingImages, collate
 from reidkit.training.objective import Objective, name_of
-from reidkit.training.samplers import BatchSampler, IdentitySampler, RandomSampler, TrackletFrames
+from reidkit.training.samplers import BatchSampler, IdentitySampler, RandomSampler, Share, TrackletFrames
 from reidkit.types import Dataset, Split
 
 
@@ -35,13 +35,13 @@ def build_sampler(
     Raises:
         ConfigError: settings that do not go together, or not with this data.
     """
-    place = {"seed": seed, "rank": distributed.rank(), "world_size": distributed.world_size()}
+    share = Share(distributed.rank(), distributed.world_size())
     chosen = _tracklet_frames(data, config)
     if config.kind == "random":
         if config.spread_cameras or config.balance_sets:
             raise ConfigError("spread_cameras and balance_sets go with sampler 'identity', not 'random'")
         batch_size = config.identities_per_batch * config.images_per_identity
-        return RandomSampler(len(labels), batch_size=batch_size, frames=chosen, **place)
+        return RandomSampler(len(labels), batch_size=batch_size, frames=chosen, seed=seed, share=share)
     cameras = [-1 if s.camera is None else s.camera for s in data.train] if config.spread_cameras else None
     sets = [sample.dataset or data.name for sample in data.train] if config.balance_sets else None
     return IdentitySampler(
@@ -51,7 +51,8 @@ def build_sampler(
         cameras=cameras,
         sets=sets,
         frames=chosen,
-        **place,
+        seed=seed,
+        share=share,
     )
 
 

@@ -54,6 +54,16 @@ class TrackletFrames:
         return rng.choice(frames, self.per_tracklet, replace=False)
 
 
+class Share(NamedTuple):
+    """The slice of each global batch that one process takes: number ``rank`` of ``world_size`` equal ones."""
+
+    rank: int = 0
+    world_size: int = 1
+
+
+WHOLE = Share()
+
+
 class BatchSampler:
     """Common part: one epoch's global batches, cut for one process.
 
@@ -62,15 +72,15 @@ class BatchSampler:
 
     Args:
         seed: of all draws.
-        rank, world_size: which slice of each global batch this process takes.
+        share: what this process takes of each global batch.
     """
 
     num_batches: int
     batch_size: int
     num_left_out: int
 
-    def __init__(self, *, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
-        self.seed, self.rank, self.world_size = seed, rank, world_size
+    def __init__(self, *, seed: int = 0, share: Share = WHOLE) -> None:
+        self.seed, self.share = seed, share
         self.epoch = 0
         self.first_batch = 0
 
@@ -87,16 +97,17 @@ class BatchSampler:
 
     def __iter__(self) -> Iterator[list[Draw]]:
         batches = self.global_batches(np.random.default_rng([self.seed, self.epoch]))
-        slice_size = self.batch_size // self.world_size
-        mine = slice(self.rank * slice_size, (self.rank + 1) * slice_size)
+        rank, world_size = self.share
+        slice_size = self.batch_size // world_size
+        mine = slice(rank * slice_size, (rank + 1) * slice_size)
         for number in range(self.first_batch, self.num_batches):
             seeds = np.random.SeedSequence([self.seed, self.epoch, number]).generate_state(self.batch_size)
             yield [Draw(int(i), int(s)) for i, s in zip(batches[number][mine], seeds[mine], strict=True)]
 
     def _check_slices(self) -> None:
-        if self.batch_size % self.world_size:
+        if self.batch_size % self.share.world_size:
             raise ConfigError(
-                f"a batch of {self.batch_size} images cannot be shared evenly by {self.world_size} "
+                f"a batch of {self.batch_size} images cannot be shared evenly by {self.share.world_size} "
                 "processes; choose a batch that is a multiple of their number"
             )
 
@@ -118,7 +129,7 @@ class IdentitySampler(BatchSampler):
             in proportion to their identities.
         frames: which of the images an epoch has; all without it. The K images of an identity are then spread
             over its tracklets, too; cameras come first.
-        seed, rank, world_size: see :class:`BatchSampler`.
+        seed, share: see :class:`BatchSampler`.
 
     Raises:
         ConfigError: fewer identities than P, in the whole or in one of the sets that share a batch.
@@ -134,10 +145,9 @@ class IdentitySampler(BatchSampler):
         sets: Sequence[str] | None = None,
         frames: TrackletFrames | None = None,
         seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        share: Share = WHOLE,
     ) -> None:
-        super().__init__(seed=seed, rank=rank, world_size=world_size)
+        super().__init__(seed=seed, share=share)
         labels = np.asarray(identities)
         self.images_of = [np.flatnonzero(labels == identity) for identity in np.unique(labels)]
         self.frames = frames
@@ -252,7 +262,7 @@ class RandomSampler(BatchSampler):
         num_images: size of the training split.
         batch_size: images a global batch.
         frames: which of the images an epoch has; all without it.
-        seed, rank, world_size: see :class:`BatchSampler`.
+        seed, share: see :class:`BatchSampler`.
 
     Raises:
         ConfigError: fewer images than a batch.
@@ -265,10 +275,9 @@ class RandomSampler(BatchSampler):
         batch_size: int,
         frames: TrackletFrames | None = None,
         seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        share: Share = WHOLE,
     ) -> None:
-        super().__init__(seed=seed, rank=rank, world_size=world_size)
+        super().__init__(seed=seed, share=share)
         self.frames = frames
         if frames is not None:
             num_images = frames.num_frames

@@ -72,6 +72,9 @@ class Trainer:
         configuration: text kept as ``config.toml`` in the run folder.
         options: single keys of ``sampler`` and ``train``, as ``epochs=60, identities_per_batch=16``.
 
+    The four tables are values that group their options already. What is left beside them has nothing in
+    common, so the signature is longer than eight.
+
     Raises:
         ConfigError: settings that cannot be used together or with this data.
         DataError: an empty training part, or a validation part in which there is nobody to find.
@@ -300,14 +303,14 @@ class Trainer:
         encoder = self.encoder()
         features = embed_validation(encoder, self.data.val)
         if features is not None:
-            scores = evaluate_features(*features)
-            figures = {"mAP": scores.mean_average_precision, "rank-1": scores.rank(1)}
+            evaluation = evaluate_features(*features)
+            figures = {"mAP": evaluation.mean_average_precision, "rank-1": evaluation.rank(1)}
             self.log.track("validation", figures, step=self.step, epoch=self.epoch)
-            if scores.mean_average_precision > self.best.get("mAP", -1.0):
-                self.best = {"mAP": scores.mean_average_precision, "epoch": self.epoch}
+            if evaluation.mean_average_precision > self.best.get("mAP", -1.0):
+                self.best = {"mAP": evaluation.mean_average_precision, "epoch": self.epoch}
                 encoder = self.encoder()  # its card names the new best
                 source = f"{len(self.data.val)} validation images of {self.data.name}"
-                with suppress(DataError):  # a single person has no pair of two
+                with suppress(DataError):  # one identity has no negative pair
                     encoder.calibrate(fit_calibration(compare(*features), source=source))
                 encoder.save(self.out / "best.safetensors")
         distributed.barrier()  # the main process evaluates alone

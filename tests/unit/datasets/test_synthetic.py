@@ -15,7 +15,7 @@ from PIL import Image
 import reidkit.datasets.synthetic.dataset as synthetic_module
 from reidkit.datasets import load_dataset
 from reidkit.datasets.synthetic.clothes import Person
-from reidkit.datasets.synthetic.dataset import make_synthetic
+from reidkit.datasets.synthetic.dataset import World, make_synthetic, make_synthetic_from
 from reidkit.datasets.synthetic.figures import View, render
 from reidkit.datasets.synthetic.people import (
     Camera,
@@ -32,16 +32,16 @@ from reidkit.errors import ConfigError, DataError, ReidError
 from reidkit.files import WriteError
 from reidkit.types import Sample
 
-SMALL = {
-    "num_train_identities": 3,
-    "num_test_identities": 4,
-    "num_cameras": 3,
-    "images_per_camera": 3,
-    "height": 64,
-    "width": 32,
-    "num_distractors": 5,
-    "num_junk": 4,
-}
+SMALL = World(
+    num_train_identities=3,
+    num_test_identities=4,
+    num_cameras=3,
+    images_per_camera=3,
+    height=64,
+    width=32,
+    num_distractors=5,
+    num_junk=4,
+)
 STANDING = Pose(
     phase=0.0, stride=0.0, arm_swing=0.0, elbows=(0.1, 0.1), arm_spread=0.1, lean=0.0, head_turn=0.0
 )
@@ -53,13 +53,13 @@ def contents(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_synthetic(tmp_path_factory.mktemp("small") / "world", **SMALL)
+    return make_synthetic(tmp_path_factory.mktemp("small") / "world", SMALL)
 
 
 @pytest.fixture(scope="module")
 def street_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_synthetic(
-        tmp_path_factory.mktemp("test") / "world", num_train_identities=1, images_per_camera=3
+        tmp_path_factory.mktemp("test") / "world", World(num_train_identities=1, images_per_camera=3)
     )
 
 
@@ -126,13 +126,8 @@ def test_identities_are_seen_by_some_cameras_in_ragged_numbers(street_world: Pat
 
 def test_all_images_have_the_size_asked_for(tmp_path: Path) -> None:
     for height, width in ((256, 128), (96, 48), (33, 17)):
-        options = SMALL | {
-            "num_train_identities": 1,
-            "num_test_identities": 1,
-            "height": height,
-            "width": width,
-        }
-        root = make_synthetic(tmp_path / f"{height}x{width}", **options)
+        world = replace(SMALL, num_train_identities=1, num_test_identities=1, height=height, width=width)
+        root = make_synthetic(tmp_path / f"{height}x{width}", world)
         for path in root.rglob("*.jpg"):
             with Image.open(path) as image:
                 assert image.size == (width, height)
@@ -141,9 +136,7 @@ def test_all_images_have_the_size_asked_for(tmp_path: Path) -> None:
 
 def test_progress_counts_to_the_number_of_images(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    root = make_synthetic(
-        tmp_path / "world", **SMALL, progress=lambda done, total: calls.append((done, total))
-    )
+    root = make_synthetic(tmp_path / "world", SMALL, progress=lambda done, total: calls.append((done, total)))
     num_images = len(contents(root))
     assert calls == sorted(calls)
     assert {total for _, total in calls} == {num_images}
@@ -154,20 +147,20 @@ def test_progress_counts_to_the_number_of_images(tmp_path: Path) -> None:
 
 
 def test_number_of_workers_changes_no_byte(small_world: Path, tmp_path: Path) -> None:
-    again = make_synthetic(tmp_path / "again", **SMALL, num_workers=2)
+    again = make_synthetic(tmp_path / "again", SMALL, num_workers=2)
     assert contents(again) == contents(small_world)
 
 
 def test_an_identity_looks_the_same_among_more_people(small_world: Path, tmp_path: Path) -> None:
-    more = SMALL | {"num_train_identities": 5, "num_test_identities": 6, "num_distractors": 8, "num_junk": 0}
-    before, after = contents(small_world), contents(make_synthetic(tmp_path / "more", **more))
+    more = replace(SMALL, num_train_identities=5, num_test_identities=6, num_distractors=8, num_junk=0)
+    before, after = contents(small_world), contents(make_synthetic(tmp_path / "more", more))
     shared = {path for path in before if "/-1_" not in path}
     assert shared < set(after)
     assert all(before[path] == after[path] for path in shared)
 
 
 def test_another_seed_is_another_world(small_world: Path, tmp_path: Path) -> None:
-    other = contents(make_synthetic(tmp_path / "other", **SMALL, seed=1))
+    other = contents(make_synthetic(tmp_path / "other", replace(SMALL, seed=1)))
     assert not set(other.values()) & set(contents(small_world).values())
 
 
@@ -188,39 +181,39 @@ def test_the_same_world_is_kept(small_world: Path) -> None:
     def drawn(done: int, total: int) -> None:
         raise AssertionError("drawn again")
 
-    assert make_synthetic(small_world, **SMALL, progress=drawn) == small_world
+    assert make_synthetic(small_world, SMALL, progress=drawn) == small_world
     assert {path: path.stat().st_mtime_ns for path in small_world.rglob("*")} == before
 
 
 def test_another_world_is_refused_with_what_differs(small_world: Path) -> None:
     with pytest.raises(DataError, match=r"num_junk 4, not 9.*seed 0, not 3"):
-        make_synthetic(small_world, **(SMALL | {"num_junk": 9}), seed=3)
+        make_synthetic(small_world, replace(SMALL, num_junk=9, seed=3))
 
 
 def test_another_version_is_refused(small_world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic_module, "VERSION", synthetic_module.VERSION + 1)
     with pytest.raises(DataError, match=r"holds another synthetic data set .*version"):
-        make_synthetic(small_world, **SMALL)
+        make_synthetic(small_world, SMALL)
 
 
 def test_other_files_are_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(DataError, match="holds other files"):
-        make_synthetic(tmp_path, **SMALL)
+        make_synthetic(tmp_path, SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
     with pytest.raises(DataError, match=r"letter.txt is a file"):
-        make_synthetic(tmp_path / "letter.txt", **SMALL)
+        make_synthetic(tmp_path / "letter.txt", SMALL)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "\x00"])
 def test_a_damaged_manifest_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "synthetic.json").write_text(text)
     with pytest.raises(DataError, match=r"synthetic\.json cannot be read"):
-        make_synthetic(tmp_path, **SMALL)
+        make_synthetic(tmp_path, SMALL)
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path, small_world: Path) -> None:
-    make_synthetic(tmp_path, **SMALL)
+    make_synthetic(tmp_path, SMALL)
     assert contents(tmp_path) == contents(small_world)
     assert json.loads((tmp_path / "synthetic.json").read_text())["num_junk"] == 4
 
@@ -249,7 +242,7 @@ def test_a_failure_in_the_middle_leaves_nothing(
 
     monkeypatch.setattr(Path, "write_bytes", fail_at_the_tenth)
     with pytest.raises(expected):
-        make_synthetic(tmp_path / "world", **SMALL)
+        make_synthetic(tmp_path / "world", SMALL)
     assert num_saved == 10
     assert list(tmp_path.iterdir()) == []
 
@@ -261,7 +254,7 @@ def test_images_cut_short_by_the_disk_are_noticed(tmp_path: Path, num_workers: i
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))  # the workers inherit it
     try:
         with pytest.raises(WriteError, match="nothing is left behind"):
-            make_synthetic(tmp_path / "world", **SMALL, num_workers=num_workers)
+            make_synthetic(tmp_path / "world", SMALL, num_workers=num_workers)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
@@ -270,7 +263,7 @@ def test_images_cut_short_by_the_disk_are_noticed(tmp_path: Path, num_workers: i
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match="cannot write the synthetic data set to"):
-        make_synthetic(tmp_path / "file" / "world", **SMALL)
+        make_synthetic(tmp_path / "file" / "world", SMALL)
 
 
 @pytest.mark.parametrize(
@@ -290,14 +283,23 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_bad_parameters_are_told_by_name_and_value(tmp_path: Path, name: str, value: float) -> None:
+    num_workers, world = (value, World()) if name == "num_workers" else (1, World(**{name: value}))
     with pytest.raises(ConfigError, match=rf"{name} = {value}: give a whole number of \d+ or more"):
-        make_synthetic(tmp_path / "world", **{name: value})
+        make_synthetic(tmp_path / "world", world, num_workers=num_workers)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_option_of_the_command_is_told_with_all_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no option 'num_worker'; .*num_train_identities.*num_workers"):
+        make_synthetic_from(tmp_path / "world", {"num_worker": 2})
+    with pytest.raises(ConfigError, match=r"num_workers is 'two'; expected a whole number"):
+        make_synthetic_from(tmp_path / "world", {"num_workers": "two"})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_all_bad_parameters_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as told:
-        make_synthetic(tmp_path / "world", num_cameras=1, width=0)
+        make_synthetic(tmp_path / "world", World(num_cameras=1, width=0))
     assert len(told.value.problems) == 2
     assert isinstance(told.value, ReidError)
 

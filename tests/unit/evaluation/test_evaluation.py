@@ -466,7 +466,7 @@ def test_a_number_is_one_identity_however_it_is_written(written: list[Any]) -> N
     query, gallery = Features(np.eye(2), [1, 2]), Features(np.eye(2)[::-1], np.array(written, object))
     result = evaluate_features(query, gallery, camera_filter="none")
     assert result.first_match_ranks.tolist() == [2, 2]
-    assert evaluate_features(gallery, query, camera_filter="none").scores == result.scores
+    assert evaluate_features(gallery, query, camera_filter="none").metrics == result.metrics
 
 
 def test_labels_that_are_neither_integers_nor_strings() -> None:

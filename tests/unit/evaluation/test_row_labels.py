@@ -100,7 +100,7 @@ def test_what_is_learnt_and_measured_does_not_depend_on_how_labels_are_written()
     )
     assert identity_variances(texts) == identity_variances(numbers)
     np.testing.assert_array_equal(KISSME().fit(texts).projection, KISSME().fit(numbers).projection)
-    assert evaluate_features(texts, numbers).scores == evaluate_features(numbers).scores
+    assert evaluate_features(texts, numbers).metrics == evaluate_features(numbers).metrics
 
 
 def test_codes_of_both_sides_are_equal_where_labels_are() -> None:

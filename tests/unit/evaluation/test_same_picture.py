@@ -77,7 +77,7 @@ def test_one_set_given_twice_is_one_set(name: str, options: dict[str, Any]) -> N
     if options != {"rerank": True}:  # as two sets, an item is in the neighbourhoods twice
         alone = evaluate_features(query, None, **{**options, "galleries": None})
         if "galleries" not in options and "protocol" not in options:
-            assert twice.scores == alone.scores
+            assert twice.metrics == alone.metrics
         np.testing.assert_array_equal(twice.first_match_ranks, alone.first_match_ranks)
     assert twice.rank(1) < 0.5
     assert any(note.startswith(LEFT_OUT) for note in twice.notes)
@@ -87,7 +87,7 @@ def test_tracklets_given_twice_are_one_set() -> None:
     frames = replace(ONE_SET, tracklets=np.arange(40) // 2, identities=np.arange(40) // 4)
     frames = replace(frames, sources=np.array([f"frame {row}" for row in range(40)]))
     alone, twice = (evaluate_features(frames, gallery, protocol="tracklets") for gallery in (None, frames))
-    assert twice.scores == alone.scores
+    assert twice.metrics == alone.metrics
     backwards = rows_of(frames, np.arange(40)[::-1])
     assert set(pool_tracklets(backwards).sources) == set(pool_tracklets(frames).sources)
 
@@ -161,7 +161,7 @@ def test_sources_go_through_files(photos: list[Path], tmp_path: Path) -> None:
         save_features(tmp_path / name, features, features)
         query, gallery = load_features(tmp_path / name)
         assert gallery is not None
-        assert evaluate_features(query, gallery).scores == evaluate_features(features).scores
+        assert evaluate_features(query, gallery).metrics == evaluate_features(features).metrics
 
 
 @pytest.mark.parametrize(("second", "is_known"), [("b.jpg", True), ("a.jpg", False)])

@@ -23,7 +23,6 @@ from reidkit.galleries import (
     _items_table,
     _records,
     _vector_file,
-    check_where,
     embedded,
     open_gallery,
 )
@@ -330,7 +329,7 @@ def test_a_search_after_an_add_does_not_list_all_items_anew(tmp_path, monkeypatc
         gallery.remove(ids=ids[2:4])
         assert len(gallery.search(units(1), top=20)[0]) == 8
         with monkeypatch.context() as patch:
-            patch.delattr(_items_table.ItemsTable, "rows")
+            patch.delattr(_items_table.ItemsTable, "checksums")
             other.add(units(5, seed=1))
             gallery.add(units(3, seed=2))
             assert len(gallery.search(units(1), top=20)[0]) == 16
@@ -342,11 +341,19 @@ def test_a_search_after_an_add_does_not_list_all_items_anew(tmp_path, monkeypatc
 def test_sources_and_contents_are_found_by_their_index(tmp_path):
     with open_gallery(tmp_path / "g") as gallery:
         gallery.add(units(10), sources=range(10), contents=[str(number) for number in range(10)])
+        asked = []
+        gallery._table.db.set_trace_callback(asked.append)
         for key in ("source", "content"):
             for values in (["3"], ["3", None]):
-                sql, _ = gallery._table._sql(check_where({key: values}))
-                plan = gallery._table.db.execute(f"EXPLAIN QUERY PLAN SELECT id FROM items WHERE {sql}")
-                assert not any("SCAN items" in detail for *_, detail in plan)
+                assert len(gallery.items(where={key: values})) == 1
+        plans = [
+            detail
+            for sql in asked
+            if "WHERE source IN" in sql or "WHERE content IN" in sql
+            for *_, detail in gallery._table.db.execute(f"EXPLAIN QUERY PLAN {sql}")
+        ]
+        assert any("USING INDEX" in detail for detail in plans)
+        assert not any("SCAN items" in detail for detail in plans)
 
 
 def test_a_search_during_which_its_items_move_is_made_again(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as torchvision
 from reidkit.images.cache import read
 from reidkit.images.reading import load_image
 from reidkit.images.transforms import normalize, normalize_array, resized
-from reidkit.models._embedder import IMAGENET_MEAN, IMAGENET_STD
+from reidkit.models._embedder import IMAGENET
 from reidkit.types import Sample
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), dtype=np.uint8)  # (B, H, W, 3)
@@ -46,12 +46,12 @@ def check_against_torchvision(path: Path) -> None:
 
 
 def test_normalize_is_the_textbook_formula() -> None:
-    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    torch.testing.assert_close(normalize(TENSORS, IMAGENET_MEAN, IMAGENET_STD), (TENSORS / 255 - mean) / std)
+    mean, std = torch.tensor(IMAGENET.mean).view(3, 1, 1), torch.tensor(IMAGENET.std).view(3, 1, 1)
+    torch.testing.assert_close(normalize(TENSORS, IMAGENET.mean, IMAGENET.std), (TENSORS / 255 - mean) / std)
 
 
 @pytest.mark.parametrize(
-    ("mean", "std"), [(IMAGENET_MEAN, IMAGENET_STD), ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))]
+    ("mean", "std"), [(IMAGENET.mean, IMAGENET.std), ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))]
 )
 def test_arrays_are_normalised_as_tensors_are(
     mean: tuple[float, float, float], std: tuple[float, float, float]

@@ -24,9 +24,9 @@ from reidkit.evaluation.comparison import compare
 from reidkit.evaluation.evaluation import evaluate_features
 from reidkit.evaluation.nearest import NearestNegatives
 from reidkit.files import WriteError
-from reidkit.reports.page import write_report
 from reidkit.reports.sections import reliability
 from reidkit.types import Features, Sample, Split
+from tests.report_pages import write_page
 
 NUM_IDENTITIES = 9
 TABLES = ("cmc", "precision_recall", "roc", "distances", "camera_pairs", "confused", "queries")
@@ -80,7 +80,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def page_of(tmp_path: Path, inputs: dict[str, Any], **changes: Any) -> str:
-    return write_report(tmp_path / "report.html", **{**inputs, **changes}).read_text("utf-8")
+    return write_page(tmp_path / "report.html", **{**inputs, **changes}).read_text("utf-8")
 
 
 def section(page: str, name: str) -> str:

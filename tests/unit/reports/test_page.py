@@ -20,10 +20,10 @@ from reidkit.evaluation.comparison import compare
 from reidkit.evaluation.evaluation import evaluate_features
 from reidkit.evaluation.features import rows_of
 from reidkit.files import WriteError
-from reidkit.reports.page import write_report
 from reidkit.reports.parts import longest_list
 from reidkit.reports.sections import analyse, curve_figures
 from reidkit.types import JUNK, Features, Sample, Split
+from tests.report_pages import write_page
 
 NUM_IDENTITIES = 8
 RECORDS = [
@@ -48,7 +48,7 @@ def features(split: Split, embeddings: np.ndarray) -> Features:
 
 
 def make_inputs(folder: Path) -> dict[str, Any]:
-    """Arguments of write_report: eight people, seen once by each of two cameras, embedded noisily."""
+    """Arguments of a page: eight people, seen once by each of two cameras, embedded noisily."""
     rng = np.random.default_rng(0)
     query_split = make_split(folder / "query", 1, rng)
     gallery_split = make_split(folder / "gallery", 2, rng)
@@ -87,7 +87,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def page_of(tmp_path: Path, inputs: dict[str, Any], **changes: Any) -> str:
-    return write_report(tmp_path / "report.html", **{**inputs, **changes}).read_text("utf-8")
+    return write_page(tmp_path / "report.html", **{**inputs, **changes}).read_text("utf-8")
 
 
 def test_a_matplotlibrc_of_anybody_starts_no_latex(tmp_path: Path, inputs: dict[str, Any]) -> None:
@@ -271,7 +271,7 @@ def test_lists_in_which_nothing_is_right_can_be_shown(tmp_path: Path, inputs: di
 @pytest.mark.parametrize("name", ["query_split", "gallery_split"])
 def test_samples_that_do_not_fit_are_refused(tmp_path: Path, inputs: dict[str, Any], name: str) -> None:
     with pytest.raises(DataError, match=f"{name} has 7 items, the features have 8"):
-        write_report(tmp_path / "report.html", **{**inputs, name: inputs[name][:-1]})
+        write_page(tmp_path / "report.html", **{**inputs, name: inputs[name][:-1]})
     assert not (tmp_path / "report.html").exists()
 
 
@@ -279,14 +279,14 @@ def test_an_evaluation_of_other_queries_is_refused(tmp_path: Path, inputs: dict[
     half = Features(*(getattr(inputs["query"], n)[:4] for n in ("embeddings", "identities", "cameras")))
     other = evaluate_features(half, inputs["gallery"])
     with pytest.raises(DataError, match=r"evaluation \(queries\) has 4 items"):
-        write_report(tmp_path / "report.html", **{**inputs, "evaluation": other})
+        write_page(tmp_path / "report.html", **{**inputs, "evaluation": other})
 
 
 def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, inputs: dict[str, Any]) -> None:
     old = tmp_path / "report.html"
     old.mkdir()  # a folder of that name cannot be replaced by a file
     with pytest.raises(WriteError, match=r"report\.html"):
-        write_report(old, **inputs)
+        write_page(old, **inputs)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gallery", "query", "report.html"]
 
 

@@ -18,20 +18,13 @@ from reidkit.analysis.variances import identity_variances
 from reidkit.errors import CheckpointError, ConfigError, DataError
 from reidkit.files import WriteError, exclusive
 from reidkit.studies import execution as study_runs
-from reidkit.studies.execution import (
-    Folders,
-    carry_out,
-    check_data,
-    epochs_to_share_of_final,
-    forget_failures,
-    measurement_of,
-    read_result,
-    state_of,
-    tasks_of,
-)
+from reidkit.studies.data_check import check_data
+from reidkit.studies.execution import carry_out, forget_failures, state_of
 from reidkit.studies.files import read_attempts, read_failure
+from reidkit.studies.measured import epochs_to_share_of_final, read_result
 from reidkit.studies.study import cells_of, load_study, run_fingerprint, shipped_studies
 from reidkit.studies.tables import published_for, tables_of, write_tables
+from reidkit.studies.tasks import Folders, measurement_of, tasks_of
 from reidkit.training.trackers import read_metrics
 
 STUDY = """

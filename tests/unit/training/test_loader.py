@@ -8,7 +8,7 @@ from PIL import Image
 from reidkit.config import TransformConfig
 from reidkit.errors import DataError
 from reidkit.images.cache import read
-from reidkit.models._embedder import IMAGENET_MEAN
+from reidkit.models._embedder import IMAGENET
 from reidkit.training.augmentation import augmentation
 from reidkit.training.loader import TrainingImages, batches, collate
 from reidkit.training.samplers import Draw
@@ -31,7 +31,7 @@ def split(tmp_path):
 
 
 def test_an_image_depends_on_its_draw_alone(split):
-    images = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN)
+    images = TrainingImages(split, EVERYTHING, mean=IMAGENET.mean)
     torch.manual_seed(1)
     first, index, _ = images[Draw(2, 77)]
     torch.manual_seed(2)
@@ -53,7 +53,7 @@ def test_in_a_batch_an_image_is_decoded_once_and_its_draws_differ(split):
         decoded.append(sample.index)
         return read(sample, height=32, width=16)
 
-    images = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN, crop=crop)
+    images = TrainingImages(split, EVERYTHING, mean=IMAGENET.mean, crop=crop)
     draws = [Draw(1, 5), Draw(2, 6), Draw(1, 7)]
     batch = images.__getitems__(draws)
     assert decoded == [1, 2]
@@ -66,11 +66,11 @@ def test_an_unreadable_image_is_an_error_or_gives_place_to_one_of_the_same_ident
         replace(sample, identity=identity) for sample, identity in zip(split, [4, 4, 5], strict=True)
     )
     split[1].path.write_bytes(split[1].path.read_bytes()[:50])
-    stopping = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN)
+    stopping = TrainingImages(split, EVERYTHING, mean=IMAGENET.mean)
     with pytest.raises(DataError, match=r"1\.png is truncated"):
         list(batches([collate([stopping[Draw(index, 3)] for index in range(3)])]))
 
-    skipping = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN, skip_unreadable=True)
+    skipping = TrainingImages(split, EVERYTHING, mean=IMAGENET.mean, skip_unreadable=True)
     batch = collate(skipping.__getitems__([Draw(index, 3) for index in range(3)]))
     assert batch.indices.tolist() == [0, 0, 2], "an image of its own identity"
     assert torch.equal(batch.images[1], stopping[Draw(0, 3)].image), "under the draw's own seed"
@@ -91,7 +91,7 @@ def test_an_unreadable_image_is_an_error_or_gives_place_to_one_of_the_same_ident
 def test_the_replacement_depends_on_the_draw_alone(split, seed):
     split = tuple(replace(sample, identity=4) for sample in split)
     split[1].path.unlink()
-    images = TrainingImages(split, EVERYTHING, mean=IMAGENET_MEAN, skip_unreadable=True)
+    images = TrainingImages(split, EVERYTHING, mean=IMAGENET.mean, skip_unreadable=True)
     first = images[Draw(1, seed)]
     again = images.__getitems__([Draw(2, 9), Draw(1, seed)])[1]
     assert first.sample == again.sample
@@ -101,11 +101,11 @@ def test_the_replacement_depends_on_the_draw_alone(split, seed):
 @pytest.mark.parametrize("key", RANDOM)
 def test_each_augmentation_changes_images_and_zero_turns_it_off(key):
     image = torch.randint(0, 256, (3, 32, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    none = augmentation(TransformConfig(height=32, width=16, **OFF), IMAGENET_MEAN)
+    none = augmentation(TransformConfig(height=32, width=16, **OFF), IMAGENET.mean)
     assert torch.equal(none(image), image)
     value = {"shift": 4, "zoom": 0.3}.get(key, 1.0)
     torch.manual_seed(0)
-    changed = augmentation(TransformConfig(height=32, width=16, **{**OFF, key: value}), IMAGENET_MEAN)(image)
+    changed = augmentation(TransformConfig(height=32, width=16, **{**OFF, key: value}), IMAGENET.mean)(image)
     assert changed.shape == image.shape
     assert changed.dtype == torch.uint8
     assert not torch.equal(changed, image)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reidkit.errors import ConfigError
-from reidkit.training.samplers import IdentitySampler, RandomSampler, TrackletFrames
+from reidkit.training.samplers import IdentitySampler, RandomSampler, Share, TrackletFrames
 
 
 def batches(sampler, epoch=0, first_batch=0):
@@ -59,7 +59,7 @@ def test_an_epoch_can_be_entered_anywhere(kind):
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_processes_together_draw_the_batch_of_one(kind, world_size):
     whole = list(started(make(kind), 1, 0))
-    parts = [list(started(make(kind, rank=r, world_size=world_size), 1, 0)) for r in range(world_size)]
+    parts = [list(started(make(kind, share=Share(r, world_size)), 1, 0)) for r in range(world_size)]
     for number, batch in enumerate(whole):
         assert [draw for part in parts for draw in part[number]] == batch
 
@@ -69,7 +69,7 @@ def test_what_cannot_be_drawn_is_said():
     with pytest.raises(ConfigError, match="identities_per_batch = 4, but the training set has only 3"):
         IdentitySampler(labels, identities_per_batch=4, images_per_identity=2)
     with pytest.raises(ConfigError, match="cannot be shared evenly by 4 processes"):
-        IdentitySampler(labels, identities_per_batch=3, images_per_identity=2, world_size=4)
+        IdentitySampler(labels, identities_per_batch=3, images_per_identity=2, share=Share(0, 4))
     with pytest.raises(ConfigError, match="a batch has 13 images, but the training set has only 12"):
         RandomSampler(12, batch_size=13)
 
@@ -146,7 +146,7 @@ def test_spread_batches_are_the_same_for_any_number_of_processes():
     sizes = {"cameras": cameras, "identities_per_batch": 3, "images_per_identity": 4}
     whole = list(started(IdentitySampler(labels, **sizes), 4, 0))
     assert list(started(IdentitySampler(labels, **sizes), 4, 2)) == whole[2:]
-    parts = [list(started(IdentitySampler(labels, rank=r, world_size=2, **sizes), 4, 0)) for r in range(2)]
+    parts = [list(started(IdentitySampler(labels, share=Share(r, 2), **sizes), 4, 0)) for r in range(2)]
     assert [[draw for part in parts for draw in part[number]] for number in range(len(whole))] == whole
 
 
@@ -210,7 +210,7 @@ def test_a_person_with_no_frame_in_an_epoch_lends_any_of_their_images():
 def test_an_epoch_of_frames_can_be_entered_anywhere_and_shared(kind):
     whole = list(started(tracklet_sampler(kind), 4, 0))
     assert list(started(tracklet_sampler(kind), 4, 3)) == whole[3:]
-    parts = [list(started(tracklet_sampler(kind, rank=r, world_size=2), 4, 0)) for r in range(2)]
+    parts = [list(started(tracklet_sampler(kind, share=Share(r, 2)), 4, 0)) for r in range(2)]
     assert [[draw for part in parts for draw in part[number]] for number in range(len(whole))] == whole
 
 

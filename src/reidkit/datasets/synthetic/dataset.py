@@ -39,17 +39,41 @@ IDENTITY, CAMERA, VISITS, IMAGE, DISTRACTOR, JUNK_BOX = range(6)
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The parameters that a synthetic data set follows from."""
+    """The parameters of a synthetic data set. The same parameters give the same bytes.
 
-    num_train_identities: int
-    num_test_identities: int
-    num_cameras: int
-    images_per_camera: int
-    height: int
-    width: int
-    num_distractors: int
-    num_junk: int
-    seed: int
+    Each identity is seen by 2 to ``num_cameras`` cameras, and looks the same however many others there are.
+
+    Attributes:
+        num_train_identities, num_test_identities: 1 or more.
+        num_cameras: 2 or more.
+        images_per_camera: mean number of images of one identity by one camera, 2 or more; the numbers vary
+            from 2 to ``2 * images_per_camera - 2``.
+        height: of the images in pixels, 32 or more.
+        width: of the images in pixels, 16 or more.
+        num_distractors: gallery images of people that no query shows (identity 0).
+        num_junk: gallery boxes that miss their person (identity -1).
+        seed: of everything drawn.
+    """
+
+    num_train_identities: int = 150
+    num_test_identities: int = 60
+    num_cameras: int = 6
+    images_per_camera: int = 4
+    height: int = 128
+    width: int = 64
+    num_distractors: int = 100
+    num_junk: int = 50
+    seed: int = 0
+
+
+DEFAULT_WORLD = World()
+
+
+@dataclass(frozen=True, slots=True)
+class _MakeOptions(World):
+    """What `reid check synthetic --make` takes."""
+
+    num_workers: int = 1
 
 
 class Crop(NamedTuple):
@@ -82,44 +106,35 @@ def synthetic(root: Path) -> Dataset:
 def make_synthetic_from(
     root: str | Path, options: Mapping[str, Any], *, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """:func:`make_synthetic` with options as a person types them; :class:`ConfigError` tells a wrong one."""
-    problems = option_problems(make_synthetic, options, num_positional=1, where="synthetic --make")
+    """:func:`make_synthetic` with the fields of :class:`World` and ``num_workers`` as options.
+
+    Raises as :func:`make_synthetic` does, and :class:`ConfigError` for an unknown option.
+    """
+    problems = option_problems(_MakeOptions, options, where="synthetic --make")
     if problems:
         raise ConfigError(problems)
-    return make_synthetic(root, **options, progress=progress)
+    world = {name: value for name, value in options.items() if name != "num_workers"}
+    return make_synthetic(root, World(**world), num_workers=options.get("num_workers", 1), progress=progress)
 
 
 def make_synthetic(
     root: str | Path,
+    world: World = DEFAULT_WORLD,
     *,
-    num_train_identities: int = 150,
-    num_test_identities: int = 60,
-    num_cameras: int = 6,
-    images_per_camera: int = 4,
-    height: int = 128,
-    width: int = 64,
-    num_distractors: int = 100,
-    num_junk: int = 50,
-    seed: int = 0,
     num_workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Draw a data set of made-up pedestrians into ``root``, in Market-1501's folders and file names.
 
-    Each identity is seen by 2 to ``num_cameras`` cameras. The first image of every test identity and camera
-    is the query, the others are the gallery, with ``num_distractors`` images of people nobody asks for
-    (identity 0) and ``num_junk`` boxes that miss their person (identity -1). The same parameters give the
-    same bytes, whatever ``num_workers``; an identity looks the same however many others there are.
+    The first image of every test identity and camera is the query, the others are the gallery, together with
+    distractors and junk. The number of workers changes nothing.
 
     The tree appears in ``root`` when it is complete. If ``root`` holds this very world already, it is kept
     as it is.
 
     Args:
         root: folder to make; it must be absent, empty, or hold this very world.
-        images_per_camera: mean number of images of one identity by one camera, 2 or more; the numbers vary
-            from 2 to ``2 * images_per_camera - 2``.
-        height: of the images in pixels, 32 or more.
-        width: of the images in pixels, 16 or more.
+        world: what to draw.
         num_workers: processes to draw with. With more than one, a script must call this below
             ``if __name__ == "__main__":``, because the processes import the script.
         progress: called with (images drawn, images in all) as drawing goes on.
@@ -132,17 +147,6 @@ def make_synthetic(
         DataError: ``root`` holds something else.
         WriteError: the images could not be written; nothing is left behind.
     """
-    world = World(
-        num_train_identities=num_train_identities,
-        num_test_identities=num_test_identities,
-        num_cameras=num_cameras,
-        images_per_camera=images_per_camera,
-        height=height,
-        width=width,
-        num_distractors=num_distractors,
-        num_junk=num_junk,
-        seed=seed,
-    )
     _check(world, num_workers)
     root = from_home(root)
     if _holds(root, world):

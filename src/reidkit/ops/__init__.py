@@ -1,0 +1,71 @@
+"""What losses are made of: distances, masks, hard mining, weight norms and statistics of a batch.
+
+Functions of a batch take ``embeddings`` (N, D) and ``labels`` (N,), work for any N >= 0 and any number of
+images in each class, and hold no state.
+"""
+
+from __future__ import annotations
+
+from reidkit.ops.batch import check_batch, prepare_batch
+from reidkit.ops.distances import (
+    DISTANCE_FLOORS,
+    SMALL_BATCH,
+    SQUARED_FLOOR,
+    distances_between,
+    distances_to,
+    normalized,
+    pairwise_distances,
+)
+from reidkit.ops.mining import (
+    HardestDistances,
+    HardestPartners,
+    hardest_distances,
+    hardest_partners,
+    has_both_partners,
+    mean_over,
+    negative_mask,
+    positive_mask,
+)
+from reidkit.ops.numbers import check_count, check_number, check_positive
+from reidkit.ops.statistics import BatchStatistics, batch_statistics
+from reidkit.ops.tensors import (
+    DEVICES_WITHOUT_FLOAT64,
+    at_least_float32,
+    can_look_at_values,
+    is_traced,
+    widest_float,
+)
+from reidkit.ops.weights import l12, l21, striped
+
+__all__ = [
+    "DEVICES_WITHOUT_FLOAT64",
+    "DISTANCE_FLOORS",
+    "SMALL_BATCH",
+    "SQUARED_FLOOR",
+    "BatchStatistics",
+    "HardestDistances",
+    "HardestPartners",
+    "at_least_float32",
+    "batch_statistics",
+    "can_look_at_values",
+    "check_batch",
+    "check_count",
+    "check_number",
+    "check_positive",
+    "distances_between",
+    "distances_to",
+    "hardest_distances",
+    "hardest_partners",
+    "has_both_partners",
+    "is_traced",
+    "l12",
+    "l21",
+    "mean_over",
+    "negative_mask",
+    "normalized",
+    "pairwise_distances",
+    "positive_mask",
+    "prepare_batch",
+    "striped",
+    "widest_float",
+]

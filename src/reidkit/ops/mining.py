@@ -1,0 +1,86 @@
+"""Masks of positives and negatives, and the hardest partners of each anchor."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from reidkit.ops.distances import distances_between, pairwise_distances
+
+
+def positive_mask(labels: Tensor) -> Tensor:
+    """Pairs of one identity, without each image's pair with itself: (N,) -> bool (N, N)."""
+    return (labels[:, None] == labels).fill_diagonal_(False)
+
+
+def negative_mask(labels: Tensor) -> Tensor:
+    """Pairs of two identities: (N,) -> bool (N, N)."""
+    return labels[:, None] != labels
+
+
+def has_both_partners(labels: Tensor) -> Tensor:
+    """Anchors with a positive and a negative: (N,) -> bool (N,)."""
+    num_same = (labels[:, None] == labels).sum(dim=1)  # the anchor itself among them
+    return (num_same > 1) & (num_same < len(labels))
+
+
+def mean_over(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``values`` where ``mask``; 0 with a graph where nothing is left."""
+    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp_min(1)
+
+
+class HardestPartners(NamedTuple):
+    """Per anchor the batch index of its hardest partners; where it has none, the index means nothing.
+
+    All (N,): ``positives`` and ``negatives`` indices, ``has_positive`` and ``has_negative`` bool.
+    """
+
+    positives: Tensor
+    negatives: Tensor
+    has_positive: Tensor
+    has_negative: Tensor
+
+
+class HardestDistances(NamedTuple):
+    """Per anchor the distance to its furthest positive and to its nearest negative, with a graph.
+
+    All (N,): ``positive`` and ``negative`` distances, ``has_positive`` and ``has_negative`` bool. Where an
+    anchor has no such partner the distance is finite and means nothing: mask it.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    has_positive: Tensor
+    has_negative: Tensor
+
+
+def hardest_partners(distances: Tensor, labels: Tensor) -> HardestPartners:
+    """The furthest positive and the nearest negative of each anchor: (N, N) and (N,), N >= 1.
+
+    Any quantity that grows with the distance within a row serves as ``distances``.
+    """
+    positive, negative = positive_mask(labels), negative_mask(labels)
+    return HardestPartners(
+        torch.where(positive, distances, -math.inf).argmax(dim=1),
+        torch.where(negative, distances, math.inf).argmin(dim=1),
+        positive.any(dim=1),
+        negative.any(dim=1),
+    )
+
+
+def hardest_distances(embeddings: Tensor, labels: Tensor) -> HardestDistances:
+    """Distances to the hardest partners of each anchor: (N, D) and (N,), N >= 1.
+
+    Mined on the matrix product without a graph, then computed again as |fi - fj| with one: exact at 0,
+    and the backward pass touches N x D numbers in place of N x N.
+    """
+    partners = hardest_partners(pairwise_distances(embeddings.detach()), labels)
+    return HardestDistances(
+        distances_between(embeddings, embeddings[partners.positives]),
+        distances_between(embeddings, embeddings[partners.negatives]),
+        partners.has_positive,
+        partners.has_negative,
+    )

@@ -1,0 +1,32 @@
+"""Floating types of tensors, and whether the code that sees them is being traced."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+DEVICES_WITHOUT_FLOAT64 = {"mps"}
+
+
+def can_look_at_values(tensor: Tensor) -> bool:
+    """Whether reading values costs nothing: eager mode on the CPU."""
+    return tensor.device.type == "cpu" and not is_traced()
+
+
+def is_traced() -> bool:
+    """Whether code is compiled, or under a transform of ``torch.func``, which see plain operations best."""
+    return torch.compiler.is_compiling() or is_transformed()
+
+
+def is_transformed() -> bool:
+    """Whether code is under a transform of ``torch.func``, which takes plain operations only."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def widest_float(like: Tensor) -> torch.dtype:
+    """The type for long sums on a tensor's device: float64 but on Apple's GPUs, which have none."""
+    return torch.float32 if like.device.type in DEVICES_WITHOUT_FLOAT64 else torch.float64
+
+
+def at_least_float32(embeddings: Tensor) -> Tensor:
+    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
