@@ -401,10 +401,10 @@ MUTANTS = [
         "tests/unit/galleries/test_embedded.py",
     ),
     Mutant(
-        "what is unknown is not among the others",
+        "what is unknown is not found by asking for it",
         "src/reidkit/galleries/_columns.py",
-        "allowed = ~allowed",
-        "allowed[:-1] = ~allowed[:-1]",
+        "place = _UNKNOWN if value is None else",
+        "place = None if value is None else",
         "tests/contract/test_galleries.py",
     ),
     Mutant(

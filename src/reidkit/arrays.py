@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,47 @@ from numpy.typing import NDArray
 from reidkit.errors import DataError
 
 _ONE_LINE = 160
+
+
+class Embeddings(np.ndarray[Any, np.dtype[np.floating[Any]]]):
+    """Embeddings (N, D) that know which encoder they come from; an array like any other.
+
+    Slices, copies and other types of number keep ``fingerprints``: today's, then what earlier versions called
+    the same encoder. What is computed from them is a plain array, and so is ``np.asarray`` of them.
+    """
+
+    fingerprints: tuple[str, ...]
+
+    def __new__(cls, values: NDArray[np.floating[Any]], fingerprints: tuple[str, ...]) -> Self:
+        """A view of the values."""
+        embeddings = np.asarray(values).view(cls)
+        embeddings.fingerprints = tuple(fingerprints)
+        return embeddings
+
+    def __array_finalize__(self, source: object) -> None:
+        self.fingerprints = getattr(source, "fingerprints", ())
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        plain = np.asarray(array)
+        return plain[()] if return_scalar or not plain.ndim else plain
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Embeddings, (np.asarray(self), self.fingerprints)
+
+
+def fingerprints_of(embeddings: Any) -> tuple[str, ...]:
+    """Those of the encoder that made them; empty where they do not say."""
+    return embeddings.fingerprints if isinstance(embeddings, Embeddings) else ()
+
+
+def check_one_encoder(query: Any, gallery: Any) -> None:
+    """Raise :class:`DataError` where both sides say which encoder they come from, and it is not the same."""
+    first, second = fingerprints_of(query), fingerprints_of(gallery)
+    if first and second and not set(first) & set(second):
+        raise DataError(
+            f"query and gallery embeddings come from different encoders, of fingerprints {first[0]} and "
+            f"{second[0]}; scores between the two mean nothing: encode both with the same one"
+        )
 
 
 def plain_array(values: Any, name: str) -> NDArray[Any]:
@@ -26,7 +67,7 @@ def plain_array(values: Any, name: str) -> NDArray[Any]:
             if str(values.dtype).removeprefix("torch.").startswith(("bfloat", "float8")):
                 values = values.float()
             return np.asarray(values.resolve_conj().resolve_neg().numpy())
-        array = values if isinstance(values, np.memmap) else np.asarray(values)
+        array = values if isinstance(values, np.memmap | Embeddings) else np.asarray(values)
         if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
             raise DataError(f"{name} have masked values; leave these rows out")
         return array.astype(np.float32) if array.dtype.name == "bfloat16" else array

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,22 @@ def test_a_checked_table_is_named_and_its_times_are_dates() -> None:
     seconds = Path("list.csv").read_text().replace("171455760", "")
     Path("seconds.csv").write_text(seconds)
     assert "1 s" in ok("check", "table", "seconds.csv", *options).stdout, "no date, but seconds of a video"
+
+
+def test_a_run_that_cannot_be_measured_says_how_to_cut_a_test_part(
+    here: Path, tiny_market: Path, tiny_recipe: Path
+) -> None:
+    source = tiny_market / "bounding_box_train"
+    pattern = "{identity}_c{camera}s1_*.jpg"
+    data = ("data.name=folder", f"data.root={source}", f'data.pattern="{pattern}"', "data.val_identities=0")
+    said = ok("train", tiny_recipe, *data, "train.epochs=1", "--out", "run").stderr.splitlines()[-1]
+    assert "folder has no test part, so that this run cannot be measured; next: reid split" in said
+    command = said.partition("next: reid ")[2].partition(", and train")[0]
+    ok(*shlex.split(command))
+    cut = rk.load_dataset("table", "people.csv")
+    assert cut.query
+    assert cut.gallery
+    assert cut.has_cameras
 
 
 def test_nobody_trains_for_1_epochs_and_own_code_is_allowed_again(

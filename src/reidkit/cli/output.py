@@ -37,20 +37,50 @@ def print_table(
     title: str | None = None,
     right: Sequence[str] = (),
 ) -> None:
-    """A table; the columns named in ``right`` are numbers and stand flush right."""
+    """A table; the columns named in ``right`` are numbers and stand flush right.
+
+    What is wider than the terminal is folded: columns without content go, then the widest stand below their
+    row, each on a line of its own, so that names stay whole.
+    """
     cells = [[_cell(value) for value in row] for row in rows]
     names = [_cell(column) for column in columns]
-    widths = _widths([names, *cells], Console().width)
-    console = Console(width=max(Console().width, sum(widths) + _GAP * len(widths)))
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
-    for column, name, width in zip(columns, names, widths, strict=True):
-        justify = "right" if column in right else "left"
-        table.add_column(name, justify=justify, width=width)  # type: ignore[arg-type]
-    for row in cells:
-        table.add_row(*row)
+    room = Console().width
+    beside, below = _folded([names, *cells], room)
+    widths = _widths([[row[place] for place in beside] for row in [names, *cells]], room)
+    console = Console(width=max(room, sum(widths) + _GAP * len(widths)))
     if title is not None:
         console.print(_cell(title), style="bold", soft_wrap=True)
-    console.print(table)
+    justify = ["right" if columns[place] in right else "left" for place in beside]
+    lines = [names, *cells]
+    for part in [[line] for line in lines] if below else [lines]:
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=False)
+        for side, width in zip(justify, widths, strict=True):
+            table.add_column(justify=side, width=width)  # type: ignore[arg-type]
+        for line in part:
+            table.add_row(*[line[place] for place in beside], style="bold" if line is names else "")
+        console.print(table)
+        for place in below:
+            if part[0][place].plain:
+                style = "bold" if part[0] is names else ""
+                console.print(Text("  ") + part[0][place], style=style, soft_wrap=True)
+
+
+def _folded(rows: list[list[Text]], room: int) -> tuple[list[int], list[int]]:
+    """Places of the columns that stand beside each other within ``room``, and of those below their row."""
+    header, *cells = rows
+    beside, below = list(range(len(header))), []
+    widths = [max(cell_len(word) for row in rows for word in row[place].plain.split(" ")) for place in beside]
+
+    def too_wide() -> bool:
+        return sum(widths[place] for place in beside) + _GAP * (len(beside) - 1) > room
+
+    if too_wide():
+        beside = [place for place in beside if any(row[place].plain for row in cells)] or beside[:1]
+    while too_wide() and len(beside) > 1:
+        widest = max(beside, key=lambda place: widths[place])
+        beside.remove(widest)
+        below.append(widest)
+    return beside, sorted(below)
 
 
 def _widths(rows: list[list[Text]], room: int) -> list[int]:

@@ -8,9 +8,21 @@ from pathlib import Path
 import click
 
 from reidkit.cli.output import json_option, print_json, print_left_out, print_table, say
-from reidkit.training.runs import SORT_KEYS, RunSummary, list_runs
+from reidkit.training.runs import SORT_KEYS, Measured, RunSummary, list_runs
 
-COLUMNS = ("run", "data", "model", "losses", "epochs", "val mAP", "mAP", "rank-1", "changed (UTC)")
+COLUMNS = (
+    "run",
+    "data",
+    "model",
+    "losses",
+    "epochs",
+    "val mAP",
+    "tested on",
+    "mAP",
+    "rank-1",
+    "changed (UTC)",
+)
+_NUMBERS = ("epochs", "val mAP", "mAP", "rank-1")
 
 
 @click.command("runs")
@@ -24,8 +36,8 @@ def runs_command(folder: Path, sort: str, as_json: bool) -> None:
     reid runs
     reid runs experiments/ --sort mAP
 
-    val mAP is of held-out training identities; mAP and rank-1 are of the test part, where `reid evaluate` was
-    run. In percent.
+    val mAP is of held-out training identities; mAP and rank-1 are of what was tested on by `reid evaluate`, a
+    line for each evaluation that lies below FOLDER, in folders of their own. In percent.
     """
     runs, problems = list_runs(folder, sort=sort)
     print_left_out(problems)
@@ -38,11 +50,12 @@ def print_runs(runs: Sequence[RunSummary], as_json: bool) -> None:
     if as_json:
         print_json([run.as_dict() for run in runs])
     elif runs:
-        print_table(COLUMNS, [_row(run) for run in runs], right=COLUMNS[4:8])
+        rows = [_row(run, tested) for run in runs for tested in run.evaluations or (None,)]
+        print_table(COLUMNS, rows, right=_NUMBERS)
 
 
-def _row(run: RunSummary) -> list[str]:
-    scores = [_percent(score) for score in (run.val_mAP, run.mAP, run.rank_1)]
+def _row(run: RunSummary, tested: Measured | None) -> list[str]:
+    scores = ["", "", ""] if tested is None else [tested.data, _percent(tested.mAP), _percent(tested.rank_1)]
     epochs = f"{run.epochs_done}/{run.epochs}"
     changed = run.changed.strftime("%Y-%m-%d %H:%M")
     return [
@@ -51,6 +64,7 @@ def _row(run: RunSummary) -> list[str]:
         run.model,
         " + ".join(name.removesuffix("Loss") for name in run.losses),
         epochs,
+        _percent(run.val_mAP),
         *scores,
         changed,
     ]

@@ -103,7 +103,6 @@ def search_command(
         print_left_out_as_own(found)
     if lowest is not None:
         say(f"shown are hits that score {lowest:.3f} or more (false-match rate {false_match_rate:g})")
-    print_prior(found)
     print_hits_as_json(given.paths, found) if as_json else print_hits(given.paths, found)
     if picture is not None:
         from reidkit.reports.search_picture import draw_hits
@@ -126,9 +125,11 @@ def print_prior(found: Sequence[Found]) -> None:
 
 
 def print_hits_as_json(images: Sequence[Path], found: Sequence[Found]) -> None:
+    print_prior(found)
     print_json(
         [
             {"query": str(image), "hits": result.as_list()}
+            | ({"prior": result.prior.value} if result.prior and result.probabilities else {})
             | ({"no_probability": result.no_probability} if result.no_probability else {})
             for image, result in zip(images, found, strict=True)
         ]
@@ -137,6 +138,7 @@ def print_hits_as_json(images: Sequence[Path], found: Sequence[Found]) -> None:
 
 def print_hits(images: Sequence[Path], found: Sequence[Found]) -> None:
     """A table for each query, with probabilities where there are some; a sentence where nothing was found."""
+    print_prior(found)
     for image, result in zip(images, found, strict=True):
         if not result.hits:
             low = f", but {counted(result.num_low, 'hit')} of a lower score" if result.num_low else ""

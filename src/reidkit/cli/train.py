@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from reidkit import config, trust
 from reidkit.cli.output import say
+
+if TYPE_CHECKING:
+    from reidkit.types import Dataset
 
 
 @click.command("train")
@@ -27,19 +31,26 @@ def train_command(recipe: str, overrides: tuple[str, ...], out: Path, init: str 
         overrides = (*overrides, f"train.init={json.dumps(init)}")
     trust.allow_typed(*config.texts_of(overrides))
     resolved = config.load(recipe, overrides)
-    if train(resolved, out):
-        print_next(out, config.own_code(resolved))
+    data = train(resolved, out)
+    if data is not None:
+        print_next(out, resolved, data)
 
 
-def print_next(out: Path, own_code: list[str]) -> None:
-    """The command to go on with; a run folder is a file like any other, and may name code only if allowed."""
-    modules = dict.fromkeys(name.partition(":")[0] for name in own_code)
+def print_next(out: Path, resolved: config.Config, data: Dataset) -> None:
+    """The command to go on with: to measure, where there is something to measure on."""
+    from reidkit.training.runs import way_to_a_test_part
+
+    if way := way_to_a_test_part(resolved, data):
+        say(f"{data.name} has no test part, so that this run cannot be measured; {way}")
+        return
+    # A run folder is a file like any other, and may name code only if allowed.
+    modules = dict.fromkeys(name.partition(":")[0] for name in config.own_code(resolved))
     allowed = "".join(f" --allow-code {module}" for module in modules)
     say(f"next: reid evaluate {out}{allowed}")
 
 
-def train(resolved: config.Config, out: Path) -> bool:
-    """Build everything that a configuration names, and train; returns whether to talk to the user."""
+def train(resolved: config.Config, out: Path) -> Dataset | None:
+    """Build everything that a configuration names, and train; returns the data in the process that talks."""
     config.check_components(resolved)  # a misspelt option is told before torch is imported
     from reidkit.cli.progress import TrainingProgress
     from reidkit.training import distributed
@@ -48,8 +59,9 @@ def train(resolved: config.Config, out: Path) -> bool:
     distributed.initialise()
     main = distributed.is_main()
     with TrainingProgress(num_epochs=resolved.train.epochs, quiet=not main) as progress:
-        build_trainer(resolved, out, trackers=[progress]).fit()
+        trainer = build_trainer(resolved, out, trackers=[progress])
+        trainer.fit()
     if main:
         say(f"run folder: {out} (configuration, metrics.jsonl, weights)")
     distributed.shutdown()
-    return main
+    return trainer.data if main else None

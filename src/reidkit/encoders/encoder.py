@@ -16,6 +16,7 @@ from PIL import Image
 
 from reidkit import trust
 from reidkit.analysis.calibration import Calibration
+from reidkit.arrays import Embeddings
 from reidkit.encoders.check_encoder import check_encoder
 from reidkit.encoders.network import Network
 from reidkit.encoders.network_file import is_network_file, load_network
@@ -149,13 +150,15 @@ class Encoder:
                 then has no row. Without it the first such error is raised.
 
         Returns:
-            Unit embeddings (N, D); N is 1 for a single image.
+            Unit embeddings (N, D); N is 1 for a single image. They carry the encoder's fingerprint, by which
+            galleries and comparisons refuse those of another.
 
         Raises:
             DataError: an image cannot be read, an array is of another shape or type.
         """
         many = [images] if _is_one(images) else list(cast(Iterable[ImageSource | Sample], images))
-        return self._embed_all(cast(list[ImageSource | Sample], many), batch_size, progress, skip=skip)
+        found = self._embed_all(cast(list[ImageSource | Sample], many), batch_size, progress, skip=skip)
+        return Embeddings(found, self.fingerprints)
 
     def features(
         self, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.arrays import check_one_encoder
 from reidkit.errors import DataError
 from reidkit.evaluation.protocols import CAMERA_FILTERS, DISTANCES, check_choice
 from reidkit.evaluation.row_labels import shared_codes
@@ -278,6 +279,7 @@ def compare(
             f"query embeddings have {query.embeddings.shape[1]} dimensions, gallery embeddings "
             f"{items.embeddings.shape[1]}; encode both with the same model"
         )
+    check_one_encoder(query.embeddings, items.embeddings)
     unit_queries = UnitRows(query.embeddings, "query")
     unit_items = unit_queries if gallery is None else UnitRows(items.embeddings, "gallery")
     query_identities, gallery_identities = shared_codes(query.identities, items.identities, "identities")

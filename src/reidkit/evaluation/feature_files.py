@@ -12,12 +12,15 @@ A file holds one set or two, ``query`` and ``gallery``. Arrays of an ``.npz`` fi
 ``paths``       (N,), text: the image files
 ``sources``     (N,), text, equal where two rows show the same picture; without them ``paths`` say so, however
                 they are written, unless one comes twice on a side, since it then holds several people
+``encoders``    (N,) or (1,), text: the fingerprint of the encoder, one for a set; sides of two encoders are
+                not compared
 =============== ======================================================================================
 
 With two sets each name has the set in front: ``query_embeddings``, ``gallery_embeddings``, ... A folder holds
 the same arrays as ``query_embeddings.npy`` and so on; its embeddings are memory-mapped. A Parquet file has a
 row for each image and the columns ``part`` ("query" or "gallery"; absent with one set), ``embedding`` (a list
-of numbers), ``identity``, ``camera``, ``tracklet``, ``index``, ``time``, ``path``, ``source``.
+of numbers), ``identity``, ``camera``, ``tracklet``, ``index``, ``time``, ``path``, ``source``,
+``encoder``.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.arrays import Embeddings, fingerprints_of
 from reidkit.errors import ConfigError, DataError
 from reidkit.evaluation.feature_archives import NPY_MAGIC, ZIP_MAGIC, holds_arrays, read_folder, read_npz
 from reidkit.evaluation.feature_tables import (
@@ -54,6 +58,7 @@ SUFFIXES = (".npz", ".parquet")
 _OPTIONAL = ("cameras", "tracklets", "indices", "times", "sources")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".tar")
 _INTEGERS = ("tracklets", "indices")
+_LONGEST_NAME = 1000  # characters of an encoder's fingerprints
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 Paths: TypeAlias = Sequence[str | PathLike[str]]
@@ -88,7 +93,8 @@ def save_features(
 
 def save_embeddings(path: str | Path, embeddings: NDArray[np.floating[Any]], *, paths: Paths) -> Path:
     """Write embeddings (N, D) of images that bear no labels; raises as :func:`save_features` does."""
-    return _write(Path(path), {"": {"embeddings": embeddings, "paths": _texts(paths, len(embeddings))}})
+    arrays = {**_embedding_arrays(embeddings), "paths": _texts(paths, len(embeddings))}
+    return _write(Path(path), {"": arrays})
 
 
 def check_target(path: str | Path) -> None:
@@ -171,11 +177,18 @@ def _start(path: Path) -> bytes:
 
 
 def _arrays(features: Features, paths: Paths | None) -> Arrays:
-    arrays = {"embeddings": features.embeddings, "identities": _plain(features.identities)}
+    arrays = {**_embedding_arrays(features.embeddings), "identities": _plain(features.identities)}
     for name in _OPTIONAL:
         if (values := getattr(features, name)) is not None:
             arrays[name] = _plain(values)
     return arrays if paths is None else {**arrays, "paths": _texts(paths, len(features))}
+
+
+def _embedding_arrays(embeddings: NDArray[np.floating[Any]]) -> Arrays:
+    """The embeddings, and beside them their encoder, where they know it."""
+    fingerprints = fingerprints_of(embeddings)
+    encoder = {"encoders": np.array([" ".join(fingerprints)])} if fingerprints else {}
+    return {"embeddings": np.asarray(embeddings), **encoder}
 
 
 def _plain(values: NDArray[Any]) -> NDArray[Any]:
@@ -254,6 +267,8 @@ def _features(arrays: Arrays, prefix: str) -> Features:
     embeddings = arrays[f"{prefix}embeddings"]
     if embeddings.ndim == 2 and embeddings.shape[1] == 0 and len(embeddings):
         raise DataError(f"{prefix}embeddings have shape {embeddings.shape}: no numbers a row")
+    if f"{prefix}encoders" in arrays:
+        embeddings = Embeddings(embeddings, _fingerprints(arrays[f"{prefix}encoders"], len(embeddings)))
     optional = {name: arrays[prefix + name] for name in _OPTIONAL if prefix + name in arrays}
     for name, values in optional.items():
         _check_column(prefix + name, values)
@@ -269,6 +284,17 @@ def _features(arrays: Arrays, prefix: str) -> Features:
         return Features(embeddings, arrays[f"{prefix}identities"], **optional)
     except DataError as error:
         raise DataError(f"{prefix}{error}") from error
+
+
+def _fingerprints(values: NDArray[Any], num_rows: int) -> tuple[str, ...]:
+    """Those of the one encoder that a set is of."""
+    names = {value for value in values.ravel().tolist() if isinstance(value, str)}
+    if values.shape not in ((1,), (num_rows,)) or len(names) != 1 or len(name := names.pop()) > _LONGEST_NAME:
+        raise DataError(
+            f"encoders have shape {values.shape} and type {values.dtype}; expected one fingerprint, a text, "
+            "for the whole set: embeddings of two encoders cannot be compared"
+        )
+    return tuple(name.split())
 
 
 def _check_column(name: str, values: NDArray[Any]) -> None:

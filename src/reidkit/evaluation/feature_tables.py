@@ -26,6 +26,7 @@ COLUMNS = {
     "times": "time",
     "paths": "path",
     "sources": "source",
+    "encoders": "encoder",
 }
 """Columns by the names of the arrays."""
 
@@ -53,6 +54,8 @@ def as_parquet(sets: Mapping[str, Mapping[str, NDArray[Any]]]) -> memoryview:
                 columns["embedding"] = pyarrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
             elif name == "paths" and as_bytes:
                 columns["path"] = pyarrow.array([os.fsencode(path) for path in values.tolist()])
+            elif name == "encoders":
+                columns["encoder"] = pyarrow.array(values.tolist() * len(arrays["embeddings"]))
             else:
                 columns[COLUMNS[name]] = pyarrow.array(values)
         tables.append(pyarrow.table(columns))

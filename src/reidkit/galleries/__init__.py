@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reidkit import registry, trust
+from reidkit.arrays import fingerprints_of
 from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
 from reidkit.galleries._items import Group, Hit, Item, Verification
 from reidkit.galleries._removal import erase, expire, forget
@@ -271,6 +272,12 @@ def check_encoder(
             f"{location} was filled by another encoder: {_described(recorded)}, not {_described(given)}; "
             "scores between the two mean nothing: use that encoder, or fill a new gallery"
         )
+
+
+def origin_of(embeddings: Any) -> dict[str, Any] | None:
+    """What a gallery records of the encoder that embeddings come from; None where they do not say."""
+    fingerprint, *former = fingerprints_of(embeddings) or (None,)
+    return None if fingerprint is None else {"fingerprint": fingerprint, "former_fingerprints": former}
 
 
 def _known_as(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:

@@ -40,6 +40,7 @@ from reidkit.galleries import (
     checked_ids,
     checked_top,
     embedding_rows,
+    origin_of,
     unit_embeddings,
 )
 from reidkit.galleries._groups import nearest_groups
@@ -153,6 +154,7 @@ class EmbeddedGallery:
                 f"Allowed: {', '.join(choices)}"
             )
         vectors = unit_embeddings(embeddings, location=str(self.path))
+        self._check_origin(embeddings, filling=True)
         described = label_rows(
             len(vectors),
             sources=sources,
@@ -231,6 +233,7 @@ class EmbeddedGallery:
         top, kind, items = checked_top(top), checked_group(group), checked_top(items, "items")
         conditions = self._conditions(where)
         queries = embedding_rows(embeddings)
+        self._check_origin(embeddings, filling=False)
 
         def attempt() -> list[list[Hit]] | list[list[Group]] | None:
             if kind is None:
@@ -425,6 +428,18 @@ class EmbeddedGallery:
         elif recorded != {**recorded, **encoder}:  # the same encoder in a new place
             with contextlib.suppress(DataError):  # which can be told again where the gallery is read-only
                 self._record({**recorded, **encoder})
+
+    def _check_origin(self, embeddings: ArrayLike, *, filling: bool) -> None:
+        """Refuse embeddings that name another encoder; the first ones tell whose the gallery is."""
+        given = origin_of(embeddings)
+        if given is None:
+            return
+        with self._table.reading() as state:
+            if state.encoder is not None:
+                self._check_encoder(state, given)
+            unknown = state.encoder is None and not state.num_items
+        if filling and unknown:
+            self._record(given)
 
     def _record(self, encoder: Mapping[str, Any]) -> None:
         with self._writing() as state:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 logger = logs.get_logger(__name__)
 
 RUN_FILE = "run.json"
+EVALUATION_FILE = "evaluation.json"
 
 
 def load_data(resolved: config.Config) -> Dataset:
@@ -99,6 +102,33 @@ def build_trainer(
     )
 
 
+def way_to_a_test_part(resolved: config.Config, data: Dataset) -> str:
+    """What to do where a run's data has no test part; empty where it has one."""
+    if data.query and (data.gallery or data.protocol == "recall"):
+        return ""
+    if data.name not in ("folder", "table"):
+        return "next: reid evaluate RUN --data NAME --root FOLDER, with a data set that has one"
+    pattern = resolved.data.options.get("pattern")
+    words = ["reid", "split", str(resolved.data.root), "--out", "people.csv"]
+    command = shlex.join(words + (["--pattern", pattern] if isinstance(pattern, str) else []))
+    return f"next: {command}, and train again with data.name=table data.root=people.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One evaluation of a run; scores are shares, ``None`` where there is none.
+
+    Attributes:
+        data: what was tested on, by name; empty where the file does not say.
+        folder: where the evaluation is.
+    """
+
+    data: str
+    mAP: float | None
+    rank_1: float | None
+    folder: str
+
+
 @dataclass(frozen=True, slots=True)
 class RunSummary:
     """One run folder at a glance; scores are shares, ``None`` where there is none.
@@ -108,8 +138,10 @@ class RunSummary:
         losses: their classes, with the weight where it is not 1.
         epochs_done, epochs: of how many.
         val_mAP: the best so far, of the held-out identities.
-        mAP, rank_1: of the test part, where ``reid evaluate`` has been run.
+        mAP, rank_1: those of the evaluation in the run folder itself, which is on its own test part unless
+            ``evaluations`` says otherwise.
         changed: when the run was last written to.
+        evaluations: all that were made of the run, that in its own folder first, then those beside it.
     """
 
     name: str
@@ -122,13 +154,14 @@ class RunSummary:
     mAP: float | None
     rank_1: float | None
     changed: datetime
+    evaluations: tuple[Measured, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, the time in ISO format."""
         return {**dataclasses.asdict(self), "changed": self.changed.isoformat(timespec="seconds")}
 
 
-SORT_KEYS = tuple(field.name for field in dataclasses.fields(RunSummary))
+SORT_KEYS = tuple(field.name for field in dataclasses.fields(RunSummary) if field.name != "evaluations")
 
 
 def list_runs(folder: str | Path, *, sort: str = "name") -> tuple[list[RunSummary], list[str]]:
@@ -147,10 +180,13 @@ def list_runs(folder: str | Path, *, sort: str = "name") -> tuple[list[RunSummar
         raise ConfigError(f"{folder} is no folder; give the one that holds your runs")
     if sort not in SORT_KEYS:
         raise ConfigError(f"cannot sort by {sort!r}; choose one of {', '.join(SORT_KEYS)}")
-    summaries, problems = [], []
+    summaries: list[RunSummary] = []
+    problems: list[str] = []
+    elsewhere = _evaluations_elsewhere(folder)
     for run_file in sorted(folder.rglob(RUN_FILE)):
+        run = run_file.parent
         try:
-            summaries.append(_summary(run_file.parent, folder))
+            summaries.append(_summary(run, folder, elsewhere.get(run.resolve(), [])))
         except CheckpointError as error:
             problems.append(str(error))
         except OSError as error:
@@ -166,13 +202,44 @@ def _sort_key(value: Any) -> Any:
     return value
 
 
-def _summary(run: Path, folder: Path) -> RunSummary:
+def _evaluations_elsewhere(folder: Path) -> dict[Path, list[tuple[Path, Any]]]:
+    """Evaluations in folders that are no run, by the run that they say they are of."""
+    found: dict[Path, list[tuple[Path, Any]]] = defaultdict(list)
+    for file in sorted(folder.rglob(EVALUATION_FILE)):
+        if (file.parent / RUN_FILE).exists():
+            continue
+        try:
+            values = read_json(file, error=CheckpointError)
+        except (CheckpointError, OSError):
+            continue  # of which run it was, nobody can tell
+        origin = values.get("made_from") if isinstance(values, dict) else None
+        network = origin.get("network") if isinstance(origin, dict) else None
+        if isinstance(network, str) and network and "\0" not in network:
+            place = Path(network)
+            for run in {place, place.parent} if place.suffix else {place}:
+                found[run].append((file.parent, values))
+    return found
+
+
+def _measured(values: Any, place: Path, folder: Path) -> Measured:
+    data = values.get("data") if isinstance(values, dict) else None
+    return Measured(
+        data=data if isinstance(data, str) else "",
+        mAP=_score(values, "mAP", "mAP@R"),
+        rank_1=_score(values, "rank-1", "Recall@1"),
+        folder=str(place.relative_to(folder)),
+    )
+
+
+def _summary(run: Path, folder: Path, elsewhere: Sequence[tuple[Path, Any]]) -> RunSummary:
     settings = _settings(run / RUN_FILE)
     records = read_metrics(run / "metrics.jsonl")
     validations = [_score(record, "mAP") for record in records if record["kind"] == "validation"]
-    evaluation: Any = {}
-    if (run / "evaluation.json").is_file():
-        evaluation = read_json(run / "evaluation.json", error=CheckpointError)
+    own: Any = {}
+    evaluations = [_measured(values, place, folder) for place, values in elsewhere]
+    if (run / EVALUATION_FILE).is_file():
+        own = read_json(run / EVALUATION_FILE, error=CheckpointError)
+        evaluations.insert(0, _measured(own, run, folder))
     return RunSummary(
         name=str(run.relative_to(folder)),
         data=settings.data.name,
@@ -181,8 +248,9 @@ def _summary(run: Path, folder: Path) -> RunSummary:
         epochs_done=sum(record["kind"] == "epoch" for record in records),
         epochs=settings.epochs,
         val_mAP=max((score for score in validations if score is not None), default=None),
-        mAP=_score(evaluation, "mAP", "mAP@R"),
-        rank_1=_score(evaluation, "rank-1", "Recall@1"),
+        mAP=_score(own, "mAP", "mAP@R"),
+        rank_1=_score(own, "rank-1", "Recall@1"),
+        evaluations=tuple(evaluations),
         changed=datetime.fromtimestamp(max(map(_changed, run.iterdir())), UTC),
     )
 

@@ -33,6 +33,27 @@ def test_runs_are_found_at_any_depth_with_their_scores(runs):
     assert json.dumps(first.as_dict())
 
 
+def test_each_evaluation_says_on_what_data_it_was_made(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    run = tmp_path / "runs" / "a" / "first"
+    for name, network in {"first-viper": run, "by-file": run / "best.safetensors", "other": "/x/y"}.items():
+        values = {"data": name, "mAP": 0.25, "rank-1": 0.5, "made_from": {"network": str(network)}}
+        (tmp_path / "runs" / name).mkdir()
+        (tmp_path / "runs" / name / "evaluation.json").write_text(json.dumps(values))
+    (tmp_path / "runs" / "damaged").mkdir()
+    (tmp_path / "runs" / "damaged" / "evaluation.json").write_text("{")
+    (first, second), problems = list_runs(tmp_path / "runs")
+    assert not problems
+    assert [(one.data, one.mAP, one.folder) for one in first.evaluations] == [
+        ("", 0.5, "a/first"),
+        ("by-file", 0.25, "by-file"),
+        ("first-viper", 0.25, "first-viper"),
+    ]
+    assert first.mAP == 0.5
+    assert second.evaluations == ()
+    assert json.dumps(first.as_dict())
+
+
 def test_the_best_come_first_and_those_without_a_score_last(runs):
     assert [run.name for run in list_runs(runs, sort="mAP")[0]] == ["a/first", "second"]
     assert [run.name for run in list_runs(runs, sort="val_mAP")[0]] == ["second", "a/first"]
