@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,7 +19,7 @@ from reidkit.analysis.calibration import Calibration
 from reidkit.encoders.encoder import Encoder, load_encoder
 from reidkit.errors import ConfigError, DataError, shortened, shown
 from reidkit.galleries import DamagedGallery, Gallery, Hit, Item, NoGallery, Where, open_gallery
-from reidkit.galleries._labels import as_listed, utc
+from reidkit.galleries._labels import LABELS, as_listed, utc
 from reidkit.images.reading import ImageSource, load_image
 from reidkit.labels import near_labels
 from reidkit.search.pictures import (
@@ -237,7 +238,7 @@ class Searcher:
             num = len(self.gallery.items(where={key: wanted}))
             note = f"the condition on {key} alone leaves {num:,} of {len(self.gallery):,}"
             if not num:
-                labels = {getattr(item, key) for item in self.gallery.items()} - {None}
+                labels = {_label_of(item, key) for item in self.gallery.items()} - {None}
                 note += f" ({_listed_labels(key, labels)})"
                 meant += [f"{key}={as_listed(near)}" for near in _near(key, wanted, labels)]
             left.append(note)
@@ -485,11 +486,16 @@ def _whole_paths(wanted: Any) -> list[Any]:
     return [*values, *whole]
 
 
+def _label_of(item: Item, key: str) -> Any:
+    """A label by its name, one of the user's own too."""
+    return getattr(item, key) if key in LABELS else item.labels.get(key)
+
+
 def _listed_labels(key: str, labels: Set[Any]) -> str:
     """A few of the labels of one kind that there are."""
     if not labels:
         return f"no item has a {key}"
-    values = sorted(labels, key=lambda value: (isinstance(value, str), value))
+    values = sorted(labels, key=lambda value: (isinstance(value, str), isinstance(value, datetime), value))
     writers: dict[str, Callable[[Any], str]] = {"time": utc, "source": str}
     write = writers.get(key, as_listed)
     listed = ", ".join(shortened(write(value)) for value in values[:_NUM_VALUES])

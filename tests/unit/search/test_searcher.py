@@ -402,3 +402,10 @@ def test_hits_below_a_score_are_left_out_and_counted(searcher, photos):
     assert (none.hits, none.num_low, bool(none)) == ((), 4, True)
     [nothing] = searcher.search(photos[:1], where={"camera": 7})
     assert not nothing
+
+
+def test_labels_of_ones_own_are_listed_too(searcher, photos):
+    searcher.add([Sample(photos[0], 1, 0, 0)])
+    [item] = searcher.gallery.items()
+    searcher.gallery.relabel([item.id], labels={"zone": ["hall"]})
+    assert "condition on zone alone leaves 0 of 1 (there are hall)" in searcher.why_nothing({"zone": "yard"})
