@@ -5,8 +5,14 @@ Public names, and the modules below, are imported when they are first used: ``im
 
 from __future__ import annotations
 
+import sys
+import warnings
+from functools import cache
 from importlib import import_module
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from pkgutil import iter_modules
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -93,3 +99,29 @@ def __dir__() -> list[str]:
 
 def _modules() -> set[str]:
     return {module.name for module in iter_modules(__path__) if not module.name.startswith("_")}
+
+
+class _FormerNames:
+    """Finds modules by the names that they had in version 0.1.0, and says where they are now."""
+
+    @staticmethod
+    @cache
+    def table() -> dict[str, str]:
+        lines = Path(__file__).with_name("former_modules.txt").read_text("utf-8").splitlines()
+        return {f"reidkit.{former}": f"reidkit.{name}" for former, name in map(str.split, lines)}
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        is_former = name.startswith("reidkit.") and name in self.table()
+        return ModuleSpec(name, self) if is_former else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """As usual: an empty module, whose place another takes."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        former = module.__name__
+        name = self.table()[former]
+        warnings.warn(f"{former} is {name} now; its former name will go", DeprecationWarning, stacklevel=2)
+        sys.modules[former] = import_module(name)
+
+
+sys.meta_path.append(_FormerNames())

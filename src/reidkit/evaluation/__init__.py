@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reidkit.evaluation.evaluation import evaluate, evaluate_features
+    from reidkit.evaluation.nearest import rank_features
     from reidkit.evaluation.options import EvaluationOptions
 
-__all__ = ["EvaluationOptions", "evaluate", "evaluate_features"]
+__all__ = ["EvaluationOptions", "evaluate", "evaluate_features", "rank_features"]
 
 _HOMES = {
     "EvaluationOptions": "options",
     "evaluate": "evaluation",
     "evaluate_features": "evaluation",
+    "rank_features": "nearest",
 }
 
 
