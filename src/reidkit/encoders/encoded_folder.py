@@ -163,6 +163,12 @@ def check_encoded_folder(folder: Path) -> None:
             )
 
 
+def holds_nothing(folder: Path) -> bool:
+    """Whether a folder that was opened got no row."""
+    lines = folder / _LINES_FILE
+    return folder.is_dir() and not (lines.is_file() and lines.stat().st_size)
+
+
 def _check_encoder(record: Path, encoder: Encoder) -> None:
     _refuse_links(record)
     made_by = read_json(record, error=DataError)

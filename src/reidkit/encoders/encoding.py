@@ -16,6 +16,7 @@ from reidkit.encoders.encoded_folder import (
     EncodedImage,
     OtherContent,
     check_encoded_folder,
+    holds_nothing,
     open_encoded_folder,
 )
 from reidkit.encoders.encoder import Encoder
@@ -102,6 +103,23 @@ def encode_images(
 
 
 def _fill(
+    encoder: Encoder,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    wanted: Collection[Path],
+    progress: ProgressCallback | None,
+) -> EncodedImages:
+    was_there = out.exists()
+    try:
+        return _filled(encoder, paths, out, wanted=wanted, progress=progress)
+    except DataError:
+        if not was_there and holds_nothing(out):
+            shutil.rmtree(out)
+        raise
+
+
+def _filled(
     encoder: Encoder,
     paths: Sequence[Path],
     out: Path,

@@ -250,3 +250,13 @@ def test_the_command_lists_what_it_left_out(encoder, paths, tmp_path):
     assert "left out: 1 of 10 images, which could not be read:" in first.stderr
     assert str(paths[4]) in first.stderr
     assert "of these, 9 were there before" in second.stderr
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x"])
+def test_where_nothing_could_be_read_nothing_is_left(name, encoder, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(DataError):
+        encode_images(encoder, [broken], tmp_path / "out" / name)
+    assert not list((tmp_path / "out").glob("*"))
+    assert list(tmp_path.rglob(".*")) == []
