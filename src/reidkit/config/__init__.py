@@ -31,7 +31,7 @@ from reidkit.config.tables import (
 from reidkit.config.toml import dump_key, dump_table
 from reidkit.errors import ConfigError, UnknownName, shortened
 from reidkit.files import write_atomically
-from reidkit.texts.files import is_too_deep, odd_values, parse_toml, read_text
+from reidkit.texts.files import is_bare_name, is_there, is_too_deep, odd_values, parse_toml, read_text
 
 __all__ = [
     "Config",
@@ -239,13 +239,9 @@ def _comments(table: type, wanted: bool) -> dict[str, str]:
 def _find(path: str | Path) -> tuple[str, str]:
     """The file's name and text; a bare name may be a recipe's."""
     file = Path(path)
-    try:
-        there, is_folder = file.exists(), file.is_dir()
-    except OSError:
-        there, is_folder = True, False  # reading it says what is wrong with it
-    if file.suffix == "" and len(file.parts) == 1 and (is_folder or not there):
+    if is_bare_name(file):
         return str(path), recipe_text(str(path))
-    if not there:
+    if not is_there(file):
         raise ConfigError(
             f"{shortened(str(path), 200)}: no such file; `reid recipes` lists what can be used by name"
         )

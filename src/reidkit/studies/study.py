@@ -26,7 +26,7 @@ from reidkit.config.faults import explain
 from reidkit.config.overrides import Table
 from reidkit.config.tables import NonNegativeInt
 from reidkit.errors import ConfigError, UnknownName, did_you_mean, shortened
-from reidkit.texts.files import odd_values, parse_toml, read_text
+from reidkit.texts.files import is_bare_name, is_there, odd_values, parse_toml, read_text
 
 _CLOSED = ConfigDict(extra="forbid")
 
@@ -300,16 +300,12 @@ def _check_measurable(study: Study, configuration: config.Config, measure: Table
 
 def _find(path: str | Path) -> tuple[str, str]:
     file = Path(path)
-    try:
-        there, is_folder = file.exists(), file.is_dir()
-    except OSError:
-        there, is_folder = True, False  # reading it says what is wrong with it
-    if file.suffix == "" and len(file.parts) == 1 and (is_folder or not there):
+    if is_bare_name(file):
         if file.name not in (known := shipped_studies()):
             raise UnknownName("study", file.name, known)
         shipped = resources.files("reidkit") / "recipes" / "studies" / f"{file.name}.toml"
         return file.name, shipped.read_text("utf-8")
-    if not there:
+    if not is_there(file):
         raise ConfigError(
             f"{shortened(str(path), 200)}: no such file; `reid study --list` lists what can be used by name"
         )

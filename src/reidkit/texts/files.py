@@ -141,3 +141,24 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key {shown(twice)} is there twice")
     return table
+
+
+def is_there(file: Path) -> bool:
+    """Whether there is something; where that cannot be told, reading it says what is wrong with it."""
+    try:
+        return file.exists()
+    except OSError:
+        return True
+
+
+def is_bare_name(file: Path) -> bool:
+    """Whether a path may name something that is shipped: a word without an ending that is no file here."""
+    is_word = file.suffix == "" and len(file.parts) == 1
+    return is_word and (not is_there(file) or _is_folder(file))
+
+
+def _is_folder(file: Path) -> bool:
+    try:
+        return file.is_dir()
+    except OSError:
+        return False
