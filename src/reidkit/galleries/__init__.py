@@ -20,12 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from reidkit import registry, trust
 from reidkit.arrays import fingerprints_of
 from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
+from reidkit.galleries._decisions import Decision, in_force
 from reidkit.galleries._items import Group, Hit, Item, Verification
 from reidkit.galleries._removal import erase, expire, forget
 from reidkit.galleries._where import Where, check_where, parse_where
 
 __all__ = [
     "DamagedGallery",
+    "Decision",
     "Gallery",
     "Group",
     "GroupBy",
@@ -39,6 +41,7 @@ __all__ = [
     "erase",
     "expire",
     "forget",
+    "in_force",
     "open_gallery",
     "parse_where",
 ]
@@ -166,6 +169,28 @@ class Gallery(Protocol):
         """Delete the items with these ids, or those that ``where`` lets through; how many they were.
 
         Raises :class:`DataError` and deletes nothing where an id is unknown.
+        """
+
+    def decide(self, decisions: Iterable[Decision]) -> list[Decision]:
+        """Keep what somebody decided, and give the items the identities that follow: all of it or nothing.
+
+        ``before`` of each must be what its items are called now, after the decisions before it in the list,
+        so that nobody decides on what has changed since it was looked at.
+
+        Returns:
+            The decisions as they are kept, with ids, in ascending order, and times.
+
+        Raises:
+            ConfigError: a decision that makes no sense.
+            DataError: an item is unknown, or its identity is not what ``before`` says.
+        """
+
+    def decisions(self) -> list[Decision]:
+        """All that was decided, in that order, taken back or not (:func:`in_force` tells which).
+
+        An item that is removed, or whose source is replaced by another content, is removed from them; an
+        identity that no item has any more when items of it are removed is ``None`` in them; decisions that
+        then say nothing are gone (:func:`reidkit.galleries._decisions.without`).
         """
 
     def items(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> list[Item]:

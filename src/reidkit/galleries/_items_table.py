@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError, shortened
-from reidkit.galleries import DamagedGallery, NoGallery
+from reidkit.galleries import DamagedGallery, NoGallery, _decisions_table
 from reidkit.galleries._records import (
     COLUMNS,
     FILE,
@@ -212,8 +212,11 @@ class ItemsTable:
                 f"it, or, if no later one wrote the gallery, {FILE} is damaged"
             )
         found = self.db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL LIMIT 9").fetchall()
+        tables = [str(sql) for (sql,) in found]
+        if version == FORMAT and _decisions_table.TABLE in tables:
+            tables.remove(_decisions_table.TABLE)
         encoding = self.db.execute("PRAGMA encoding").fetchone()[0]
-        if sorted(str(sql) for (sql,) in found) != sorted(TABLES[version]) or encoding != "UTF-8":
+        if sorted(tables) != sorted(TABLES[version]) or encoding != "UTF-8":
             raise DataError(
                 f"{self.folder}: {FILE} holds other tables than reidkit makes; it is damaged or not made by "
                 "reidkit"
@@ -368,6 +371,15 @@ class ItemsTable:
 
     def delete(self, ids: Iterable[int]) -> None:
         self.db.executemany("DELETE FROM items WHERE id = ?", ((id,) for id in ids))
+
+    def forget_decisions(self, ids: Iterable[int], identities: Iterable[str | None] = ()) -> None:
+        """Take items that are gone out of all decisions, and names of these that no item has any more."""
+        gone = set(ids)
+        if gone and _decisions_table.exists(self.db):
+            self._want(0, {name for name in identities if name is not None})
+            named = "SELECT identity FROM items WHERE identity IS NOT NULL"
+            unused = self.db.execute(f"SELECT value FROM wanted WHERE list = 0 AND value NOT IN ({named})")
+            _decisions_table.forget(self.db, gone, {name for (name,) in unused})
 
     def _whole(self, query: str, num_rows: int) -> list[Row]:
         rows = self.db.execute(query).fetchall()
