@@ -21,8 +21,20 @@ from reidkit import registry, trust
 from reidkit.arrays import fingerprints_of
 from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
 from reidkit.galleries._decisions import Decision, in_force
+from reidkit.galleries._feedback import (
+    accept,
+    accept_all_proposals,
+    accept_proposal,
+    item_ids,
+    merge,
+    proposals,
+    reject,
+    split,
+    undo,
+)
 from reidkit.galleries._items import Group, Hit, Item, Verification
 from reidkit.galleries._removal import erase, expire, forget
+from reidkit.galleries._training_table import write_training_table
 from reidkit.galleries._where import Where, check_where, parse_where
 
 __all__ = [
@@ -37,13 +49,23 @@ __all__ = [
     "OnDuplicate",
     "Verification",
     "Where",
+    "accept",
+    "accept_all_proposals",
+    "accept_proposal",
     "check_where",
     "erase",
     "expire",
     "forget",
     "in_force",
+    "item_ids",
+    "merge",
     "open_gallery",
     "parse_where",
+    "proposals",
+    "reject",
+    "split",
+    "undo",
+    "write_training_table",
 ]
 
 _LONGEST_ENCODER = 100_000  # characters

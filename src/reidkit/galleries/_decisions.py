@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from reidkit.errors import ConfigError, DataError, did_you_mean, shown
 from reidkit.galleries._labels import LABELS, seconds_of
-from reidkit.labels import label_text
+from reidkit.labels import label_text, moment
 
 DecisionKind = Literal["accept", "reject", "merge", "split", "undo"]
 KINDS: tuple[str, ...] = get_args(DecisionKind)
@@ -43,6 +43,11 @@ class Decision:
     time: float | None = None
     undoes: int | None = field(default=None, kw_only=True)
     id: int | None = field(default=None, kw_only=True)
+
+    @property
+    def moment(self) -> str:
+        """The time, for people; empty before it is known."""
+        return "" if self.time is None else moment(self.time)
 
 
 def carried_out(
