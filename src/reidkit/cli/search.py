@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,7 @@ from reidkit.cli.output import json_option, print_json, print_left_out, print_ta
 from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
-    from reidkit.galleries import Group, GroupBy, Hit, Where
+    from reidkit.galleries import Group, GroupBy, Hit
     from reidkit.search.people import FoundPeople, PeopleSearch, Pool
     from reidkit.search.searcher import Found, Searcher
 
@@ -32,6 +32,14 @@ _NUM_PICTURES = 10  # of each person, in JSON and in the picture
     "conditions",
     multiple=True,
     help="Only these, for example camera!=3; may be repeated. A name with a comma stands in quotes.",
+)
+@click.option(
+    "--query",
+    "known",
+    multiple=True,
+    metavar="LABEL",
+    help="What is known of the images, such as camera=3, for conditions such as camera!=query; may be "
+    "repeated. An image that the gallery holds has the labels of its item.",
 )
 @click.option(
     "--encoder",
@@ -71,6 +79,7 @@ def search_command(
     location: str,
     top: int,
     conditions: tuple[str, ...],
+    known: tuple[str, ...],
     run: Path | None,
     false_match_rate: float | None,
     prior: float | None,
@@ -90,77 +99,81 @@ def search_command(
     \b
     reid search query.jpg --gallery people.gallery --where camera!=3
     reid search query.jpg --gallery people.gallery --threshold 0.001
+    reid search query.jpg --gallery people.gallery --query camera=3 --where camera!=query
+    reid search query.jpg --gallery people.gallery --where time=query+-10m
     reid search query.jpg --gallery people.gallery --group identity --pool mean
 
     An image that is in the gallery itself, at its place or as a copy, is left out of its own hits; so is
     whoever was told apart from the person in it (`reid review reject`).
     """
     from reidkit.datasets._given_images import image_paths
-    from reidkit.galleries import parse_where
+    from reidkit.galleries import parse_labels, parse_where
     from reidkit.search.people import PeopleSearch
     from reidkit.search.searcher import Searcher
 
     given = image_paths(images)
     print_left_out(given.left_out)
-    where = parse_where(conditions)
-    if group is None:
-        refuse({"--pool": pool}, "it scores people; give --group identity or --group tracklet, too")
-        with Searcher(location, encoder=run) as searcher:
-            print_conversion(searcher.converted, location)
-            found = find_pictures(searcher, given.paths, top, where, include_self, false_match_rate, prior)
-        print_hits_as_json(given.paths, found) if as_json else print_hits(given.paths, found)
-    else:
-        refuse({"--threshold": false_match_rate, "--prior": prior}, "it is of single pictures, not of people")
-        options = PeopleSearch(group, pool or "best", top, _NUM_PICTURES, where)
-        with Searcher(location, encoder=run) as searcher:
-            print_conversion(searcher.converted, location)
-            people = find_people(searcher, given.paths, options, include_self)
-        print_people_as_json(given.paths, people) if as_json else print_people(given.paths, people, options)
-    if picture is not None:
-        from reidkit.reports.search_picture import draw_hits, draw_people
+    where, labels = parse_where(conditions), parse_labels(known)
+    with Searcher(location, encoder=run) as searcher:
+        print_conversion(searcher.converted, location)
+        asked = {"include_self": include_self, "queries": [labels] * len(given.paths)}
+        if group is None:
+            refuse({"--pool": pool}, "it scores people; give --group identity or --group tracklet, too")
+            asked |= {"top": top, "where": where, "prior": prior}
+            show_pictures(searcher, given.paths, asked, false_match_rate, picture, as_json)
+        else:
+            refuse(
+                {"--threshold": false_match_rate, "--prior": prior}, "it is of single pictures, not people"
+            )
+            options = PeopleSearch(group, pool or "best", top, _NUM_PICTURES, where)
+            show_people(searcher, given.paths, options, asked, picture, as_json)
 
-        grey = (
-            draw_hits(picture, given.paths, found)
-            if group is None
-            else draw_people(picture, given.paths, people)
-        )
-        print_grey(grey)
+
+def show_pictures(
+    searcher: Searcher,
+    images: Sequence[Path],
+    asked: Mapping[str, Any],
+    false_match_rate: float | None,
+    picture: Path | None,
+    as_json: bool,
+) -> None:
+    """Search for pictures, and print them."""
+    if searcher.calibration is None:
+        refuse({"--threshold": false_match_rate, "--prior": asked["prior"]}, searcher.no_calibration)
+    lowest = None if false_match_rate is None else searcher.lowest_score(false_match_rate)
+    found = searcher.search(images, lowest=lowest, **asked)
+    if not any(found):
+        say(searcher.why_nothing(asked["where"]))
+    print_left_out_hits(found, asked["include_self"])
+    if lowest is not None:
+        say(f"shown are hits that score {lowest:.3f} or more (false-match rate {false_match_rate:g})")
+    print_hits_as_json(images, found) if as_json else print_hits(images, found)
+    if picture is not None:
+        from reidkit.reports.search_picture import draw_hits
+
+        print_grey(draw_hits(picture, images, found))
         say(f"wrote {picture}")
 
 
-def find_pictures(
+def show_people(
     searcher: Searcher,
     images: Sequence[Path],
-    top: int,
-    where: Where,
-    include_self: bool,
-    false_match_rate: float | None,
-    prior: float | None,
-) -> list[Found]:
-    """Search, and say what was left out."""
-    if searcher.calibration is None:
-        refuse({"--threshold": false_match_rate, "--prior": prior}, searcher.no_calibration)
-    lowest = None if false_match_rate is None else searcher.lowest_score(false_match_rate)
-    found = searcher.search(
-        images, top=top, where=where, include_self=include_self, lowest=lowest, prior=prior
-    )
-    if not any(found):
-        say(searcher.why_nothing(where))
-    print_left_out_hits(found, include_self)
-    if lowest is not None:
-        say(f"shown are hits that score {lowest:.3f} or more (false-match rate {false_match_rate:g})")
-    return found
-
-
-def find_people(
-    searcher: Searcher, images: Sequence[Path], options: PeopleSearch, include_self: bool
-) -> list[FoundPeople]:
-    """Search for people in place of pictures, and say what was left out."""
-    found = searcher.search_people(images, options, include_self=include_self)
+    options: PeopleSearch,
+    asked: Mapping[str, Any],
+    picture: Path | None,
+    as_json: bool,
+) -> None:
+    """Search for people in place of pictures, and print them."""
+    found = searcher.search_people(images, options, **asked)
     if not any(found):
         say(searcher.why_nothing(options.where or {}))
     print_left_out_people(found)
-    return found
+    print_people_as_json(images, found) if as_json else print_people(images, found, options)
+    if picture is not None:
+        from reidkit.reports.search_picture import draw_people
+
+        print_grey(draw_people(picture, images, found))
+        say(f"wrote {picture}")
 
 
 def print_left_out_hits(found: Sequence[Found], include_self: bool) -> None:

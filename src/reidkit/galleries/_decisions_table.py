@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from reidkit.errors import ConfigError, ReidError
-from reidkit.galleries import DamagedGallery
 from reidkit.galleries._decisions import Decision, checked, without
+from reidkit.galleries._errors import DamagedGallery
 from reidkit.galleries._records import FILE, checksum_of
 
 TABLE = (

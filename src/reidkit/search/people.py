@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reidkit.errors import ConfigError, did_you_mean, shown
-from reidkit.galleries import Gallery, GroupBy, Hit, Where
+from reidkit.galleries import Gallery, GroupBy, Hit, KnownQuery, Where
 from reidkit.galleries._items import Group
-from reidkit.reranking import Reranker
 
 Pool = Literal["best", "mean", "reciprocal"]
 POOLS: tuple[str, ...] = get_args(Pool)
@@ -81,6 +80,7 @@ def search_people(
     options: PeopleSearch | None = None,
     *,
     hidden: Sequence[IsHidden] | None = None,
+    queries: Sequence[KnownQuery] | None = None,
 ) -> list[list[Group]]:
     """The people who look most like each query, best first.
 
@@ -89,32 +89,47 @@ def search_people(
         embeddings: (Q, D).
         options: how; see :class:`PeopleSearch`.
         hidden: for each query, which pictures are neither told nor counted.
+        queries: what is known of each, for conditions that refer to it.
     """
     options = options or PeopleSearch()
-    queries = np.atleast_2d(np.asarray(embeddings))
-    if options.pool == "best" and hidden is None:
-        return _search(gallery, queries, options, top=options.top, items=options.items)
-    shown_ones = hidden or [lambda hit: False] * len(queries)
+    rows = np.atleast_2d(np.asarray(embeddings))
     find = _reranked if options.pool == "reciprocal" else _pooled
     return [
-        find(gallery, query[None], options, is_hidden)
-        for query, is_hidden in zip(queries, shown_ones, strict=True)
+        find(
+            _Asked(gallery, row[None], options, None if queries is None else queries[index : index + 1]),
+            (lambda hit: False) if hidden is None else hidden[index],
+        )
+        for index, row in enumerate(rows)
     ]
 
 
-def _search(
-    gallery: Gallery, queries: NDArray[np.floating], options: PeopleSearch, *, top: int, items: int
-) -> list[list[Group]]:
-    return gallery.search(queries, top=top, where=options.where, group=options.group, items=items)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """One query (1, D), and whom it is asked of."""
+
+    gallery: Gallery
+    query: NDArray[np.floating]
+    options: PeopleSearch
+    known: Sequence[KnownQuery] | None
+
+    def people(self, *, top: int, items: int) -> list[Group]:
+        where, group = self.options.where, self.options.group
+        [found] = self.gallery.search(
+            self.query, top=top, where=where, queries=self.known, group=group, items=items
+        )
+        return found
+
+    def pictures(self, *, top: int) -> list[Hit]:
+        [found] = self.gallery.search(self.query, top=top, where=self.options.where, queries=self.known)
+        return found
 
 
-def _pooled(
-    gallery: Gallery, query: NDArray[np.floating], options: PeopleSearch, is_hidden: IsHidden
-) -> list[Group]:
+def _pooled(ask: _Asked, is_hidden: IsHidden) -> list[Group]:
     """People by the best or the mean of the pictures that are not hidden."""
+    options = ask.options
     asked, items = options.top + _SPARE, options.items
     while True:
-        [groups] = _search(gallery, query, options, top=asked, items=items)
+        groups = ask.people(top=asked, items=items)
         largest = max((group.num_items for group in groups), default=0)
         whole = options.pool == "mean" or any(is_hidden(hit) for group in groups for hit in group.hits)
         if whole and items < largest:
@@ -139,13 +154,14 @@ def _scored(group: Group, options: PeopleSearch, is_hidden: IsHidden) -> Group |
     return replace(group, num_items=left, hits=tuple(hits[: options.items]), pooled=mean)
 
 
-def _reranked(
-    gallery: Gallery, query: NDArray[np.floating], options: PeopleSearch, is_hidden: IsHidden
-) -> list[Group]:
+def _reranked(ask: _Asked, is_hidden: IsHidden) -> list[Group]:
     """People by k-reciprocal distances of the nearest pictures."""
+    from reidkit.reranking import Reranker  # slow to import, and most searches do without
+
+    options = ask.options
     asked = max(_NUM_RERANKED, 10 * options.top)
     while True:
-        [near] = gallery.search(query, top=asked, where=options.where)
+        near = ask.pictures(top=asked)
         hits = [hit for hit in near if not is_hidden(hit)]
         persons = [_key(hit, options.group) for hit in hits]
         if len(set(persons)) >= options.top or len(near) < asked:
@@ -153,12 +169,12 @@ def _reranked(
         asked *= 2
     if not hits:
         return []
-    embeddings = gallery.embeddings(ids=[hit.id for hit in hits])
-    nearness = 1 - Reranker(query, embeddings).rows(slice(0, 1))[0]
+    embeddings = ask.gallery.embeddings(ids=[hit.id for hit in hits])
+    nearness = 1 - Reranker(ask.query, embeddings).rows(slice(0, 1))[0]
     best: dict[str | int, float] = {}
     for person, score in zip(persons, nearness.tolist(), strict=True):
         best[person] = max(score, best.get(person, -np.inf))
-    groups = _pooled(gallery, query, replace(options, pool="best", top=len(best)), is_hidden)
+    groups = _pooled(replace(ask, options=replace(options, pool="best", top=len(best))), is_hidden)
     scored = [(group, best.get(_key(group.hits[0], options.group))) for group in groups]
     ranked = _ranked([replace(group, pooled=score) for group, score in scored if score is not None])
     return ranked[: options.top]

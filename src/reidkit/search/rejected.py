@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from reidkit.galleries import Gallery, Hit
 from reidkit.galleries._apart import apart, person_of
+from reidkit.search.own_picture import PictureFile
 
 
 class Rejected:
@@ -15,13 +16,10 @@ class Rejected:
         self._gallery = gallery
         self._apart = apart(gallery)
 
-    def by(self, source: str | None, content: str | None) -> Callable[[Hit], bool]:
-        """Whether a hit shows somebody who the person in a picture is not, as somebody decided.
-
-        The picture is known by its path, or by the hash of its content.
-        """
+    def by(self, file: PictureFile) -> Callable[[Hit], bool]:
+        """Whether a hit shows somebody who the person in a picture is not, as somebody decided."""
         persons = set()
-        for key, value in (("source", source), ("content", content)):
+        for key, value in zip(("source", "content"), file, strict=True):
             if self._apart and value is not None:
                 persons |= {person_of(item) for item in self._gallery.items(where={key: value})}
         others = {other for person in persons for other in self._apart.of(person)} - persons

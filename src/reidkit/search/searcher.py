@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from reidkit.analysis.calibration import Calibration
 from reidkit.encoders.encoder import Encoder, load_encoder
 from reidkit.errors import ConfigError, DataError, shortened, shown
 from reidkit.galleries import DamagedGallery, Gallery, Hit, Item, NoGallery, Where, open_gallery
 from reidkit.galleries._labels import LABELS, as_listed, utc
+from reidkit.galleries._relative import apart_from_query, keys_of_query
 from reidkit.images.reading import ImageSource, load_image
 from reidkit.labels import near_labels
+from reidkit.search.own_picture import PictureFile, file_of, known_queries, own_picture
 from reidkit.search.people import FoundPeople, IsHidden, PeopleSearch, search_people
 from reidkit.search.pictures import (
-    HASH_LENGTH,
     Added,
     Picture,
-    content_hash,
     is_there,
     labelled,
     moved,
@@ -171,9 +168,8 @@ class Searcher:
         """
         if given is not None:
             return given_prior(given)
-        return gallery_prior(
-            [] if self.gallery is None else self.gallery.items(where=_with_whole_paths(where))
-        )
+        where = apart_from_query(_with_whole_paths(where))
+        return gallery_prior([] if self.gallery is None else self.gallery.items(where=where))
 
     def search(
         self,
@@ -184,6 +180,7 @@ class Searcher:
         include_self: bool = False,
         lowest: float | None = None,
         prior: float | None = None,
+        queries: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[Found]:
         """The ``top`` nearest items of each image, nearest first.
 
@@ -198,25 +195,34 @@ class Searcher:
             lowest: hits that score less are left out; :meth:`lowest_score` gives one for an error rate.
             prior: how probable it is, before looking, that an item shows the person; left out, that of the
                 gallery, as :meth:`prior` tells.
+            queries: labels of each image, for conditions that refer to the query; of an image that the
+                gallery holds, they come before those of its item.
         """
         if self.gallery is None:
             raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
         before = None if self.calibration is None else self.prior(where=where, given=prior)
         where = _with_whole_paths(where)
         embeddings = self.encoder.encode(list(images))
-        found = self.gallery.search(embeddings, top=top, where=where)  # checks top itself
-        own, rejected = self._left_out(images)
+        files = [file_of(image) for image in images]
+        known = known_queries(self.gallery, where, files, queries)
+        found = self.gallery.search(embeddings, top=top, where=where, queries=known)  # checks top itself
+        own, rejected = self._left_out(files)
         hidden = [_any_of(*([] if include_self else [own[row]]), rejected[row]) for row in range(len(own))]
         asked = top
         if any(is_hidden(hit) for is_hidden, hits in zip(hidden, found, strict=True) for hit in hits):
             asked += _NUM_OWN
-            found = self.gallery.search(embeddings, top=asked, where=where)
+            found = self.gallery.search(embeddings, top=asked, where=where, queries=known)
         results = []
         for row, (is_hidden, hits) in enumerate(zip(hidden, found, strict=True)):
             places = asked
             while len(hits) == places and places - sum(map(is_hidden, hits)) < top:
                 places *= 2  # copies of the picture fill them, or people who were rejected
-                [hits] = self.gallery.search(embeddings[row : row + 1], top=places, where=where)
+                [hits] = self.gallery.search(
+                    embeddings[row : row + 1],
+                    top=places,
+                    where=where,
+                    queries=known and known[row : row + 1],
+                )
             others = [hit for hit in hits if not is_hidden(hit)][:top]
             high = tuple(hit for hit in others if lowest is None or hit.score >= lowest)
             probabilities, doubt = self._probabilities(embeddings[row], high, before)
@@ -239,6 +245,7 @@ class Searcher:
         options: PeopleSearch | None = None,
         *,
         include_self: bool = False,
+        queries: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[FoundPeople]:
         """The people, or tracklets, that look most like the person in each image, best first.
 
@@ -247,16 +254,20 @@ class Searcher:
                 nobody's score.
             options: how people are searched for (:class:`reidkit.search.people.PeopleSearch`).
             include_self: let the image itself count where the gallery holds it.
+            queries: as :meth:`search` takes them.
         """
         if self.gallery is None:
             raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
         options = options or PeopleSearch()
         options = replace(options, where=_with_whole_paths(options.where))
-        own, rejected = self._left_out(images)
+        files = [file_of(image) for image in images]
+        own, rejected = self._left_out(files)
         if include_self:
             own = [lambda hit: False] * len(own)
         hidden = list(map(LeftOut, own, rejected))
-        found = search_people(self.gallery, self.encoder.encode(list(images)), options, hidden=hidden)
+        known = known_queries(self.gallery, options.where, files, queries)
+        embeddings = self.encoder.encode(list(images))
+        found = search_people(self.gallery, embeddings, options, hidden=hidden, queries=known)
         return [
             FoundPeople(tuple(people), len(left_out.own), len(left_out.rejected))
             for people, left_out in zip(found, hidden, strict=True)
@@ -268,7 +279,8 @@ class Searcher:
             return f"{self.location} holds no items"
         left: list[str] = []
         meant: list[str] = []
-        for key, wanted in (_with_whole_paths(where) or {}).items():
+        of_query = keys_of_query(where)
+        for key, wanted in (apart_from_query(_with_whole_paths(where)) or {}).items():
             num = len(self.gallery.items(where={key: wanted}))
             note = f"the condition on {key} alone leaves {num:,} of {len(self.gallery):,}"
             if not num:
@@ -276,6 +288,8 @@ class Searcher:
                 note += f" ({_listed_labels(key, labels)})"
                 meant += [f"{key}={as_listed(near)}" for near in _near(key, wanted, labels)]
             left.append(note)
+        if of_query:
+            left.append(f"{' and '.join(of_query)} had to fit the query's own")
         hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
         return "no item meets the conditions: " + "; ".join(left) + hint
 
@@ -339,12 +353,11 @@ class Searcher:
         given = calibration.probability([hit.score for hit in hits], prior=prior.value)
         return tuple(given.tolist()), ""
 
-    def _left_out(self, images: Sequence[ImageSource]) -> tuple[list[IsHidden], list[IsHidden]]:
+    def _left_out(self, files: Sequence[PictureFile]) -> tuple[list[IsHidden], list[IsHidden]]:
         """For each image, which hits are the image itself, and which show somebody else by decision."""
         assert self.gallery is not None
         rejected = Rejected(self.gallery)
-        files = [_file_of(image) for image in images]
-        return [_own(*file) for file in files], [rejected.by(*file) for file in files]
+        return [own_picture(file) for file in files], [rejected.by(file) for file in files]
 
     # --- the encoder --------------------------------------------------------------------------------------
 
@@ -477,35 +490,6 @@ class Searcher:
 
 def _any_of(*conditions: IsHidden) -> IsHidden:
     return lambda hit: any(holds(hit) for holds in conditions)
-
-
-def _own(source: str | None, content: str | None) -> IsHidden:
-    """Whether a hit shows the very picture that is searched for."""
-    if content is None:
-        return lambda hit: False
-    return lambda hit: hit.content == content or (source is not None and hit.source == source)
-
-
-def _file_of(image: ImageSource) -> tuple[str | None, str | None]:
-    """Where a picture's file lies, and the hash of its content, as far as that is known.
-
-    An array has no file, nor has what Pillow was given otherwise than by a path.
-    """
-    if isinstance(image, Image.Image):
-        image = getattr(image, "filename", "")
-        if not image or not Path(image).is_file():
-            return None, None
-    if isinstance(image, str | PathLike):
-        return str(Path(image).resolve()), content_hash(Path(image))
-    if isinstance(image, bytes | bytearray | memoryview):
-        return None, hashlib.sha256(image).hexdigest()[:HASH_LENGTH]
-    if not isinstance(image, np.ndarray) and image.seekable():
-        place = image.tell()
-        image.seek(0)
-        digest = hashlib.sha256(image.read()).hexdigest()[:HASH_LENGTH]
-        image.seek(place)
-        return None, digest
-    return None, None
 
 
 def _with_whole_paths(where: Where | None) -> Where | None:

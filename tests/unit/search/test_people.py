@@ -106,7 +106,7 @@ def test_who_was_told_apart_is_hidden_from_all_pictures_of_a_person(tmp_path):
         )
 
         def left_out(source, content=None):
-            is_rejected = Rejected(gallery).by(source, content)
+            is_rejected = Rejected(gallery).by((source, content))
             return "".join(item.source for item in gallery.items() if is_rejected(item))
 
         assert left_out("a") == ""
