@@ -14,7 +14,7 @@ import pytest
 
 from reidkit import registry
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.galleries import Hit, check_where, open_gallery, parse_where
+from reidkit.galleries import Hit, check_where, open_gallery, parse_labels, parse_where
 from reidkit.galleries._labels import as_listed
 
 
@@ -357,6 +357,101 @@ def test_wrong_groups(gallery):
     with pytest.raises(ConfigError, match="items is 0; ask for 1"):
         gallery.search(units(1), group="identity", items=0)
     assert gallery.search(units(2), group="tracklet") == [[], []]
+
+
+def seen(gallery):
+    """Six items, each seen by a camera at some minute after ten, from a side."""
+    return gallery.add(
+        units(6),
+        sources=list("abcdef"),
+        cameras=[1, 1, 2, "door", None, 2],
+        times=[
+            1714557600 + 60 * minute if minute is not None else None for minute in (0, 5, 10, 20, 0, None)
+        ],
+        labels={
+            "flank": ["left", "right", "left", None, "left", "right"],
+            "height": [1.5, 1.6, 1.75, None, 2, 1.5],
+            "day": [NOON, NOON + timedelta(hours=1), None, NOON, None, NOON - timedelta(days=1)],
+        },
+    )
+
+
+OF_QUERIES = [
+    ({"camera": {"query": "other"}}, {"camera": 1}, "2345"),
+    ({"camera": {"query": "other"}}, {"camera": "door"}, "01245"),
+    ({"camera": {"query": "other"}}, {"camera": None}, "012345"),
+    ({"camera": {"query": "same"}}, {"camera": "2"}, "25"),
+    ({"camera": {"query": "same"}}, {"camera": None}, ""),
+    ({"camera": {"query": "same"}}, {"camera": -1}, ""),
+    ({"flank": {"query": "same"}}, {"flank": "left"}, "024"),
+    ({"flank": {"query": "other"}}, {"flank": "left"}, "135"),
+    ({"flank": {"query": "same"}}, {"flank": [3, "left"]}, "024"),
+    ({"source": {"query": "other"}}, {"source": "c"}, "01345"),
+    ({"time": {"within": 300}}, {"time": 1714557600}, "014"),
+    ({"time": {"within": "5m"}}, {"time": "2024-05-01T10:10"}, "12"),
+    ({"time": {"within": 0}}, {"time": datetime(2024, 5, 1, 10, 20)}, "3"),
+    ({"time": {"within": "5m"}}, {"time": None}, ""),
+    ({"time": {"within": "90m", "from": 1714557900}}, {"time": 1714557600}, "123"),
+    ({"height": {"within": 0.125}}, {"height": 1.625}, "0125"),
+    ({"height": {"within": 1}}, {"height": np.nan}, ""),
+    ({"day": {"within": "1h"}}, {"day": NOON}, "013"),
+    ({"camera": {"not": 2, "query": "other"}}, {"camera": 1}, "34"),
+    ({"camera": {"query": "other"}, "flank": {"query": "same"}}, {"camera": 1, "flank": "left"}, "24"),
+]
+
+
+@pytest.mark.parametrize(("where", "query", "expected"), OF_QUERIES)
+def test_conditions_that_refer_to_the_query(gallery, where, query, expected):
+    ids = seen(gallery)
+    [hits] = gallery.search(units(1), where=where, queries=[query])
+    assert {hit.id for hit in hits} == {ids[int(place)] for place in expected}
+
+
+def test_each_query_has_conditions_of_its_own(gallery):
+    ids = seen(gallery)
+    where = {"camera": {"query": "other"}, "flank": ["left", "right"]}
+    found = gallery.search(units(6), where=where, queries=gallery.items())
+    assert [{hit.id for hit in hits} for hits in found] == [
+        {ids[int(place)] for place in places} for places in ("245", "245", "014", "01245", "01245", "014")
+    ]
+    groups = gallery.search(units(6), where=where, queries=gallery.items(), group="identity")
+    assert [{group.hits[0].id for group in of_one} for of_one in groups] == [
+        {hit.id for hit in hits} for hits in found
+    ]
+
+
+@pytest.mark.parametrize(
+    ("where", "queries", "message"),
+    [
+        ({"camera": {"query": "other"}}, None, "refers to the labels of 1 queries, but nothing is given"),
+        ({"camera": {"query": "other"}}, [{}, {}], "1 queries, but the labels of 2 are given"),
+        ({"camera": {"query": "other"}}, [{"time": 3}], "queries[0] does not say it; it says time"),
+        ({"camera": {"query": "other"}}, {"camera": 3}, "queries is of type dict; expected a list"),
+        ({"camera": {"query": "other"}}, ["door"], "queries[0] is 'door'; expected a mapping"),
+        ({"camera": {"query": "other"}}, [{"camera": [[]]}], "queries[0], camera:"),
+        ({"flank": {"within": 1}}, [{"flank": "left"}], "'left' is neither a number nor a time"),
+        ({"camera": {"query": "others"}}, [{}], "query is 'others'; did you mean 'other'?"),
+        ({"camera": {"query": []}}, [{}], "query is []"),
+        ({"camera": {"within": 3}}, [{}], "unknown 'within'"),
+        ({"time": {"query": "same"}}, [{}], "unknown 'query'"),
+        ({"time": {"within": -1}}, [{}], "within is -1; expected a number from 0 on"),
+        ({"time": {"within": "soon"}}, [{}], "'soon' is no age"),
+        ({"time": {"within": np.nan}}, [{}], "within is nan"),
+    ],
+)
+def test_wrong_conditions_that_refer_to_the_query(gallery, where, queries, message):
+    seen(gallery)
+    with pytest.raises(ConfigError) as error:
+        gallery.search(units(1), where=where, queries=queries)
+    assert message in str(error.value)
+
+
+def test_only_a_search_has_a_query(gallery):
+    seen(gallery)
+    for verb in (gallery.items, gallery.embeddings, gallery.remove):
+        with pytest.raises(ConfigError, match="only a search has one"):
+            verb(where={"camera": {"query": "other"}})
+    assert len(gallery) == 6
 
 
 def test_file_names_that_are_not_unicode_are_kept(gallery):
@@ -729,6 +824,13 @@ def test_all_faults_of_a_filter_are_named_at_once():
             ["time>=2024-05-01T10:00", "time<2024-05-02", "camera=1"],
             {"time": {"from": "2024-05-01T10:00", "to": "2024-05-02"}, "camera": ["1"]},
         ),
+        (["camera!=query", "camera!=3"], {"camera": {"query": "other", "not": ["3"]}}),
+        (["flank = query"], {"flank": {"query": "same"}}),
+        (
+            ["time=query+-10m", "height=query\u00b1 0.1"],
+            {"time": {"within": "10m"}, "height": {"within": 0.1}},
+        ),
+        (['camera="query"', "source=query"], {"camera": ["query"], "source": ["query"]}),
     ],
 )
 def test_filters_as_text(texts, where):
@@ -750,6 +852,12 @@ def test_filters_as_text(texts, where):
         (["camera=a\nb"], "cannot be read as a list"),
         (["camera!=1", "camera!=2"], "where 'camera!=2': camera has a condition already"),
         (["time<2024-05-01", "time<2024-05-02"], "time has a condition already"),
+        (["camera!=query", "camera!=query"], "camera has a condition already"),
+        (["time=query"], "look like camera!=query, flank=query, time=query+-10m"),
+        (["time>=query"], "look like camera!=query"),
+        (["time!=query+-3s"], "look like camera!=query"),
+        (["time=query+-soon"], "within: 'soon' is no age"),
+        (["camera=query+-3"], "unknown 'within'"),
     ],
 )
 def test_wrong_filters_as_text(texts, message):
@@ -788,5 +896,25 @@ def test_a_condition_as_programs_write_it_is_answered_with_the_right_spelling(te
 
 
 def test_names_that_begin_with_a_sign_stand_in_quotes():
-    for name in ("=yard", "!3", "<a", 'x"', '"'):
+    for name in ("=yard", "!3", "<a", 'x"', '"', "query", "query+-3"):
         assert parse_where([f"camera={as_listed(name)},door"]) == {"camera": [name, "door"]}
+
+
+def test_labels_of_a_query_as_text():
+    assert parse_labels(["camera=3", "flank=left", "age = 30", 'zone="a, b"', "time=2024-05-01"]) == {
+        "camera": "3",
+        "flank": ["left"],
+        "age": [30, "30"],
+        "zone": ["a, b"],
+        "time": "2024-05-01",
+    }
+    for text, message in [
+        ("camera", "labels look like camera=3"),
+        ("camera=", "labels look like camera=3"),
+        ("camera==3", "labels look like camera=3"),
+        ("camera=1,2", "has 2 values"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            parse_labels([text])
+    with pytest.raises(ConfigError, match="given before"):
+        parse_labels(["camera=1", "camera=2"])

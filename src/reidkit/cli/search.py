@@ -31,6 +31,14 @@ _COLUMNS = ("score", "camera", "identity", "image")
     help="Only these, for example camera!=3; may be repeated. A name with a comma stands in quotes.",
 )
 @click.option(
+    "--query",
+    "known",
+    multiple=True,
+    metavar="LABEL",
+    help="What is known of the images, such as camera=3, for conditions such as camera!=query; may be "
+    "repeated. An image that the gallery holds has the labels of its item.",
+)
+@click.option(
     "--encoder",
     "run",
     type=click.Path(path_type=Path),
@@ -57,6 +65,7 @@ def search_command(
     location: str,
     top: int,
     conditions: tuple[str, ...],
+    known: tuple[str, ...],
     run: Path | None,
     false_match_rate: float | None,
     prior: float | None,
@@ -74,16 +83,18 @@ def search_command(
     \b
     reid search query.jpg --gallery people.gallery --where camera!=3
     reid search query.jpg --gallery people.gallery --threshold 0.001
+    reid search query.jpg --gallery people.gallery --query camera=3 --where camera!=query
+    reid search query.jpg --gallery people.gallery --where time=query+-10m
 
     An image that is in the gallery itself, at its place or as a copy, is left out of its own hits.
     """
     from reidkit.datasets._given_images import image_paths
-    from reidkit.galleries import parse_where
+    from reidkit.galleries import parse_labels, parse_where
     from reidkit.search.searcher import Searcher
 
     given = image_paths(images)
     print_left_out(given.left_out)
-    where = parse_where(conditions)
+    where, labels = parse_where(conditions), parse_labels(known)
     with Searcher(location, encoder=run) as searcher:
         print_conversion(searcher.converted, location)
         if searcher.calibration is None:
@@ -96,6 +107,7 @@ def search_command(
             include_self=include_self,
             lowest=lowest,
             prior=prior,
+            queries=[labels] * len(given.paths),
         )
         if not any(found):
             say(searcher.why_nothing(where))

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import operator
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,11 @@ FILE = "labels.columns"
 WORTH_KEEPING = 10_000
 """Rows that must be new before the file of columns is written; fewer are as soon read from the table."""
 
+_ORDER: dict[str, Callable[[Any, Any], NDArray[np.bool_]]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "<": operator.lt,
+}
 _UNKNOWN = -1
 _DIGEST = 16  # bytes
 _CODED: dict[str, set[type]] = {"identity": {str}, "camera": {int, str}, "more": {str}}
@@ -62,9 +68,7 @@ class Columns:
 
     def _passes(self, condition: Condition) -> NDArray[np.bool_]:
         if condition.key == "time":
-            times, bound = self.records["time"], condition.values[0]
-            passing: NDArray[np.bool_] = times >= bound if condition.operator == ">=" else times < bound
-            return passing
+            return _ORDER[condition.operator](self.records["time"], condition.values[0])
         passes: NDArray[np.bool_] = self._label(condition.key).allowed(condition)[self.codes(condition.key)]
         return passes
 
@@ -115,10 +119,10 @@ class _Known:
     def allowed(self, condition: Condition) -> NDArray[np.bool_]:
         """Which values (V + 1,) a condition lets through, the last for what is unknown, whose code is -1."""
         allowed = np.zeros(len(self._places) + 1, np.bool_)
-        if condition.operator in (">=", "<"):
+        if condition.operator in _ORDER:
             kind, bound = _own_labels.order(condition.values[0])
             places, values = self._of_kind(kind)
-            allowed[places] = values >= bound if condition.operator == ">=" else values < bound
+            allowed[places] = _ORDER[condition.operator](values, bound)
             return allowed
         for value in condition.values:
             place = _UNKNOWN if value is None else self._places.get(_own_labels.order(value))

@@ -54,6 +54,21 @@ class Hit(Item):
 
     score: float
 
+    @classmethod
+    def of(cls, item: Item, score: float) -> Hit:
+        """An item with its score, of which rounding may have made a little more than 1."""
+        return cls(
+            item.id,
+            item.source,
+            item.identity,
+            item.camera,
+            item.time,
+            max(-1.0, min(1.0, score)),
+            content=item.content,
+            tracklet=item.tracklet,
+            labels=item.labels,
+        )
+
     def __str__(self) -> str:
         return f"{self.score:6.3f}  {Item.__str__(self)}"
 
@@ -84,6 +99,12 @@ class Group:
     label: str | None
     num_items: int
     hits: tuple[Hit, ...]
+
+    @classmethod
+    def of(cls, kind: str, num_items: int, hits: tuple[Hit, ...]) -> Group:
+        """A group with the label that its hits, at least one, have in common."""
+        label = hits[0].identity if kind == "identity" else hits[0].tracklet
+        return cls(kind, label, num_items, hits)
 
     @property
     def score(self) -> float:

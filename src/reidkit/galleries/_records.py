@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reidkit.errors import shown
 from reidkit.galleries import _own_labels
 from reidkit.galleries._items import Item
-from reidkit.galleries._labels import EARLIEST, LATEST
+from reidkit.galleries._labels import EARLIEST, LATEST, more
 from reidkit.galleries._vector_file import NAME
 
 FORMAT = 2
@@ -128,6 +128,16 @@ class Row:
             tracklet=tracklet,
             labels=dict(labels),
         )
+
+    def changed(self, changes: Mapping[str, Any], index: int) -> Row:
+        """With new labels by field; ``labels`` of one's own are added to those it has.
+
+        Raises :class:`DataError` where number so-and-so of a call then has too many.
+        """
+        fields = dict(changes)
+        own = {**self.item.labels, **fields.pop("labels", {})}
+        tracklet = fields.pop("tracklet", self.item.tracklet)
+        return replace(self, more=more(tracklet, own, index), **fields)
 
     def values(self) -> tuple[Any, ...]:
         """As stored, the checksum last."""

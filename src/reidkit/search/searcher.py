@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from reidkit.analysis.calibration import Calibration
 from reidkit.encoders.encoder import Encoder, load_encoder
 from reidkit.errors import ConfigError, DataError, shortened, shown
 from reidkit.galleries import DamagedGallery, Gallery, Hit, Item, NoGallery, Where, open_gallery
 from reidkit.galleries._labels import LABELS, as_listed, utc
+from reidkit.galleries._relative import apart_from_query, keys_of_query
 from reidkit.images.reading import ImageSource, load_image
 from reidkit.labels import near_labels
+from reidkit.search.own_picture import file_of, known_queries, own_picture
 from reidkit.search.pictures import (
-    HASH_LENGTH,
     Added,
     Picture,
-    content_hash,
     is_there,
     labelled,
     moved,
@@ -167,9 +164,8 @@ class Searcher:
         """
         if given is not None:
             return given_prior(given)
-        return gallery_prior(
-            [] if self.gallery is None else self.gallery.items(where=_with_whole_paths(where))
-        )
+        where = apart_from_query(_with_whole_paths(where))
+        return gallery_prior([] if self.gallery is None else self.gallery.items(where=where))
 
     def search(
         self,
@@ -180,6 +176,7 @@ class Searcher:
         include_self: bool = False,
         lowest: float | None = None,
         prior: float | None = None,
+        queries: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[Found]:
         """The ``top`` nearest items of each image, nearest first.
 
@@ -193,26 +190,35 @@ class Searcher:
             lowest: hits that score less are left out; :meth:`lowest_score` gives one for an error rate.
             prior: how probable it is, before looking, that an item shows the person; left out, that of the
                 gallery, as :meth:`prior` tells.
+            queries: labels of each image, for conditions that refer to the query; of an image that the
+                gallery holds, they come before those of its item.
         """
         if self.gallery is None:
             raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
         before = None if self.calibration is None else self.prior(where=where, given=prior)
         where = _with_whole_paths(where)
         embeddings = self.encoder.encode(list(images))
-        found = self.gallery.search(embeddings, top=top, where=where)  # checks top itself
-        own = [_own(image) for image in images]
+        files = [file_of(image) for image in images]
+        known = known_queries(self.gallery, where, files, queries)
+        found = self.gallery.search(embeddings, top=top, where=where, queries=known)  # checks top itself
+        own = [own_picture(file) for file in files]
         asked = top
         if not include_self and any(
             is_own(hit) for is_own, hits in zip(own, found, strict=True) for hit in hits
         ):
             asked += _NUM_OWN
-            found = self.gallery.search(embeddings, top=asked, where=where)
+            found = self.gallery.search(embeddings, top=asked, where=where, queries=known)
         results = []
         for row, (is_own, hits) in enumerate(zip(own, found, strict=True)):
             places = asked
             while not include_self and len(hits) == places and places - sum(map(is_own, hits)) < top:
                 places *= 2  # copies of the picture fill them
-                [hits] = self.gallery.search(embeddings[row : row + 1], top=places, where=where)
+                [hits] = self.gallery.search(
+                    embeddings[row : row + 1],
+                    top=places,
+                    where=where,
+                    queries=known and known[row : row + 1],
+                )
             others = [hit for hit in hits if include_self or not is_own(hit)][:top]
             high = tuple(hit for hit in others if lowest is None or hit.score >= lowest)
             probabilities, doubt = self._probabilities(embeddings[row], high, before)
@@ -234,7 +240,8 @@ class Searcher:
             return f"{self.location} holds no items"
         left: list[str] = []
         meant: list[str] = []
-        for key, wanted in (_with_whole_paths(where) or {}).items():
+        of_query = keys_of_query(where)
+        for key, wanted in (apart_from_query(_with_whole_paths(where)) or {}).items():
             num = len(self.gallery.items(where={key: wanted}))
             note = f"the condition on {key} alone leaves {num:,} of {len(self.gallery):,}"
             if not num:
@@ -242,6 +249,8 @@ class Searcher:
                 note += f" ({_listed_labels(key, labels)})"
                 meant += [f"{key}={as_listed(near)}" for near in _near(key, wanted, labels)]
             left.append(note)
+        if of_query:
+            left.append(f"{' and '.join(of_query)} had to fit the query's own")
         hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
         return "no item meets the conditions: " + "; ".join(left) + hint
 
@@ -432,36 +441,6 @@ class Searcher:
                 f"nothing (the first is {pictures[zero[0]].path}); its weights are unusable"
             )
         return embeddings
-
-
-def _own(image: ImageSource) -> Callable[[Hit], bool]:
-    """Whether a hit shows the very picture that is searched for."""
-    source, content = _file_of(image)
-    if content is None:
-        return lambda hit: False
-    return lambda hit: hit.content == content or (source is not None and hit.source == source)
-
-
-def _file_of(image: ImageSource) -> tuple[str | None, str | None]:
-    """Where a picture's file lies, and the hash of its content, as far as that is known.
-
-    An array has no file, nor has what Pillow was given otherwise than by a path.
-    """
-    if isinstance(image, Image.Image):
-        image = getattr(image, "filename", "")
-        if not image or not Path(image).is_file():
-            return None, None
-    if isinstance(image, str | PathLike):
-        return str(Path(image).resolve()), content_hash(Path(image))
-    if isinstance(image, bytes | bytearray | memoryview):
-        return None, hashlib.sha256(image).hexdigest()[:HASH_LENGTH]
-    if not isinstance(image, np.ndarray) and image.seekable():
-        place = image.tell()
-        image.seek(0)
-        digest = hashlib.sha256(image.read()).hexdigest()[:HASH_LENGTH]
-        image.seek(place)
-        return None, digest
-    return None, None
 
 
 def _with_whole_paths(where: Where | None) -> Where | None:

@@ -14,8 +14,9 @@ import reidkit as rk
 from reidkit.analysis.calibration import Calibration
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import DamagedGallery, NoGallery, open_gallery
+from reidkit.search.pictures import content_hash
 from reidkit.search.probabilities import Plausibility
-from reidkit.search.searcher import Searcher, content_hash
+from reidkit.search.searcher import Searcher
 from reidkit.types import Sample
 
 
