@@ -28,7 +28,15 @@ OF_THE_TERMINAL = ("__init__", "options", "output", "progress", "endings")
 EVERYWHERE = {"config", "errors", "logs", "texts.printable", "progress", "trust", "training.trackers"}
 WORKFLOWS = {
     "__init__": {"__version__"},
-    "check": {"checks.check", "checks.proposal", "datasets", "datasets.synthetic.dataset", "images.speed"},
+    "check": {
+        "checks.check",
+        "checks.proposal",
+        "datasets",
+        "datasets.synthetic.dataset",
+        "images.speed",
+        "video.boxes",
+        "video.check",
+    },
     "compare": {"reports.chosen_data", "reports.run_comparison"},
     "components": {"models._cost", "registry"},
     "demo": {
