@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from reidkit.errors import DataError
-from reidkit.galleries._columns_table import TABLE as COLUMNS_TABLE
+from reidkit.galleries import _columns_table, _decisions_table
 from reidkit.galleries._errors import NoGallery
 from reidkit.galleries._records import FILE, FORMAT, STATE_COLUMNS, TABLES, State
 from reidkit.galleries._vector_file import check_regular, new_name
@@ -35,7 +35,7 @@ REASONS = {
     "SQLITE_NOTADB": f"{FILE} is damaged or not made by reidkit",
     "SQLITE_NOMEM": "there is not enough memory",
 }
-OPTIONAL = (COLUMNS_TABLE,)
+OPTIONAL = (_columns_table.TABLE, _decisions_table.TABLE)
 """Tables that are made when there is something to write to them."""
 
 # Bugs of ours, which are not to look like a user's mistake.
@@ -178,9 +178,10 @@ class TableFile:
                 f"it, or, if no later one wrote the gallery, {FILE} is damaged"
             )
         found = self.db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL LIMIT 9").fetchall()
+        tables = [str(sql) for (sql,) in found]
         encoding = self.db.execute("PRAGMA encoding").fetchone()[0]
-        tables = {str(sql) for (sql,) in found} - (set(OPTIONAL) if version == FORMAT else set())
-        if tables != set(TABLES[version]) or encoding != "UTF-8":
+        optional = set(OPTIONAL) if version == FORMAT else set()
+        if set(tables) - optional != set(TABLES[version]) or encoding != "UTF-8":
             raise DataError(
                 f"{self.folder}: {FILE} holds other tables than reidkit makes; it is damaged or not made by "
                 "reidkit"
