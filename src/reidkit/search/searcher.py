@@ -38,6 +38,7 @@ from reidkit.search.rejected import LeftOut, Rejected
 from reidkit.types import Sample
 
 if TYPE_CHECKING:
+    from reidkit.galleries._storage import Storage
     from reidkit.progress import ProgressCallback
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
@@ -91,6 +92,7 @@ class Searcher:
             the first pictures are added, once they are embedded.
         encoder: an encoder, or where to load it from; left out, the one that filled the gallery, from where
             it was then. Where it has moved, give its new place, which the gallery then keeps.
+        storage: how a gallery in a folder stores its vectors, as :func:`reidkit.open_gallery` takes it.
 
     Raises:
         NoGallery: there is no gallery, and no encoder to fill one with.
@@ -102,8 +104,14 @@ class Searcher:
         >>> searcher.search(["query.jpg"], where={"camera": {"not": 3}})      # doctest: +SKIP
     """
 
-    def __init__(self, location: str | Path, *, encoder: Encoder | str | Path | None = None) -> None:
-        self.location = str(location)
+    def __init__(
+        self,
+        location: str | Path,
+        *,
+        encoder: Encoder | str | Path | None = None,
+        storage: Storage | None = None,
+    ) -> None:
+        self.location, self._storage = str(location), storage
         self.gallery: Gallery | None = None
         self._converted = False
         self._plausibility: Plausibility | None = None  # of the gallery as it is, once it is asked for
@@ -365,7 +373,9 @@ class Searcher:
         """The gallery, checked to be the encoder's, whose place it then keeps."""
         if self.gallery is not None:
             self.gallery.close()
-        self.gallery = open_gallery(self.location, create=create, encoder=self._description)
+        self.gallery = open_gallery(
+            self.location, create=create, encoder=self._description, storage=self._storage
+        )
         return self.gallery
 
     def _recorded_place(self) -> Path:
