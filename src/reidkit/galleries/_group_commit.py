@@ -18,6 +18,8 @@ class _Entry(Generic[Task, Result]):
         self.result: Result | None = None
         self.error: Exception | None = None
         self.done = False
+        self.leads = False  # its thread is to do all that wait
+        self.told = threading.Event()  # that it is done, or leads
 
 
 class GroupCommit(Generic[Task, Result]):
@@ -31,29 +33,49 @@ class GroupCommit(Generic[Task, Result]):
     def __init__(self, commit: Callable[[list[Task]], list[Result | Exception]]) -> None:
         self._commit = commit
         self._waiting: list[_Entry[Task, Result]] = []
-        self._adding, self._turn = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
+        self._busy = False  # a thread does tasks
 
     def do(self, task: Task) -> Result:
         """The result of a task, once it is done; its error."""
         entry: _Entry[Task, Result] = _Entry(task)
-        with self._adding:
+        with self._lock:
             self._waiting.append(entry)
-        with self._turn:
-            if not entry.done:
+            entry.leads, self._busy = not self._busy, True
+        try:
+            if not entry.leads:
+                entry.told.wait()
+            if entry.leads:
                 self._do_all()
+        finally:  # where the thread was interrupted, too
+            self._leave(entry)
         if entry.error is not None:
             raise entry.error
         assert entry.result is not None
         return entry.result
 
     def _do_all(self) -> None:
-        with self._adding:
+        with self._lock:
             entries, self._waiting = self._waiting, []
         try:
             self._try(entries)
-        finally:  # where the thread was interrupted, another takes up what is left
-            with self._adding:
+        finally:
+            with self._lock:
                 self._waiting = [entry for entry in entries if not entry.done] + self._waiting
+            for entry in entries:
+                if entry.done:
+                    entry.told.set()
+
+    def _leave(self, entry: _Entry[Task, Result]) -> None:
+        """Take an entry out, and give its turn to the next if it had one."""
+        with self._lock:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            if entry.leads and self._waiting:
+                self._waiting[0].leads = True
+                self._waiting[0].told.set()
+            elif entry.leads:
+                self._busy = False
 
     def _try(self, entries: list[_Entry[Task, Result]]) -> None:
         try:

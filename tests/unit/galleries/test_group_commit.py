@@ -11,6 +11,7 @@ import pytest
 
 from reidkit.errors import DataError
 from reidkit.galleries import _vector_file, open_gallery
+from reidkit.galleries._group_commit import GroupCommit
 
 DIM = 16
 
@@ -105,3 +106,28 @@ def test_where_the_disk_fails_each_is_tried_by_itself(held, monkeypatch):
     assert "No space left" in str(answers[2])
     assert len(gallery) == 7
     assert gallery.verify().damaged == ()
+
+
+def test_a_thread_that_is_interrupted_leaves_its_turn_to_the_next():
+    """As by Ctrl+C, at its work and while it waits."""
+    started, let_go = threading.Event(), threading.Event()
+
+    def commit(tasks):
+        if "first" in tasks:
+            started.set()
+            assert let_go.wait(20)
+            raise KeyboardInterrupt
+        return tasks
+
+    group = GroupCommit(commit)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(group.do, "first")
+        assert started.wait(20)
+        others = [pool.submit(group.do, name) for name in ("second", "third")]
+        while len(group._waiting) < 2:
+            pass
+        let_go.set()
+        assert isinstance(first.exception(20), KeyboardInterrupt)
+        assert [other.result(20) for other in others] == ["second", "third"]
+    assert group.do("last") == "last"
+    assert not group._waiting
