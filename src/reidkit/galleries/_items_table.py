@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import shortened
+from reidkit.galleries import _decisions_table
 from reidkit.galleries._errors import DamagedGallery
 from reidkit.galleries._records import COLUMNS, FILE, Row, State, are_whole, is_whole, stored
 from reidkit.galleries._table_file import DAMAGED, TableFile
@@ -178,6 +179,15 @@ class ItemsTable(TableFile):
 
     def delete(self, ids: Iterable[int]) -> None:
         self.db.executemany("DELETE FROM items WHERE id = ?", ((id,) for id in ids))
+
+    def forget_decisions(self, ids: Iterable[int], identities: Iterable[str | None] = ()) -> None:
+        """Take items that are gone out of all decisions, and names of these that no item has any more."""
+        gone = set(ids)
+        if gone and _decisions_table.exists(self.db):
+            self._want(0, {name for name in identities if name is not None})
+            named = "SELECT identity FROM items WHERE identity IS NOT NULL"
+            unused = self.db.execute(f"SELECT value FROM wanted WHERE list = 0 AND value NOT IN ({named})")
+            _decisions_table.forget(self.db, gone, {name for (name,) in unused})
 
     def _whole(self, query: str, num_rows: int) -> list[Row]:
         rows = self.db.execute(query).fetchall()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from reidkit.errors import DataError
+from reidkit.galleries import _decisions_table
 from reidkit.galleries._errors import NoGallery
 from reidkit.galleries._records import FILE, FORMAT, STATE_COLUMNS, TABLES, State
 from reidkit.galleries._vector_file import check_regular, new_name
@@ -176,8 +177,11 @@ class TableFile:
                 f"it, or, if no later one wrote the gallery, {FILE} is damaged"
             )
         found = self.db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL LIMIT 9").fetchall()
+        tables = [str(sql) for (sql,) in found]
+        if version == FORMAT and _decisions_table.TABLE in tables:
+            tables.remove(_decisions_table.TABLE)
         encoding = self.db.execute("PRAGMA encoding").fetchone()[0]
-        if sorted(str(sql) for (sql,) in found) != sorted(TABLES[version]) or encoding != "UTF-8":
+        if sorted(tables) != sorted(TABLES[version]) or encoding != "UTF-8":
             raise DataError(
                 f"{self.folder}: {FILE} holds other tables than reidkit makes; it is damaged or not made by "
                 "reidkit"

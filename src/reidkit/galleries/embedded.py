@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError, shortened
-from reidkit.galleries import _columns, _format_1, _vector_file
+from reidkit.galleries import _columns, _decisions_table, _format_1, _vector_file
 from reidkit.galleries._contract import Addition, Gallery, Search
+from reidkit.galleries._decisions import Decision, carried_out
 from reidkit.galleries._errors import DamagedGallery
 from reidkit.galleries._given import unit_embeddings
 from reidkit.galleries._items import Group, Hit, Item, Verification
@@ -114,10 +115,11 @@ class EmbeddedGallery(Gallery):
         with self._writing() as state:
             # Only now is it sure which dimension the gallery has.
             unit_embeddings(vectors[:1], dimension=state.dimension, location=self.location)
-            known: dict[str | None, int] = {}
+            there: dict[str | None, Row] = {}
             if named:
                 self._table.check_all(state)
-                known = {row.source: row.id for row in self._table.among(state, "source", named)}
+                there = {row.source: row for row in self._table.among(state, "source", named)}
+            known = {source: row.id for source, row in there.items()}
             if known and addition.on_duplicate == "error":
                 raise DataError(
                     f"{self.path} holds {len(known)} of these {len(described)} sources already, such as "
@@ -131,10 +133,14 @@ class EmbeddedGallery(Gallery):
                 if addition.on_duplicate == "replace" or label.source not in known
             ]
             self._vectors.append(state, vectors, np.array(fresh, np.int64))
-            self._table.put(
+            rows = [
                 Row(ids[index], number, *astuple(described[index]))
                 for number, index in enumerate(fresh, state.num_rows)
-            )
+            ]
+            self._table.put(rows)
+            # Decisions are on pictures: one that is another now was not decided on.
+            others = [row.id for row in rows if row.content != there.get(row.source, row).content]
+            self._table.forget_decisions(others)
             num_new = sum(label.source not in known for label in described)
             self._table.set_state(
                 state,
@@ -168,12 +174,30 @@ class EmbeddedGallery(Gallery):
         if ids is None and where is None:
             raise ConfigError("remove needs ids= or where=; where={} removes everything")
         with self._writing() as state:
-            doomed = {row.id for row in self._selecting.items(state, ids, where)}
+            rows = self._selecting.items(state, ids, where)
+            doomed = {row.id for row in rows}
             self._table.delete(doomed)
+            self._table.forget_decisions(doomed, {row.identity for row in rows})
             self._table.set_state(state, num_items=state.num_items - len(doomed))
         if doomed:  # nobody keeps what was removed in the copy of its labels
             _columns.remove_file(self.path)
         return len(doomed)
+
+    def _decide(self, decisions: list[Decision]) -> list[Decision]:
+        named = {id for decision in decisions for id in decision.items}
+        with self._writing() as state:
+            rows = {row.id: row for row in self._table.among(state, "id", named)}
+            identities = {id: row.identity for id, row in rows.items()}
+            number = _decisions_table.next_id(self._table.db)
+            kept, changed = carried_out(decisions, identities, next_id=number)
+            self._table.put([replace(rows[id], identity=identity) for id, identity in changed.items()])
+            _decisions_table.put(self._table.db, kept)
+            self._table.set_state(state)
+        return kept
+
+    def decisions(self) -> list[Decision]:
+        with self._table.reading():
+            return _decisions_table.read(self._table.db)
 
     def items(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> list[Item]:
         with self._table.reading() as state:
@@ -191,6 +215,7 @@ class EmbeddedGallery(Gallery):
     def verify(self) -> Verification:
         with self._table.reading() as state:
             self._table.check_structure()
+            _decisions_table.read(self._table.db)
             labels = [row.id for row in self._table.damaged(state)]
             rows = {} if labels else {row.row: row.id for row in self._table.all(state)}
             if labels:
@@ -211,6 +236,9 @@ class EmbeddedGallery(Gallery):
             whole = set(within.tolist()) - set(self._vectors.damaged(state, words, within).tolist())
             vectors = [row.id for row in items if row.row not in whole]
             dropped = tuple(sorted({*labels, *vectors}))
+            decisions = _decisions_table.damaged(self._table.db)
+            if decisions and not drop:
+                _decisions_table.read(self._table.db)  # says so
             if dropped and not drop:
                 raise DamagedGallery(
                     f"{self.path} is damaged: {len(dropped)} items, ids {', '.join(map(str, dropped[:10]))}"
@@ -218,6 +246,8 @@ class EmbeddedGallery(Gallery):
                     ids=dropped,
                 )
             self._table.delete(vectors)
+            _decisions_table.drop(self._table.db, decisions)
+            self._table.forget_decisions(dropped)
             changes: dict[str, Any] = {"num_items": len(whole)}
             if num_rows < state.num_rows:  # in the same file, rows would be given a second time
                 changes |= self._rewritten(state, words, [row for row in items if row.row in whole])
