@@ -538,6 +538,7 @@ def test_tables_of_an_earlier_version_are_brought_up_to_date(postgres_server, lo
     with open_gallery(location, create=False) as gallery:
         assert len(gallery.search(units(1))[0]) == 3
     assert execute(postgres_server, location, "SELECT format FROM gallery") == [(len(later),)]
+    assert execute(postgres_server, location, "SELECT count(*) FROM decisions") == [(0,)]
     broken = (*later, ("ALTER TABLE items ADD other text", "SELECT nothing FROM nowhere"))
     monkeypatch.setattr(_postgres_tables, "MIGRATIONS", broken)
     monkeypatch.setattr(_postgres_tables, "FORMAT", len(broken))

@@ -61,7 +61,20 @@ _FIRST = (
     *(f"ALTER INDEX items_by_{name} ALTER COLUMN 1 SET STATISTICS 0" for name in ("source",)),
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_DECISIONS = (
+    """CREATE TABLE decisions (
+        id bigint PRIMARY KEY,
+        kind text NOT NULL,
+        items text NOT NULL,
+        who text NOT NULL,
+        time double precision NOT NULL,
+        undoes bigint,
+        checksum bigint NOT NULL
+    )""",
+    *(f"ALTER TABLE decisions ALTER COLUMN {name} SET STATISTICS 0" for name in ("items", "who")),
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _DECISIONS)
 """Statements that lead from each format to the next, the first from nothing."""
 
 FORMAT = len(MIGRATIONS)
@@ -113,7 +126,7 @@ def _format(connection: Connection, address: Address) -> int:
     """The format of the tables; 0 where there are none."""
     query = """SELECT c.relname, has_schema_privilege(n.oid, 'USAGE') FROM pg_class c
         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s"""
-    tables = dict(connection.execute(query, (address.schema,)).fetchall())
+    tables: dict[str, bool] = dict(connection.execute(query, (address.schema,)).fetchall())
     if not tables:
         return 0
     if not all(tables.values()):
@@ -200,7 +213,8 @@ def num_dead(connection: Connection) -> int:
 
 def vacuum(*, everything: bool) -> list[sql.SQL]:
     """Statements that free what was deleted; all of it, by writing the tables anew."""
-    return [sql.SQL("VACUUM (FULL, ANALYZE) items" if everything else "VACUUM (ANALYZE) items")]
+    how = "FULL, ANALYZE" if everything else "ANALYZE"
+    return [sql.SQL(f"VACUUM ({how}) {table}") for table in ("items", "decisions")]
 
 
 def num_items(connection: Connection) -> int:
