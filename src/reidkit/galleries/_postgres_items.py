@@ -100,6 +100,11 @@ def write(
     return known
 
 
+def lock(connection: Connection, ids: Collection[int]) -> None:
+    """Nobody else changes these items before the transaction ends."""
+    connection.execute("SELECT FROM items WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (list(ids),))
+
+
 def rewrite_labels(connection: Connection, rows: Sequence[Row]) -> None:
     """Give items that are there the labels of these rows."""
     columns = _LABELS.removeprefix("id, place, ")

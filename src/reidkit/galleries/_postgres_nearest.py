@@ -61,8 +61,10 @@ class Ranking:
             Group.of(kind, sizes[group], tuple(_hits([stored[id] for id in ids], query, items)))
             for group, ids in members.items()
         ]
-        found.sort(key=lambda group: (-group.score, stored[group.hits[0].id].row.row))
-        return found[:top]
+        # Scores that are told are 1 at most, and rounding makes more of some.
+        leaders = _hits([stored[group.hits[0].id] for group in found], query, top)
+        by_leader = {group.hits[0].id: group for group in found}
+        return [by_leader[hit.id] for hit in leaders]
 
     def _use_index(self, top: int) -> None:
         effort = {"hnsw.ef_search": str(min(_FARTHEST, max(100, 2 * top)))}

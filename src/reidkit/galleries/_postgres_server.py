@@ -201,6 +201,8 @@ class Server:
             return f"the server has no database {address.database}; make it with createdb, or name another"
         if "role" in lower and "does not exist" in lower:
             return f"the server knows no user {user}; name another in the address"
+        if "FATAL" in text and not any(sign in text for sign in _COMING_UP):
+            return f"the server refuses the connection: {text.rpartition('FATAL:')[2].strip()}"
         if self._was_there:
             return f"the server is gone, and did not come back within {PATIENCE:.0f} s: {text}"
         return f"no PostgreSQL server answers at {address.server}: {text}; check host, port and that it runs"

@@ -8,6 +8,7 @@ approximate index (``_postgres_*.py``).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from reidkit.galleries import (
     Addition,
     Condition,
     DamagedGallery,
+    Decision,
     Gallery,
     Group,
     Hit,
@@ -30,6 +32,7 @@ from reidkit.galleries import (
     conditions_of_queries,
     unit_embeddings,
 )
+from reidkit.galleries._decisions import carried_out
 from reidkit.galleries._given import checked_ids
 from reidkit.galleries._labels import LABELS
 from reidkit.registry import register
@@ -65,13 +68,13 @@ class PostgresGallery(Gallery):
         self, address: str, *, create: bool = True, encoder: Mapping[str, Any] | None = None
     ) -> None:
         _check_installed()
-        from reidkit.galleries import _postgres_index, _postgres_tables
+        from reidkit.galleries import _postgres_decisions, _postgres_index, _postgres_tables
         from reidkit.galleries._postgres_address import read_address
         from reidkit.galleries._postgres_server import Server
 
         self.address = read_address(address)
         self._server = Server(self.address, create=create)
-        self._tables, self._index = _postgres_tables, _postgres_index
+        self._tables, self._index, self._decisions = _postgres_tables, _postgres_index, _postgres_decisions
         try:
             _postgres_tables.prepare(self._server, create=create)
             if encoder is not None:
@@ -132,9 +135,10 @@ class PostgresGallery(Gallery):
         return self._server.read(work)
 
     def _relabel(self, ids: list[int], changes: list[dict[str, Any]]) -> None:
-        from reidkit.galleries._postgres_items import check_storable, rewrite_labels
+        from reidkit.galleries._postgres_items import check_storable, lock, rewrite_labels
 
         def work(connection: Connection) -> None:
+            lock(connection, ids)
             rows = [
                 stored.row.changed(changes[index], index)
                 for index, stored in enumerate(self._by_id(connection, ids))
@@ -144,6 +148,28 @@ class PostgresGallery(Gallery):
             rewrite_labels(connection, rows)
 
         self._server.write(work)
+
+    def _decide(self, decisions: list[Decision]) -> list[Decision]:
+        from reidkit.galleries._postgres_items import check_storable, lock, rewrite_labels, with_ids
+
+        named = {id for decision in decisions for id in decision.items}
+
+        def work(connection: Connection) -> list[Decision]:
+            number = self._decisions.lock(connection)
+            lock(connection, named)
+            rows = {id: stored.row for id, stored in with_ids(connection, named).items()}
+            identities = {id: row.identity for id, row in rows.items()}
+            kept, changed = carried_out(decisions, identities, next_id=number)
+            relabelled = [replace(rows[id], identity=identity) for id, identity in changed.items()]
+            check_storable(relabelled)
+            rewrite_labels(connection, relabelled)
+            self._decisions.put(connection, kept)
+            return kept
+
+        return self._server.write(work)
+
+    def decisions(self) -> list[Decision]:
+        return self._server.read(lambda connection: self._decisions.read(connection, self.location))
 
     def remove(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> int:
         if ids is None and where is None:
@@ -168,11 +194,18 @@ class PostgresGallery(Gallery):
         return np.stack(rows) if rows else np.empty((0, self.dimension or 0), np.float32)
 
     def verify(self) -> Verification:
-        return self._server.read(self._verified)
+        def work(connection: Connection) -> Verification:
+            self._decisions.read(connection, self.location)
+            return self._verified(connection)
+
+        return self._server.read(work)
 
     def repair(self, *, drop: bool = False) -> tuple[int, ...]:
         def work(connection: Connection) -> tuple[int, ...]:
             damaged = self._verified(connection).damaged
+            decisions = self._decisions.damaged(connection)
+            if decisions and not drop:
+                self._decisions.read(connection, self.location)  # says so
             if damaged and not drop:
                 raise DamagedGallery(
                     f"{self.location} is damaged: {len(damaged)} items, ids "
@@ -180,6 +213,7 @@ class PostgresGallery(Gallery):
                     "repair(drop=True) drops them",
                     ids=damaged,
                 )
+            self._decisions.drop(connection, decisions)
             self._delete(connection, self._clause(connection, damaged, None))
             return damaged
 
@@ -275,7 +309,8 @@ class PostgresGallery(Gallery):
         from reidkit.galleries._postgres_items import write
 
         labels = addition.labels
-        known = self._with_sources(connection, [label.source for label in labels if label.source is not None])
+        there = self._with_sources(connection, [label.source for label in labels if label.source is not None])
+        known = {source: id for source, (id, _) in there.items()}
         if known and addition.on_duplicate == "error":
             raise DataError(
                 f"{self.location} holds {len(known)} of these {len(labels)} sources already, such as "
@@ -284,7 +319,11 @@ class PostgresGallery(Gallery):
         ids = [None if label.source is None else known.get(label.source) for label in labels]
         fresh = [i for i, id in enumerate(ids) if id is None or addition.on_duplicate == "replace"]
         if addition.on_duplicate == "replace":
-            self._delete(connection, self._clause(connection, list(known.values()), None))
+            connection.execute("DELETE FROM items WHERE id = ANY(%s)", (list(known.values()),))
+            # Decisions are on pictures: one that is another now was not decided on.
+            contents = {label.source: label.content for label in labels}
+            others = [id for source, (id, content) in there.items() if content != contents[source]]
+            self._decisions.forget(connection, others, (), self.location)
         written = write(
             connection, [ids[i] for i in fresh], [labels[i] for i in fresh], addition.embeddings[fresh]
         )
@@ -292,19 +331,22 @@ class PostgresGallery(Gallery):
             ids[index] = id
         return np.array(ids, np.int64)
 
-    def _with_sources(self, connection: Connection, sources: Collection[str]) -> dict[str, int]:
-        """Ids of the items with one of these sources, which nobody changes before the transaction ends."""
+    def _with_sources(
+        self, connection: Connection, sources: Collection[str]
+    ) -> dict[str, tuple[int, str | None]]:
+        """Id and content of the items of these sources, which nobody changes before the transaction ends."""
         from reidkit.galleries._postgres_where import source_hash
 
         if not sources:
             return {}
         hashes = {source_hash(source): source for source in sources}
-        query = "SELECT sha256(source), id FROM items WHERE sha256(source) = ANY(%s) FOR UPDATE"
+        query = "SELECT sha256(source), id, content FROM items WHERE sha256(source) = ANY(%s) FOR UPDATE"
         found = connection.execute(query, (list(hashes),), binary=True)
-        return {hashes[bytes(hash)]: id for hash, id in found}
+        return {hashes[bytes(hash)]: (id, content) for hash, id, content in found}
 
     def _check_sources(self, connection: Connection, named: list[str], ids: Collection[int]) -> None:
-        taken = [name for name, id in self._with_sources(connection, named).items() if id not in set(ids)]
+        there = self._with_sources(connection, named)
+        taken = [name for name, (id, _) in there.items() if id not in set(ids)]
         twice = [name for name in named if named.count(name) > 1] if len(set(named)) < len(named) else []
         if taken or twice:
             raise DataError(f"two items would have the source {[*taken, *twice][0]!r}; nothing was changed")
@@ -361,8 +403,10 @@ class PostgresGallery(Gallery):
     def _delete(self, connection: Connection, where: Clause) -> int:
         from psycopg import sql
 
-        statement = sql.SQL("DELETE FROM items WHERE {}").format(where.text)
-        return connection.execute(statement, where.values).rowcount
+        statement = sql.SQL("DELETE FROM items WHERE {} RETURNING id, identity").format(where.text)
+        gone: dict[int, str | None] = dict(connection.execute(statement, where.values).fetchall())
+        self._decisions.forget(connection, gone.keys(), gone.values(), self.location)
+        return len(gone)
 
     def _verified(self, connection: Connection) -> Verification:
         from reidkit.galleries._postgres_items import read
