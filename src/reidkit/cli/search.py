@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reidkit.cli.index import print_conversion
-from reidkit.cli.options import images_argument, refuse
+from reidkit.cli.options import backend_option, images_argument, refuse
 from reidkit.cli.output import json_option, print_json, print_left_out, print_table, say, tell
 from reidkit.texts.printable import counted
 
@@ -51,6 +51,7 @@ _COLUMNS = ("score", "camera", "identity", "image")
 )
 @click.option("--include-self", is_flag=True, help="Keep hits that are the query's own picture.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the hits, .png.")
+@backend_option
 @json_option
 def search_command(
     images: tuple[Path, ...],
@@ -62,6 +63,7 @@ def search_command(
     prior: float | None,
     include_self: bool,
     picture: Path | None,
+    backend: str,
     as_json: bool,
 ) -> None:
     """Find who in a gallery looks most like the person in each of IMAGES.
@@ -84,7 +86,7 @@ def search_command(
     given = image_paths(images)
     print_left_out(given.left_out)
     where = parse_where(conditions)
-    with Searcher(location, encoder=run) as searcher:
+    with Searcher(location, encoder=run, backend=backend) as searcher:
         print_conversion(searcher.converted, location)
         if searcher.calibration is None:
             refuse({"--threshold": false_match_rate, "--prior": prior}, searcher.no_calibration)
