@@ -77,6 +77,7 @@ WORKFLOWS = {
     "search": {"galleries", "datasets._given_images", "search.searcher", "reports.search_picture"},
     "split": {"datasets._splits"},
     "study": {"studies.study", "studies.workers"},
+    "track": {"video", "video.boxes", "video.outputs", "video.tracking"},
     "train": {"training.distributed", "training.runs"},
 }
 WRITING = {
