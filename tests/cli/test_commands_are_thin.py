@@ -84,6 +84,7 @@ WORKFLOWS = {
     },
     "split": {"datasets._splits"},
     "study": {"studies.study", "studies.workers"},
+    "track": {"video", "video.boxes", "video.outputs", "video.tracking"},
     "train": {"training.distributed", "training.runs"},
 }
 WRITING = {

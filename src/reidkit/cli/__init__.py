@@ -37,6 +37,7 @@ _COMMANDS = {
     "export": ("export", "Write an encoder for ONNX Runtime, OpenVINO or TorchScript."),
     "encode": ("encode", "Embed images into a file of features."),
     "index": ("index", "Embed images into a gallery."),
+    "track": ("track", "Follow people through videos, into a gallery."),
     "search": ("search", "Find who looks most like an image in a gallery."),
     "review": ("review", "Say who is who in a gallery: accept, reject, merge, split."),
     "gallery": ("gallery", "Say what a gallery holds, check it, mend it."),

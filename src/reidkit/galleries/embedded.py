@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError, shortened
-from reidkit.galleries import _columns, _decisions_table, _format_1, _vector_file
+from reidkit.galleries import _decisions_table, _format_1, _vector_file
 from reidkit.galleries._contract import Addition, Gallery, Search
 from reidkit.galleries._decisions import Decision, carried_out
 from reidkit.galleries._errors import DamagedGallery
@@ -78,7 +78,7 @@ class EmbeddedGallery(Gallery):
             if self.converted:
                 self._temporary = _format_1.convert(self._table)
             self._vectors = Vectors(Path(self._temporary.name) if self._temporary else self.path)
-            self._selecting = Selecting(self._table, self._vectors, keep=self._temporary is None)
+            self._selecting = Selecting(self._table, self._vectors)
             self._searching = Searching(self._table, self._vectors, self._selecting)
             if encoder is not None:
                 self._settle_encoder(encoder)
@@ -179,8 +179,6 @@ class EmbeddedGallery(Gallery):
             self._table.delete(doomed)
             self._table.forget_decisions(doomed, {row.identity for row in rows})
             self._table.set_state(state, num_items=state.num_items - len(doomed))
-        if doomed:  # nobody keeps what was removed in the copy of its labels
-            _columns.remove_file(self.path)
         return len(doomed)
 
     def _decide(self, decisions: list[Decision]) -> list[Decision]:
@@ -217,16 +215,20 @@ class EmbeddedGallery(Gallery):
             self._table.check_structure()
             _decisions_table.read(self._table.db)
             labels = [row.id for row in self._table.damaged(state)]
-            rows = {} if labels else {row.row: row.id for row in self._table.all(state)}
             if labels:
                 return Verification(state.num_items, labels=tuple(labels))
-            numbers = np.array(sorted(rows), np.int64)
+            items = {row.row: row for row in self._table.all(state)}
+            self._table.columns.verify(items)
+            numbers = np.array(sorted(items), np.int64)
             vectors = self._vectors.damaged(state, self._vectors.words(state), numbers)
-            return Verification(state.num_items, vectors=tuple(sorted(rows[row] for row in vectors.tolist())))
+            return Verification(
+                state.num_items, vectors=tuple(sorted(items[row].id for row in vectors.tolist()))
+            )
 
     def repair(self, *, drop: bool = False) -> tuple[int, ...]:
         with self._writing() as state:
             self._table.mend_indexes()
+            self._table.columns.clear()  # they are made anew
             labels = [row.id for row in self._table.damaged(state)]
             self._table.delete(labels)
             num_rows = min(state.num_rows, self._vectors.num_whole_rows(state))
@@ -285,7 +287,7 @@ class EmbeddedGallery(Gallery):
         self._vectors.untidy()
         # The old file goes now, or with the next that writes. Whoever still reads it has it open.
         with contextlib.nullcontext() if erase else contextlib.suppress(DataError), self._writing():
-            _columns.remove_file(self.path)
+            pass
         if erase:
             self._table.write_anew()
         return state.num_rows - len(rows)

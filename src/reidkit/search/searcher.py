@@ -100,6 +100,7 @@ class Searcher:
             the first pictures are added, once they are embedded.
         encoder: an encoder, or where to load it from; left out, the one that filled the gallery, from where
             it was then. Where it has moved, give its new place, which the gallery then keeps.
+        backend: what embeds, where the encoder is loaded; as :func:`reidkit.load_encoder` takes it.
 
     Raises:
         NoGallery: there is no gallery, and no encoder to fill one with.
@@ -111,7 +112,9 @@ class Searcher:
         >>> searcher.search(["query.jpg"], where={"camera": {"not": 3}})      # doctest: +SKIP
     """
 
-    def __init__(self, location: str | Path, *, encoder: Encoder | str | Path | None = None) -> None:
+    def __init__(
+        self, location: str | Path, *, encoder: Encoder | str | Path | None = None, backend: str = "auto"
+    ) -> None:
         self._address, self.location = str(location), without_password(location)
         self.gallery: Gallery | None = None
         self._converted = False
@@ -124,7 +127,7 @@ class Searcher:
                 raise
         try:
             origin = self._recorded_place() if encoder is None else encoder
-            self.encoder = origin if isinstance(origin, Encoder) else load_encoder(origin)
+            self.encoder = origin if isinstance(origin, Encoder) else load_encoder(origin, backend=backend)
             self.place = None if isinstance(origin, Encoder) else Path(origin)
             self._description = self.encoder.origin
             if self.place is not None:
@@ -327,6 +330,7 @@ class Searcher:
         pictures = once(new_picture(image, camera) for image in images)
         added = Added()
         self._plausibility = None
+        self.encoder.expect(len(pictures))
         for start in range(0, len(pictures), AT_A_TIME):
             part = with_contents(pictures[start : start + AT_A_TIME], added)
             self._embed(self._unknown(part, added), added)

@@ -84,8 +84,8 @@ def _check_one_place(boxes: Boxes, rows: NDArray[np.intp]) -> None:
         row = rows[int(np.flatnonzero(same)[0])]
         raise DataError(
             f"{boxes.source}: track {boxes.tracks[row]} has two boxes in frame {boxes.frames[row]}"
-            f"{f', and {same.sum() - 1:,} more such' if same.sum() > 1 else ''}; a track is one person under one "
-            "camera: give each camera's boxes in a file of their own, or make the tracks anew"
+            f"{f', and {same.sum() - 1:,} more such' if same.sum() > 1 else ''}; a track is one person under "
+            "one camera: give each camera's boxes in a file of their own, or make the tracks anew"
         )
 
 
