@@ -151,6 +151,13 @@ def option_problems(
     return problems
 
 
+def lacks_option(factory: Callable[..., Any], name: str, *, num_positional: int = 0) -> bool:
+    """Whether a component has no option of that name; one that takes any lacks none."""
+    parameters = _parameters(factory)[num_positional:]
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    return not takes_any and name not in [parameter.name for parameter in parameters]
+
+
 def _type_problems(
     factory: Callable[..., Any], parameters: list[inspect.Parameter], options: Mapping[str, Any], where: str
 ) -> list[str]:
