@@ -57,6 +57,8 @@ def variants() -> dict[str, Variant]:
         "identity, SGD": Variant(**sgd),
         "identity + MSML, equal norms": Variant(msml(), equal_norms=True),
         "identity + TriHard, equal norms": Variant(trihard(), equal_norms=True, seeds=one),
+        "identity + MSML of 4 parts of the batch": Variant(HardPairsLoss(groups=4), seeds=two),
+        "identity + MSML of 8 parts of the batch": Variant(HardPairsLoss(groups=8)),
         "identity + smooth MSML, T = 0.1": Variant(HardPairsLoss(temperature=0.1)),
         "identity + smooth MSML, T = 0.03": Variant(HardPairsLoss(temperature=0.03), seeds=one),
         "identity + smooth MSML, T = 0.01": Variant(HardPairsLoss(temperature=0.01), seeds=one),

@@ -37,18 +37,30 @@ class HardPairsLoss(nn.Module):
         num: the mean over so many of the hardest pairs of each kind.
         temperature: a smooth maximum over all pairs of each kind; MSML as it goes to 0.
         soft: the soft margin.
+        groups: the mean over so many parts of the batch, each with identities of its own.
     """
 
     reads = "metric"
 
     def __init__(
-        self, *, margin: float = 0.3, place: int = 1, num: int = 1, temperature: float = 0, soft: bool = False
+        self,
+        *,
+        margin: float = 0.3,
+        place: int = 1,
+        num: int = 1,
+        temperature: float = 0,
+        soft: bool = False,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self.margin, self.place, self.num = margin, place, num
-        self.temperature, self.soft = temperature, soft
+        self.temperature, self.soft, self.groups = temperature, soft, groups
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        parts = zip(embeddings.chunk(self.groups), labels.chunk(self.groups), strict=True)
+        return torch.stack([self._of_part(*part) for part in parts]).mean()
+
+    def _of_part(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         distances = pairwise_distances(nn.functional.normalize(embeddings, dim=1))
         upper = torch.ones_like(distances, dtype=torch.bool).triu(1)
         excess = self._hardest(distances[positive_mask(labels) & upper]) + self._hardest(
