@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reidkit.cli.options import column_option, images_argument, named_columns, pattern_option
+from reidkit.cli.options import backend_option, column_option, images_argument, named_columns, pattern_option
 from reidkit.cli.output import print_left_out, say, tell
 from reidkit.texts.printable import counted
 
@@ -24,6 +24,7 @@ _NUM_LISTED = 20  # images that could not be read
 @pattern_option
 @column_option
 @click.option("--camera", help="Camera of all these images: a number or a name.")
+@backend_option
 def index_command(
     run: Path,
     images: tuple[Path, ...],
@@ -31,6 +32,7 @@ def index_command(
     pattern: str | None,
     columns: tuple[str, ...],
     camera: str | None,
+    backend: str,
 ) -> None:
     """Embed IMAGES with RUN and add them to a gallery.
 
@@ -45,7 +47,7 @@ def index_command(
 
     given = given_images(images, pattern=pattern, column=named_columns(columns))
     print_left_out(given.left_out)
-    with Searcher(location, encoder=run) as searcher:
+    with Searcher(location, encoder=run, backend=backend) as searcher:
         print_conversion(searcher.converted, location)
         with progress("images indexed") as shown:
             added = searcher.add(given.images, camera=camera, progress=shown)

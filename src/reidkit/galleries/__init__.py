@@ -15,12 +15,25 @@ from typing import Any
 from reidkit import registry, trust
 from reidkit.errors import ConfigError, shown
 from reidkit.galleries._contract import Addition, Gallery, Search
+from reidkit.galleries._decisions import Decision, in_force
 from reidkit.galleries._errors import DamagedGallery, NoGallery
+from reidkit.galleries._feedback import (
+    accept,
+    accept_all_proposals,
+    accept_proposal,
+    item_ids,
+    merge,
+    proposals,
+    reject,
+    split,
+    undo,
+)
 from reidkit.galleries._given import GroupBy, OnDuplicate, unit_embeddings
 from reidkit.galleries._items import Group, Hit, Item, Verification
 from reidkit.galleries._origin import check_encoder, plain_encoder
 from reidkit.galleries._relative import KnownQuery, conditions_of_queries
 from reidkit.galleries._removal import erase, expire, forget
+from reidkit.galleries._training_table import write_training_table
 from reidkit.galleries._where import Condition, Where, check_where
 from reidkit.galleries._where_texts import parse_labels, parse_where
 
@@ -28,6 +41,7 @@ __all__ = [
     "Addition",
     "Condition",
     "DamagedGallery",
+    "Decision",
     "Gallery",
     "Group",
     "GroupBy",
@@ -39,16 +53,27 @@ __all__ = [
     "Search",
     "Verification",
     "Where",
+    "accept",
+    "accept_all_proposals",
+    "accept_proposal",
     "check_encoder",
     "check_where",
     "conditions_of_queries",
     "erase",
     "expire",
     "forget",
+    "in_force",
+    "item_ids",
+    "merge",
     "open_gallery",
     "parse_labels",
     "parse_where",
+    "proposals",
+    "reject",
+    "split",
+    "undo",
     "unit_embeddings",
+    "write_training_table",
 ]
 
 

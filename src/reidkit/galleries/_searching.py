@@ -89,9 +89,8 @@ class Searching:
         with self._table.reading() as state:
             snapshot = self._selecting.snapshot(state)
             rows = self._selecting.matching(state, conditions)
-            columns = self._selecting.columns(state)
+            groups = self._selecting.groups(state, kind, rows)
         units = self._units(queries, snapshot)
-        groups = columns.codes(kind)[np.searchsorted(columns.rows, rows)].astype(np.int64)
         top = min(search.top, len(rows) + 1)
         ranked = nearest_groups(snapshot.vectors, rows, groups, units, top=top, items=search.items)
         hits = self._told([(group.rows, group.scores) for found in ranked for group in found], state)

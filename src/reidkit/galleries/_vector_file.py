@@ -47,6 +47,9 @@ def remove_others(folder: Path, name: str) -> None:
         if path.name != name and (NAME.fullmatch(path.name) or NAME_1.fullmatch(path.name)):
             with contextlib.suppress(OSError):  # in use, where the system forbids it; a later writer does it
                 path.unlink()
+    for path in folder.glob("labels.columns*"):  # an earlier version kept labels there
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def num_words(dimension: int) -> int:

@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError, shortened
-from reidkit.galleries import _columns, _format_1, _vector_file
+from reidkit.galleries import _decisions_table, _format_1, _vector_file
 from reidkit.galleries._contract import Addition, Gallery, Search
+from reidkit.galleries._decisions import Decision, carried_out
 from reidkit.galleries._errors import DamagedGallery
 from reidkit.galleries._given import unit_embeddings
 from reidkit.galleries._items import Group, Hit, Item, Verification
@@ -77,7 +78,7 @@ class EmbeddedGallery(Gallery):
             if self.converted:
                 self._temporary = _format_1.convert(self._table)
             self._vectors = Vectors(Path(self._temporary.name) if self._temporary else self.path)
-            self._selecting = Selecting(self._table, self._vectors, keep=self._temporary is None)
+            self._selecting = Selecting(self._table, self._vectors)
             self._searching = Searching(self._table, self._vectors, self._selecting)
             if encoder is not None:
                 self._settle_encoder(encoder)
@@ -114,10 +115,11 @@ class EmbeddedGallery(Gallery):
         with self._writing() as state:
             # Only now is it sure which dimension the gallery has.
             unit_embeddings(vectors[:1], dimension=state.dimension, location=self.location)
-            known: dict[str | None, int] = {}
+            there: dict[str | None, Row] = {}
             if named:
                 self._table.check_all(state)
-                known = {row.source: row.id for row in self._table.among(state, "source", named)}
+                there = {row.source: row for row in self._table.among(state, "source", named)}
+            known = {source: row.id for source, row in there.items()}
             if known and addition.on_duplicate == "error":
                 raise DataError(
                     f"{self.path} holds {len(known)} of these {len(described)} sources already, such as "
@@ -131,10 +133,14 @@ class EmbeddedGallery(Gallery):
                 if addition.on_duplicate == "replace" or label.source not in known
             ]
             self._vectors.append(state, vectors, np.array(fresh, np.int64))
-            self._table.put(
+            rows = [
                 Row(ids[index], number, *astuple(described[index]))
                 for number, index in enumerate(fresh, state.num_rows)
-            )
+            ]
+            self._table.put(rows)
+            # Decisions are on pictures: one that is another now was not decided on.
+            others = [row.id for row in rows if row.content != there.get(row.source, row).content]
+            self._table.forget_decisions(others)
             num_new = sum(label.source not in known for label in described)
             self._table.set_state(
                 state,
@@ -168,12 +174,28 @@ class EmbeddedGallery(Gallery):
         if ids is None and where is None:
             raise ConfigError("remove needs ids= or where=; where={} removes everything")
         with self._writing() as state:
-            doomed = {row.id for row in self._selecting.items(state, ids, where)}
+            rows = self._selecting.items(state, ids, where)
+            doomed = {row.id for row in rows}
             self._table.delete(doomed)
+            self._table.forget_decisions(doomed, {row.identity for row in rows})
             self._table.set_state(state, num_items=state.num_items - len(doomed))
-        if doomed:  # nobody keeps what was removed in the copy of its labels
-            _columns.remove_file(self.path)
         return len(doomed)
+
+    def _decide(self, decisions: list[Decision]) -> list[Decision]:
+        named = {id for decision in decisions for id in decision.items}
+        with self._writing() as state:
+            rows = {row.id: row for row in self._table.among(state, "id", named)}
+            identities = {id: row.identity for id, row in rows.items()}
+            number = _decisions_table.next_id(self._table.db)
+            kept, changed = carried_out(decisions, identities, next_id=number)
+            self._table.put([replace(rows[id], identity=identity) for id, identity in changed.items()])
+            _decisions_table.put(self._table.db, kept)
+            self._table.set_state(state)
+        return kept
+
+    def decisions(self) -> list[Decision]:
+        with self._table.reading():
+            return _decisions_table.read(self._table.db)
 
     def items(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> list[Item]:
         with self._table.reading() as state:
@@ -191,17 +213,22 @@ class EmbeddedGallery(Gallery):
     def verify(self) -> Verification:
         with self._table.reading() as state:
             self._table.check_structure()
+            _decisions_table.read(self._table.db)
             labels = [row.id for row in self._table.damaged(state)]
-            rows = {} if labels else {row.row: row.id for row in self._table.all(state)}
             if labels:
                 return Verification(state.num_items, labels=tuple(labels))
-            numbers = np.array(sorted(rows), np.int64)
+            items = {row.row: row for row in self._table.all(state)}
+            self._table.columns.verify(items)
+            numbers = np.array(sorted(items), np.int64)
             vectors = self._vectors.damaged(state, self._vectors.words(state), numbers)
-            return Verification(state.num_items, vectors=tuple(sorted(rows[row] for row in vectors.tolist())))
+            return Verification(
+                state.num_items, vectors=tuple(sorted(items[row].id for row in vectors.tolist()))
+            )
 
     def repair(self, *, drop: bool = False) -> tuple[int, ...]:
         with self._writing() as state:
             self._table.mend_indexes()
+            self._table.columns.clear()  # they are made anew
             labels = [row.id for row in self._table.damaged(state)]
             self._table.delete(labels)
             num_rows = min(state.num_rows, self._vectors.num_whole_rows(state))
@@ -211,6 +238,9 @@ class EmbeddedGallery(Gallery):
             whole = set(within.tolist()) - set(self._vectors.damaged(state, words, within).tolist())
             vectors = [row.id for row in items if row.row not in whole]
             dropped = tuple(sorted({*labels, *vectors}))
+            decisions = _decisions_table.damaged(self._table.db)
+            if decisions and not drop:
+                _decisions_table.read(self._table.db)  # says so
             if dropped and not drop:
                 raise DamagedGallery(
                     f"{self.path} is damaged: {len(dropped)} items, ids {', '.join(map(str, dropped[:10]))}"
@@ -218,6 +248,8 @@ class EmbeddedGallery(Gallery):
                     ids=dropped,
                 )
             self._table.delete(vectors)
+            _decisions_table.drop(self._table.db, decisions)
+            self._table.forget_decisions(dropped)
             changes: dict[str, Any] = {"num_items": len(whole)}
             if num_rows < state.num_rows:  # in the same file, rows would be given a second time
                 changes |= self._rewritten(state, words, [row for row in items if row.row in whole])
@@ -255,7 +287,7 @@ class EmbeddedGallery(Gallery):
         self._vectors.untidy()
         # The old file goes now, or with the next that writes. Whoever still reads it has it open.
         with contextlib.nullcontext() if erase else contextlib.suppress(DataError), self._writing():
-            _columns.remove_file(self.path)
+            pass
         if erase:
             self._table.write_anew()
         return state.num_rows - len(rows)

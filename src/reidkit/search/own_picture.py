@@ -69,7 +69,7 @@ def known_queries(
         given = [{}] * len(files)
     if len(given) != len(files):
         raise ConfigError(f"queries has {len(given)} mappings of labels for {len(files)} images")
-    known = []
+    known: list[Mapping[str, Any]] = []
     for (source, content), labels in zip(files, given, strict=True):
         of_items = _labels(keys, _items_of(gallery, source, content))
         unsaid = [key for key in keys if key not in labels and key not in of_items]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,7 +20,8 @@ from reidkit.galleries._labels import LABELS, as_listed, utc
 from reidkit.galleries._relative import apart_from_query, keys_of_query
 from reidkit.images.reading import ImageSource, load_image
 from reidkit.labels import near_labels
-from reidkit.search.own_picture import file_of, known_queries, own_picture
+from reidkit.search.own_picture import PictureFile, file_of, known_queries, own_picture
+from reidkit.search.people import FoundPeople, IsHidden, PeopleSearch, search_people
 from reidkit.search.pictures import (
     Added,
     Picture,
@@ -33,6 +34,7 @@ from reidkit.search.pictures import (
     with_contents,
 )
 from reidkit.search.probabilities import Plausibility, Prior, gallery_prior, given_prior
+from reidkit.search.rejected import LeftOut, Rejected
 from reidkit.types import Sample
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ class Found:
     ``own`` are hits that show that very picture, by their source or by their content; they are among the
     ``hits`` only where that was asked for. ``probabilities`` are those that the hits show the same person, in
     their order; empty where the encoder is not calibrated, or where ``no_probability`` says why none can be
-    told; ``prior`` is what they rest on. ``num_low`` hits were left out for their scores.
+    told; ``prior`` is what they rest on. ``num_low`` hits were left out for their scores, ``num_rejected``
+    because somebody decided that they show somebody else.
     """
 
     hits: tuple[Hit, ...]
@@ -61,10 +64,11 @@ class Found:
     num_low: int = 0
     no_probability: str = ""
     prior: Prior | None = None
+    num_rejected: int = 0
 
     def __bool__(self) -> bool:
         """Whether there was anything to find, shown or not."""
-        return bool(self.hits or self.own or self.num_low)
+        return bool(self.hits or self.own or self.num_low or self.num_rejected)
 
     def is_own(self, hit: Hit) -> bool:
         """Whether a hit shows the very picture that was searched for."""
@@ -87,6 +91,7 @@ class Searcher:
             the first pictures are added, once they are embedded.
         encoder: an encoder, or where to load it from; left out, the one that filled the gallery, from where
             it was then. Where it has moved, give its new place, which the gallery then keeps.
+        backend: what embeds, where the encoder is loaded; as :func:`reidkit.load_encoder` takes it.
 
     Raises:
         NoGallery: there is no gallery, and no encoder to fill one with.
@@ -98,7 +103,9 @@ class Searcher:
         >>> searcher.search(["query.jpg"], where={"camera": {"not": 3}})      # doctest: +SKIP
     """
 
-    def __init__(self, location: str | Path, *, encoder: Encoder | str | Path | None = None) -> None:
+    def __init__(
+        self, location: str | Path, *, encoder: Encoder | str | Path | None = None, backend: str = "auto"
+    ) -> None:
         self.location = str(location)
         self.gallery: Gallery | None = None
         self._converted = False
@@ -111,7 +118,7 @@ class Searcher:
                 raise
         try:
             origin = self._recorded_place() if encoder is None else encoder
-            self.encoder = origin if isinstance(origin, Encoder) else load_encoder(origin)
+            self.encoder = origin if isinstance(origin, Encoder) else load_encoder(origin, backend=backend)
             self.place = None if isinstance(origin, Encoder) else Path(origin)
             self._description = self.encoder.origin
             if self.place is not None:
@@ -180,7 +187,8 @@ class Searcher:
     ) -> list[Found]:
         """The ``top`` nearest items of each image, nearest first.
 
-        An image that the gallery holds itself is not found as its own match, unless ``include_self``.
+        An image that the gallery holds itself is not found as its own match, unless ``include_self``, and
+        neither is whoever was told apart from the person in it (:func:`reidkit.galleries.reject`).
 
         Args:
             images: paths, or pictures in memory. Of arrays, and of what Pillow was not given as a path, it
@@ -201,38 +209,72 @@ class Searcher:
         files = [file_of(image) for image in images]
         known = known_queries(self.gallery, where, files, queries)
         found = self.gallery.search(embeddings, top=top, where=where, queries=known)  # checks top itself
-        own = [own_picture(file) for file in files]
+        own, rejected = self._left_out(files)
+        hidden = [_any_of(*([] if include_self else [own[row]]), rejected[row]) for row in range(len(own))]
         asked = top
-        if not include_self and any(
-            is_own(hit) for is_own, hits in zip(own, found, strict=True) for hit in hits
-        ):
+        if any(is_hidden(hit) for is_hidden, hits in zip(hidden, found, strict=True) for hit in hits):
             asked += _NUM_OWN
             found = self.gallery.search(embeddings, top=asked, where=where, queries=known)
         results = []
-        for row, (is_own, hits) in enumerate(zip(own, found, strict=True)):
+        for row, (is_hidden, hits) in enumerate(zip(hidden, found, strict=True)):
             places = asked
-            while not include_self and len(hits) == places and places - sum(map(is_own, hits)) < top:
-                places *= 2  # copies of the picture fill them
+            while len(hits) == places and places - sum(map(is_hidden, hits)) < top:
+                places *= 2  # copies of the picture fill them, or people who were rejected
                 [hits] = self.gallery.search(
                     embeddings[row : row + 1],
                     top=places,
                     where=where,
                     queries=known and known[row : row + 1],
                 )
-            others = [hit for hit in hits if include_self or not is_own(hit)][:top]
+            others = [hit for hit in hits if not is_hidden(hit)][:top]
             high = tuple(hit for hit in others if lowest is None or hit.score >= lowest)
             probabilities, doubt = self._probabilities(embeddings[row], high, before)
             results.append(
                 Found(
                     high,
-                    own=tuple(filter(is_own, hits)),
+                    own=tuple(filter(own[row], hits)),
                     probabilities=probabilities,
                     num_low=len(others) - len(high),
                     no_probability=doubt,
                     prior=before,
+                    num_rejected=sum(map(rejected[row], hits)),
                 )
             )
         return results
+
+    def search_people(
+        self,
+        images: Sequence[ImageSource],
+        options: PeopleSearch | None = None,
+        *,
+        include_self: bool = False,
+        queries: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[FoundPeople]:
+        """The people, or tracklets, that look most like the person in each image, best first.
+
+        Args:
+            images: as :meth:`search` takes them; what that leaves out is left out here, and counts for
+                nobody's score.
+            options: how people are searched for (:class:`reidkit.search.people.PeopleSearch`).
+            include_self: let the image itself count where the gallery holds it.
+            queries: as :meth:`search` takes them.
+        """
+        if self.gallery is None:
+            raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
+        options = options or PeopleSearch()
+        options = replace(options, where=_with_whole_paths(options.where))
+        files = [file_of(image) for image in images]
+        own, rejected = self._left_out(files)
+        if include_self:
+            own = [lambda hit: False] * len(own)
+        hidden = list(map(LeftOut, own, rejected))
+        known = known_queries(self.gallery, options.where, files, queries)
+        embeddings = self.encoder.encode(list(images))
+        found = search_people(self.gallery, embeddings, options, hidden=hidden, queries=known)
+        return [
+            FoundPeople(tuple(people), len(left_out.own), len(left_out.rejected))
+            for people, left_out in zip(found, hidden, strict=True)
+        ]
 
     def why_nothing(self, where: Where) -> str:
         """Why a search with these conditions found nothing: what each leaves, and which labels there are."""
@@ -279,6 +321,7 @@ class Searcher:
         pictures = once(new_picture(image, camera) for image in images)
         added = Added()
         self._plausibility = None
+        self.encoder.expect(len(pictures))
         for start in range(0, len(pictures), AT_A_TIME):
             part = with_contents(pictures[start : start + AT_A_TIME], added)
             self._embed(self._unknown(part, added), added)
@@ -313,6 +356,12 @@ class Searcher:
             return (), doubt
         given = calibration.probability([hit.score for hit in hits], prior=prior.value)
         return tuple(given.tolist()), ""
+
+    def _left_out(self, files: Sequence[PictureFile]) -> tuple[list[IsHidden], list[IsHidden]]:
+        """For each image, which hits are the image itself, and which show somebody else by decision."""
+        assert self.gallery is not None
+        rejected = Rejected(self.gallery)
+        return [own_picture(file) for file in files], [rejected.by(file) for file in files]
 
     # --- the encoder --------------------------------------------------------------------------------------
 
@@ -441,6 +490,10 @@ class Searcher:
                 f"nothing (the first is {pictures[zero[0]].path}); its weights are unusable"
             )
         return embeddings
+
+
+def _any_of(*conditions: IsHidden) -> IsHidden:
+    return lambda hit: any(holds(hit) for holds in conditions)
 
 
 def _with_whole_paths(where: Where | None) -> Where | None:
