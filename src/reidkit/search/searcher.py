@@ -47,6 +47,7 @@ from reidkit.search.rejected import LeftOut, Rejected
 from reidkit.types import Sample
 
 if TYPE_CHECKING:
+    from reidkit.galleries._storage import Storage
     from reidkit.progress import ProgressCallback
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
@@ -101,6 +102,7 @@ class Searcher:
         encoder: an encoder, or where to load it from; left out, the one that filled the gallery, from where
             it was then. Where it has moved, give its new place, which the gallery then keeps.
         backend: what embeds, where the encoder is loaded; as :func:`reidkit.load_encoder` takes it.
+        storage: how a gallery in a folder stores its vectors, as :func:`reidkit.open_gallery` takes it.
 
     Raises:
         NoGallery: there is no gallery, and no encoder to fill one with.
@@ -113,9 +115,15 @@ class Searcher:
     """
 
     def __init__(
-        self, location: str | Path, *, encoder: Encoder | str | Path | None = None, backend: str = "auto"
+        self,
+        location: str | Path,
+        *,
+        encoder: Encoder | str | Path | None = None,
+        backend: str = "auto",
+        storage: Storage | None = None,
     ) -> None:
         self._address, self.location = str(location), without_password(location)
+        self._storage = storage
         self.gallery: Gallery | None = None
         self._converted = False
         self._plausibility: Plausibility | None = None  # of the gallery as it is, once it is asked for
@@ -378,7 +386,9 @@ class Searcher:
         """The gallery, checked to be the encoder's, whose place it then keeps."""
         if self.gallery is not None:
             self.gallery.close()
-        self.gallery = open_gallery(self._address, create=create, encoder=self._description)
+        self.gallery = open_gallery(
+            self._address, create=create, encoder=self._description, storage=self._storage
+        )
         return self.gallery
 
     def _recorded_place(self) -> Path:
