@@ -134,8 +134,8 @@ def byte_tracker(*, rate: float, confidence: float = 0.5, lost_seconds: float = 
             timestamp=time,
         )
         tracks = np.full(num, NO_TRACK, np.int64)
-        if len(found):
-            tracks[found.class_id] = found.tracker_id
+        if found.class_id is not None:
+            tracks[found.class_id] = np.asarray(found.tracker_id)
         return tracks
 
     return follow
