@@ -29,6 +29,13 @@ EVERYWHERE = {"config", "errors", "logs", "texts.printable", "progress", "trust"
 WORKFLOWS = {
     "__init__": {"__version__"},
     "check": {"checks.check", "checks.proposal", "datasets", "datasets.synthetic.dataset", "images.speed"},
+    "cluster": {
+        "clustering.cluster",
+        "clustering.proposals",
+        "galleries",
+        "reports.people_page",
+        "search.searcher",
+    },
     "compare": {"reports.chosen_data", "reports.run_comparison"},
     "components": {"models._cost", "registry"},
     "demo": {
@@ -76,6 +83,13 @@ WORKFLOWS = {
     },
     "split": {"datasets._splits"},
     "study": {"studies.study", "studies.workers"},
+    "timeline": {
+        "galleries",
+        "labels",
+        "reports.timeline_page",
+        "search.transitions",
+        "search.visits",
+    },
     "train": {"training.distributed", "training.runs"},
 }
 WRITING = {
