@@ -45,15 +45,15 @@ def index_command(
     """Embed IMAGES with RUN and add them to a gallery.
 
     IMAGES are files, folders, or a table (.csv, .tsv, .parquet) with the columns path, identity, camera,
-    time; --column says what they are called where not so. What the gallery holds already is not embedded
-    again, even if it was moved or renamed, so that an interrupted run goes on where it stopped. Images that
-    cannot be read are left out and listed.
+    tracklet, time, of which all but path may be absent; --column says what they are called where not so. What
+    the gallery holds already is not embedded again, even if it was moved or renamed, so that an interrupted
+    run goes on where it stopped. Images that cannot be read are left out and listed.
     """
     from reidkit.datasets._given_images import given_images
     from reidkit.progress import progress
     from reidkit.search.searcher import Searcher
 
-    given = given_images(images, pattern=pattern, column=named_columns(columns))
+    given = given_images(images, pattern=pattern, column=named_columns(columns), needs_identity=False)
     print_left_out(given.left_out)
     with Searcher(location, encoder=run, backend=backend, storage=storage) as searcher:
         print_conversion(searcher.converted, searcher.location)

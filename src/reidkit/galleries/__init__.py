@@ -32,6 +32,7 @@ from reidkit.galleries._feedback import (
 )
 from reidkit.galleries._given import GroupBy, OnDuplicate, unit_embeddings
 from reidkit.galleries._items import Group, Hit, Item, Verification
+from reidkit.galleries._labels import age
 from reidkit.galleries._origin import check_encoder, plain_encoder
 from reidkit.galleries._relative import KnownQuery, conditions_of_queries
 from reidkit.galleries._removal import erase, expire, forget
@@ -60,6 +61,7 @@ __all__ = [
     "accept",
     "accept_all_proposals",
     "accept_proposal",
+    "age",
     "check_encoder",
     "check_where",
     "conditions_of_queries",
