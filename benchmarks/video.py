@@ -17,10 +17,10 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
-from reidkit.clustering.cluster import ClusterOptions, cluster
-from reidkit.clustering.constraints import Constraints
 
 import reidkit as rk
+from reidkit.clustering.cluster import ClusterOptions, cluster
+from reidkit.clustering.constraints import Constraints
 from reidkit.datasets.synthetic.walks import Seen, WalksWorld, detections, pictures, plan_walks
 from reidkit.encoders.encoder import Encoder
 from reidkit.video import Tracked, TrackOptions, track

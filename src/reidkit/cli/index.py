@@ -48,10 +48,10 @@ def index_command(
     given = given_images(images, pattern=pattern, column=named_columns(columns))
     print_left_out(given.left_out)
     with Searcher(location, encoder=run, backend=backend) as searcher:
-        print_conversion(searcher.converted, location)
+        print_conversion(searcher.converted, searcher.location)
         with progress("images indexed") as shown:
             added = searcher.add(given.images, camera=camera, progress=shown)
-        print_added(added, location, len(searcher))
+        print_added(added, searcher.location, len(searcher))
 
 
 def print_added(added: Added, location: str | Path, num_images: int) -> None:

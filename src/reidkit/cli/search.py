@@ -117,7 +117,7 @@ def search_command(
     print_left_out(given.left_out)
     where, labels = parse_where(conditions), parse_labels(known)
     with Searcher(location, encoder=run, backend=backend) as searcher:
-        print_conversion(searcher.converted, location)
+        print_conversion(searcher.converted, searcher.location)
         asked = {"include_self": include_self, "queries": [labels] * len(given.paths)}
         if group is None:
             refuse({"--pool": pool}, "it scores people; give --group identity or --group tracklet, too")

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from reidkit.analysis.calibration import Calibration
 from reidkit.encoders.encoder import Encoder, load_encoder
 from reidkit.errors import ConfigError, DataError, shortened, shown
-from reidkit.galleries import DamagedGallery, Gallery, Hit, Item, NoGallery, Where, open_gallery
+from reidkit.galleries import (
+    DamagedGallery,
+    Gallery,
+    Hit,
+    Item,
+    NoGallery,
+    Where,
+    open_gallery,
+    without_password,
+)
 from reidkit.galleries._labels import LABELS, as_listed, utc
 from reidkit.galleries._relative import apart_from_query, keys_of_query
 from reidkit.images.reading import ImageSource, load_image
@@ -106,7 +115,7 @@ class Searcher:
     def __init__(
         self, location: str | Path, *, encoder: Encoder | str | Path | None = None, backend: str = "auto"
     ) -> None:
-        self.location = str(location)
+        self._address, self.location = str(location), without_password(location)
         self.gallery: Gallery | None = None
         self._converted = False
         self._plausibility: Plausibility | None = None  # of the gallery as it is, once it is asked for
@@ -369,7 +378,7 @@ class Searcher:
         """The gallery, checked to be the encoder's, whose place it then keeps."""
         if self.gallery is not None:
             self.gallery.close()
-        self.gallery = open_gallery(self.location, create=create, encoder=self._description)
+        self.gallery = open_gallery(self._address, create=create, encoder=self._description)
         return self.gallery
 
     def _recorded_place(self) -> Path:
@@ -382,7 +391,7 @@ class Searcher:
             raise ConfigError(f"{self.location} does not say where the encoder is that filled it; {way_out}")
         path = Path(place)
         try:
-            outside = not path.resolve().is_relative_to(Path(self.location).resolve())
+            outside = not path.resolve().is_relative_to(Path(self._address).resolve())
         except (OSError, RuntimeError, ValueError):  # links that run in circles, surrogates
             outside = False
         if not path.is_absolute() or not outside:
