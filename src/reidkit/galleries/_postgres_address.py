@@ -46,7 +46,8 @@ class Address:
         user, host = self.connection.get("user"), self.connection.get("host", "")
         port = self.connection.get("port")
         name = f"{quote(user, safe='')}@" if user else ""
-        place = f"{name}{quote(host, safe='[]:,')}{f':{port}' if port else ''}"
+        host = f"[{host}]" if ":" in host else quote(host, safe=",")
+        place = f"{name}{host}{f':{port}' if port else ''}"
         index = {"index": self.index} if self.index else {}
         query = urlencode({"gallery": self.gallery, **index})
         return f"postgresql://{place}/{quote(self.database, safe='')}?{query}"
@@ -71,7 +72,7 @@ def read_address(address: str) -> Address:
                 "and parameters of PostgreSQL's library such as sslmode"
             )
     ours = _OURS | {name: value for name, value in given if name in _OURS}
-    others = urlencode([(name, value) for name, value in given if name not in _OURS])
+    others = urlencode([(name, value) for name, value in given if name not in _OURS], quote_via=quote)
     try:
         connection = conninfo_to_dict(f"postgresql://{place}{'?' if others else ''}{others}")
     except psycopg.Error:  # whose text may hold the password
@@ -81,7 +82,13 @@ def read_address(address: str) -> Address:
         ) from None
     if not connection.get("dbname"):
         raise ConfigError(f"the address of the gallery names no database; expected {FORM}")
+    if odd := [port for port in str(connection.get("port", "")).split(",") if port and not _is_port(port)]:
+        raise ConfigError(f"the address of the gallery has the port {shown(odd[0])}; expected 1 to 65535")
     return Address(connection, _gallery(ours["gallery"]), _index(ours["index"]))
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text[:6]) < 2**16
 
 
 def _gallery(name: str | None) -> str:

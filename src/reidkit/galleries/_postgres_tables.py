@@ -19,8 +19,8 @@ LARGEST_DIMENSION = 16_000  # of pgvector
 _LARGEST_IN_PLACE = 1500  # numbers of a vector that stands in its row's page of 8 kB, labels beside it
 
 _TEXTS = ("identity", "camera", "content", "tracklet")
-# Names of people and pictures are to stand in the tables alone, not in what the server knows about them.
-_PERSONAL = ("source", "identity", "content", "more", "tracklet", "labels")
+# What is of a person is to stand in the table alone, not in the statistics that the server keeps of it.
+_PERSONAL = ("source", "identity", "content", "more", "tracklet", "labels", "embedding")
 
 # "place" is the order in which embeddings were written. "more" is the JSON that checksums are of; "tracklet"
 # and "labels" are read from it by the server. A source is a file's name: bytes, of any length.
@@ -61,7 +61,20 @@ _FIRST = (
     *(f"ALTER INDEX items_by_{name} ALTER COLUMN 1 SET STATISTICS 0" for name in ("source",)),
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_DECISIONS = (
+    """CREATE TABLE decisions (
+        id bigint PRIMARY KEY,
+        kind text NOT NULL,
+        items text NOT NULL,
+        who text NOT NULL,
+        time double precision NOT NULL,
+        undoes bigint,
+        checksum bigint NOT NULL
+    )""",
+    *(f"ALTER TABLE decisions ALTER COLUMN {name} SET STATISTICS 0" for name in ("items", "who")),
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _DECISIONS)
 """Statements that lead from each format to the next, the first from nothing."""
 
 FORMAT = len(MIGRATIONS)
@@ -111,14 +124,18 @@ def prepare(server: Server, *, create: bool) -> None:
 
 def _format(connection: Connection, address: Address) -> int:
     """The format of the tables; 0 where there are none."""
-    query = "SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = %s"
-    found = connection.execute(query, (address.schema,))
-    there = {name for (name,) in found}
-    if not there:
+    query = """SELECT c.relname, has_schema_privilege(n.oid, 'USAGE') FROM pg_class c
+        JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s"""
+    tables: dict[str, bool] = dict(connection.execute(query, (address.schema,)).fetchall())
+    if not tables:
         return 0
-    row = (
-        connection.execute("SELECT format FROM gallery").fetchone() if {"gallery", "items"} <= there else None
-    )
+    if not all(tables.values()):
+        raise DataError(
+            f"{address}: the user may not use this gallery; ask its owner for GRANT USAGE ON SCHEMA "
+            f'"{address.schema}", and for rights on its tables'
+        )
+    ours = {"gallery", "items"} <= tables.keys()
+    row = connection.execute("SELECT format FROM gallery").fetchone() if ours else None
     if row is None:
         raise DataError(
             f"{address}: the schema {address.schema} holds tables of something else; name another gallery"
@@ -196,7 +213,8 @@ def num_dead(connection: Connection) -> int:
 
 def vacuum(*, everything: bool) -> list[sql.SQL]:
     """Statements that free what was deleted; all of it, by writing the tables anew."""
-    return [sql.SQL("VACUUM (FULL, ANALYZE) items" if everything else "VACUUM (ANALYZE) items")]
+    how = "FULL, ANALYZE" if everything else "ANALYZE"
+    return [sql.SQL(f"VACUUM ({how}) {table}") for table in ("items", "decisions")]
 
 
 def num_items(connection: Connection) -> int:

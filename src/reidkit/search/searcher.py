@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from reidkit.analysis.calibration import Calibration
 from reidkit.encoders.encoder import Encoder, load_encoder
 from reidkit.errors import ConfigError, DataError, shortened, shown
-from reidkit.galleries import DamagedGallery, Gallery, Hit, Item, NoGallery, Where, open_gallery
+from reidkit.galleries import (
+    DamagedGallery,
+    Gallery,
+    Hit,
+    Item,
+    NoGallery,
+    Where,
+    open_gallery,
+    without_password,
+)
+from reidkit.galleries._decisions import decided_items
 from reidkit.galleries._labels import LABELS, as_listed, utc
 from reidkit.galleries._relative import apart_from_query, keys_of_query
 from reidkit.images.reading import ImageSource, load_image
@@ -29,6 +39,7 @@ from reidkit.search.pictures import (
     labelled,
     moved,
     new_picture,
+    not_overruling,
     once,
     said,
     with_contents,
@@ -92,6 +103,7 @@ class Searcher:
             the first pictures are added, once they are embedded.
         encoder: an encoder, or where to load it from; left out, the one that filled the gallery, from where
             it was then. Where it has moved, give its new place, which the gallery then keeps.
+        backend: what embeds, where the encoder is loaded; as :func:`reidkit.load_encoder` takes it.
         storage: how a gallery in a folder stores its vectors, as :func:`reidkit.open_gallery` takes it.
 
     Raises:
@@ -109,9 +121,11 @@ class Searcher:
         location: str | Path,
         *,
         encoder: Encoder | str | Path | None = None,
+        backend: str = "auto",
         storage: Storage | None = None,
     ) -> None:
-        self.location, self._storage = str(location), storage
+        self._address, self.location = str(location), without_password(location)
+        self._storage = storage
         self.gallery: Gallery | None = None
         self._converted = False
         self._plausibility: Plausibility | None = None  # of the gallery as it is, once it is asked for
@@ -123,7 +137,7 @@ class Searcher:
                 raise
         try:
             origin = self._recorded_place() if encoder is None else encoder
-            self.encoder = origin if isinstance(origin, Encoder) else load_encoder(origin)
+            self.encoder = origin if isinstance(origin, Encoder) else load_encoder(origin, backend=backend)
             self.place = None if isinstance(origin, Encoder) else Path(origin)
             self._description = self.encoder.origin
             if self.place is not None:
@@ -312,7 +326,8 @@ class Searcher:
 
         What the gallery holds already is not embedded again: pictures of the same path and content, and
         those whose content it holds under a path where nothing is left. So what was interrupted goes on.
-        A label that is not given leaves that of an item as it is, unless it showed another picture before.
+        A label that is not given leaves that of an item as it is, unless it showed another picture before;
+        an identity that somebody decided on stays (:meth:`reidkit.galleries.Gallery.decide`).
         Pictures that cannot be read are left out.
 
         Args:
@@ -326,6 +341,7 @@ class Searcher:
         pictures = once(new_picture(image, camera) for image in images)
         added = Added()
         self._plausibility = None
+        self.encoder.expect(len(pictures))
         for start in range(0, len(pictures), AT_A_TIME):
             part = with_contents(pictures[start : start + AT_A_TIME], added)
             self._embed(self._unknown(part, added), added)
@@ -374,7 +390,7 @@ class Searcher:
         if self.gallery is not None:
             self.gallery.close()
         self.gallery = open_gallery(
-            self.location, create=create, encoder=self._description, storage=self._storage
+            self._address, create=create, encoder=self._description, storage=self._storage
         )
         return self.gallery
 
@@ -388,7 +404,7 @@ class Searcher:
             raise ConfigError(f"{self.location} does not say where the encoder is that filled it; {way_out}")
         path = Path(place)
         try:
-            outside = not path.resolve().is_relative_to(Path(self.location).resolve())
+            outside = not path.resolve().is_relative_to(Path(self._address).resolve())
         except (OSError, RuntimeError, ValueError):  # links that run in circles, surrogates
             outside = False
         if not path.is_absolute() or not outside:
@@ -415,6 +431,7 @@ class Searcher:
         same = self.gallery.items(where={"content": [p.content for p in pictures]})
         gone = [item for item in same if not is_there(item.source)]
         there |= moved([picture for picture in pictures if picture.source not in there], gone)
+        pictures = not_overruling(pictures, there, decided_items(self.gallery.decisions()))
         found = [(picture, there[picture.source]) for picture in pictures if picture.source in there]
         unknown = [picture for picture in pictures if picture.source not in there]
         whole = {item.id for picture, item in found if item.content == picture.content}
@@ -451,6 +468,7 @@ class Searcher:
                 identities=[said(picture.identity, item.identity) for picture, item in changed],
                 cameras=[said(picture.camera, item.camera) for picture, item in changed],
                 times=[said(picture.time, item.time) for picture, item in changed],
+                tracklets=[said(picture.tracklet, item.tracklet) for picture, item in changed],
             )
 
     def _embed(self, pictures: list[Picture], added: Added) -> None:
@@ -465,6 +483,7 @@ class Searcher:
             cameras=[picture.camera for picture in pictures],
             times=[picture.time for picture in pictures],
             contents=[picture.content for picture in pictures],
+            tracklets=[picture.tracklet for picture in pictures],
         )
         added.embedded += len(pictures)
 

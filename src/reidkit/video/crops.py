@@ -42,7 +42,8 @@ def lie_of(boxes: Boxes, *, width: int, height: int) -> NDArray[np.float64]:
         free[rows] = 1 - _covered(boxes.corners[rows], area[rows])
     tall = np.minimum((bottom - top) / _GOOD_HEIGHT, 1)
     sure = np.clip(boxes.confidences, 0.01, 1)
-    return tall * inside * free * sure
+    lie: NDArray[np.float64] = tall * inside * free * sure
+    return lie
 
 
 def _covered(corners: NDArray[np.float64], area: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -84,8 +84,8 @@ def _check_one_place(boxes: Boxes, rows: NDArray[np.intp]) -> None:
         row = rows[int(np.flatnonzero(same)[0])]
         raise DataError(
             f"{boxes.source}: track {boxes.tracks[row]} has two boxes in frame {boxes.frames[row]}"
-            f"{f', and {same.sum() - 1:,} more such' if same.sum() > 1 else ''}; a track is one person under one "
-            "camera: give each camera's boxes in a file of their own, or make the tracks anew"
+            f"{f', and {same.sum() - 1:,} more such' if same.sum() > 1 else ''}; a track is one person under "
+            "one camera: give each camera's boxes in a file of their own, or make the tracks anew"
         )
 
 
@@ -134,8 +134,8 @@ def byte_tracker(*, rate: float, confidence: float = 0.5, lost_seconds: float = 
             timestamp=time,
         )
         tracks = np.full(num, NO_TRACK, np.int64)
-        if len(found):
-            tracks[found.class_id] = found.tracker_id
+        if found.class_id is not None:
+            tracks[found.class_id] = np.asarray(found.tracker_id)
         return tracks
 
     return follow
