@@ -41,7 +41,9 @@ def main() -> None:
         "Market-1501, 100 test people": tuple(
             sample for sample in market.query + market.gallery if sample.identity > 0
         ),
-        "VIPeR, 632 people": tuple(sample for part in viper.splits.values() for sample in part),
+        "VIPeR, 632 people": tuple(
+            {sample.path: sample for part in viper.splits.values() for sample in part}.values()
+        ),
     }
     embedded = {name: features(options, name, split) for name, split in parts.items()}
     rows = []
@@ -85,8 +87,8 @@ def walks(split: Split, found: Features) -> str:
         results = [of_unknown(gallery, found, known, walks=walks) for walks in (False, True)]
     first, second = (f"{100 * result.pairwise_f1:.1f}" for result in results)
     return (
-        f"Of the test people, with every second one known by name: the others' pairwise F1 is {first} without "
-        f"times between cameras, {second} with them."
+        f"Of the test people, with every second one known by name: the others' pairwise F1 is {first} "
+        f"without times between cameras, {second} with them."
     )
 
 
@@ -109,7 +111,7 @@ def time(name: str) -> float:
 def features(options: argparse.Namespace, name: str, split: Split) -> Features:
     place = options.keep and options.keep / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.npz"
     if place and place.exists():
-        return rk.load_features(place)
+        return rk.load_features(place)[0]
     found = rk.load_encoder(options.data / NETWORK).features(split)
     if place:
         rk.save_features(place, found)

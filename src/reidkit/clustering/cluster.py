@@ -42,8 +42,8 @@ class ClusterOptions:
             ``farthest``.
         farthest: Jaccard distance, from 0 to below 1, up to which two are one person: the mean over all
             pairs of two clusters, or for "dbscan" that of single pairs.
-        k1, k2: as :func:`reidkit.reranking.rerank` takes them, but ``k2`` may be more than ``k1``, which it is
-            cut to. Where people have few pictures, a smaller ``k1`` is better: about twice as many.
+        k1, k2: as :func:`reidkit.reranking.rerank` takes them; a ``k2`` above ``k1`` is cut to it. Where
+            people have few pictures, a smaller ``k1`` is better: about twice as many.
         lowest: pairs with a smaller cosine similarity are never neighbours; a calibration tells one for a
             false-match rate.
 
