@@ -28,7 +28,15 @@ OF_THE_TERMINAL = ("__init__", "options", "output", "progress", "endings")
 EVERYWHERE = {"config", "errors", "logs", "texts.printable", "progress", "trust", "training.trackers"}
 WORKFLOWS = {
     "__init__": {"__version__"},
-    "check": {"checks.check", "checks.proposal", "datasets", "datasets.synthetic.dataset", "images.speed"},
+    "check": {
+        "checks.check",
+        "checks.proposal",
+        "datasets",
+        "datasets.synthetic.dataset",
+        "images.speed",
+        "video.boxes",
+        "video.check",
+    },
     "cluster": {
         "clustering.cluster",
         "clustering.proposals",
@@ -83,6 +91,7 @@ WORKFLOWS = {
     },
     "split": {"datasets._splits"},
     "study": {"studies.study", "studies.workers"},
+    "track": {"video", "video.boxes", "video.outputs", "video.tracking"},
     "timeline": {
         "galleries",
         "labels",

@@ -24,6 +24,8 @@ from reidkit.galleries._labels import as_listed
 def location(request, tmp_path):
     if request.param == "embedded":
         return str(tmp_path / "people.gallery")
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres_server").gallery()
     variable = f"REIDKIT_TEST_GALLERY_{request.param.upper()}"
     if variable not in os.environ:
         pytest.skip(f"{variable} is not set: no place to test the engine {request.param!r} in")

@@ -37,6 +37,7 @@ _COMMANDS = {
     "export": ("export", "Write an encoder for ONNX Runtime, OpenVINO or TorchScript."),
     "encode": ("encode", "Embed images into a file of features."),
     "index": ("index", "Embed images into a gallery."),
+    "track": ("track", "Follow people through videos, into a gallery."),
     "search": ("search", "Find who looks most like an image in a gallery."),
     "cluster": ("cluster", "Find out who is who among a gallery's pictures; propose people."),
     "timeline": ("timeline", "Say where and when a person was, and how long ways take."),

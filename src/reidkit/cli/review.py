@@ -86,7 +86,7 @@ def accept_all_command(location: str, least: int, who: str | None) -> None:
 
     with open_gallery(location, create=False) as gallery:
         made = accept_all_proposals(gallery, least=least, who=who)
-    tell(f"{location}: {counted(len(made), 'proposal')} accepted")
+    tell(f"{gallery.location}: {counted(len(made), 'proposal')} accepted")
 
 
 @review_command.command("reject")

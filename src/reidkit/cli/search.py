@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reidkit.cli.index import print_conversion
-from reidkit.cli.options import images_argument, refuse
+from reidkit.cli.options import backend_option, images_argument, refuse
 from reidkit.cli.output import json_option, print_json, print_left_out, print_table, say, tell
 from reidkit.texts.printable import counted
 
@@ -73,6 +73,7 @@ _NUM_PICTURES = 10  # of each person, in JSON and in the picture
 )
 @click.option("--include-self", is_flag=True, help="Keep hits that are the query's own picture.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the hits, .png.")
+@backend_option
 @json_option
 def search_command(
     images: tuple[Path, ...],
@@ -87,6 +88,7 @@ def search_command(
     pool: Pool | None,
     include_self: bool,
     picture: Path | None,
+    backend: str,
     as_json: bool,
 ) -> None:
     """Find who in a gallery looks most like the person in each of IMAGES.
@@ -114,8 +116,8 @@ def search_command(
     given = image_paths(images)
     print_left_out(given.left_out)
     where, labels = parse_where(conditions), parse_labels(known)
-    with Searcher(location, encoder=run) as searcher:
-        print_conversion(searcher.converted, location)
+    with Searcher(location, encoder=run, backend=backend) as searcher:
+        print_conversion(searcher.converted, searcher.location)
         asked = {"include_self": include_self, "queries": [labels] * len(given.paths)}
         if group is None:
             refuse({"--pool": pool}, "it scores people; give --group identity or --group tracklet, too")

@@ -55,7 +55,7 @@ def drop(db: sqlite3.Connection, ids: Iterable[int]) -> None:
 
 def put(db: sqlite3.Connection, decisions: Iterable[Decision]) -> None:
     """Write decisions, in place of those with the same ids."""
-    rows = [_row(decision) for decision in decisions]
+    rows = [as_row(decision) for decision in decisions]
     if rows and not exists(db):
         db.execute(TABLE)
     db.executemany("INSERT OR REPLACE INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
@@ -68,7 +68,8 @@ def forget(db: sqlite3.Connection, removed: Collection[int], forgotten: Collecti
     drop(db, [decision.id or 0 for decision, left in changed if left is None])
 
 
-def _row(decision: Decision) -> tuple[Any, ...]:
+def as_row(decision: Decision) -> tuple[Any, ...]:
+    """A decision as it is stored, the checksum last."""
     items = json.dumps([decision.items, decision.before, decision.after], separators=(",", ":"))
     if len(items) > _LONGEST:
         raise ConfigError(
@@ -85,13 +86,14 @@ def _read(db: sqlite3.Connection) -> tuple[list[Decision], list[int]]:
     damaged: list[int] = []
     for row in db.execute("SELECT * FROM decisions ORDER BY id") if exists(db) else ():
         try:
-            whole.append(_decision(row))
+            whole.append(from_row(row))
         except (ReidError, ValueError, TypeError, RecursionError):
             damaged.append(row[0])
     return whole, damaged
 
 
-def _decision(row: tuple[Any, ...]) -> Decision:
+def from_row(row: tuple[Any, ...]) -> Decision:
+    """A decision as it was stored; :class:`ValueError` and others where it is not what was written."""
     id, kind, items, who, time, undoes, written = row
     if checksum_of((id, kind, items, who, time, undoes)) != written:
         raise ValueError

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from reidkit.analysis.calibration import Calibration
 from reidkit.encoders.encoder import Encoder, load_encoder
 from reidkit.errors import ConfigError, DataError, shortened, shown
-from reidkit.galleries import DamagedGallery, Gallery, Hit, Item, NoGallery, Where, open_gallery
+from reidkit.galleries import (
+    DamagedGallery,
+    Gallery,
+    Hit,
+    Item,
+    NoGallery,
+    Where,
+    open_gallery,
+    without_password,
+)
 from reidkit.galleries._decisions import decided_items
 from reidkit.galleries._labels import LABELS, as_listed, utc
 from reidkit.galleries._relative import apart_from_query, keys_of_query
@@ -40,6 +49,7 @@ from reidkit.search.rejected import LeftOut, Rejected
 from reidkit.types import Sample
 
 if TYPE_CHECKING:
+    from reidkit.galleries._storage import Storage
     from reidkit.progress import ProgressCallback
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
@@ -93,6 +103,8 @@ class Searcher:
             the first pictures are added, once they are embedded.
         encoder: an encoder, or where to load it from; left out, the one that filled the gallery, from where
             it was then. Where it has moved, give its new place, which the gallery then keeps.
+        backend: what embeds, where the encoder is loaded; as :func:`reidkit.load_encoder` takes it.
+        storage: how a gallery in a folder stores its vectors, as :func:`reidkit.open_gallery` takes it.
 
     Raises:
         NoGallery: there is no gallery, and no encoder to fill one with.
@@ -104,8 +116,16 @@ class Searcher:
         >>> searcher.search(["query.jpg"], where={"camera": {"not": 3}})      # doctest: +SKIP
     """
 
-    def __init__(self, location: str | Path, *, encoder: Encoder | str | Path | None = None) -> None:
-        self.location = str(location)
+    def __init__(
+        self,
+        location: str | Path,
+        *,
+        encoder: Encoder | str | Path | None = None,
+        backend: str = "auto",
+        storage: Storage | None = None,
+    ) -> None:
+        self._address, self.location = str(location), without_password(location)
+        self._storage = storage
         self.gallery: Gallery | None = None
         self._converted = False
         self._plausibility: Plausibility | None = None  # of the gallery as it is, once it is asked for
@@ -117,7 +137,7 @@ class Searcher:
                 raise
         try:
             origin = self._recorded_place() if encoder is None else encoder
-            self.encoder = origin if isinstance(origin, Encoder) else load_encoder(origin)
+            self.encoder = origin if isinstance(origin, Encoder) else load_encoder(origin, backend=backend)
             self.place = None if isinstance(origin, Encoder) else Path(origin)
             self._description = self.encoder.origin
             if self.place is not None:
@@ -321,6 +341,7 @@ class Searcher:
         pictures = once(new_picture(image, camera) for image in images)
         added = Added()
         self._plausibility = None
+        self.encoder.expect(len(pictures))
         for start in range(0, len(pictures), AT_A_TIME):
             part = with_contents(pictures[start : start + AT_A_TIME], added)
             self._embed(self._unknown(part, added), added)
@@ -368,7 +389,9 @@ class Searcher:
         """The gallery, checked to be the encoder's, whose place it then keeps."""
         if self.gallery is not None:
             self.gallery.close()
-        self.gallery = open_gallery(self.location, create=create, encoder=self._description)
+        self.gallery = open_gallery(
+            self._address, create=create, encoder=self._description, storage=self._storage
+        )
         return self.gallery
 
     def _recorded_place(self) -> Path:
@@ -381,7 +404,7 @@ class Searcher:
             raise ConfigError(f"{self.location} does not say where the encoder is that filled it; {way_out}")
         path = Path(place)
         try:
-            outside = not path.resolve().is_relative_to(Path(self.location).resolve())
+            outside = not path.resolve().is_relative_to(Path(self._address).resolve())
         except (OSError, RuntimeError, ValueError):  # links that run in circles, surrogates
             outside = False
         if not path.is_absolute() or not outside:
