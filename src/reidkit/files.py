@@ -74,6 +74,12 @@ def from_home(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111  # pathlib's raises for an unknown user
 
 
+def user_cache(room: str) -> Path:
+    """A folder, maybe not yet there, for what can be made again; in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    cache = os.environ.get("XDG_CACHE_HOME") or from_home("~/.cache")
+    return Path(cache) / "reidkit" / room
+
+
 def check_own_folder(path: Path) -> None:
     """Refuse a folder that is a link, where its place was not given: whoever passed it on chose where to.
 

@@ -189,6 +189,12 @@ def option_problems(
     return problems
 
 
+def lacks_option(factory: Callable[..., Any], name: str, *, num_positional: int = 0) -> bool:
+    """Whether a component has no option of that name; one that takes any lacks none."""
+    parameters = signatures.parameters_of(factory)[num_positional:]
+    return not signatures.takes_anything(parameters) and name not in signatures.names_of(parameters)
+
+
 def _type_problems(
     factory: Callable[..., Any], parameters: list[inspect.Parameter], options: Mapping[str, Any], where: str
 ) -> list[str]:

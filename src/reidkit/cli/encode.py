@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
 from reidkit import config
-from reidkit.cli.options import refuse
+from reidkit.cli.options import backend_option, refuse
 from reidkit.cli.output import print_left_out, say, tell
 from reidkit.errors import ConfigError
 from reidkit.texts.printable import counted
@@ -29,6 +29,7 @@ NUM_SHOWN = 20
     "--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the data set; may be repeated."
 )
 @click.option("--feature", help="Embed by this feature of the network: global, local, ... of JLML.")
+@backend_option
 @click.option(
     "--out",
     required=True,
@@ -42,6 +43,7 @@ def encode_command(
     root: Path | None,
     options: tuple[str, ...],
     feature: str | None,
+    backend: str,
     out: Path,
 ) -> None:
     """Embed IMAGES (files or folders), or the test images of a data set, with RUN into a file.
@@ -66,17 +68,29 @@ def encode_command(
     if images:
         check_encoding_target(out)
         refuse({"--data": data, "--root": root, "--option": options}, "give either images or a data set")
-        _encode_images(run, images, feature, out)
+        _encode_images(run, images, _Loading(feature=feature, backend=backend), out)
     elif data is None and root is None and not (run / "config.toml").is_file():
         raise ConfigError("nothing to embed; give images, or a data set by --data NAME --root FOLDER")
     else:
         from reidkit.reports.chosen_data import Wanted
 
         check_target(out)
-        _encode_data(run, Wanted(data, root, config.parse_options(options)), feature, out)
+        _encode_data(
+            run,
+            Wanted(data, root, config.parse_options(options)),
+            _Loading(feature=feature, backend=backend),
+            out,
+        )
 
 
-def _encode_images(run: Path, images: tuple[Path, ...], feature: str | None, out: Path) -> None:
+class _Loading(TypedDict):
+    """How the encoder is loaded."""
+
+    feature: str | None
+    backend: str
+
+
+def _encode_images(run: Path, images: tuple[Path, ...], loading: _Loading, out: Path) -> None:
     from reidkit.datasets._given_images import image_paths
     from reidkit.encoders.encoder import load_encoder
     from reidkit.encoders.encoding import encode_images
@@ -84,7 +98,7 @@ def _encode_images(run: Path, images: tuple[Path, ...], feature: str | None, out
 
     given = image_paths(images)  # first: what is wrong there is said before the network is loaded
     print_left_out(given.left_out)
-    encoder = load_encoder(run, feature=feature)
+    encoder = load_encoder(run, **loading)
     with progress("images embedded") as shown:
         encoded = encode_images(encoder, given.paths, out, wanted=set(images), progress=shown)
     tell(f"{out}: {counted(encoded.num_images, 'embedding')} of {encoder.dim} values")
@@ -106,7 +120,7 @@ def print_encoded(encoded: EncodedImages, num_images: int) -> None:
         say("  ...; `reid check folder` names them all")
 
 
-def _encode_data(run: Path, wanted: Wanted, feature: str | None, out: Path) -> None:
+def _encode_data(run: Path, wanted: Wanted, loading: _Loading, out: Path) -> None:
     from reidkit.encoders.encoder import load_encoder
     from reidkit.encoders.encoding import encode_data
     from reidkit.evaluation.evaluation import own_camera_filter
@@ -117,7 +131,7 @@ def _encode_data(run: Path, wanted: Wanted, feature: str | None, out: Path) -> N
     if chosen.left_out:
         say(chosen.left_out)
     data = chosen.splits[0]
-    encoder = load_encoder(run, feature=feature)
+    encoder = load_encoder(run, **loading)
     with progress("images embedded") as shown:
         encode_data(encoder, data, out, progress=shown)
     counts = f"{len(data.query)} query and {len(data.gallery)} gallery embeddings"

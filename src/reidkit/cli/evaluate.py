@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reidkit import config
-from reidkit.cli.options import by_flag, given, refuse
+from reidkit.cli.options import backend_option, by_flag, given, refuse
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ _OF_ONE_SPLIT = {"branches": "--branches", "store_calibration": "--store-calibra
     help="Folder for the results. If left out, the run folder; for a file, or other data, runs/FILE-DATA.",
 )
 @click.option("--report/--no-report", default=True, help="Write report.html.")
+@backend_option
 @click.option("--tables", is_flag=True, help="Write the report's numbers and charts as files, too.")
 @json_option
 def evaluate_command(run: Path, as_json: bool, **asked: Any) -> None:
@@ -96,7 +97,8 @@ def _score_features(path: Path, asked: dict[str, Any]) -> Scored:
     from reidkit.reports.results_folder import folder_in_runs, made_from
     from reidkit.reports.run_report import evaluate_file
 
-    refuse(by_flag(asked, _OF_IMAGES), f"{path} holds features, not a network; leave it out")
+    of_images = {**by_flag(asked, _OF_IMAGES), "--backend": asked["backend"] != "auto"}
+    refuse(of_images, f"{path} holds features, not a network; leave it out")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     refuse({"torchrun": several}, f"{path} holds features, which one process scores; leave it out")
     folder = asked["out"] or folder_in_runs(f"{path.stem}-features", made_from(features=path))
@@ -115,7 +117,7 @@ def _score_network(run: Path, asked: dict[str, Any], as_json: bool) -> None:
     from reidkit.training.embed_validation import by_all_processes
 
     distributed.initialise()
-    encoder = load_encoder(run, feature=asked["feature"])
+    encoder = load_encoder(run, feature=asked["feature"], backend=asked["backend"])
     if distributed.world_size() > 1:
         refuse({"--branches": asked["branches"]}, "is for one process; leave torchrun out")
     with by_all_processes(encoder) as shared:

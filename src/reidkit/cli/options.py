@@ -26,6 +26,13 @@ column_option: Callable[[F], F] = click.option(
     help="What a table calls a column, for example path=file or camera=cam_name; may be repeated.",
 )
 
+backend_option: Callable[[F], F] = click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    help="What embeds on a CPU: torch, onnx, openvino, or what is fastest here.",
+)
+
 
 def refuse(options: Mapping[str, Any], reason: str) -> None:
     """Raise :class:`ConfigError` where any of these options, by their names, was given."""

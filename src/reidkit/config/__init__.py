@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import deepcopy
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from reidkit import registry, signatures, trust
+from reidkit import logs, registry, signatures, trust
 from reidkit.config.faults import explain
-from reidkit.config.overrides import Table, apply_overrides, parse_options, texts_of
+from reidkit.config.overrides import Table, apply_overrides, is_given, parse_options, texts_of
+from reidkit.config.replaced import leave_out_options_of_others
 from reidkit.config.tables import (
     Config,
     DataConfig,
@@ -60,6 +62,8 @@ __all__ = [
     "texts_of",
 ]
 
+logger = logs.get_logger(__name__)
+
 _TABLES: dict[str, type] = {
     "data": DataConfig,
     "transform": TransformConfig,
@@ -82,15 +86,26 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises:
         ConfigError: with every fault found, each naming its key.
+
+    Where an override names another model or loss than the file, those options of the file that it does not
+    have are left out, and a message says which.
     """
     path, text = _find(path)
     tree = parse_toml(text, path)
+    before = deepcopy(tree)
     apply_overrides(tree, overrides)
-    return parse(tree, source=str(path))
+    for sentence in leave_out_options_of_others(tree, before, overrides):
+        logger.info(sentence)
+    return parse(tree, source=str(path), given=overrides)
 
 
-def parse(tree: Mapping[str, Any], *, source: str = "configuration") -> Config:
-    """Validate a tree of plain values. ``source`` is named in errors.
+def parse(tree: Mapping[str, Any], *, source: str = "configuration", given: Sequence[str] = ()) -> Config:
+    """Validate a tree of plain values.
+
+    Args:
+        tree: the values.
+        source: is named in errors, as where a faulty key is from.
+        given: overrides that were applied to the tree; their keys are not the source's.
 
     Raises:
         ConfigError: with every fault found; where there is one, those that :func:`check_components` finds in
@@ -107,7 +122,10 @@ def parse(tree: Mapping[str, Any], *, source: str = "configuration") -> Config:
         faults = error.errors()
     for fault in faults:
         gathered = _without(gathered, fault["loc"])
-    problems = [f"{source}: {explain(fault, _known_keys)}" for fault in faults]
+    problems = [
+        f"{'' if is_given(fault['loc'], given) else f'{source}: '}{explain(fault, _known_keys)}"
+        for fault in faults
+    ]
     raise ConfigError(problems + _component_problems(adapter.validate_python(gathered)))
 
 

@@ -46,6 +46,17 @@ def apply_overrides(tree: Table, overrides: Sequence[str]) -> None:
         raise ConfigError(problems)
 
 
+def is_given(path: Sequence[object], overrides: Sequence[str]) -> bool:
+    """Whether overrides set the key at a path, or a table that it is in."""
+    for override in overrides:
+        parts = [part.strip() for part in override.partition("=")[0].split(".")]
+        if len(parts) <= len(path) and all(
+            fnmatchcase(str(at), part) for at, part in zip(path, parts, strict=False)
+        ):
+            return True
+    return False
+
+
 def _apply(tree: Table, override: str) -> str | None:
     """Set one ``a.b.c=value`` in the tree; returns a sentence where that cannot be done."""
     key, equals, text = override.partition("=")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import urllib.error
 import urllib.request
 from pathlib import Path, PurePosixPath
@@ -12,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from reidkit import logs
 from reidkit.errors import DataError, shortened
-from reidkit.files import write_atomically
+from reidkit.files import user_cache, write_atomically
 
 logger = logs.get_logger(__name__)
 
@@ -31,8 +30,11 @@ def locate(source: str | Path) -> Path:
         return Path(source)
     url = str(source)
     name = PurePosixPath(_checked(url).path).name
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reidkit" / "weights"
-    path = cache / hashlib.sha256(url.encode()).hexdigest()[:12] / (name if name.strip(".") else "file")
+    path = (
+        user_cache("weights")
+        / hashlib.sha256(url.encode()).hexdigest()[:12]
+        / (name if name.strip(".") else "file")
+    )
     if path.is_file():
         logger.info(f"{url}: already at {path}")
         return path

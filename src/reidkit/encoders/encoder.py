@@ -17,6 +17,7 @@ from PIL import Image
 from reidkit import trust
 from reidkit.analysis.calibration import Calibration
 from reidkit.arrays import Embeddings
+from reidkit.encoders.backends import check_backend, with_backend
 from reidkit.encoders.check_encoder import check_encoder
 from reidkit.encoders.network import Network
 from reidkit.encoders.network_file import is_network_file, load_network
@@ -160,6 +161,10 @@ class Encoder:
         found = self._embed_all(cast(list[ImageSource | Sample], many), batch_size, progress, skip=skip)
         return Embeddings(found, self.fingerprints)
 
+    def expect(self, num_images: int) -> None:
+        """Say how many images are to come, in several calls: a faster library may be worth its start."""
+        self.network.expect(num_images)
+
     def features(
         self, split: Split, *, batch_size: int = BATCH_SIZE, progress: ProgressCallback | None = None
     ) -> Features:
@@ -229,6 +234,7 @@ class Encoder:
                 return error
 
         embed = self.network.embed_features if by_name else self.network.embed
+        self.network.expect(len(items))
         dim = sum(self.network.features.values()) if by_name else self.dim
         embeddings = np.empty((len(items), dim), dtype=np.float32)
         done = num_rows = 0
@@ -264,6 +270,7 @@ def load_encoder(
     device: str | torch.device | None = None,
     preprocessing: str | Path | Mapping[str, Any] | None = None,
     feature: str | None = None,
+    backend: str = "auto",
     allow_code: Sequence[str] = (),
 ) -> Encoder:
     """Load an encoder.
@@ -276,6 +283,9 @@ def load_encoder(
             or its keys and values; left out, the ``.toml`` beside it, else its metadata.
         feature: which of the network's features to embed by, such as "global" or "local" of JLML; its
             embedding where left out.
+        backend: what embeds on a CPU: "torch", "onnx" (onnxruntime), "openvino", or "auto", which for many
+            images finds out what is fastest; see :mod:`reidkit.encoders.backends`. A network made elsewhere
+            has its own.
         allow_code: modules of your own from which the file may take its network, ``["my_package.models"]``;
             they are imported, which runs them. See :mod:`reidkit.trust`.
 
@@ -283,13 +293,14 @@ def load_encoder(
         CheckpointError: nothing there, or the file is damaged, or was made for another network; or a network
             made elsewhere gives embeddings that are not finite, always the same or of another width.
         CodeRefused: the file names a network of your own that is not allowed.
-        ConfigError: a device, preprocessing or feature that the network does not go with.
-        UnknownName: the network has no such feature.
-        MissingExtra: the runtime of a network made elsewhere is not installed.
+        ConfigError: a device, preprocessing, feature or backend that the network does not go with.
+        UnknownName: the network has no such feature; there is no such backend.
+        MissingExtra: the runtime of a network made elsewhere, or of the backend, is not installed.
     """
     path = Path(path)
+    check_backend(backend)
     if is_network_file(path):
-        return _load_network_file(path, device, preprocessing, feature)
+        return _load_network_file(path, device, preprocessing, feature, backend)
     if preprocessing is not None:
         raise ConfigError(f"preprocessing goes with {' and '.join(SUFFIXES)} files; {path} has its own")
     file = weights_file(path)
@@ -300,7 +311,7 @@ def load_encoder(
     with working_on(file), trust.allow_code(*allow_code):
         model, description = load_encoder_file(file)
     feature = feature or description.feature
-    return Encoder(
+    encoder = Encoder(
         model,
         height=description.transform.height,
         width=description.transform.width,
@@ -308,6 +319,8 @@ def load_encoder(
         device=device,
         feature=None if feature == model.embedding_feature else feature,
     )
+    encoder.network = with_backend(encoder, backend)
+    return encoder
 
 
 def _load_network_file(
@@ -315,8 +328,12 @@ def _load_network_file(
     device: str | torch.device | None,
     preprocessing: str | Path | Mapping[str, Any] | None,
     feature: str | None,
+    backend: str,
 ) -> Encoder:
     network = load_network(path, preprocessing=preprocessing)
+    if backend not in ("auto", network.file.runtime):
+        runtime = network.file.runtime
+        raise ConfigError(f"backend = {backend!r}: {path} is run by {runtime} only; leave it out")
     made_from = network.exported_from.card if network.exported_from else {}
     external = {**network.description, "preprocessing": dataclasses.asdict(network.preprocessing)}
     card = {**made_from, "external": external}

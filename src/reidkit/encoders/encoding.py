@@ -132,6 +132,7 @@ def _filled(
     with open_encoded_folder(out, encoder) as folder:
         num_before = len(folder.images)
         left = _left_to_embed(folder, distinct)
+        encoder.expect(len(left))
         for start in range(0, len(left), _BLOCK):
             block = left[start : start + _BLOCK]
             unread += _append_block(encoder, folder, block, wanted)

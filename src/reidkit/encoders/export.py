@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -117,7 +117,7 @@ def export_encoder(
     path = Path(path)
     _check_request(path, to, int8=int8, images=images)
     check_packages(to)
-    encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
+    encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder, backend="torch")
     if not isinstance(encoder.model, Embedder):
         raise ExportError("this encoder was read from a network file itself; use that file")
     given = _given(images)
@@ -168,13 +168,14 @@ def _export_program(
     compared = given if int8 else spaced(given, NUM_COMPARED)
     expected = _Expected(encoder, compared)
     program = onnx_program(encoder)
-    write = {"onnx": write_onnx, "openvino": write_openvino}[to]
     if not int8:
-        agreement = _write_draft(encoder, program, draft, expected, write=write, int8=False)
+        written = write_encoder(encoder, program, draft, to=to)
+        agreement = expected.compared_with(written, int8=False)
         agreement.check()
-        return Exported(_publish(draft, path), agreement, expected.notes)
+        return Exported(publish(draft, path), agreement, expected.notes)
     for attempt in quantised_programs(encoder, program, expected.images):
-        agreement = _write_draft(encoder, attempt, draft, expected, write=write, int8=True)
+        written = write_encoder(encoder, attempt, draft, to=to, int8=True)
+        agreement = expected.compared_with(written, int8=True)
         if agreement.is_enough:
             break
     agreement.check()
@@ -183,7 +184,7 @@ def _export_program(
         "its embeddings are its own: fill a new gallery with it",
         *(["the calibration is left out, since it is of other scores"] if encoder.calibration else []),
     )
-    return Exported(_publish(draft, path), agreement, notes)
+    return Exported(publish(draft, path), agreement, notes)
 
 
 class _Expected:
@@ -204,33 +205,42 @@ class _Expected:
         num = len(unread)
         self.notes = (f"images that cannot be read: {num}; the first: {unread[min(unread)]}",) if num else ()
 
-    def compared_with(self, embeddings: NDArray[np.float32], *, int8: bool) -> Agreement:
+    def compared_with(self, written: Encoder, *, int8: bool) -> Agreement:
+        """Raises :class:`ExportError` where the written encoder's embeddings are not finite."""
+        try:
+            return self.compared_to(written.encode(self.images), int8=int8)
+        except DataError as error:
+            raise ExportError(f"the exported file cannot be used: {error}") from error
+
+    def compared_to(self, embeddings: NDArray[np.float32], *, int8: bool) -> Agreement:
         return compare_embeddings(
             self.embeddings, embeddings, images=self.images, drawn=self.drawn, int8=int8
         )
 
 
-def _write_draft(
-    encoder: Encoder,
-    program: Any,
-    draft: Path,
-    expected: _Expected,
-    *,
-    write: Callable[[Any, Path, dict[str, str]], None],
-    int8: bool,
-) -> Agreement:
-    """Write a file, and what it was exported from into it; load it and see how near it comes."""
+def write_encoder(encoder: Encoder, program: Any, path: Path, *, to: str, int8: bool = False) -> Encoder:
+    """Write an encoder's network, an ``onnx.ModelProto``, as the file of an encoder, and load that.
+
+    Args:
+        encoder: whose fingerprint, card and calibration the file keeps, unless it is of int8.
+        program: the network.
+        path: where to; it ends as files of the runtime do.
+        to: "onnx" or "openvino".
+        int8: whether the network is quantised.
+
+    Raises :class:`ExportError` where the file cannot be written or used.
+    """
+    write = {"onnx": write_onnx, "openvino": write_openvino}[to]
     metadata = {METADATA_KEY: preprocessing_of(encoder)}
-    write(program, draft, metadata)
+    write(program, path, metadata)
     try:
-        own = load_network(draft).fingerprints(height=encoder.height, width=encoder.width)[0]
+        own = load_network(path).fingerprints(height=encoder.height, width=encoder.width)[0]
         card = {key: value for key, value in encoder.card.items() if not (int8 and key == "calibration")}
         source = ExportedFrom(file=own, fingerprints=[] if int8 else list(encoder.fingerprints), card=card)
-        write(program, draft, {**metadata, EXPORTED_FROM_KEY: source.as_json()})
-        embeddings = load_encoder(draft).encode(expected.images)
-    except (CheckpointError, DataError) as error:
+        write(program, path, {**metadata, EXPORTED_FROM_KEY: source.as_json()})
+        return load_encoder(path)
+    except CheckpointError as error:
         raise ExportError(f"the exported file cannot be used: {error}") from error
-    return expected.compared_with(embeddings, int8=int8)
 
 
 def _export_torchscript(
@@ -239,13 +249,13 @@ def _export_torchscript(
     expected = _Expected(encoder, spaced(given, NUM_COMPARED))
     write_torchscript(encoder, draft, preprocessing_of(encoder))
     pixels = np.stack([encoder.prepare(image) for image in expected.images])
-    agreement = expected.compared_with(embed_by_torchscript(draft, pixels), int8=False)
+    agreement = expected.compared_to(embed_by_torchscript(draft, pixels), int8=False)
     agreement.check()
     note = "a TorchScript archive is a program: torch.jit.load opens it, reidkit does not"
-    return Exported(_publish(draft, path), agreement, (*expected.notes, note))
+    return Exported(publish(draft, path), agreement, (*expected.notes, note))
 
 
-def _publish(draft: Path, path: Path) -> tuple[Path, ...]:
+def publish(draft: Path, path: Path) -> tuple[Path, ...]:
     """Put the files in their place. OpenVINO's graph comes last, since without it its weights are nothing."""
     weights = draft.with_suffix(".bin")
     if not weights.is_file():

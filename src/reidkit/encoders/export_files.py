@@ -15,21 +15,16 @@ from torch import Tensor, nn
 from reidkit.encoders.agreement import ExportError
 from reidkit.encoders.encoder import Encoder
 from reidkit.encoders.onnx import messages
-from reidkit.encoders.runtimes import import_runtime
+from reidkit.encoders.runtimes import PACKAGES, import_runtime
 from reidkit.errors import MissingExtra, short
 from reidkit.models import Embedder
 
-_PACKAGES = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
-    "torchscript": (),
-}
 _MAX_SIZE = 2**31 - 2**20  # bytes; protobuf holds no more than 2 GiB
 
 
 def check_packages(to: str) -> None:
     """Raise :class:`MissingExtra` where a package that a format needs is not installed."""
-    for package in _PACKAGES[to]:
+    for package in PACKAGES.get(to, ()):
         _import(package)
 
 

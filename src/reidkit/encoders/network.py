@@ -49,6 +49,9 @@ class Network(ABC):
     def features(self) -> Mapping[str, int]:
         """Width of each of its features by name; empty where it gives the embedding alone."""
 
+    def expect(self, num_images: int) -> None:  # noqa: B027 - most have nothing to make ready
+        """So many images are going to be embedded, or more: for networks that can make ready for many."""
+
     @abstractmethod
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """RGB images (B, H, W, 3) -> unit embeddings (B, D)."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,8 +30,11 @@ EXPORTED_FROM_KEY = "reidkit_encoder"
 MAX_PIXELS = 2**23
 """Of all the images that a network takes at a time: 1,024 of 128 x 64."""
 
-_MAX_THREADS = 2
 _TELEMETRY = "openvino_telemetry"
+
+
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+"""What a network of ours needs to be run by each."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,24 @@ def check_inputs(path: Path, shapes: Sequence[tuple[int | None, ...]]) -> None:
 
 
 def num_threads() -> int:
-    """Threads that a runtime may take; ``OMP_NUM_THREADS`` says how many, as it does for PyTorch."""
+    """Threads that a runtime may take: one a core, or as many as ``OMP_NUM_THREADS`` says, as in PyTorch."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    allowed = int(first) if first.isdecimal() and int(first) else num_cores()
-    return min(_MAX_THREADS, allowed)
+    return min(int(first), 2 * num_cores()) if first.isdecimal() and int(first) else num_cores()
+
+
+def is_installed(runtime: str) -> bool:
+    """Whether networks of ours can be run by it."""
+    return not _missing(runtime)
+
+
+def check_runtime(runtime: str) -> None:
+    """Raise :class:`MissingExtra` where networks of ours cannot be run by it."""
+    if missing := _missing(runtime):
+        raise MissingExtra(missing[0], extra="export", needed_for=f"backend = {runtime!r}")
+
+
+def _missing(runtime: str) -> list[str]:
+    return [package for package in PACKAGES[runtime] if find_spec(package) is None]
 
 
 def import_runtime(package: str, path: Path) -> Any:

@@ -54,6 +54,21 @@ class Hit(Item):
 
     score: float
 
+    @classmethod
+    def of(cls, item: Item, score: float) -> Hit:
+        """An item with its score, of which rounding may have made a little more than 1."""
+        return cls(
+            item.id,
+            item.source,
+            item.identity,
+            item.camera,
+            item.time,
+            max(-1.0, min(1.0, score)),
+            content=item.content,
+            tracklet=item.tracklet,
+            labels=item.labels,
+        )
+
     def __str__(self) -> str:
         return f"{self.score:6.3f}  {Item.__str__(self)}"
 
@@ -77,18 +92,32 @@ class Group:
     """What a search for groups found: one person or tracklet, or one item of which that is not known.
 
     ``kind`` is "identity" or "tracklet", ``label`` its name, ``None`` where it is unknown. ``hits`` are its
-    nearest items, nearest first, of ``num_items`` that the search's conditions let through.
+    nearest items, nearest first, of ``num_items`` that the search's conditions let through. ``pooled`` is the
+    group's score where that is made of several items.
     """
 
     kind: str
     label: str | None
     num_items: int
     hits: tuple[Hit, ...]
+    pooled: float | None = field(default=None, kw_only=True)
+
+    @classmethod
+    def of(cls, kind: str, num_items: int, hits: tuple[Hit, ...]) -> Group:
+        """A group with the label that its hits, at least one, have in common."""
+        label = hits[0].identity if kind == "identity" else hits[0].tracklet
+        return cls(kind, label, num_items, hits)
 
     @property
     def score(self) -> float:
-        """That of its nearest item."""
-        return self.hits[0].score
+        """That of its nearest item, unless it is pooled."""
+        return self.hits[0].score if self.pooled is None else self.pooled
+
+    @property
+    def cameras(self) -> list[int | str]:
+        """Those of the items told, numbers first."""
+        known = {hit.camera for hit in self.hits if hit.camera is not None}
+        return sorted(known, key=lambda camera: (isinstance(camera, str), camera))
 
     def __str__(self) -> str:
         name = f"unknown {self.kind}" if self.label is None else f"{self.kind} {self.label}"

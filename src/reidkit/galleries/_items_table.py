@@ -1,20 +1,15 @@
-"""The table of a gallery's items, in SQLite: transactions, checksums, and what is checked before it is read.
+"""The table of a gallery's items: what is checked before it is told, and changes of it.
 
-A gallery travels, so that its SQLite file is data that may be damaged or hostile. Nothing of it is used
-before its tables are those that are made here, word for word (no trigger, view or column besides), its one
-row of state fits its checksum and its limits, and no file beside it leads elsewhere. An item is told only if
-its values have the right types and fit the checksum written with them. Whoever reads more than single items
-(filters, all items, sources to replace) needs all of them to be there: then the whole file is checked, once
-in a process.
+An item is told only if its values have the right types and fit the checksum written with them. Whoever reads
+more than single items (filters, all items, sources to replace) needs all of them to be there: then the whole
+file is checked, once in a process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,99 +18,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.errors import DataError, shortened
-from reidkit.galleries import DamagedGallery, NoGallery
-from reidkit.galleries._records import (
-    COLUMNS,
-    FILE,
-    FORMAT,
-    STATE_COLUMNS,
-    TABLES,
-    Row,
-    State,
-    are_whole,
-    is_whole,
-    stored,
-)
-from reidkit.galleries._vector_file import check_only_name, check_regular, new_name
+from reidkit.errors import shortened
+from reidkit.galleries import _column_data, _decisions_table
+from reidkit.galleries._columns_table import ColumnsTable
+from reidkit.galleries._errors import DamagedGallery
+from reidkit.galleries._records import COLUMNS, FILE, Row, State, are_whole, is_whole, stored
+from reidkit.galleries._storage import Storage
+from reidkit.galleries._table_file import DAMAGED, TableFile
+from reidkit.galleries._vector_file import check_only_name
 
-APPLICATION_ID = 0x52454944  # "REID", in the header of the SQLite file
-LOCK_SECONDS = 10.0
 ROWS_AT_ONCE = 10_000
-LONGEST = 2**20  # bytes of one text; a label or an encoder's description is far shorter
-
-REASONS = {
-    "SQLITE_BUSY": "another process is writing to it; try again when that has finished",
-    "SQLITE_READONLY": "it cannot be written to; check the permissions of the folder and its files; "
-    f"where they allow it, {FILE} is damaged",
-    "SQLITE_PERM": "it cannot be opened; check the permissions of the folder and its files",
-    "SQLITE_FULL": "the disk is full; nothing was changed",
-    "SQLITE_IOERR": "reading or writing failed; check the disk, and its quota; nothing was changed",
-    "SQLITE_CANTOPEN": f"{FILE} cannot be opened or made; check the permissions of the folder",
-    "SQLITE_NOTADB": f"{FILE} is damaged or not made by reidkit",
-    "SQLITE_NOMEM": "there is not enough memory",
-}
-# Bugs of ours, which are not to look like a user's mistake.
-OURS = ("SQLITE_ERROR", "SQLITE_MISUSE", "SQLITE_RANGE")
-DAMAGED = f"{FILE} is damaged; put a copy in its place, or fill a new gallery"
 
 
-class ItemsTable:
-    """A gallery's SQLite file. Threads may share one object; methods are called within a transaction."""
+class ItemsTable(TableFile):
+    """The items of a gallery; methods are called within a transaction."""
 
-    def __init__(self, folder: Path, *, create: bool) -> None:
-        self.folder = folder
-        self._lock = threading.RLock()
+    def __init__(self, folder: Path, *, create: bool, storage: Storage = "float32") -> None:
         self._checked: State | None = None  # all items were checked as of this state
-        self._connection: sqlite3.Connection | None = None
-        for suffix in ("", "-journal", "-wal", "-shm"):
-            check_regular(folder / f"{FILE}{suffix}")
-        _check_journal(folder / f"{FILE}-journal")
-        _check_no_log(folder)
-        try:
-            with self._errors(ours=()):  # "unsupported file format" has the code of our own mistakes
-                self._open(create)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def db(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise DataError(f"{self.folder} is closed; open it again")
-        return self._connection
-
-    def close(self) -> None:
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
-    # --- transactions -------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def transaction(self, begin: str) -> Iterator[None]:
-        """All that is done within, or, where an error is raised, none of it."""
-        with self._lock, self._errors():
-            self.db.execute(begin)
-            try:
-                self._check_place()
-                yield
-                self.db.execute("COMMIT")
-            finally:
-                if self._connection is not None and self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[State]:
-        """What is read within is of one revision; no writer commits meanwhile, so keep it short.
-
-        Within another transaction of the same thread, it is of that.
-        """
-        with self._lock:
-            inner = self._connection is not None and self._connection.in_transaction
-            with contextlib.nullcontext() if inner else self.transaction("BEGIN"):
-                yield self.state()
+        self._changed: dict[int, Row | None] = {}  # by row, which items the transaction wrote and took away
+        self.columns = ColumnsTable(lambda: self.db, str(folder))
+        super().__init__(folder, create=create, storage=storage)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[State]:
@@ -129,121 +51,31 @@ class ItemsTable:
                     after = self.state()
             except BaseException:
                 self._checked = None  # what was found to be whole may just have been taken back
+                self._changed = {}
                 raise
             if self._checked == before:  # what is new was written just now
                 self._checked = after
 
-    def write_anew(self) -> None:
-        """Write the whole file anew: what earlier versions deleted may still stand in its free places."""
-        with self._lock, self._errors():
-            self.db.execute("VACUUM")
-
-    @contextlib.contextmanager
-    def _errors(self, ours: Sequence[str] = OURS) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
-            code = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
-            if code in ours or isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
-                raise
-            raise DataError(f"{self.folder}: {REASONS.get(code, DAMAGED)}") from error
-
-    # --- opening ------------------------------------------------------------------------------------------
-
-    def _open(self, create: bool) -> None:
-        self._connection = sqlite3.connect(
-            self.folder / FILE, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        db = self._connection
-        status = (self.folder / FILE).stat()
-        self._file = status.st_dev, status.st_ino
-        db.execute("PRAGMA trusted_schema = OFF")
-        db.execute("PRAGMA cell_size_check = ON")
-        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
-        # EXTRA brings the folder to disk with each commit, a new vectors file's name with it.
-        db.execute("PRAGMA synchronous = EXTRA")
-        # A large transaction must not lock readers out before it commits.
-        db.execute("PRAGMA cache_spill = OFF")
-        db.execute("PRAGMA temp_store = MEMORY")
-        # What is deleted is overwritten: a person who is forgotten is not to be found in the file.
-        db.execute("PRAGMA secure_delete = ON")
-        # Not even begun, or by one who was killed; with vectors beside it, the table was emptied.
-        is_new = self._pragma("page_count") == 0 and not any(self.folder.glob("vectors*"))
-        if is_new and not create:
-            raise no_gallery(self.folder)
-        if is_new:
-            with self.transaction("BEGIN IMMEDIATE"):
-                if self._pragma("schema_version") == 0:  # nobody else was faster
-                    self.create_tables(State(0, new_name(), 0, 0, 1, None, None))
-        self.format = self.check_tables()
-        db.execute("CREATE TEMP TABLE wanted (list INTEGER, value)")
-
-    def _check_place(self) -> None:
-        """Raise :class:`DataError` where the open file is no longer at its place: writes would be lost."""
-        try:
-            status = (self.folder / FILE).stat()
-        except OSError:
-            status = None
-        if status is None or (status.st_dev, status.st_ino) != self._file:
-            raise DataError(
-                f"{self.folder} was moved, deleted or replaced since it was opened; open it again"
-            )
-
-    def create_tables(self, state: State, *, in_memory: bool = False) -> None:
-        """Make the tables; ``in_memory``, in front of those of the file, for this connection alone."""
-        for statement in TABLES[FORMAT]:
-            if in_memory:
-                temporary = statement.replace("CREATE TABLE", "CREATE TEMP TABLE")
-                statement = temporary.replace("CREATE INDEX ", "CREATE INDEX temp.")
-            self.db.execute(statement)
-        if not in_memory:
-            self.db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            self.db.execute(f"PRAGMA user_version = {FORMAT}")
-        self.db.execute("INSERT INTO gallery VALUES (?, ?, ?, ?, ?, ?, ?, ?)", state.values())
-
-    def check_tables(self) -> int:
-        """The format of a file whose tables are exactly those of that format."""
-        application, version = self._pragma("application_id"), self._pragma("user_version")
-        if application != APPLICATION_ID:
-            raise DataError(f"{self.folder}: {FILE} is not a gallery's: empty or not made by reidkit")
-        if version not in TABLES:
-            raise DataError(
-                f"{self.folder} has format {version}; this version of reidkit reads format {FORMAT}: update "
-                f"it, or, if no later one wrote the gallery, {FILE} is damaged"
-            )
-        found = self.db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL LIMIT 9").fetchall()
-        encoding = self.db.execute("PRAGMA encoding").fetchone()[0]
-        if sorted(str(sql) for (sql,) in found) != sorted(TABLES[version]) or encoding != "UTF-8":
-            raise DataError(
-                f"{self.folder}: {FILE} holds other tables than reidkit makes; it is damaged or not made by "
-                "reidkit"
-            )
-        return version
-
-    def _pragma(self, name: str) -> int:
-        return int(self.db.execute(f"PRAGMA {name}").fetchone()[0])
-
-    # --- the state ----------------------------------------------------------------------------------------
-
-    def state(self) -> State:
-        """The row of state, checked."""
-        rows = self.db.execute("SELECT * FROM gallery LIMIT 2").fetchall()
-        if len(rows) != 1:
-            raise DataError(f"{self.folder}: {DAMAGED}")
-        state = State(*rows[0][:-1])
-        fault = state.fault()
-        if fault is not None:
-            raise DataError(f"{self.folder}: {FILE} is damaged or not made by reidkit: {fault}")
-        if state.values() != rows[0]:
-            raise DataError(f"{self.folder}: {DAMAGED}")
-        return state
-
     def set_state(self, state: State, **changes: Any) -> None:
-        """Record what was changed, in the next revision."""
+        """Record what was changed, in the next revision, and bring the columns up to date with it."""
         after = replace(state, revision=state.revision + 1, **changes)
-        self.db.execute(f"UPDATE gallery SET ({STATE_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?)", after.values())
+        if after.vectors != state.vectors:
+            self.columns.clear()
+        self.seal(after)
+        self.record(after)
 
-    # --- items --------------------------------------------------------------------------------------------
+    def seal(self, state: State) -> None:
+        """Bring the columns up to date; rows have them as soon as they fill a chunk."""
+        self.columns.check_extent(state.num_rows)
+        start, size = self.columns.num_rows(), _column_data.CHUNK
+        self.columns.change({row: item for row, item in self._changed.items() if row < start}, state.revision)
+        for first in range(start, state.num_rows // size * size, size):
+            numbers = range(first, first + size)
+            written = {row: item for row in numbers if (item := self._changed.get(row)) is not None}
+            if len(written) < size:
+                written = {item.row: item for item in self._between(state, first, first + size)}
+            self.columns.write(first, [written.get(row) for row in numbers], state.revision)
+        self._changed = {}
 
     def check_all(self, state: State) -> None:
         """Raise :class:`DamagedGallery` unless every item is there and whole; once, but for what is new."""
@@ -258,10 +90,11 @@ class ItemsTable:
         wrong = _wrong(self.db.execute(query, (since, state.num_rows + 1)), state.num_rows)
         if wrong:
             raise self.damage(f"the labels of {len(wrong)} of {state.num_items} items", wrong)
-        self._check_count(self.count(), state)
+        self.check_count(self.count(), state)
         self._checked = state
 
-    def _check_count(self, count: int, state: State) -> None:
+    def check_count(self, count: int, state: State) -> None:
+        """Raise :class:`DamagedGallery` where there are not as many items as were counted."""
         if count != state.num_items:
             raise DamagedGallery(
                 f"{self.folder}: {FILE} is damaged: it holds {count} items where {state.num_items} were "
@@ -299,16 +132,21 @@ class ItemsTable:
             ids=[row.id for row in rows if type(row.id) is int],
         )
 
+    def refuse(self, rows: NDArray[np.int64], state: State) -> None:
+        """Raise :class:`DamagedGallery` where items have these rows (K,), whose vectors are damaged."""
+        items = self.among(state, "row", rows.tolist())
+        if items:
+            raise self.damage(f"the embeddings of {len(items)} of {state.num_items} items", items)
+
     def all(self, state: State) -> list[Row]:
         """All items, in the order in which their vectors were written."""
         self.check_all(state)
         return self._whole(f"SELECT {COLUMNS} FROM items ORDER BY row", state.num_rows)
 
-    def checksums(self, state: State) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Row numbers (K,) of all items, ascending, and the checksums (K,) written with them."""
-        query = "SELECT row, checksum FROM items NOT INDEXED LIMIT ?"
-        found = self.db.execute(query, (state.num_rows + 1,)).fetchall()
-        self._check_count(len(found), state)
+    def checksums(self, state: State, since: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row numbers (K,) of the items from this row on, ascending, and their checksums (K,)."""
+        query = "SELECT row, checksum FROM items WHERE row >= ? LIMIT ?"
+        found = self.db.execute(query, (since, state.num_rows + 1)).fetchall()
         try:
             numbers = np.array(found, np.int64).reshape(-1, 2)
         except (ValueError, TypeError, OverflowError):
@@ -362,15 +200,42 @@ class ItemsTable:
 
     def put(self, rows: Iterable[Row]) -> None:
         """Write items, in place of those with the same id."""
+        rows = list(rows)
+        [(last,)] = self.db.execute("SELECT MAX(id) FROM items")
+        self._gone(row.id for row in rows if last is not None and row.id <= last)
+        self._changed |= {row.row: row for row in rows}
         self.db.executemany(
             "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (row.values() for row in rows)
         )
 
     def delete(self, ids: Iterable[int]) -> None:
+        """Take items out."""
+        ids = list(ids)
+        self._gone(ids)
         self.db.executemany("DELETE FROM items WHERE id = ?", ((id,) for id in ids))
 
-    def _whole(self, query: str, num_rows: int) -> list[Row]:
-        rows = self.db.execute(query).fetchall()
+    def forget_decisions(self, ids: Iterable[int], identities: Iterable[str | None] = ()) -> None:
+        """Take items that are gone out of all decisions, and names of these that no item has any more."""
+        gone = set(ids)
+        if gone and _decisions_table.exists(self.db):
+            self._want(0, {name for name in identities if name is not None})
+            named = "SELECT identity FROM items WHERE identity IS NOT NULL"
+            unused = self.db.execute(f"SELECT value FROM wanted WHERE list = 0 AND value NOT IN ({named})")
+            _decisions_table.forget(self.db, gone, {name for (name,) in unused})
+
+    def _gone(self, ids: Iterable[int]) -> None:
+        """Note that the items with these ids leave their rows."""
+        self._want(0, ids)
+        query = "SELECT row FROM items WHERE id IN (SELECT value FROM wanted WHERE list = 0)"
+        self._changed |= {row: None for (row,) in self.db.execute(query) if type(row) is int and row >= 0}
+
+    def _between(self, state: State, first: int, last: int) -> list[Row]:
+        """Items from the first row to before the last."""
+        query = f"SELECT {COLUMNS} FROM items WHERE row >= ? AND row < ?"
+        return self._whole(query, state.num_rows, (first, last))
+
+    def _whole(self, query: str, num_rows: int, values: Sequence[Any] = ()) -> list[Row]:
+        rows = self.db.execute(query, values).fetchall()
         wrong = _wrong(rows, num_rows)
         if wrong:
             raise self.damage(f"the labels of {len(wrong)} items", wrong)
@@ -380,10 +245,6 @@ class ItemsTable:
         """Make a list of values, which SQL then knows by its number; any length, and bytes among them."""
         self.db.execute("DELETE FROM wanted WHERE list = ?", (number,))
         self.db.executemany("INSERT INTO wanted VALUES (?, ?)", ((number, stored(value)) for value in values))
-
-
-def no_gallery(folder: Path) -> NoGallery:
-    return NoGallery(f"there is no gallery at {folder}; check the path, or fill one first")
 
 
 def _wrong(rows: Iterable[Sequence[Any]], num_rows: int) -> list[Row]:
@@ -402,36 +263,3 @@ def _portions(rows: Iterable[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
     left = iter(rows)
     while some := list(itertools.islice(left, ROWS_AT_ONCE)):
         yield some
-
-
-def _check_no_log(folder: Path) -> None:
-    """Refuse a write-ahead log: SQLite drops, without a word, what comes after a damaged place in it."""
-    try:
-        with (folder / FILE).open("rb") as file:
-            header = file.read(20)
-        has_log = header[18:] == b"\2\2" or (folder / f"{FILE}-wal").stat().st_size > 0
-    except OSError:  # there is none; or it cannot be read, which SQLite says better
-        return
-    if has_log:
-        raise DataError(
-            f"{folder}: {FILE} was given a write-ahead log by another program, in which damage goes unseen; "
-            f"take it out with `sqlite3 {FILE} 'PRAGMA journal_mode = DELETE'`, or put a copy in its place"
-        )
-
-
-def _check_journal(path: Path) -> None:
-    """Refuse a journal that names a second one: SQLite would delete that file, wherever it is."""
-    magic = bytes.fromhex("d9d505f920a163d7")  # ends a journal's name of another, in SQLite's format
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            if size > len(magic):
-                file.seek(size - len(magic))
-                if file.read() == magic:
-                    raise DataError(
-                        f"{path} is not of reidkit's making; put a copy of the gallery in its place"
-                    )
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error

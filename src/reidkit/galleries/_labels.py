@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from reidkit.errors import DataError, shown
+from reidkit.errors import ConfigError, DataError, shown
 from reidkit.galleries import _own_labels
 from reidkit.labels import camera_value, label_text
 
@@ -19,7 +20,11 @@ T = TypeVar("T")
 
 SIGNS = "=!<>"
 _UNLIKE_NAMES = ('"', *SIGNS)  # what names do not begin with, outside of quotes
+OF_QUERY = re.compile(r"query(?:\s*(?:\+-|\u00b1)(.+))?", re.DOTALL)
+"""How the query's own label is referred to, and how far off it may be."""
+
 LONGEST = 10_000  # characters of one label
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 EARLIEST, LATEST = -62135596800.0, 253402300800.0  # the years 1 to 9999, in Unix seconds
 
 
@@ -79,6 +84,21 @@ def own_columns(own: Any, num: int) -> dict[str, list[_own_labels.Value | None]]
             raise DataError(f"labels: {error}") from None
         columns[name] = _checked(f"labels[{name!r}]", values, num, _own_labels.own_value)
     return columns
+
+
+def changed_labels(given: Mapping[str, Any], own: Any, num: int) -> list[dict[str, Any]]:
+    """Checked new labels of ``num`` items, by field; ``labels`` are those of one's own among them."""
+    columns = {
+        _SINGULAR[name]: label_column(name, values, num)
+        for name, values in given.items()
+        if values is not None
+    }
+    of_own = own_columns(own, num)
+    return [
+        {field: values[index] for field, values in columns.items()}
+        | {"labels": {name: values[index] for name, values in of_own.items()}}
+        for index in range(num)
+    ]
 
 
 def more_column(
@@ -218,7 +238,21 @@ def as_listed(value: int | str) -> str:
     '"the ""new"" hall, north"'
     """
     text = str(value)
-    return '"' + text.replace('"', '""') + '"' if "," in text or text.startswith(_UNLIKE_NAMES) else text
+    odd = "," in text or text.startswith(_UNLIKE_NAMES) or OF_QUERY.fullmatch(text)
+    return '"' + text.replace('"', '""') + '"' if odd else text
+
+
+def age(text: str) -> float:
+    """Seconds from a number and a unit.
+
+    >>> age("30d"), age("1.5h")
+    (2592000.0, 5400.0)
+    """
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhdw])\s*", text, re.ASCII)
+    seconds = float(match[1]) * _UNITS[match[2]] if match else math.inf
+    if not math.isfinite(seconds):
+        raise ConfigError(f"{shown(text)} is no age; expected a number and one of s, m, h, d, w, such as 30d")
+    return seconds
 
 
 def utc(seconds: float) -> str:

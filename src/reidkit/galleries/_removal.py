@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import re
 import time
 from typing import TYPE_CHECKING
 
-from reidkit.errors import ConfigError, DataError, shown
-from reidkit.galleries._labels import EARLIEST
+from reidkit.errors import DataError, shown
+from reidkit.galleries._labels import EARLIEST, age
 from reidkit.labels import label_text, near_labels
 
 if TYPE_CHECKING:
     from reidkit.galleries import Gallery
     from reidkit.galleries._where import Where
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def erase(gallery: Gallery, where: Where, *, dry_run: bool = False) -> int:
@@ -41,16 +37,3 @@ def forget(gallery: Gallery, identity: str, *, dry_run: bool = False) -> int:
 def expire(gallery: Gallery, older_than: str, *, dry_run: bool = False) -> int:
     """:func:`erase` all items older than an age such as "30d"; those without a time stay."""
     return erase(gallery, {"time": {"to": max(EARLIEST, time.time() - age(older_than))}}, dry_run=dry_run)
-
-
-def age(text: str) -> float:
-    """Seconds from a number and a unit.
-
-    >>> age("30d"), age("1.5h")
-    (2592000.0, 5400.0)
-    """
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhdw])\s*", text, re.ASCII)
-    seconds = float(match[1]) * _UNITS[match[2]] if match else math.inf
-    if not math.isfinite(seconds):
-        raise ConfigError(f"{shown(text)} is no age; expected a number and one of s, m, h, d, w, such as 30d")
-    return seconds

@@ -108,7 +108,7 @@ def _last_maps(encoder: Encoder) -> Sequence[LastMap]:
     if not isinstance(model, Embedder) or not model.last_maps:
         raise ConfigError(
             "activation maps need a network that says where its last maps are; "
-            f"{dict(model.description)} does not"
+            f"{model.description.get('name', type(model).__name__)} does not"
         )
     return model.last_maps
 

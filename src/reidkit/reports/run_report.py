@@ -359,16 +359,26 @@ def _write_page(
 
 
 def _provenance(encoder: Encoder, data: Dataset) -> dict[str, str]:
-    trained_on = encoder.card.get("data", {})
+    network = dict(encoder.model.description)
+    name = network.pop("name", type(encoder.model).__name__)
+    options = ", ".join(f"{key} {value}" for key, value in network.items())
     return {
-        "trained on": f"{trained_on.get('name', 'unknown')}: {trained_on.get('train_images', '?')} images of "
-        f"{trained_on.get('train_identities', '?')} identities (fingerprint {trained_on.get('hash', '?')})",
-        "tested on": f"{data.name}: {len(data.query)} query, {len(data.gallery)} gallery images",
-        "encoder": f"{encoder.model.description} at {encoder.height} x {encoder.width}, "
-        f"{encoder.dim} values, fingerprint {encoder.fingerprint}",
+        "trained on": _training_data(encoder.card.get("data")),
+        "tested on": f"{data.name}: {len(data.query):,} query, {len(data.gallery):,} gallery images",
+        "network": f"{name} ({options})" if options else name,
+        "input": f"{encoder.height} x {encoder.width} pixels",
+        "embedding": f"{encoder.dim} values, fingerprint {encoder.fingerprint}",
         "epochs trained": str(encoder.card.get("epoch", "unknown")),
         **_when(),
     }
+
+
+def _training_data(data: Any) -> str:
+    """What an encoder's card says; cards travel, and one made elsewhere says what it likes."""
+    if not isinstance(data, Mapping) or "name" not in data:
+        return "unknown: the encoder does not say"
+    images, identities, digest = (data.get(key, "?") for key in ("train_images", "train_identities", "hash"))
+    return f"{data['name']}: {images} images of {identities} identities (fingerprint {digest})"
 
 
 def _when() -> dict[str, str]:

@@ -244,3 +244,35 @@ def test_tables_made_in_python_tell_all_their_faults_as_our_own_error():
 def test_places_may_be_paths():
     table = config.TrainConfig(init=Path("runs") / "a", cache_folder=Path("cache"))
     assert (table.init, table.cache_folder) == ("runs/a", "cache")
+
+
+def test_another_network_leaves_the_options_of_the_first_behind(told):
+    """Of the recipe's options it keeps those that it has, and nobody is blamed for what he did not type."""
+    loaded = config.load("demo", ["model.name=osnet_x0_25"])
+    assert loaded.model.options == {"pooling": "average", "neck": "bnneck"}
+    assert told == ["[model] pretrained, last_stride left out: of 'resnet18', and 'osnet_x0_25' has none"]
+    config.check_components(loaded)
+    other_loss = config.load("demo", ["loss.metric.kind=sn", "loss.metric.temperature=8.0"])
+    assert "margin" not in other_loss.loss["metric"].options
+    assert config.load("demo", ["loss.metric.kind=msml"]).loss["metric"].options == {"margin": 0.3}
+
+
+def test_what_is_typed_stays_and_is_told_to_be_wrong():
+    loaded = config.load("demo", ["model.name=osnet_x0_25", "model.last_stride=1"])
+    with pytest.raises(ConfigError, match="no option 'last_stride'"):
+        config.check_components(loaded)
+    assert config.load("demo", ["model.name=no_such"]).model.options["last_stride"] == 2
+
+
+@pytest.mark.parametrize("override", ["train.epochs=many", "train.epoch=3", "loss.*.weight=heavy"])
+def test_a_key_of_the_command_line_is_not_blamed_on_the_file(override):
+    with pytest.raises(ConfigError) as caught:
+        config.load("demo", [override])
+    assert "demo: " not in str(caught.value)
+    assert override.partition("=")[0].split(".")[-1] in str(caught.value)
+
+
+def test_a_key_of_the_file_is(tmp_path):
+    (tmp_path / "mine.toml").write_text("[train]\nepochs = 'many'\n")
+    with pytest.raises(ConfigError, match=r"mine\.toml: train\.epochs"):
+        config.load(tmp_path / "mine.toml", ["train.log_every=3"])

@@ -22,6 +22,9 @@ from reidkit.galleries import (
     NoGallery,
     _items_table,
     _records,
+    _searching,
+    _storage,
+    _table_file,
     _vector_file,
     embedded,
     open_gallery,
@@ -29,7 +32,7 @@ from reidkit.galleries import (
 from reidkit.galleries._nearest import nearest
 
 DIM = 32
-ROW = 8 * _vector_file.num_words(DIM)  # bytes
+ROW = 8 * _storage.num_words(".f32", DIM)  # bytes
 
 
 def units(num, dim=DIM, seed=0):
@@ -267,7 +270,7 @@ def test_a_full_disk(tmp_path, suffix):
 @pytest.fixture
 def busy_writer(tmp_path, monkeypatch):
     """A gallery of 20, while a thread is held in the middle of adding 3 more; the event lets it go on."""
-    monkeypatch.setattr(_items_table, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(_table_file, "LOCK_SECONDS", 0.05)
     path = tmp_path / "g"
     open_gallery(path).add(units(20))
     writing, go_on, fsync = threading.Event(), threading.Event(), os.fsync
@@ -370,7 +373,7 @@ def test_a_search_during_which_its_items_move_is_made_again(tmp_path, monkeypatc
                 changes.pop(0)()
             return found
 
-        monkeypatch.setattr(embedded, "nearest", nearest_and_change)
+        monkeypatch.setattr(_searching, "nearest", nearest_and_change)
         [hits] = reader.search(units(10)[7], top=20)
         assert sorted(hit.id for hit in hits) == [4, 5, 6, 7, 9, 10, 11, 12, 13, 14]
         vectors = np.concatenate([units(10), units(4, seed=1)])
@@ -380,7 +383,7 @@ def test_a_search_during_which_its_items_move_is_made_again(tmp_path, monkeypatc
 
 
 def test_a_writer_that_replaces_a_hit_all_the_time_does_not_hold_up_a_search(tmp_path, monkeypatch):
-    monkeypatch.setattr(_items_table, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(_table_file, "LOCK_SECONDS", 0.1)
     with open_gallery(tmp_path / "g") as reader, open_gallery(tmp_path / "g") as writer:
         writer.add(units(10), sources=range(10))
         overtaken = []
@@ -395,9 +398,9 @@ def test_a_writer_that_replaces_a_hit_all_the_time_does_not_hold_up_a_search(tmp
                 overtaken.append(str(error).split(": ")[-1])
             return found
 
-        monkeypatch.setattr(embedded, "nearest", nearest_and_replace)
+        monkeypatch.setattr(_searching, "nearest", nearest_and_replace)
         assert reader.search(units(10)[7], top=1)[0][0].source == "7"
-        assert overtaken == [""] * embedded.NUM_TRIES + [_items_table.REASONS["SQLITE_BUSY"]]
+        assert overtaken == [""] * _searching.NUM_TRIES + [_table_file.REASONS["SQLITE_BUSY"]]
 
 
 def test_threads_share_a_gallery(tmp_path):

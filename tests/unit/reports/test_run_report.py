@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,12 @@ def test_a_run_is_reported_on_its_own_data(run: Path, tiny_market: Path) -> None
 def test_an_encoder_in_memory(encoder: rk.Encoder, tiny_market: Path, tmp_path: Path) -> None:
     data = rk.load_dataset("market1501", tiny_market)
     page = rk.report(encoder, data, out=tmp_path / "out", title="In memory", camera_filter="none")
-    assert "<title>In memory" in page.read_text()
+    html = page.read_text()
+    assert "<title>In memory" in html
+    origin = dict(re.findall(r"<dt>(.+?)</dt>\s*<dd[^>]*>(.+?)</dd>", html))
+    assert origin["network"].startswith("timm:test_resnet")
+    assert "{" not in "".join(origin.values()), "told in words, not as Python writes a dict"
+    assert origin["trained on"] == "unknown: the encoder does not say"
     assert "camera filter none" in json.loads((tmp_path / "out/evaluation.json").read_text())["protocol"]
     with pytest.raises(ConfigError, match="give both data and out"):
         rk.report(encoder, data)
