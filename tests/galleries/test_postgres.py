@@ -17,7 +17,7 @@ from reidkit.galleries import DamagedGallery, NoGallery, forget, open_gallery
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
 
-from reidkit.galleries import _postgres_server, _postgres_tables  # noqa: E402
+from reidkit.galleries import _postgres_batch, _postgres_server, _postgres_tables  # noqa: E402
 from reidkit.galleries._postgres_address import read_address  # noqa: E402
 
 
@@ -412,9 +412,25 @@ def test_it_answers_as_the_embedded_engine_does(location, tmp_path):
             for top in (1, 10, 60, 1000):
                 options = {"top": top, "where": where, "queries": known}
                 assert server.search(queries, **options) == folder.search(queries, **options), (where, top)
+                options["queries"] = known * 5  # so many are compared here, and not by the server
+                many = np.tile(queries, (5, 1))
+                assert server.search(many, **options) == folder.search(many, **options), (where, top)
             for kind in ("identity", "tracklet"):
                 options = {"top": 5, "where": where, "queries": known, "group": kind, "items": 3}
                 assert server.search(queries, **options) == folder.search(queries, **options), (where, kind)
+
+
+def test_many_queries_are_compared_block_by_block(location, tmp_path, monkeypatch):
+    monkeypatch.setattr(_postgres_batch, "_AT_ONCE", 37)
+    with open_gallery(location) as server, open_gallery(tmp_path / "folder") as folder:
+        for gallery in (server, folder):
+            gallery.add(units(148, dim=7), cameras=[n % 3 for n in range(148)])
+        queries = units(20, dim=7, seed=1)
+        for where in ({}, {"camera": 1}, {"camera": 9}, {"camera": {"not": "x'y"}}):
+            for top in (1, 10, 1000):
+                assert server.search(queries, top=top, where=where) == folder.search(
+                    queries, top=top, where=where
+                )
 
 
 @pytest.mark.parametrize(
@@ -571,7 +587,7 @@ def test_the_index_is_used_where_it_is_asked_for(postgres_server, location):
     with open_gallery(f"{location}&index=hnsw") as gallery:
         info = gallery.info()
         assert info["index"] == "hnsw"
-        assert info["recall"]["recall"] > 0.9
+        assert min(info["recall"]["all"], info["recall"]["half"]) > 0.9
         found = gallery.search(units(20, seed=5))
         same = sum(len({h.id for h in a} & {h.id for h in b}) for a, b in zip(exact, found, strict=True))
         assert same >= 0.9 * 200

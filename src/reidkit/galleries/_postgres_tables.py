@@ -52,6 +52,7 @@ _FIRST = (
         labels jsonb GENERATED ALWAYS AS ((more::jsonb) -> 'labels') STORED
     )""",
     "CREATE UNIQUE INDEX items_by_source ON items (sha256(source))",
+    "CREATE UNIQUE INDEX items_by_place ON items (place)",
     "CREATE INDEX items_by_time ON items (time)",
     *(
         f"CREATE INDEX items_by_{name} ON items ({name}) WHERE octet_length({name}) <= {LONGEST_INDEXED}"
