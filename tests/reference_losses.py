@@ -20,7 +20,13 @@ from reidkit import registry
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "identity": [{"label_smoothing": 0.1, "bias": True}],
     "trihard": [{"margin": 1.0}, {"margin": None}, {"margin": 0.5, "normalize": False}],
-    "msml": [{"margin": 0.0}, {"margin": 1.0}, {"margin": 0.5, "normalize": False}],
+    "msml": [
+        {"margin": 0.0},
+        {"margin": 1.0},
+        {"margin": 0.5, "normalize": False},
+        {"temperature": 0.1, "margin": 1.0},
+        {"temperature": 2.0, "normalize": False},
+    ],
     "contrastive": [{"margin": 0.4}, {"margin": 2.0, "normalize": False}],
     "verification": [{"normalize": False}],
     "triplet": [{"margin": 1.0}, {"margin": 0.5, "normalize": False}],
@@ -131,11 +137,18 @@ def trihard_terms(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> list[T
 def msml(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
     d, y = distance_table(loss, embeddings), labels.tolist()
     pairs = [(i, j) for i in range(len(y)) for j in range(i)]
-    furthest = max((d[i][j] for i, j in pairs if y[i] == y[j]), default=None)
-    nearest = min((d[i][j] for i, j in pairs if y[i] != y[j]), default=math.inf)
-    if furthest is None or nearest == math.inf:
+    positive = [d[i][j] for i, j in pairs if y[i] == y[j]]
+    negative = [-d[i][j] for i, j in pairs if y[i] != y[j]]
+    if not positive or not negative:
         return zero_of(embeddings)
-    return hinge(furthest - nearest + loss.margin)
+
+    def most(values: list[Tensor]) -> Tensor:
+        if not loss.temperature:
+            return max(values)
+        powers = [torch.exp(value / loss.temperature) for value in values]
+        return loss.temperature * torch.log(sum(powers) / len(powers))
+
+    return hinge(most(positive) + most(negative) + loss.margin)
 
 
 def pairs_of(labels: list[int]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.errors import ConfigError, DataError, shortened
-from reidkit.galleries import _decisions_table, _format_1, _vector_file
+from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
+from reidkit.galleries import _decisions_table, _format_1
 from reidkit.galleries._contract import Addition, Gallery, Search
 from reidkit.galleries._decisions import Decision, carried_out
 from reidkit.galleries._errors import DamagedGallery
@@ -34,8 +34,9 @@ from reidkit.galleries._origin import check_encoder
 from reidkit.galleries._records import FILE, Row, State
 from reidkit.galleries._searching import Searching
 from reidkit.galleries._selecting import Selecting
+from reidkit.galleries._storage import STORAGES, Storage, Words, num_words, storage_of
 from reidkit.galleries._table_file import no_gallery
-from reidkit.galleries._vectors import Vectors
+from reidkit.galleries._vectors import Vectors, floats_of, names
 from reidkit.galleries._where import Where
 from reidkit.registry import register
 
@@ -52,6 +53,10 @@ class EmbeddedGallery(Gallery):
     may read meanwhile, and see each change as soon as it is committed. Threads may share one object. A
     removed or replaced item's vector stays in the file until :meth:`compact`.
 
+    ``storage`` is chosen when the gallery is made: "float32", "float16" of half the bytes, or "int8", of
+    which a search reads a quarter (:mod:`reidkit.galleries._storage`). Scores are always those of what is
+    stored.
+
     Checksums of vectors are compared when they are first searched, once in a process, and again for what
     is added; labels are with each item that is told, and as a whole before anything rests on all of them.
 
@@ -60,11 +65,22 @@ class EmbeddedGallery(Gallery):
 
     Raises:
         NoGallery: there is none and ``create`` is false.
+        ConfigError: there is one that stores its vectors otherwise than ``storage`` says.
         DataError: the path is a file, or a folder of something else; the gallery is damaged, is not one
             that reidkit makes, or was filled by another encoder.
     """
 
-    def __init__(self, path: str, *, create: bool = True, encoder: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        create: bool = True,
+        encoder: Mapping[str, Any] | None = None,
+        storage: Storage | None = None,
+    ) -> None:
+        if storage is not None and storage not in STORAGES:
+            near = did_you_mean(shown(storage), STORAGES)
+            raise ConfigError(f"storage is {shown(storage)};{near} Allowed: {', '.join(STORAGES)}")
         self.path = Path(path)
         self._temporary: TemporaryDirectory[str] | None = None
         _check_place(self.path, create)
@@ -72,7 +88,7 @@ class EmbeddedGallery(Gallery):
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"cannot make the folder {self.path}: {error.strerror}") from error
-        self._table = ItemsTable(self.path, create=create)
+        self._table = ItemsTable(self.path, create=create, storage=storage or STORAGES[0])
         try:
             self.converted = self._table.format == 1
             if self.converted:
@@ -82,8 +98,13 @@ class EmbeddedGallery(Gallery):
             self._searching = Searching(self._table, self._vectors, self._selecting)
             if encoder is not None:
                 self._settle_encoder(encoder)
-            with self._table.reading():  # checks the state
-                pass
+            with self._table.reading() as state:  # checks it
+                stored = storage_of(state.vectors)
+            if storage not in (None, stored):
+                raise ConfigError(
+                    f"{self.path} stores {stored}, not {storage}, which is chosen when a gallery is made: "
+                    "leave storage out, or fill a new gallery"
+                )
         except BaseException:
             self._table.close()
             if self._temporary is not None:
@@ -208,7 +229,7 @@ class EmbeddedGallery(Gallery):
             rows = np.array([row.row for row in self._selecting.items(state, ids, where)], np.int64)
             words = self._vectors.words(state)
             self._table.refuse(self._vectors.damaged(state, words, np.unique(rows)), state)
-            return np.array(_vector_file.vectors_of(words, state.dimension or 0)[rows], np.float32)
+            return np.array(floats_of(words, state)[rows], np.float32)
 
     def verify(self) -> Verification:
         with self._table.reading() as state:
@@ -258,16 +279,19 @@ class EmbeddedGallery(Gallery):
         return dropped
 
     def info(self) -> dict[str, Any]:
-        """The keys that all engines have, and ``bytes`` on disk, ``num_dead_rows`` that compact() drops,
-        ``converted`` where it was of format 1 when it was opened."""
+        """The keys that all engines have, ``storage`` of the vectors, ``bytes`` on disk, ``searched_bytes``
+        that a search without a filter reads, ``num_dead_rows`` that compact() drops, ``converted`` where it
+        was of format 1 when it was opened."""
         with self._table.reading() as state:
-            files = [self.path / FILE, self._vectors.folder / state.vectors]
+            files = [self.path / FILE, *(self._vectors.folder / name for name in names(state))]
             return {
                 "engine": "embedded",
                 "location": str(self.path),
                 "num_items": state.num_items,
                 "dimension": state.dimension,
                 "encoder": _decoded(state.encoder),
+                "storage": storage_of(state.vectors),
+                "searched_bytes": 8 * num_words(state.vectors, state.dimension or 0) * state.num_rows,
                 "bytes": sum(file.stat().st_size for file in files if file.exists()),
                 "num_dead_rows": state.num_rows - state.num_items,
                 "converted": self.converted,
@@ -351,7 +375,7 @@ class EmbeddedGallery(Gallery):
         with self._table.reading() as state:
             self._table.check_all(state)
 
-    def _rewritten(self, state: State, words: _vector_file.Words, rows: list[Row]) -> dict[str, Any]:
+    def _rewritten(self, state: State, words: dict[str, Words], rows: list[Row]) -> dict[str, Any]:
         """Give these items, ascending by row, a new file of vectors; the changes of the state."""
         file = self._vectors.write_anew(state, words, rows)
         # In ascending order a new number is never one that another item still has.

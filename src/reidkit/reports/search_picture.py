@@ -13,6 +13,7 @@ from reidkit.files import write_atomically
 from reidkit.galleries import Hit
 from reidkit.images.reading import load_image
 from reidkit.reports.charts import ranked_list_picture
+from reidkit.reports.item_pictures import item_picture
 from reidkit.search.people import FoundPeople
 from reidkit.search.searcher import Found
 
@@ -40,7 +41,7 @@ def draw_hits(
 
     def shown(hit: Hit) -> Image.Image:
         try:
-            return load_image(hit.source or "")
+            return item_picture(hit)
         except DataError:
             grey.append(hit.source or "an item without a source")
             return Image.new("RGB", (64, 128), "grey")

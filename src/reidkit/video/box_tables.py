@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from reidkit.datasets._table_files import TABLE_SUFFIXES, Table, column_name, read_table
 from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
 from reidkit.labels import read_labels
-from reidkit.video.boxes import NO_CLASS, NO_TRACK, Boxes, BoxesOptions, PictureSize, make_boxes
+from reidkit.video.boxes import (
+    NO_CLASS,
+    NO_TRACK,
+    Boxes,
+    BoxesOptions,
+    PictureSize,
+    make_boxes,
+    whole_numbers,
+)
 
 __all__ = ["TABLE_SUFFIXES", "boxes_of_table", "read_box_table"]
 
@@ -61,19 +69,14 @@ def boxes_of_table(table: Table, options: BoxesOptions, *, given: Mapping[str, s
     right = numbers["right"] if "right" in numbers else left + numbers["width"]
     bottom = numbers["bottom"] if "bottom" in numbers else top + numbers["height"]
     first = options.first_frame or 0
-    frames = numbers["frame"]
-    if not (np.isfinite(frames) & (frames == np.round(frames))).all():
-        row = rows[int(np.flatnonzero(~(frames == np.round(frames)))[0])]
-        raise DataError(f"{source}, row {row}: frame {shown(columns['frame'][rows.index(row)])} is no number")
+    frames = whole_numbers(numbers["frame"], f"{source}, column {names['frame']}:")
     unread = [name for name in table.header if name and name not in names.values()]
     return make_boxes(
-        frames.astype(np.int64) - first,
+        frames - first,
         np.stack([left, top, right, bottom], axis=1),
         tracks=_tracks(columns["track"], source) if "track" in columns else None,
         confidences=np.nan_to_num(numbers["confidence"], nan=1) if "confidence" in numbers else None,
-        classes=np.nan_to_num(numbers["class"], nan=NO_CLASS).astype(np.int64)
-        if "class" in numbers
-        else None,
+        classes=_classes(numbers["class"], source) if "class" in numbers else None,
         source=source,
         reading=[
             f"a table, frames counted from {first}; columns {', '.join(names.values())}",
@@ -134,6 +137,10 @@ def _floats(texts: list[str], what: str, rows: list[int], *, decimal_comma: bool
         more = f"; and {len(problems) - _NUM_SHOWN:,} more" if len(problems) > _NUM_SHOWN else ""
         raise DataError(f"{what}: no numbers: {'; '.join(problems[:_NUM_SHOWN])}{more}")
     return values
+
+
+def _classes(values: NDArray[np.float64], source: str) -> NDArray[np.int64]:
+    return whole_numbers(np.where(np.isnan(values), NO_CLASS, values), f"{source}: class")
 
 
 def _tracks(texts: list[str], source: str) -> NDArray[np.int64]:

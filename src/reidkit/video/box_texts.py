@@ -12,11 +12,18 @@ from numpy.typing import NDArray
 
 from reidkit.errors import DataError, shown
 from reidkit.texts.foreign import read_text
-from reidkit.video.boxes import NO_CLASS, NO_TRACK, Boxes, BoxesOptions, PictureSize, make_boxes
+from reidkit.video.boxes import (
+    NO_CLASS,
+    NO_TRACK,
+    Boxes,
+    BoxesOptions,
+    PictureSize,
+    make_boxes,
+    whole_numbers,
+)
 
 _MOT_COLUMNS = "frame, track, left, top, width, height, confidence[, class, visibility]"
 _GT_COLUMNS = (8, 9)  # with a class; detections have 7, or 10 of which the last are -1
-_LARGEST = 2**53  # whole numbers are exact up to it
 _ULTRALYTICS_COLUMNS = (
     "class, centre x, centre y, width, height[, confidence][, track], as shares of the picture"
 )
@@ -44,11 +51,11 @@ def read_mot(path: Path, options: BoxesOptions, size: PictureSize) -> Boxes:
     rows = rows[kept]
     left, top, width, height = rows[:, 2:6].T
     return make_boxes(
-        _whole(rows[:, 0], "frame", path) - first,
+        whole_numbers(rows[:, 0], f"{path}: frame") - first,
         np.stack([left, top, left + width, top + height], axis=1),
-        tracks=np.maximum(_whole(rows[:, 1], "track", path), NO_TRACK),
+        tracks=np.maximum(whole_numbers(rows[:, 1], f"{path}: track"), NO_TRACK),
         confidences=rows[:, 6] if num_columns > 6 and num_columns not in _GT_COLUMNS else None,
-        classes=_whole(rows[:, 7], "class", path) if num_columns in _GT_COLUMNS else None,
+        classes=whole_numbers(rows[:, 7], f"{path}: class") if num_columns in _GT_COLUMNS else None,
         source=str(path),
         reading=reading,
     )
@@ -84,7 +91,7 @@ def read_folder(folder: Path, options: BoxesOptions, size: PictureSize) -> Boxes
         np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], axis=1),
         tracks=tracks,
         confidences=confidences,
-        classes=_whole(rows[:, 0], "class", folder) if len(rows) else np.full(0, NO_CLASS),
+        classes=whole_numbers(rows[:, 0], f"{folder}: class") if len(rows) else np.full(0, NO_CLASS),
         source=str(folder),
         reading=[f"Ultralytics text, {len(files):,} files, frames counted from {first}"],
     )
@@ -98,12 +105,12 @@ def _sixth_and_seventh(
     if np.isnan(sixth).all():
         return None, None
     if not np.isnan(seventh).all():
-        return _whole(np.where(np.isnan(seventh), NO_TRACK, seventh), "track", folder), np.nan_to_num(
-            sixth, nan=1
-        )
+        return whole_numbers(
+            np.where(np.isnan(seventh), NO_TRACK, seventh), f"{folder}: track"
+        ), np.nan_to_num(sixth, nan=1)
     known = sixth[~np.isnan(sixth)]
     if (known == np.round(known)).all():
-        return _whole(np.where(np.isnan(sixth), NO_TRACK, sixth), "track", folder), None
+        return whole_numbers(np.where(np.isnan(sixth), NO_TRACK, sixth), f"{folder}: track"), None
     return None, np.nan_to_num(sixth, nan=1)
 
 
@@ -132,11 +139,3 @@ def _tell_bad_line(path: Path, lines: Sequence[str], separator: str | None) -> N
             except ValueError:
                 raise DataError(f"{path}, row {number}: {shown(cell.strip())} is no number") from None
     raise DataError(f"{path} cannot be read as a text of numbers")
-
-
-def _whole(values: NDArray[np.float64], what: str, path: Path) -> NDArray[np.int64]:
-    with np.errstate(invalid="ignore"):
-        wrong = ~((values == np.round(values)) & (np.abs(values) < _LARGEST))
-    if wrong.any():
-        raise DataError(f"{path}: {what} {values[wrong][0]:g} is not a whole number")
-    return values.astype(np.int64)

@@ -18,6 +18,7 @@ from reidkit.video.frames import Video
 NO_TRACK = -1
 NO_CLASS = -1
 _NUM_LISTED = 10
+_LARGEST = 2**53  # whole numbers of float64 are exact up to it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +101,17 @@ def make_boxes(
         )
     boxes = Boxes(numbers, places, numbered, sure, kinds, source, tuple(reading))
     return boxes.take(np.argsort(numbers, kind="stable"))
+
+
+def whole_numbers(values: NDArray[np.float64], what: str) -> NDArray[np.int64]:
+    """Numbers that are to be whole, and small enough to be exact; :class:`DataError` says which is not."""
+    with np.errstate(invalid="ignore"):
+        wrong = ~((values == np.round(values)) & (np.abs(values) < _LARGEST))
+    if wrong.any():
+        more = np.count_nonzero(wrong) - 1
+        others = f", as are {more:,} more" if more else ""
+        raise DataError(f"{what} {values[wrong][0]:g} is not a whole number{others}")
+    return values.astype(np.int64)
 
 
 def boxes_from_detections(frames: Iterable[Any]) -> Boxes:

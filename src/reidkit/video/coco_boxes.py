@@ -15,7 +15,15 @@ from reidkit.errors import DataError, shortened, shown
 from reidkit.texts.files import parse_json
 from reidkit.texts.foreign import read_text
 from reidkit.video.box_tables import boxes_of_table
-from reidkit.video.boxes import NO_CLASS, NO_TRACK, Boxes, BoxesOptions, PictureSize, make_boxes
+from reidkit.video.boxes import (
+    NO_CLASS,
+    NO_TRACK,
+    Boxes,
+    BoxesOptions,
+    PictureSize,
+    make_boxes,
+    whole_numbers,
+)
 
 _PEOPLE = {"person", "people", "pedestrian", "human"}
 _TRACK_KEYS = ("track_id", "instance_id", "tracker_id")
@@ -50,8 +58,8 @@ def _supervision(rows: list[dict[str, Any]], options: BoxesOptions, source: str)
 
 
 def _annotations(content: Mapping[str, Any], options: BoxesOptions, source: str) -> Boxes:
-    images = [image for image in content.get("images") or [] if isinstance(image, dict)]
-    videos = {v["id"]: str(v.get("name", v["id"])) for v in content.get("videos") or [] if "id" in v}
+    images = _objects(content, "images", source)
+    videos = {v["id"]: str(v.get("name", v["id"])) for v in _objects(content, "videos", source)}
     if len(videos) > 1:
         wanted = [key for key, name in videos.items() if options.video in (name, Path(name).stem, str(key))]
         if not wanted:
@@ -61,10 +69,14 @@ def _annotations(content: Mapping[str, Any], options: BoxesOptions, source: str)
             )
         images = [image for image in images if image.get("video_id") in wanted]
     frames = _frames_of(images, options, source)
-    annotations = content["annotations"]
+    annotations = [a for a in content["annotations"] if isinstance(a, dict)]
+    if len(annotations) < len(content["annotations"]):
+        raise DataError(f"{source}: not every annotation is an object with bbox and image_id")
     if len(videos) > 1:
-        annotations = [a for a in annotations if isinstance(a, dict) and a.get("image_id") in frames]
-    categories = {c.get("id"): str(c.get("name", "")).casefold() for c in content.get("categories") or []}
+        here = {str(image) for image in frames}
+        annotations = [a for a in annotations if str(a.get("image_id")) in here]
+    objects = _objects(content, "categories", source)
+    categories = {category["id"]: str(category.get("name", "")).casefold() for category in objects}
     people = {key for key, name in categories.items() if name in _PEOPLE}
     return _of_annotations(annotations, frames, options, source, people=people or None)
 
@@ -80,7 +92,7 @@ def _of_annotations(
     rows = []
     num_others = 0
     for number, annotation in enumerate(annotations):
-        if people is not None and not options.classes and annotation.get("category_id") not in people:
+        if people is not None and not options.classes and not _is_of(annotation, people):
             num_others += 1
             continue
         rows.append(_row(annotation, frames, f"{source}, annotation {number}"))
@@ -88,14 +100,29 @@ def _of_annotations(
     left, top, width, height = values[:, 1:5].T
     others = [f"{num_others:,} boxes of other categories than people left out"] if num_others else []
     return make_boxes(
-        values[:, 0],
+        whole_numbers(values[:, 0], f"{source}: frame"),
         np.stack([left, top, left + width, top + height], axis=1),
-        tracks=values[:, 5],
+        tracks=whole_numbers(values[:, 5], f"{source}: track"),
         confidences=values[:, 6],
-        classes=values[:, 7],
+        classes=whole_numbers(values[:, 7], f"{source}: category"),
         source=source,
         reading=["COCO's JSON", *others],
     )
+
+
+def _objects(content: Mapping[str, Any], key: str, source: str) -> list[dict[str, Any]]:
+    """A list of objects that have an id."""
+    objects = content.get(key) or []
+    if not isinstance(objects, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("id"), int | str) for one in objects
+    ):
+        raise DataError(f"{source}: {shown(key)} is no list of objects that each have an id")
+    return objects
+
+
+def _is_of(annotation: Mapping[str, Any], categories: set[Any]) -> bool:
+    category = annotation.get("category_id")
+    return isinstance(category, int | str) and category in categories
 
 
 def _row(annotation: Any, frames: Mapping[Any, int], where: str) -> tuple[float, ...]:

@@ -181,6 +181,26 @@ def test_bad_text_is_told(text: str, message: str, tmp_path: Path) -> None:
         load(tmp_path / "a.txt")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "a.csv",
+            "frame,x,y,w,h\n99999999999999999999,1,1,5,5\n",
+            "column frame: 1e.20 is not a whole number",
+        ),
+        ("a.csv", "frame,x,y,w,h\ninf,1,1,5,5\n", "column frame: inf is not a whole number"),
+        ("a.csv", "frame,x,y,w,h,class\n1,1,1,5,5,9e99\n", "class 9e.99 is not a whole number"),
+        ("a.json", '{"videos": [{"id": {}}], "annotations": []}', "'videos' is no list of objects"),
+        ("a.json", '{"annotations": [3]}', "not every annotation is an object"),
+    ],
+)
+def test_odd_numbers_and_objects_are_told(name: str, text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / name)
+
+
 def test_other_files_are_no_boxes(tmp_path: Path) -> None:
     (tmp_path / "a.xyz").write_text("")
     with pytest.raises(DataError, match="is no file of boxes; expected"):
