@@ -219,7 +219,7 @@ class PostgresGallery(Gallery):
                 "dimension": state.dimension,
                 "encoder": state.encoder,
                 **_postgres_tables.about_the_server(connection),
-                "recall": state.recall,
+                **({"recall": state.recall} if state.recall else {}),
             }
 
         return self._server.read(work)
@@ -239,7 +239,7 @@ class PostgresGallery(Gallery):
 
         That is the share of the 10 nearest items that it finds, over a ``sample`` of stored ones as queries,
         among all and with a filter that half of the items pass; the smaller of the two. Where fewer pass,
-        search is exact. Raises :class:`DataError`, and leaves no index, where it is below ``min_recall``.
+        search is exact. Raises :class:`DataError`, and leaves what there was, below ``min_recall``.
         """
         return _postgres_index.build(self._server, self.location, min_recall=min_recall, sample=sample)
 

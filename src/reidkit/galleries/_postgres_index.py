@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from psycopg import sql
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json
 
 from reidkit.errors import DataError
 from reidkit.galleries._postgres_items import read
@@ -19,7 +19,7 @@ _HALF = Clause(sql.SQL("mod(hashint8(id), 2) = 0"))
 
 
 def build(server: Server, location: str, *, min_recall: float, sample: int) -> float:
-    """Make the index anew and measure its recall; nothing is left where that is below ``min_recall``."""
+    """Make the index anew and measure its recall; what there was stays where that is below ``min_recall``."""
 
     def work(connection: Connection) -> float:
         dimension = state(connection, "FOR UPDATE").dimension
@@ -32,10 +32,10 @@ def build(server: Server, location: str, *, min_recall: float, sample: int) -> f
         if least < min_recall:
             raise DataError(
                 f"{location}: the index finds {100 * least:.1f} % of the {TOP} nearest, fewer than the "
-                f"{100 * min_recall:.1f} % asked for; no index was left: search exactly, or ask for less"
+                f"{100 * min_recall:.1f} % asked for; it was not kept: search exactly, or ask for less"
             )
         told = recall | {"top": TOP, "queries": sample, "num_items": num_items(connection)}
-        connection.execute("UPDATE gallery SET recall = %s", (Jsonb(told),))
+        connection.execute("UPDATE gallery SET recall = %s", (Json(told),))
         return least
 
     return server.write(work)

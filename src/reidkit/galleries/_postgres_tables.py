@@ -30,7 +30,7 @@ _FIRST = (
         format integer NOT NULL,
         dimension integer,
         encoder text,
-        recall jsonb
+        recall json
     )""",
     "CREATE SEQUENCE ids",
     "CREATE SEQUENCE places",
@@ -114,8 +114,7 @@ def prepare(server: Server, *, create: bool) -> None:
         if not before:
             connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(server.schema))
         for statements in MIGRATIONS[before:]:
-            for statement in statements:
-                connection.execute(statement.encode())
+            connection.execute("; ".join(statements).encode())
         if not before:
             connection.execute("INSERT INTO gallery (format) VALUES (%s)", (FORMAT,))
         connection.execute("UPDATE gallery SET format = %s", (FORMAT,))
