@@ -112,7 +112,7 @@ def test_killed_at_any_time(tmp_path, num):
 
 
 def decide_for_ever(path, number, pipe):
-    """Name a few items anew for ever, by decisions or proposals; write the number of each step that is done."""
+    """Name a few items anew for ever, by decisions or proposals; write the number of each step done."""
     with open_gallery(path) as gallery:
         while True:
             items = gallery.items()[number % 5 :: 5]
