@@ -126,7 +126,7 @@ def print_found(found: Proposals, location: str, as_json: bool, dry_run: bool) -
     would = "would be proposed" if dry_run else "proposed"
     tell(
         f"{location}: {counted(found.num_items, 'picture')}, {counted(num_new, 'new person')} {would}, "
-        f"{counted(len(found.people) - num_new, 'person')} known, {found.num_alone:,} pictures like no other"
+        f"{counted(len(found.people) - num_new, 'person')} known, {counted(found.num_alone, 'picture')} like no other"
     )
     if found.people:
         print_table(
