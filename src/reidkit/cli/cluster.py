@@ -124,10 +124,10 @@ def print_found(found: Proposals, location: str, as_json: bool, dry_run: bool) -
         return
     num_new = sum(not person.is_known for person in found.people)
     would = "would be proposed" if dry_run else "proposed"
-    tell(
-        f"{location}: {counted(found.num_items, 'picture')}, {counted(num_new, 'new person')} {would}, "
-        f"{counted(len(found.people) - num_new, 'person')} known, {counted(found.num_alone, 'picture')} like no other"
-    )
+    counts = {"new person": num_new, "person": len(found.people) - num_new, "picture": found.num_alone}
+    new, known, alone = (counted(num, noun) for noun, num in counts.items())
+    pictures = counted(found.num_items, "picture")
+    tell(f"{location}: {pictures}, {new} {would}, {known} known, {alone} like no other")
     if found.people:
         print_table(
             ("person", "pictures", "new", "cameras"), _row_of_each(found.people), right=("pictures", "new")
