@@ -172,6 +172,7 @@ def gradient_norm_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
     chart = _gradient_figure(records, "norm/", "length of the gradient")
     if chart is not None and max(chart.figure.axes[0].dataLim.intervaly) > 0:
         chart.figure.axes[0].set_yscale("log")
+        chart.figure.axes[0].tick_params(which="minor", colors=INK, length=0)
     return chart
 
 
