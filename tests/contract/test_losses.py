@@ -204,6 +204,16 @@ def test_normalisation_makes_scale_irrelevant(name):
     assert_close(loss(1000 * embeddings, labels), loss(embeddings, labels))
 
 
+@every_metric_loss
+@pytest.mark.parametrize("size", [1e20, 1e37])
+def test_embeddings_of_any_size_are_normalised_or_refused(name, size):
+    embeddings, labels = random_batch(HISTOGRAMS["balanced"])
+    small = embeddings.detach().float() / embeddings.detach().abs().max()
+    assert_close(make(name)(size * small, labels), make(name)(small, labels), tolerance=1e-3)
+    with pytest.raises(DataError, match=f"values of {size:.3g}".replace("+", r"\+") + ".* squares overflow"):
+        make((name, {"normalize": False}))(size * small, labels)
+
+
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_an_empty_batch_gives_zero_with_a_graph(name, dtype):

@@ -35,8 +35,8 @@ class MarginSampleMiningLoss(nn.Module):
     Use with: :class:`IdentityLoss`, weights 1 : 1, batches of P identities x K images (P = 32, K = 4); with
     ``temperature=0.1`` where training takes hours or less.
 
-    Pitfalls: the two pairs pull the network another way in every batch, harder than any other loss, so that in
-    trainings of some thousand steps it takes away from the identity loss at any weight that is felt, from
+    Pitfalls: the two pairs pull the network another way in every batch, harder than any other loss, so that
+    in trainings of some thousand steps it takes away from the identity loss at any weight that is felt, from
     ImageNet weights as well. The furthest pairs are bad boxes first, and one wrong label can hold it for an
     epoch; like every batch-hard loss it sits at its margin without a gradient once all embeddings have
     fallen onto one point.
