@@ -35,7 +35,6 @@ class HardPairsLoss(nn.Module):
     Args:
         place: the pairs of this place in the order of hardness; 1 is MSML.
         num: the mean over so many of the hardest pairs of each kind.
-        temperature: a smooth maximum over all pairs of each kind; MSML as it goes to 0.
         soft: the soft margin.
         groups: the mean over so many parts of the batch, each with identities of its own.
     """
@@ -48,13 +47,12 @@ class HardPairsLoss(nn.Module):
         margin: float = 0.3,
         place: int = 1,
         num: int = 1,
-        temperature: float = 0,
         soft: bool = False,
         groups: int = 1,
     ) -> None:
         super().__init__()
         self.margin, self.place, self.num = margin, place, num
-        self.temperature, self.soft, self.groups = temperature, soft, groups
+        self.soft, self.groups = soft, groups
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         parts = zip(embeddings.chunk(self.groups), labels.chunk(self.groups), strict=True)
@@ -69,9 +67,6 @@ class HardPairsLoss(nn.Module):
         return nn.functional.softplus(excess) if self.soft else nn.functional.relu(excess + self.margin)
 
     def _hardest(self, values: Tensor) -> Tensor:
-        if self.temperature:
-            t = self.temperature
-            return t * torch.logsumexp(values / t, dim=0) - t * np.log(len(values))
         return values.topk(self.place - 1 + self.num).values[self.place - 1 :].mean()
 
 
@@ -255,7 +250,7 @@ def probe(data: CachedData, name: str, seed: int, folder: Path, num_batches: int
         "identity": IdentityLoss(label_smoothing=0.1),
         "TriHard": BatchHardTripletLoss(),
         "MSML": MarginSampleMiningLoss(),
-        "smooth MSML, T = 0.1": HardPairsLoss(temperature=0.1),
+        "smooth MSML, T = 0.1": MarginSampleMiningLoss(temperature=0.1),
         "mean of the 32 hardest pairs": HardPairsLoss(num=32),
         "10th hardest pair": HardPairsLoss(place=10),
         "HAP2S E": HardAwarePointToSetLoss(weighting="exponential"),
