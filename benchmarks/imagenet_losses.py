@@ -253,9 +253,9 @@ def gradients_table(records: Sequence[Record]) -> str:
             *rows,
             "",
             "Gradients by the trained layers' weights, of 40 batches, at the weights that ImageNet or a "
-            "training left. Norm: in units of the identity loss's. Agreement: the mean cosine of the gradients of two "
-            "batches; with c, about 1 / c batches have to be averaged until what they share is as long as "
-            "the rest.",
+            "training left. Norm: in units of the identity loss's. Agreement: the mean cosine of the "
+            "gradients of two batches; with c, about 1 / c batches have to be averaged until what they "
+            "share is as long as the rest.",
         ]
     )
 
