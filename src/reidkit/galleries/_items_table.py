@@ -59,7 +59,7 @@ class ItemsTable(TableFile):
     def set_state(self, state: State, **changes: Any) -> None:
         """Record what was changed, in the next revision, and bring the columns up to date with it."""
         after = replace(state, revision=state.revision + 1, **changes)
-        if after.vectors != state.vectors:
+        if "vectors" in changes:
             self.columns.clear()
         self.seal(after)
         self.record(after)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -147,20 +147,28 @@ class Vectors:
         """Something will be left behind."""
         self._tidy = False
 
-    def append(self, state: State, vectors: NDArray[np.float32], rows: Rows) -> None:
-        """Bring these rows (K,) of the vectors (N, D) to disk, behind those that count."""
-        self._write(state, vectors, rows)
+    def append(self, state: State, vectors: Sequence[NDArray[np.float32]], dimension: int) -> None:
+        """Bring vectors, in arrays (N, D), to disk, behind the rows that count."""
+
+        def portions() -> Iterator[NDArray[np.float32]]:
+            return (some[rows] for some in vectors for rows in pieces(np.arange(len(some))))
+
+        self._write(replace(state, dimension=dimension), portions)
 
     def write_anew(self, state: State, words: dict[str, Words], items: Sequence[Row]) -> str:
         """Write the vectors of these items, ascending by row, to new files; the name of the first."""
         file = _vector_file.new_name(storage_of(state.vectors))
         rows = np.array([item.row for item in items], np.int64)
-        self._write(replace(state, vectors=file, num_rows=0), floats_of(words, state), rows)
+        vectors = floats_of(words, state)
+
+        def portions() -> Iterator[NDArray[np.float32]]:
+            return (np.asarray(vectors[some], np.float32) for some in pieces(rows))
+
+        self._write(replace(state, vectors=file, num_rows=0), portions)
         return file
 
-    def _write(self, state: State, vectors: NDArray[np.floating], rows: Rows) -> None:
+    def _write(self, state: State, portions: Callable[[], Iterator[NDArray[np.float32]]]) -> None:
         for name in names(state):
-            portions = (np.asarray(vectors[some], np.float32) for some in pieces(rows))
             _vector_file.write_rows(
-                self.folder / name, portions, first=state.num_rows, dimension=vectors.shape[1]
+                self.folder / name, portions(), first=state.num_rows, dimension=state.dimension or 0
             )

@@ -188,7 +188,11 @@ def _start(value: Moment) -> float:
 
 
 def _check_apart(views: Sequence[View]) -> None:
-    """A camera sees one thing at a time."""
+    """A camera sees one thing at a time, and a file is of one camera."""
+    sources = [view.source for view in views]
+    twice = next((source for source in sources if sources.count(source) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{twice} is given twice; give each video once, with all boxes in one file")
     by_camera: dict[int | str, list[View]] = {}
     for view in views:
         by_camera.setdefault(view.camera, []).append(view)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,7 +148,8 @@ def test_people_who_were_hidden_keep_the_tracklet(folder: Path, encoder: Encoder
 
 
 def test_cameras_are_followed_at_once(folder: Path, encoder: Encoder, tmp_path: Path) -> None:
-    videos, boxes = [folder / "door.mp4"] * 2, [folder / "gt.txt", folder / "det.txt"]
+    shutil.copy(folder / "door.mp4", tmp_path / "yard.mp4")
+    videos, boxes = [folder / "door.mp4", tmp_path / "yard.mp4"], [folder / "gt.txt", folder / "det.txt"]
     result = track(videos, boxes, cameras=["door", "yard"], encoder=encoder)
     assert [len(view.tracks) for view in result.views] == [3, 3]
     with pytest.raises(ConfigError, match="camera 1 is given for 2 videos"):
@@ -155,6 +157,8 @@ def test_cameras_are_followed_at_once(folder: Path, encoder: Encoder, tmp_path: 
     with pytest.raises(ConfigError, match="which are of the same time"):
         track(videos, boxes, cameras=[1, 1], starts=[100, 102], encoder=encoder)
     track(videos, boxes, cameras=[1, 1], starts=[100, 105])
+    with pytest.raises(ConfigError, match=r"door\.mp4 is given twice"):
+        track(videos[:1] * 2, boxes)
     with pytest.raises(ConfigError, match="2 videos, but 1 files of boxes"):
         track(videos, boxes[:1])
 
