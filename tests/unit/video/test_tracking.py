@@ -187,6 +187,17 @@ def test_bad_boxes_are_left_out_and_told(folder: Path, tmp_path: Path, told: lis
     assert track([folder / "door.mp4"], [tmp_path / "none.txt"]).counts[0].tracks == 0
 
 
+def test_people_who_are_always_covered_have_embeddings_too(
+    folder: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    same = "".join(f"{n},{who},5,5,16,32,1\n" for n in range(1, 9) for who in (1, 2))
+    (tmp_path / "b.txt").write_text(same)
+    run(folder, tmp_path / "g", encoder, boxes=str(tmp_path / "b.txt"))
+    with open_gallery(tmp_path / "g") as gallery:
+        assert {item.labels["quality"] for item in gallery.items()} == {0}
+        assert len(gallery.items(where={"kind": "track"})) == 2
+
+
 def test_frames_beyond_the_end_have_no_pictures(folder: Path, encoder: Encoder, tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text(mot() + "".join(f"{100 + n},9,5,5,16,32,1\n" for n in range(5)))
     result = run(folder, tmp_path / "g", encoder, boxes=str(tmp_path / "b.txt"))
