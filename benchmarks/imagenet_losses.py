@@ -60,6 +60,7 @@ def variants() -> dict[str, Variant]:
         "identity + MSML of 4 parts of the batch": Variant(HardPairsLoss(groups=4), seeds=two),
         "identity + MSML of 8 parts of the batch": Variant(HardPairsLoss(groups=8)),
         "identity + smooth MSML, T = 0.1": Variant(HardPairsLoss(temperature=0.1)),
+        "identity + smooth MSML, T = 0.3": Variant(HardPairsLoss(temperature=0.3), seeds=one),
         "identity + smooth MSML, T = 0.03": Variant(HardPairsLoss(temperature=0.03), seeds=one),
         "identity + smooth MSML, T = 0.01": Variant(HardPairsLoss(temperature=0.01), seeds=one),
         "identity + mean of the 32 hardest pairs": Variant(HardPairsLoss(num=32)),

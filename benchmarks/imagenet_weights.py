@@ -38,13 +38,15 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder in Market-1501's layout")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where run folders go")
     parser.add_argument("--only", nargs="*", help="some of the rows")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="some of the seeds")
     parser.add_argument("--write", action="store_true", help="write what is there, train nothing")
     options = parser.parse_args()
     runs = {name: folders(name, options.out) for name in ROWS}
     if not options.write:
         for name in options.only or ROWS:
             for seed, run in runs[name].items():
-                train(name, seed, run, options.data)
+                if seed in options.seeds:
+                    train(name, seed, run, options.data)
     table = "\n".join(
         [
             "| recipe | seeds | steps | mAP | rank-1 | rank-5 | mINP | CPU minutes |",

@@ -37,6 +37,13 @@ WORKFLOWS = {
         "video.boxes",
         "video.check",
     },
+    "cluster": {
+        "clustering.cluster",
+        "clustering.proposals",
+        "galleries",
+        "reports.people_page",
+        "search.searcher",
+    },
     "compare": {"reports.chosen_data", "reports.run_comparison"},
     "components": {"models._cost", "registry"},
     "demo": {
@@ -85,6 +92,13 @@ WORKFLOWS = {
     "split": {"datasets._splits"},
     "study": {"studies.study", "studies.workers"},
     "track": {"video", "video.boxes", "video.outputs", "video.tracking"},
+    "timeline": {
+        "galleries",
+        "labels",
+        "reports.timeline_page",
+        "search.transitions",
+        "search.visits",
+    },
     "train": {"training.distributed", "training.runs"},
 }
 WRITING = {

@@ -160,3 +160,22 @@ def test_who_was_rejected_is_not_shown_again_and_that_is_said(searched):
     found = ok("search", searched / "1.png", "--gallery", searched / "g")
     assert "left out: 2 hits of people who were told apart from the query's" in found.stderr
     assert "ben" not in found.stdout
+
+
+def test_pictures_of_nobody_known_are_indexed_with_what_is_known(searched, tmp_path):
+    for number in range(3):
+        (tmp_path / f"c{number}_{number}.png").write_bytes((searched / f"{number}.png").read_bytes())
+    (tmp_path / "list.csv").write_text("path,camera,time\nc0_0.png,7,1.5\nc1_1.png,8,2\n")
+    encoder = searched / "encoder.safetensors"
+    ok("index", encoder, "list.csv", "--gallery", "unnamed")
+    ok("index", encoder, ".", "--pattern", "c{camera}_{tracklet}.png", "--gallery", "other")
+    with open_gallery("unnamed") as gallery, open_gallery("other") as other:
+        assert [(item.identity, item.camera, item.time) for item in gallery.items()] == [
+            (None, 7, 1.5),
+            (None, 8, 2),
+        ]
+        assert [(item.identity, item.tracklet) for item in other.items()] == [
+            (None, str(n)) for n in range(3)
+        ]
+    result = CliRunner().invoke(cli, ["check", "folder", ".", "pattern=c{camera}.png"], standalone_mode=False)
+    assert "has no {identity}" in str(result.exception)

@@ -295,6 +295,14 @@ def test_a_commit_whose_answer_is_lost_is_not_repeated(location, monkeypatch):
         np.testing.assert_array_equal(gallery.embeddings(ids=second), units(3, seed=1))
 
 
+def test_keys_of_changes_are_not_kept_for_ever(postgres_server, location):
+    with open_gallery(location) as gallery:
+        gallery.add(units(1))
+        execute(postgres_server, location, "UPDATE writes SET at = now() - interval '2 hours'")
+        gallery.add(units(1))
+        assert execute(postgres_server, location, "SELECT count(*) FROM writes") == [(1,)]
+
+
 def test_a_server_that_does_not_come_back_is_told(location, monkeypatch):
     with open_gallery(location) as gallery:
         gallery.add(units(1))

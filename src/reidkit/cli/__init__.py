@@ -39,6 +39,8 @@ _COMMANDS = {
     "index": ("index", "Embed images into a gallery."),
     "track": ("track", "Follow people through videos, into a gallery."),
     "search": ("search", "Find who looks most like an image in a gallery."),
+    "cluster": ("cluster", "Find out who is who among a gallery's pictures; propose people."),
+    "timeline": ("timeline", "Say where and when a person was, and how long ways take."),
     "review": ("review", "Say who is who in a gallery: accept, reject, merge, split."),
     "gallery": ("gallery", "Say what a gallery holds, check it, mend it."),
     "recipes": ("recipes", "List, show and copy the shipped recipes."),

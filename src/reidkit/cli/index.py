@@ -7,47 +7,62 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reidkit.cli.options import backend_option, column_option, images_argument, named_columns, pattern_option
+from reidkit.cli.options import backend_option, column_option, named_columns, pattern_option
 from reidkit.cli.output import print_left_out, say, tell
 from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
+    from reidkit.galleries._storage import Storage
     from reidkit.search.pictures import Added
 
 _NUM_LISTED = 20  # images that could not be read
 
 
 @click.command("index")
-@click.argument("run", type=click.Path(path_type=Path))
-@images_argument
+@click.argument("words", metavar="[RUN] IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--gallery", "location", required=True, help="Gallery to fill; made if it is not there.")
 @pattern_option
 @column_option
+@click.option(
+    "--storage",
+    type=click.Choice(["float32", "float16", "int8"]),
+    help="How a gallery that is made keeps its embeddings: float16 takes half the bytes; of int8, searches "
+    "read a quarter.  [default: float32]",
+)
 @click.option("--camera", help="Camera of all these images: a number or a name.")
 @backend_option
 def index_command(
-    run: Path,
-    images: tuple[Path, ...],
+    words: tuple[Path, ...],
     location: str,
     pattern: str | None,
     columns: tuple[str, ...],
+    storage: Storage | None,
     camera: str | None,
     backend: str,
 ) -> None:
     """Embed IMAGES with RUN and add them to a gallery.
 
-    IMAGES are files, folders, or a table (.csv, .tsv, .parquet) with the columns path, identity, camera,
-    time; --column says what they are called where not so. What the gallery holds already is not embedded
-    again, even if it was moved or renamed, so that an interrupted run goes on where it stopped. Images that
-    cannot be read are left out and listed.
+    RUN is a run folder or a network's file (.safetensors, .onnx, .xml); a gallery that is there already
+    knows the one that filled it. IMAGES are files, folders, or a table (.csv, .tsv, .parquet) with the
+    columns path, identity, camera, tracklet, time, of which all but path may be absent; --column says what
+    they are called where not so. What the gallery holds already is not embedded again, even if it was moved
+    or renamed, so that an interrupted run goes on where it stopped. Images that cannot be read are left out
+    and listed.
     """
     from reidkit.datasets._given_images import given_images
+    from reidkit.encoders.at_hand import NoEncoder, encoder_and_pictures
+    from reidkit.galleries import NoGallery
     from reidkit.progress import progress
     from reidkit.search.searcher import Searcher
 
-    given = given_images(images, pattern=pattern, column=named_columns(columns))
+    run, images = encoder_and_pictures(words)
+    given = given_images(images, pattern=pattern, column=named_columns(columns), needs_identity=False)
     print_left_out(given.left_out)
-    with Searcher(location, encoder=run, backend=backend) as searcher:
+    try:
+        searcher = Searcher(location, encoder=run, backend=backend, storage=storage)
+    except NoGallery:
+        raise NoEncoder(images, location, Path()) from None
+    with searcher:
         print_conversion(searcher.converted, searcher.location)
         with progress("images indexed") as shown:
             added = searcher.add(given.images, camera=camera, progress=shown)

@@ -77,7 +77,8 @@ class _Linkage:
     def _mean(self, one: int, other: int) -> float:
         # Always read on one side: rounding may tell the two sides of a sum apart.
         total = self._sums[min(one, other)][max(one, other)]
-        return total / (self._sizes[one] * self._sizes[other])
+        num_pairs: int = self._sizes[one] * self._sizes[other]
+        return total / num_pairs
 
     def _entries(self, one: int, least: float) -> list[tuple[float, int, int]]:
         """Of a cluster with each near enough to it, for the heap."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,6 +17,7 @@ from reidkit.arrays import embedding_array
 from reidkit.clustering.agglomerate import agglomerate
 from reidkit.clustering.constraints import Constraints, Units, numbered
 from reidkit.errors import ConfigError, DataError, MissingExtra, did_you_mean, shown
+from reidkit.evaluation.euclidean import cut
 from reidkit.reranking import RerankOptions, jaccard_nearness
 
 Method = Literal["agglomerative", "dbscan"]
@@ -27,6 +28,7 @@ MOST_ITEMS = 200_000
 Weights = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating[Any]]]
 """Of pairs of items, by their places (P,) and (P,): what their nearness is multiplied by."""
 
+_ROWS_AT_ONCE = 64
 _LEAST = 0.05
 """Nearness below which a pair counts as 0."""
 
@@ -40,8 +42,8 @@ class ClusterOptions:
             ``farthest``.
         farthest: Jaccard distance, from 0 to below 1, up to which two are one person: the mean over all
             pairs of two clusters, or for "dbscan" that of single pairs.
-        k1, k2: as :func:`reidkit.reranking.rerank` takes them. Where people have few pictures, a smaller
-            ``k1`` is better: about twice as many as a person has.
+        k1, k2: as :func:`reidkit.reranking.rerank` takes them; a ``k2`` above ``k1`` is cut to it. Where
+            people have few pictures, a smaller ``k1`` is better: about twice as many.
         lowest: pairs with a smaller cosine similarity are never neighbours; a calibration tells one for a
             false-match rate.
 
@@ -59,13 +61,14 @@ class ClusterOptions:
         if self.method not in METHODS:
             close = did_you_mean(shown(self.method), METHODS)
             problems.append(f"method is {shown(self.method)};{close} Allowed: {', '.join(METHODS)}")
-        if not isinstance(self.farthest, Real) or not 0 <= self.farthest < 1:
+        if not _is_number(self.farthest) or not 0 <= self.farthest < 1:
             problems.append(f"farthest is {shown(self.farthest)}; give a distance from 0 to below 1")
-        if self.lowest is not None and not (isinstance(self.lowest, Real) and math.isfinite(self.lowest)):
+        if self.lowest is not None and not (_is_number(self.lowest) and math.isfinite(self.lowest)):
             problems.append(f"lowest is {shown(self.lowest)}; give a cosine similarity")
         if problems:
             raise ConfigError(problems)
-        RerankOptions(self.k1, self.k2)
+        # Fewer neighbours than k2 are averaged over where there are fewer.
+        RerankOptions(self.k1, min(self.k1, self.k2) if isinstance(self.k1, Integral) else self.k2)
 
 
 def cluster(
@@ -116,6 +119,10 @@ def cluster(
     return numbered(clusters[units.unit_of])
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _least(farthest: float) -> float:
     """Nearness at a distance; float32 nearness of identical neighbourhoods is 1 up to rounding."""
     return max(_LEAST, 1 - farthest - 1e-6)
@@ -127,13 +134,14 @@ def _weighted(
     """Nearness with what is known of each pair besides."""
     if lowest is None and weights is None:
         return nearness
-    for row in range(len(rows)):
-        span = slice(nearness.indptr[row], nearness.indptr[row + 1])
+    for start, stop in cut(len(rows), _ROWS_AT_ONCE):
+        span = slice(nearness.indptr[start], nearness.indptr[stop])
+        ones = np.repeat(np.arange(start, stop), np.diff(nearness.indptr[start : stop + 1]))
         others = nearness.indices[span].astype(np.int64)
         if lowest is not None:
-            nearness.data[span] *= rows[others] @ rows[row] >= lowest
+            nearness.data[span] *= np.einsum("pd,pd->p", rows[ones], rows[others]) >= lowest
         if weights is not None:
-            nearness.data[span] *= weights(np.full(len(others), row), others)
+            nearness.data[span] *= weights(ones, others)
     nearness.eliminate_zeros()
     return nearness
 

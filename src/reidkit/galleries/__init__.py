@@ -32,9 +32,11 @@ from reidkit.galleries._feedback import (
 )
 from reidkit.galleries._given import GroupBy, OnDuplicate, unit_embeddings
 from reidkit.galleries._items import Group, Hit, Item, Verification
+from reidkit.galleries._labels import age
 from reidkit.galleries._origin import check_encoder, plain_encoder
 from reidkit.galleries._relative import KnownQuery, conditions_of_queries
 from reidkit.galleries._removal import erase, expire, forget
+from reidkit.galleries._storage import Storage
 from reidkit.galleries._training_table import write_training_table
 from reidkit.galleries._where import Condition, Where, check_where
 from reidkit.galleries._where_texts import parse_labels, parse_where
@@ -59,6 +61,7 @@ __all__ = [
     "accept",
     "accept_all_proposals",
     "accept_proposal",
+    "age",
     "check_encoder",
     "check_where",
     "conditions_of_queries",
@@ -83,7 +86,11 @@ __all__ = [
 
 
 def open_gallery(
-    location: str | os.PathLike[str], *, create: bool = True, encoder: Mapping[str, Any] | None = None
+    location: str | os.PathLike[str],
+    *,
+    create: bool = True,
+    encoder: Mapping[str, Any] | None = None,
+    storage: Storage | None = None,
 ) -> Gallery:
     """Open a gallery, or make it.
 
@@ -93,12 +100,19 @@ def open_gallery(
         encoder: which encoder the embeddings come from: ``fingerprint``, and whatever is needed to load
             it again, such as ``path``; kept as JSON. A gallery that holds embeddings of another encoder,
             or of one that was never recorded, is refused: their scores would mean nothing.
+        storage: of a gallery in a folder, how its vectors are stored once it is made: "float32" (left out),
+            "float16" or "int8".
     """
     place = _place(location)
     engine, separator, address = place.partition("://")
     if not separator:
         engine, address = "embedded", place
-    options = {"create": create, "encoder": None if encoder is None else plain_encoder(encoder)}
+    options: dict[str, Any] = {
+        "create": create,
+        "encoder": None if encoder is None else plain_encoder(encoder),
+    }
+    if storage is not None:
+        options["storage"] = storage
     with trust.given(engine):
         gallery: Gallery = registry.build("gallery", engine, options, address)
     return gallery

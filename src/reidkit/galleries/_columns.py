@@ -92,7 +92,7 @@ class Columns:
             parts = [label.chunk(self._table, first, chunks.get(first)) for first in starts]
             column = np.concatenate([*parts, label.sparse(self._last, range(self._start, state.num_rows))])
             if key == ROWS:
-                self._table.check_count(np.count_nonzero(column), state)
+                self._table.check_count(int(np.count_nonzero(column)), state)
             self._whole[key] = column
         return self._whole[key]
 
@@ -167,12 +167,12 @@ class _Label:
         return ~allowed if condition.operator == "not in" else allowed
 
     def _codes(self, values: Sequence[Any]) -> list[int]:
-        places, num = self._places, len(self._places)
-        codes = [
-            UNKNOWN if value is None else places.setdefault(distinct(value), len(places)) for value in values
-        ]
-        if len(places) > num:
-            self._in_order = {}
+        only_texts = set(map(type, values)) == {str}  # nearly always; then no value is looked at by itself
+        keys = values if only_texts else [None if value is None else distinct(value) for value in values]
+        codes: list[Any] = list(map(self._places.get, keys))
+        if None in codes:
+            places, self._in_order = self._places, {}
+            codes = [UNKNOWN if key is None else places.setdefault(key, len(places)) for key in keys]
         return codes
 
     def _of_kind(self, kind: str) -> tuple[NDArray[np.int64], NDArray[Any]]:

@@ -144,6 +144,11 @@ def in_force(decisions: Iterable[Decision]) -> list[Decision]:
     return kept[::-1]
 
 
+def decided_items(decisions: Iterable[Decision]) -> set[int]:
+    """Items whose identity somebody told, and nobody took back."""
+    return {id for decision in in_force(decisions) if decision.kind != "reject" for id in decision.items}
+
+
 def without(
     decisions: Iterable[Decision], removed: Collection[int], forgotten: Collection[str]
 ) -> Iterator[tuple[Decision, Decision | None]]:

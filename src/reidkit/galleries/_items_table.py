@@ -23,6 +23,7 @@ from reidkit.galleries import _column_data, _decisions_table
 from reidkit.galleries._columns_table import ColumnsTable
 from reidkit.galleries._errors import DamagedGallery
 from reidkit.galleries._records import COLUMNS, FILE, Row, State, are_whole, is_whole, stored
+from reidkit.galleries._storage import Storage
 from reidkit.galleries._table_file import DAMAGED, TableFile
 from reidkit.galleries._vector_file import check_only_name
 
@@ -32,11 +33,11 @@ ROWS_AT_ONCE = 10_000
 class ItemsTable(TableFile):
     """The items of a gallery; methods are called within a transaction."""
 
-    def __init__(self, folder: Path, *, create: bool) -> None:
+    def __init__(self, folder: Path, *, create: bool, storage: Storage = "float32") -> None:
         self._checked: State | None = None  # all items were checked as of this state
         self._changed: dict[int, Row | None] = {}  # by row, which items the transaction wrote and took away
         self.columns = ColumnsTable(lambda: self.db, str(folder))
-        super().__init__(folder, create=create)
+        super().__init__(folder, create=create, storage=storage)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[State]:
@@ -58,7 +59,7 @@ class ItemsTable(TableFile):
     def set_state(self, state: State, **changes: Any) -> None:
         """Record what was changed, in the next revision, and bring the columns up to date with it."""
         after = replace(state, revision=state.revision + 1, **changes)
-        if after.vectors != state.vectors:
+        if "vectors" in changes:
             self.columns.clear()
         self.seal(after)
         self.record(after)

@@ -133,8 +133,7 @@ def _values(row: Row) -> tuple[Any, ...]:
 
 def read(connection: Connection, where: Clause, *, embeddings: bool = False) -> Iterator[Stored]:
     """Items in the order in which they were written, some at a time; compare them by :func:`check`."""
-    columns = f"{_LABELS}, embedding_checksum, embedding" if embeddings else _LABELS
-    query = sql.SQL("SELECT {} FROM items WHERE {} ORDER BY place").format(sql.SQL(columns), where.text)
+    query = sql.SQL("{} WHERE {} ORDER BY place").format(_select(embeddings), where.text)
     with connection.cursor("items_read") as cursor:
         cursor.execute(query, where.values, binary=True)
         while some := cursor.fetchmany(AT_ONCE):
@@ -143,7 +142,14 @@ def read(connection: Connection, where: Clause, *, embeddings: bool = False) -> 
 
 def with_ids(connection: Connection, ids: Collection[int], *, embeddings: bool = False) -> dict[int, Stored]:
     """The items of these ids that are there."""
-    return {stored.row.id: stored for stored in read(connection, of_ids(ids), embeddings=embeddings)}
+    where = of_ids(ids)
+    query = sql.SQL("{} WHERE {}").format(_select(embeddings), where.text)
+    stored = map(_stored, connection.execute(query, where.values, binary=True))
+    return {item.row.id: item for item in stored}
+
+
+def _select(embeddings: bool) -> sql.SQL:
+    return sql.SQL(f"SELECT {_LABELS}{', embedding_checksum, embedding' if embeddings else ''} FROM items")
 
 
 def check(items: Iterable[Stored], location: str) -> list[Stored]:

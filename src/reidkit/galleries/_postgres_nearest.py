@@ -24,6 +24,7 @@ _Row = TypeVar("_Row", bound=tuple[Any, ...])
 
 SLACK = 16  # places beyond the top that are looked at first
 _FARTHEST = 1000  # places that the index is asked for at most
+_SET_FOR_NOW = sql.SQL("set_config(%s, %s, true)")
 _INDEX_SETTINGS = {
     "hnsw.iterative_scan": "strict_order",  # goes on where a filter lets few pass
     "hnsw.max_scan_tuples": str(2**31 - 1),
@@ -68,8 +69,9 @@ class Ranking:
 
     def _use_index(self, top: int) -> None:
         effort = {"hnsw.ef_search": str(min(_FARTHEST, max(100, 2 * top)))}
-        for name, value in (_INDEX_SETTINGS | effort).items():
-            self._connection.execute("SELECT set_config(%s, %s, true)", (name, value))
+        settings = _INDEX_SETTINGS | effort
+        statement = sql.SQL("SELECT {}").format(sql.SQL(", ").join([_SET_FOR_NOW] * len(settings)))
+        self._connection.execute(statement, [text for pair in settings.items() for text in pair])
 
     def _near(self, query: NDArray[np.float32], where: Clause, top: int) -> list[int]:
         """Ids of the items that may be among the top, once float32 has been taken for what it is."""

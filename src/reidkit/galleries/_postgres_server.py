@@ -36,6 +36,10 @@ _SETTINGS = """SELECT set_config('search_path', %s, false), set_config('jit', 'o
     set_config('idle_in_transaction_session_timeout', '60s', false),
     set_config('synchronous_commit', CASE WHEN level IN ('off', 'local') THEN 'on' ELSE level END, false)
     FROM (SELECT current_setting('synchronous_commit') AS level) AS now"""
+_KEEP_KEY = "INSERT INTO writes (key) VALUES (%s) ON CONFLICT DO NOTHING"
+# Those that nobody asks for any more; without waiting for others who do the same.
+_FORGET_KEYS = """DELETE FROM writes WHERE key IN (SELECT key FROM writes
+    WHERE at < now() - interval '1 hour' LIMIT 1000 FOR UPDATE SKIP LOCKED)"""
 _IN_THE_WAY = ("40001", "40P01", "23505")  # serialisation, deadlock, a source that another just added
 _COMING_UP = ("starting up", "shutting down", "recovery mode", "not yet accepting")
 
@@ -97,8 +101,8 @@ class Server:
         key, result = uuid.uuid4(), list[T]()
 
         def attempt(connection: Connection) -> T:
-            statement = "INSERT INTO writes (key) VALUES (%s) ON CONFLICT DO NOTHING"
-            if connection.execute(statement, (key,)).rowcount:
+            if connection.execute(_KEEP_KEY, (key,)).rowcount:
+                connection.execute(_FORGET_KEYS)
                 result[:] = [work(connection)]
             return result[0]
 

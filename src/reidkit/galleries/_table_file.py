@@ -18,6 +18,7 @@ from reidkit.errors import DataError
 from reidkit.galleries import _columns_table, _decisions_table
 from reidkit.galleries._errors import NoGallery
 from reidkit.galleries._records import FILE, FORMAT, STATE_COLUMNS, TABLES, State
+from reidkit.galleries._storage import Storage
 from reidkit.galleries._vector_file import check_regular, new_name
 
 APPLICATION_ID = 0x52454944  # "REID", in the header of the SQLite file
@@ -46,8 +47,8 @@ DAMAGED = f"{FILE} is damaged; put a copy in its place, or fill a new gallery"
 class TableFile:
     """A gallery's SQLite file. Threads may share one object; methods are called within a transaction."""
 
-    def __init__(self, folder: Path, *, create: bool) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, create: bool, storage: Storage) -> None:
+        self.folder, self._storage = folder, storage
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         for suffix in ("", "-journal", "-wal", "-shm"):
@@ -140,7 +141,7 @@ class TableFile:
         if is_new:
             with self.transaction("BEGIN IMMEDIATE"):
                 if self._pragma("schema_version") == 0:  # nobody else was faster
-                    self.create_tables(State(0, new_name(), 0, 0, 1, None, None))
+                    self.create_tables(State(0, new_name(self._storage), 0, 0, 1, None, None))
         self.format = self.check_tables()
         db.execute("CREATE TEMP TABLE wanted (list INTEGER, value)")
 

@@ -13,9 +13,9 @@ from reidkit.files import write_atomically
 from reidkit.galleries import Hit
 from reidkit.images.reading import load_image
 from reidkit.reports.charts import ranked_list_picture
+from reidkit.reports.item_pictures import item_picture
 from reidkit.search.people import FoundPeople
 from reidkit.search.searcher import Found
-from reidkit.video.item_pictures import is_from_video, picture_of
 
 
 def draw_hits(
@@ -41,7 +41,7 @@ def draw_hits(
 
     def shown(hit: Hit) -> Image.Image:
         try:
-            return picture_of(hit) if is_from_video(hit) else load_image(hit.source or "")
+            return item_picture(hit)
         except DataError:
             grey.append(hit.source or "an item without a source")
             return Image.new("RGB", (64, 128), "grey")

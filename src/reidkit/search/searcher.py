@@ -25,6 +25,7 @@ from reidkit.galleries import (
     open_gallery,
     without_password,
 )
+from reidkit.galleries._decisions import decided_items
 from reidkit.galleries._labels import LABELS, as_listed, utc
 from reidkit.galleries._relative import apart_from_query, keys_of_query
 from reidkit.images.reading import ImageSource, load_image
@@ -38,6 +39,7 @@ from reidkit.search.pictures import (
     labelled,
     moved,
     new_picture,
+    not_overruling,
     once,
     said,
     with_contents,
@@ -47,6 +49,7 @@ from reidkit.search.rejected import LeftOut, Rejected
 from reidkit.types import Sample
 
 if TYPE_CHECKING:
+    from reidkit.galleries._storage import Storage
     from reidkit.progress import ProgressCallback
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
@@ -101,6 +104,7 @@ class Searcher:
         encoder: an encoder, or where to load it from; left out, the one that filled the gallery, from where
             it was then. Where it has moved, give its new place, which the gallery then keeps.
         backend: what embeds, where the encoder is loaded; as :func:`reidkit.load_encoder` takes it.
+        storage: how a gallery in a folder stores its vectors, as :func:`reidkit.open_gallery` takes it.
 
     Raises:
         NoGallery: there is no gallery, and no encoder to fill one with.
@@ -113,9 +117,15 @@ class Searcher:
     """
 
     def __init__(
-        self, location: str | Path, *, encoder: Encoder | str | Path | None = None, backend: str = "auto"
+        self,
+        location: str | Path,
+        *,
+        encoder: Encoder | str | Path | None = None,
+        backend: str = "auto",
+        storage: Storage | None = None,
     ) -> None:
         self._address, self.location = str(location), without_password(location)
+        self._storage = storage
         self.gallery: Gallery | None = None
         self._converted = False
         self._plausibility: Plausibility | None = None  # of the gallery as it is, once it is asked for
@@ -316,7 +326,8 @@ class Searcher:
 
         What the gallery holds already is not embedded again: pictures of the same path and content, and
         those whose content it holds under a path where nothing is left. So what was interrupted goes on.
-        A label that is not given leaves that of an item as it is, unless it showed another picture before.
+        A label that is not given leaves that of an item as it is, unless it showed another picture before;
+        an identity that somebody decided on stays (:meth:`reidkit.galleries.Gallery.decide`).
         Pictures that cannot be read are left out.
 
         Args:
@@ -378,7 +389,9 @@ class Searcher:
         """The gallery, checked to be the encoder's, whose place it then keeps."""
         if self.gallery is not None:
             self.gallery.close()
-        self.gallery = open_gallery(self._address, create=create, encoder=self._description)
+        self.gallery = open_gallery(
+            self._address, create=create, encoder=self._description, storage=self._storage
+        )
         return self.gallery
 
     def _recorded_place(self) -> Path:
@@ -418,6 +431,7 @@ class Searcher:
         same = self.gallery.items(where={"content": [p.content for p in pictures]})
         gone = [item for item in same if not is_there(item.source)]
         there |= moved([picture for picture in pictures if picture.source not in there], gone)
+        pictures = not_overruling(pictures, there, decided_items(self.gallery.decisions()))
         found = [(picture, there[picture.source]) for picture in pictures if picture.source in there]
         unknown = [picture for picture in pictures if picture.source not in there]
         whole = {item.id for picture, item in found if item.content == picture.content}
@@ -454,6 +468,7 @@ class Searcher:
                 identities=[said(picture.identity, item.identity) for picture, item in changed],
                 cameras=[said(picture.camera, item.camera) for picture, item in changed],
                 times=[said(picture.time, item.time) for picture, item in changed],
+                tracklets=[said(picture.tracklet, item.tracklet) for picture, item in changed],
             )
 
     def _embed(self, pictures: list[Picture], added: Added) -> None:
@@ -468,6 +483,7 @@ class Searcher:
             cameras=[picture.camera for picture in pictures],
             times=[picture.time for picture in pictures],
             contents=[picture.content for picture in pictures],
+            tracklets=[picture.tracklet for picture in pictures],
         )
         added.embedded += len(pictures)
 

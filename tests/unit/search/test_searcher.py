@@ -13,7 +13,7 @@ from PIL import Image
 import reidkit as rk
 from reidkit.analysis.calibration import Calibration
 from reidkit.errors import ConfigError, DataError
-from reidkit.galleries import DamagedGallery, NoGallery, open_gallery, reject
+from reidkit.galleries import DamagedGallery, NoGallery, merge, open_gallery, reject, undo
 from reidkit.search.people import PeopleSearch
 from reidkit.search.pictures import content_hash
 from reidkit.search.probabilities import Plausibility
@@ -430,3 +430,27 @@ def test_people_are_found_without_the_picture_itself_and_those_who_were_rejected
     assert hits.num_rejected == 2
     [hits] = searcher.search(photos[4:], top=9)
     assert len(hits.hits) == 4
+
+
+def test_tracklets_are_kept_and_an_unknown_identity_stays_unknown(searcher, photos):
+    samples = [Sample(p, -1, 1, i, tracklet=i // 2, identity_name="") for i, p in enumerate(photos)]
+    searcher.add(samples)
+    assert [(item.identity, item.tracklet) for item in searcher.gallery.items()][:3] == [
+        (None, "0"),
+        (None, "0"),
+        (None, "1"),
+    ]
+    assert str(searcher.add(samples)) == "5 there already"
+
+
+def test_what_people_decided_is_not_overruled_by_the_labels_of_files(searcher, photos):
+    samples = [Sample(path, index, 1, index) for index, path in enumerate(photos)]
+    searcher.add(samples)
+    merge(searcher.gallery, "0", ["1"], who="zoe")
+    assert str(searcher.add(samples)) == "5 there already"
+    assert [item.identity for item in searcher.gallery.items()] == ["0", "0", "2", "3", "4"]
+    undo(searcher.gallery, 1, who="zoe")
+    draw(photos[1], 99)
+    merge(searcher.gallery, "2", ["3"], who="zoe")
+    searcher.add(samples)
+    assert [item.identity for item in searcher.gallery.items(ids=range(1, 6))] == ["0", "1", "2", "2", "4"]

@@ -1,0 +1,68 @@
+"""Pictures without an encoder: what of the words is pictures, and which encoders are offered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from reidkit.cli import cli
+from reidkit.encoders.at_hand import NoEncoder, encoder_and_pictures, encoders_in
+from reidkit.errors import CheckpointError, ConfigError
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 16)).save(tmp_path / "photos" / "a.jpg")
+    return tmp_path
+
+
+def a_run(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.toml").touch()
+    (folder / "best.safetensors").touch()
+    return folder
+
+
+def index(*words: str) -> BaseException | None:
+    return CliRunner().invoke(cli, ["index", *words, "--gallery", "g"]).exception
+
+
+def test_without_any_encoder_the_shortest_ways_are_told(here):
+    error = index("photos")
+    assert isinstance(error, NoEncoder)
+    assert "an encoder is needed to embed photos" in str(error)
+    assert "`reid encoders openvino-retail-0288`" in str(error)
+    assert not (here / "g").exists()
+
+
+def test_those_at_hand_are_named_with_the_whole_command(here):
+    a_run(here / "runs" / "demo" / "run")
+    (here / "model.onnx").touch()
+    assert set(encoders_in(here)) == {Path("runs/demo/run"), Path("model.onnx")}
+    error = index("photos", "photos/a.jpg")
+    assert isinstance(error, NoEncoder)
+    assert "reid index model.onnx photos ... --gallery g" in str(error)
+
+
+def test_what_is_no_picture_is_an_encoder_even_a_wrong_one(here):
+    (here / "untrained").mkdir()
+    (here / "untrained" / "config.toml").touch()
+    assert encoder_and_pictures([Path("untrained"), Path("photos")]) == (
+        Path("untrained"),
+        (Path("photos"),),
+    )
+    assert isinstance(index("untrained", "photos"), CheckpointError)
+    assert isinstance(index("mistyped", "photos"), CheckpointError)
+    assert "nothing to embed by mistyped" in str(index("mistyped"))
+    assert type(index("mistyped")) is ConfigError
+
+
+@pytest.mark.parametrize("first", ["photos", "photos/a.jpg", "list.csv"])
+def test_pictures_are_pictures(first, here):
+    (here / "list.csv").write_text("path\nphotos/a.jpg\n")
+    assert encoder_and_pictures([Path(first)]) == (None, (Path(first),))
