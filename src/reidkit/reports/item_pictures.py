@@ -33,7 +33,7 @@ class ItemCell:
 
 
 def item_picture(item: Item) -> Image.Image:
-    """The picture of an item, cut out of its image or video where it is a part; :class:`DataError` where it cannot be read."""
+    """The picture of an item, cut out where it is a part; :class:`DataError` where it cannot be read."""
     if is_from_video(item):
         return picture_of(item)
     if item.source is None:
