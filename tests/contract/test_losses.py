@@ -34,9 +34,12 @@ from tests.reference_losses import (
 NUM_IDENTITIES, DIM = 6, 5
 
 every_loss = pytest.mark.parametrize("name", BATCH_LOSSES)
-every_metric_loss = pytest.mark.parametrize(
-    "name", [n for n in BATCH_LOSSES if registry.get("loss", n).reads == "metric"]
-)
+METRIC_LOSSES = [
+    name
+    for name in BATCH_LOSSES
+    if registry.get("loss", name).reads == "metric" and not hasattr(registry.get("loss", name), "fill")
+]
+every_metric_loss = pytest.mark.parametrize("name", METRIC_LOSSES)
 every_case = pytest.mark.parametrize("case", CASES, ids=case_name)
 
 HISTOGRAMS = {
@@ -110,9 +113,20 @@ def test_values_equal_the_reference_at_ties(case, kind):
     check_against_reference(case, embeddings.double().requires_grad_(), labels, gradients=False)
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if not c[1].get("detach_weights")], ids=case_name
-)  # the gradient of a loss with constant weights is not that of its value
+# The gradient of a loss with constant weights is not that of its value.
+every_case_without_constants = pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for case in CASES
+        if not case[1].get("detach_weights")
+        and not getattr(registry.get("loss", case[0]), "has_constant_weights", False)
+    ],
+    ids=case_name,
+)
+
+
+@every_case_without_constants
 def test_gradients_are_those_of_the_value(case):
     loss = make(case).double()
     embeddings, labels = random_batch(HISTOGRAMS["ragged"], seed=3)
@@ -122,9 +136,7 @@ def test_gradients_are_those_of_the_value(case):
     assert torch.autograd.gradcheck(lambda f, *_: loss(f, labels), inputs)
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if not c[1].get("detach_weights")], ids=case_name
-)  # as above
+@every_case_without_constants
 def test_second_derivatives_are_those_of_the_gradient(case):
     loss = make(case).double()
     embeddings, labels = random_batch([0, 0, 1, 1, 2, 0], seed=3)
@@ -190,6 +202,16 @@ def test_normalisation_makes_scale_irrelevant(name):
     embeddings, labels = random_batch(HISTOGRAMS["balanced"])
     loss = make(name).double()
     assert_close(loss(1000 * embeddings, labels), loss(embeddings, labels))
+
+
+@every_metric_loss
+@pytest.mark.parametrize("size", [1e20, 1e37])
+def test_embeddings_of_any_size_are_normalised_or_refused(name, size):
+    embeddings, labels = random_batch(HISTOGRAMS["balanced"])
+    small = embeddings.detach().float() / embeddings.detach().abs().max()
+    assert_close(make(name)(size * small, labels), make(name)(small, labels), tolerance=1e-3)
+    with pytest.raises(DataError, match=f"values of {size:.3g}".replace("+", r"\+") + ".* squares overflow"):
+        make((name, {"normalize": False}))(size * small, labels)
 
 
 @every_loss
@@ -422,6 +444,21 @@ def test_no_usable_anchor_gives_zero_and_zero_gradients(name, labels):
     value, (gradient,) = value_and_gradients(make(name), *random_batch(labels))
     assert value == 0
     assert gradient.eq(0).all()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_smooth_msml_is_msml_at_low_temperatures_and_compares_means_at_high_ones(kind):
+    embeddings, labels = random_batch(HISTOGRAMS["ragged"], seed=1)
+    embeddings = embeddings.detach().to(kind)
+    distances = pairwise_distances(normalized(embeddings))
+    others = labels[:, None] != labels
+    means = distances[positive_mask(labels)].mean() - distances[others].mean()
+    cold, warm = (make(("msml", {"temperature": t, "margin": 1.0})) for t in (1e-6, 1e3))
+    hardest = make(("msml", {"margin": 1.0}))
+    assert_close(cold(embeddings, labels), hardest(embeddings, labels), tolerance=1e-4)
+    assert_close(warm(embeddings, labels), means + 1, tolerance=1e-3)
+    with pytest.raises(ConfigError, match="1e-06 or more, or 0"):
+        make(("msml", {"temperature": 1e-30}))
 
 
 def test_msml_shares_the_gradient_at_ties():

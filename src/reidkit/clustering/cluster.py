@@ -42,8 +42,8 @@ class ClusterOptions:
             ``farthest``.
         farthest: Jaccard distance, from 0 to below 1, up to which two are one person: the mean over all
             pairs of two clusters, or for "dbscan" that of single pairs.
-        k1, k2: as :func:`reidkit.reranking.rerank` takes them. Where people have few pictures, a smaller
-            ``k1`` is better: about twice as many as a person has.
+        k1, k2: as :func:`reidkit.reranking.rerank` takes them; a ``k2`` above ``k1`` is cut to it. Where
+            people have few pictures, a smaller ``k1`` is better: about twice as many.
         lowest: pairs with a smaller cosine similarity are never neighbours; a calibration tells one for a
             false-match rate.
 
@@ -67,7 +67,8 @@ class ClusterOptions:
             problems.append(f"lowest is {shown(self.lowest)}; give a cosine similarity")
         if problems:
             raise ConfigError(problems)
-        RerankOptions(self.k1, self.k2)
+        # Fewer neighbours than k2 are averaged over where there are fewer.
+        RerankOptions(self.k1, min(self.k1, self.k2) if _is_number(self.k1) else self.k2)
 
 
 def cluster(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reidkit.datasets._name_patterns import NamePattern
+from reidkit.datasets._pattern_inference import infer_pattern
 
 ENOUGH = 0.9  # share of the names that a proposal fits
 _NUM_LOOKED_AT = 2_000
@@ -36,13 +37,17 @@ _CANDIDATES = (*_NAMES, *(f"*/{name}" for name in _NAMES), *_FOLDERS)
 
 
 def guess_pattern(names: Sequence[str]) -> str | None:
-    """The first known pattern that fits nearly all names, with several identities and cameras.
+    """The first known pattern that fits nearly all names, with several identities and cameras; else one made
+    out of the names.
 
     Args:
         names: paths below the root, or below a part, with forward slashes.
     """
     names = names[:: max(1, len(names) // _NUM_LOOKED_AT)]
-    return next((text for text in _CANDIDATES if names and _fits(text, names)), None)
+    if not names:
+        return None
+    known = next((text for text in _CANDIDATES if _fits(text, names)), None)
+    return known or infer_pattern(names)
 
 
 def _fits(text: str, names: Sequence[str]) -> bool:

@@ -55,11 +55,13 @@ class _Normalized(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None, of_norms: Tensor | None) -> Tensor | None:
         unit, norms = ctx.saved_tensors
-        along = None if gradient is None else (gradient * unit).sum(dim=1, keepdim=True)
-        across = None if gradient is None else torch.addcmul(gradient, unit, along, value=-1) / norms
-        if of_norms is None:  # they are asked for by a gradient of the gradient alone
-            return across
-        return unit * of_norms if across is None else across + unit * of_norms
+        found: Tensor | None = None
+        if gradient is not None:
+            along = (gradient * unit).sum(dim=1, keepdim=True)
+            found = torch.addcmul(gradient, unit, along, value=-1) / norms
+        if of_norms is not None:  # asked for by a gradient of the gradient alone
+            found = unit * of_norms if found is None else found + unit * of_norms
+        return found
 
 
 def pairwise_distances(embeddings: Tensor) -> Tensor:

@@ -97,4 +97,5 @@ def hardest_distances(embeddings: Tensor, labels: Tensor) -> HardestDistances:
     """
     partners = mine_hardest(embeddings, labels)
     distances = distances_to(embeddings, torch.stack((partners.positives, partners.negatives), dim=1))
-    return HardestDistances(*distances.unbind(dim=1), partners.has_positive, partners.has_negative)
+    positive, negative = distances.unbind(dim=1)
+    return HardestDistances(positive, negative, partners.has_positive, partners.has_negative)

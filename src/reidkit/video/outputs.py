@@ -147,7 +147,10 @@ def _encode(container: Any, pictures: Iterator[tuple[float, Picture]], view: Vie
     """H.264 at the times of the pictures, whose sizes are made even."""
     av = av_library()
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    stream = container.add_stream(codec, rate=Fraction(view.video.rate).limit_denominator(1001))
+    rate = Fraction(view.video.rate).limit_denominator(1001)
+    stream = container.add_stream(
+        codec, rate=rate, options={"preset": "veryfast"} if codec == "libx264" else {}
+    )
     stream.width, stream.height = view.video.width // 2 * 2, view.video.height // 2 * 2
     stream.pix_fmt = "yuv420p"
     stream.codec_context.time_base = Fraction(1, 1000)
@@ -177,7 +180,7 @@ def _annotator(
         by_frame.setdefault(int(view.boxes.frames[box.row]), []).append(box)
     by_track = supervision.ColorLookup.TRACK
     draw_boxes = supervision.BoxAnnotator(color_lookup=by_track)
-    draw_names = supervision.LabelAnnotator(color_lookup=by_track)
+    draw_names = supervision.LabelAnnotator(color_lookup=by_track, smart_position=True)
 
     def annotate(number: int, picture: Picture) -> Picture:
         here = by_frame.get(number)

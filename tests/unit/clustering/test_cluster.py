@@ -167,6 +167,7 @@ def test_pairs_may_be_ruled_out_by_score_or_weight():
         ({"farthest": "near"}, "farthest is 'near'"),
         ({"lowest": float("nan")}, "lowest is nan"),
         ({"k1": 0}, "k1 is 0"),
+        ({"k1": "many"}, "k1 is .many."),
     ],
 )
 def test_wrong_options(options, message):

@@ -1,0 +1,160 @@
+"""A pattern made out of the names themselves, where none of the usual ones fits.
+
+Names are cut into columns: each folder is one, and the file's name is cut into letters, digits and what is
+between them. A column is a camera where there are few of it and most identities have several; an identity
+where it comes back. Which column is what can only be guessed, so that the pattern is for a person to confirm.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from reidkit.datasets._name_patterns import NamePattern
+from reidkit.errors import ConfigError
+
+_RUNS = re.compile(r"[0-9]+|[^\W\d_]+|[\W_]+")
+_DATE = re.compile(r"(19|20)\d\d([-_.]?\d\d([-_.]?\d\d)?)?|\d\d[-_.]\d\d[-_.](19|20)\d\d")
+_OF_CAMERA = {"c", "cam", "camera", "view", "kamera", "k"}
+_OF_IDENTITY = {"p", "id", "pid", "person", "people", "identity"}
+_OF_NEITHER = {"f", "frame", "img", "image", "dsc", "dscn", "pic", "photo", "t", "s"}
+
+_MOST_CAMERAS = 64
+_CROSSED = 0.5  # share of identities that several cameras must have seen
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """What stands at one place of all names. ``before`` are the letters that stand right in front of it."""
+
+    values: tuple[str, ...]
+    before: str
+    is_folder: bool
+
+    @property
+    def number(self) -> int:
+        return len(set(self.values))
+
+    @property
+    def are_digits(self) -> bool:
+        return all(value.isdecimal() for value in self.values)
+
+    @property
+    def are_dates(self) -> bool:
+        return all(_DATE.fullmatch(value) for value in self.values)
+
+
+def infer_pattern(names: Sequence[str]) -> str | None:
+    """The likeliest pattern of names of one form, with several identities and cameras; None without one.
+
+    Args:
+        names: paths below the root, with forward slashes.
+    """
+    pieces = _columns(names)
+    columns = [piece for piece in pieces if isinstance(piece, _Column) and piece.number > 1]
+    pairs = itertools.product(_identities(columns), _cameras(columns, len(names)))
+    for identity, camera in pairs:
+        if identity.number <= camera.number or _counts(identity, camera):
+            continue
+        if _share_crossed(identity, camera) < _CROSSED:
+            continue
+        text = _as_pattern(pieces, {id(identity): "{identity}", id(camera): "{camera}"})
+        try:
+            NamePattern(text)
+        except ConfigError:  # columns without anything in between
+            continue
+        return text
+    return None
+
+
+def _columns(names: Sequence[str]) -> list[_Column | str]:
+    """Columns, and the texts between them that are the same in all; none where names are of two forms."""
+    split = [_split(name) for name in names]
+    if len({tuple(kind for kind, _ in parts) for parts in split}) != 1:
+        return []
+    pieces: list[_Column | str] = []
+    before = ""
+    for place, (kind, text) in enumerate(split[0]):
+        values = tuple(parts[place][1] for parts in split)
+        same = len(set(values)) == 1
+        if kind == "between" and not same:
+            return []
+        if kind == "between" or (same and kind != "folder"):
+            pieces.append(text)
+        else:
+            pieces.append(_Column(values, before, kind == "folder"))
+        before = text.lower() if same and kind == "letters" else ""
+    return pieces
+
+
+def _split(name: str) -> list[tuple[str, str]]:
+    """Kind and text of each part of a name, less its ending."""
+    *folders, file = name.split("/")
+    parts = [part for folder in folders for part in (("folder", folder), ("between", "/"))]
+    stem = file.rpartition(".")[0] or file
+    for run in _RUNS.findall(stem):
+        kind = "digits" if run.isdecimal() else "letters" if run[0].isalpha() else "between"
+        parts.append((kind, run))
+    return parts
+
+
+def _identities(columns: Sequence[_Column]) -> Iterator[_Column]:
+    """Those that may be identities, the likeliest first."""
+    likely = [
+        column
+        for column in columns
+        if not column.are_dates
+        and column.before not in _OF_CAMERA | _OF_NEITHER
+        and len(column.values) >= 2 * column.number
+    ]
+    yield from sorted(likely, key=lambda column: column.before not in _OF_IDENTITY)
+
+
+def _cameras(columns: Sequence[_Column], num_names: int) -> Iterator[_Column]:
+    """Those that may be cameras, the likeliest first: of a number nobody knows what it counts."""
+    likely = [
+        column
+        for column in columns
+        if not column.are_dates
+        and column.before not in _OF_IDENTITY | _OF_NEITHER
+        and column.number <= min(_MOST_CAMERAS, num_names // 2)
+        and (column.is_folder or column.before in _OF_CAMERA or not column.are_digits)
+    ]
+    yield from sorted(likely, key=lambda column: column.before not in _OF_CAMERA)
+
+
+def _counts(number: _Column, folder: _Column) -> bool:
+    """Whether a number without a name counts the images of each folder, from 0 or 1 on."""
+    if number.before in _OF_IDENTITY or not number.are_digits:
+        return False
+    numbers = defaultdict(list)
+    for value, place in zip(number.values, folder.values, strict=True):
+        numbers[place].append(int(value))
+    return all(
+        min(seen) < 2 and sorted(seen) == list(range(min(seen), min(seen) + len(seen)))
+        for seen in numbers.values()
+    )
+
+
+def _share_crossed(identity: _Column, camera: _Column) -> float:
+    """Share of identities with several cameras; none where a camera has a single identity."""
+    cameras_of, identities_of = defaultdict(set), defaultdict(set)
+    for person, place in zip(identity.values, camera.values, strict=True):
+        cameras_of[person].add(place)
+        identities_of[place].add(person)
+    if min(map(len, identities_of.values())) < 2:
+        return 0.0
+    return sum(len(cameras) > 1 for cameras in cameras_of.values()) / len(cameras_of)
+
+
+def _as_pattern(pieces: Sequence[_Column | str], fields: dict[int, str]) -> str:
+    texts = []
+    for piece in pieces:
+        texts.append(piece if isinstance(piece, str) else fields.get(id(piece), "*"))
+    last = pieces[-1]
+    if isinstance(last, _Column) and texts[-1] == "*" and last.are_digits:
+        texts[-1] = "{frame}"
+    return "".join(texts) + ".*"
