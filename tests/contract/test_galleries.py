@@ -1,6 +1,6 @@
 """What every registered gallery engine must do.
 
-A PostgreSQL server is started for its engine (tests/postgres_server.py). Another engine that needs a server is
+A PostgreSQL server is started for its engine (tests/postgres_server.py). Another that needs one is
 tested where REIDKIT_TEST_GALLERY_<NAME> gives an empty location.
 """
 
