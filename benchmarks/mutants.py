@@ -421,6 +421,41 @@ MUTANTS = [
         "if taken and len(set(named)) < len(named):",
         "tests/contract/test_galleries.py",
     ),
+    Mutant(
+        "clustering: who was told apart is united",
+        "src/reidkit/clustering/agglomerate.py",
+        "return other not in self._apart[one] and (",
+        "return (",
+        "tests/unit/clustering/test_cluster.py -k 'constraint or loop'",
+    ),
+    Mutant(
+        "clustering: who was told apart is not inherited",
+        "src/reidkit/clustering/agglomerate.py",
+        "        self._apart[one] |= self._apart[other]\n",
+        "",
+        "tests/unit/clustering/test_cluster.py -k 'constraint or loop'",
+    ),
+    Mutant(
+        "clustering: the mean of the largest sums",
+        "src/reidkit/clustering/agglomerate.py",
+        "num_pairs: int = self._sizes[one] * self._sizes[other]",
+        "num_pairs: int = self._sizes[one] + self._sizes[other]",
+        "tests/unit/clustering/test_cluster.py -k loop",
+    ),
+    Mutant(
+        "people: a mean ends the search too early",
+        "src/reidkit/search/people.py",
+        "ranked[options.top - 1].score >= groups[-1].score",
+        "True",
+        "tests/unit/search/test_people.py -k reference",
+    ),
+    Mutant(
+        "decisions: an undo that was undone counts",
+        "src/reidkit/galleries/_decisions.py",
+        "        if decision.id in taken_back:\n            continue\n",
+        "",
+        "tests/contract/test_galleries.py -k 'undone and embedded'",
+    ),
 ]
 
 
