@@ -64,7 +64,7 @@ WORKFLOWS = {
     "export": {"datasets._given_images", "encoders.export"},
     "gallery": {"galleries"},
     "import_weights": {"encoders.foreign_encoder"},
-    "index": {"datasets._given_images", "search.searcher"},
+    "index": {"datasets._given_images", "encoders.at_hand", "search.searcher"},
     "runs": {"training.runs"},
     "search": {"galleries", "datasets._given_images", "search.searcher", "reports.search_picture"},
     "split": {"datasets._splits"},

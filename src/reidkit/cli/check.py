@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -77,6 +78,7 @@ def check_command(
     else:
         print_check(result)
         print_speeds(speeds)
+        print_next(result, words)
     ctx.exit(1 if result.has_errors else 0)
 
 
@@ -154,6 +156,22 @@ def print_check(result: DatasetCheck) -> None:
         print_finding(finding)
     if not result.findings:
         say("\nnothing to complain about")
+
+
+def print_next(result: DatasetCheck, words: Sequence[str]) -> None:
+    """The command to go on with, for photos of one's own: ``words`` are the layout, the root and options."""
+    name, place, *options = words
+    if result.has_errors or name not in ("folder", "table"):
+        return
+    if result.num_queries:
+        command = ["train", "small-cpu", f"data.name={name}", f"data.root={place}"]
+        command += [*(f"data.{option}" for option in options), "--out", "runs/mine"]
+    else:
+        own = [option.partition("=") for option in options]
+        read_by = [["--pattern", value] for key, _, value in own if key == "pattern"]
+        read_by += [["--column", f"{key}={value}"] for key, _, value in own if key.startswith("column.")]
+        command = ["split", place, *itertools.chain(*read_by), "--out", "people.csv"]
+    say(f"\nnext: {shlex.join(['reid', *command])}")
 
 
 def print_samples(samples: Sequence[Mapping[str, str]]) -> None:

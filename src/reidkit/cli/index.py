@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,23 +42,19 @@ def index_command(
     where it stopped. Images that cannot be read are left out and listed.
     """
     from reidkit.datasets._given_images import given_images
-    from reidkit.encoders.at_hand import NoEncoder, encoder_and_pictures
-    from reidkit.galleries import NoGallery
+    from reidkit.encoders.at_hand import encoder_and_pictures
     from reidkit.progress import progress
-    from reidkit.search.searcher import Searcher
+    from reidkit.search.searcher import searcher_to_fill
 
     run, images = encoder_and_pictures(words)
     given = given_images(images, pattern=pattern, column=named_columns(columns))
     print_left_out(given.left_out)
-    try:
-        searcher = Searcher(location, encoder=run, backend=backend)
-    except NoGallery:
-        raise NoEncoder(images, location, Path()) from None
-    with searcher:
+    with searcher_to_fill(location, images, encoder=run, backend=backend) as searcher:
         print_conversion(searcher.converted, location)
         with progress("images indexed") as shown:
             added = searcher.add(given.images, camera=camera, progress=shown)
         print_added(added, location, len(searcher))
+    say(f"next: reid search IMAGE --gallery {shlex.quote(location)}")
 
 
 def print_added(added: Added, location: str | Path, num_images: int) -> None:

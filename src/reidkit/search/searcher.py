@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reidkit.analysis.calibration import Calibration
+from reidkit.encoders.at_hand import NoEncoder
 from reidkit.encoders.encoder import Encoder, load_encoder
 from reidkit.errors import ConfigError, DataError, shortened, shown
 from reidkit.galleries import DamagedGallery, Gallery, Hit, Item, NoGallery, Where, open_gallery
@@ -436,6 +437,19 @@ class Searcher:
                 f"nothing (the first is {pictures[zero[0]].path}); its weights are unusable"
             )
         return embeddings
+
+
+def searcher_to_fill(
+    location: str | Path, images: Sequence[Path], *, encoder: Path | None, backend: str = "auto"
+) -> Searcher:
+    """A searcher to add these images; without an encoder by the one that the gallery was filled by.
+
+    Raises :class:`reidkit.encoders.at_hand.NoEncoder` where there is neither, and as :class:`Searcher` does.
+    """
+    try:
+        return Searcher(location, encoder=encoder, backend=backend)
+    except NoGallery:
+        raise NoEncoder(images, location, Path()) from None
 
 
 def _own(image: ImageSource) -> Callable[[Hit], bool]:
