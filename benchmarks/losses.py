@@ -35,11 +35,11 @@ SIZES = (128, 512, 2048, 4096)
 MEMORY_SIZE = 2048
 SMALL = 128  # where call overhead rules, one limit for all
 LIMITS = {
-    **dict.fromkeys(("trihard", "msml"), 1.2),
-    "p2s": 1.5,
-    "sn": 2.0,
-    **dict.fromkeys(("hap2s", "contrastive"), 2.5),
-    **dict.fromkeys(("triplet", "quadruplet"), 8.0),
+    **dict.fromkeys(("trihard", "msml"), 0.9),
+    "sn": 1.2,
+    **dict.fromkeys(("p2s", "hap2s"), 1.5),
+    "contrastive": 2.5,
+    **dict.fromkeys(("triplet", "quadruplet"), 4.0),
 }
 LIMIT_SMALL, LIMIT_MEMORY = 3.5, 6.0
 BATCH_HARD, ALL_TRIPLETS = "pytorch-metric-learning, batch hard", "pytorch-metric-learning, all triplets"

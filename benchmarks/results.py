@@ -8,17 +8,15 @@ from pathlib import Path
 RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 
 
-def write_section(name: str, text: str, *, script: str | None = None) -> None:
-    """Replace what stands between the two marks of a section of docs/results.md."""
+def write_section(name: str, text: str, *, script: str | None = None, page: Path = RESULTS) -> None:
+    """Replace what stands between the two marks of a section of a page, docs/results.md unless told."""
     script = script or name.replace("-", "_")
     begin, end = f"<!-- {name}: written by benchmarks/{script}.py -->", f"<!-- end {name} -->"
-    before, found_begin, rest = RESULTS.read_text("utf-8").partition(begin)
+    before, found_begin, rest = page.read_text("utf-8").partition(begin)
     _, found_end, after = rest.partition(end)
     if not (found_begin and found_end):
-        raise SystemExit(
-            f"{RESULTS} has no section to write into; put {begin} and {end} under a heading there"
-        )
-    RESULTS.write_text(f"{before}{begin}\n{text}\n{end}{after}", "utf-8")
+        raise SystemExit(f"{page} has no section to write into; put {begin} and {end} under a heading there")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", "utf-8")
 
 
 def processor() -> str:

@@ -47,6 +47,11 @@ OUTLIER, HARD_NEGATIVE = 4, 8
 
 TOY_OPTIONS: dict[str, dict[str, Any]] = {
     "identity": {"num_identities": 4, "dim": 2, "init_std": 0.0},
+    "arcface": {"num_identities": 4, "dim": 2, "scale": 8.0},
+    "center": {"num_identities": 4, "dim": 2},
+    "circle": {"scale": 8.0},
+    "multi_similarity": {"beta": 10.0},
+    "smooth_ap": {"temperature": 0.1},
     "sn": {"num_neighbors": 5},
 }
 """Options for a batch of 14; all others are the defaults, without normalisation."""
@@ -83,13 +88,20 @@ def toy_loss(name: str) -> nn.Module:
     options = dict(TOY_OPTIONS.get(name, {}))
     if "normalize" in registry.defaults(factory):
         options["normalize"] = False
-    loss: nn.Module = factory(**options).double()
-    if name == "identity":
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        loss: nn.Module = factory(**options).double()
+    if has_classes(name):
         embeddings, labels = toy_batch()
         classifier = torch.optim.SGD(loss.parameters(), lr=1.0)
         for _ in range(50):
             step(classifier, lambda: loss(embeddings, labels))
     return loss
+
+
+def has_classes(name: str) -> bool:
+    """Whether a loss has parameters for each identity, and compares images with these."""
+    return reads(name) != "weight" and hasattr(registry.get("loss", name), "fill")
 
 
 def reads(name: str) -> str:
@@ -174,16 +186,19 @@ def draw_gradients(name: str) -> Figure:
     """Left, the pairs that a loss pulls and pushes, or the classes; right, where each image is sent."""
     loss, (embeddings, labels) = toy_loss(name), toy_batch()
     figure, (left, right) = panels(2)
-    if reads(name) == "metric":
+    if not has_classes(name):
         left.set_title("pairs it pulls and pushes")
         kinds = draw_pairs(left, embeddings, labels, pair_gradients(loss, embeddings, labels))
         handles = [
             Line2D([], [], linewidth=2.5, label=label, **KINDS[label]) for label in KINDS if label in kinds
         ]
         left.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False)
+    elif name == "center":
+        left.set_title("identities: their learned centres")
+        draw_centers(left, next(loss.parameters()).detach())
     else:
         left.set_title("classes: the directions of their weights")
-        draw_classes(left, loss.get_parameter("classifier.weight").detach())
+        draw_classes(left, next(loss.parameters()).detach(), of_equal_length=name == "arcface")
     right.set_title("where it sends each image")
     draw_arrows(right, embeddings, image_gradients(loss, embeddings, labels))
     for axes in (left, right):
@@ -239,8 +254,15 @@ def draw_arrows(axes: Axes, embeddings: Tensor, gradients: Tensor) -> None:
             )
 
 
-def draw_classes(axes: Axes, weights: Tensor) -> None:
+def draw_centers(axes: Axes, centers: Tensor) -> None:
+    """Centres (C, 2), as crosses."""
+    for (x, y), (colour, _) in zip(centers.tolist(), IDENTITIES, strict=True):
+        axes.scatter(x, y, s=220, marker="+", c=colour, linewidths=3, zorder=3)
+
+
+def draw_classes(axes: Axes, weights: Tensor, *, of_equal_length: bool = False) -> None:
     """Directions of the classes' weights (C, 2), and the borders between their sectors."""
+    weights = normalized(weights) if of_equal_length else weights
     ticks = torch.linspace(-1.0, 1.0, 401, dtype=weights.dtype)
     grid = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), dim=-1)  # (401, 401, 2)
     chosen = (grid @ weights.T).argmax(dim=-1)
@@ -306,7 +328,7 @@ def blocks(page: str) -> dict[str, str]:
     if page == "README":
         return {"trajectories": trajectory_table()}
     written = {"advice": advice(page), "options": option_table(page)}
-    if reads(page) != "classification":
+    if not has_classes(page):
         written["picture"] = sparsity_counts() if reads(page) == "weight" else pair_counts(page)
     return written
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.postgres_server import PostgresServer, running_server
+
 REPOSITORY = Path(__file__).parent.parent
 
 TINY_RECIPE = """
@@ -69,6 +71,13 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     path.write_text(TINY_RECIPE)
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real server, started when a test first asks for it."""
+    with running_server() as server:
+        yield server
 
 
 @pytest.fixture

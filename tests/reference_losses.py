@@ -20,7 +20,13 @@ from reidkit import registry
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "identity": [{"label_smoothing": 0.1, "bias": True}],
     "trihard": [{"margin": 1.0}, {"margin": None}, {"margin": 0.5, "normalize": False}],
-    "msml": [{"margin": 0.0}, {"margin": 1.0}, {"margin": 0.5, "normalize": False}],
+    "msml": [
+        {"margin": 0.0},
+        {"margin": 1.0},
+        {"margin": 0.5, "normalize": False},
+        {"temperature": 0.1, "margin": 1.0},
+        {"temperature": 2.0, "normalize": False},
+    ],
     "contrastive": [{"margin": 0.4}, {"margin": 2.0, "normalize": False}],
     "verification": [{"normalize": False}],
     "triplet": [{"margin": 1.0}, {"margin": 0.5, "normalize": False}],
@@ -38,6 +44,17 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"num_neighbors": 4, "squeeze": "pair", "squeeze_weight": 1.0},
         {"num_neighbors": 1, "scale": 2.0, "normalize": False},
     ],
+    "arcface": [
+        {"scale": 4.0, "sub_centers": 3},
+        {"margin_on": "cosine", "margin": 0.35},
+    ],
+    "circle": [{"margin": 0.4, "scale": 8.0}, {"scale": 4.0, "normalize": False}],
+    "centroid_triplet": [{"margin": 1.0}, {"margin": 0.5, "normalize": False}],
+    "multi_similarity": [
+        {"mining_margin": 2.0, "beta": 5.0},
+        {"alpha": 1.0, "beta": 2.0, "base": -1.0, "normalize": False},
+    ],
+    "smooth_ap": [{"temperature": 0.3}, {"temperature": 2.0, "normalize": False}],
     "sparsity": [{"norm": "l12", "groups": 3}, {"norm": "l12", "groups": 1}],
 }
 
@@ -131,11 +148,18 @@ def trihard_terms(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> list[T
 def msml(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
     d, y = distance_table(loss, embeddings), labels.tolist()
     pairs = [(i, j) for i in range(len(y)) for j in range(i)]
-    furthest = max((d[i][j] for i, j in pairs if y[i] == y[j]), default=None)
-    nearest = min((d[i][j] for i, j in pairs if y[i] != y[j]), default=math.inf)
-    if furthest is None or nearest == math.inf:
+    positive = [d[i][j] for i, j in pairs if y[i] == y[j]]
+    negative = [-d[i][j] for i, j in pairs if y[i] != y[j]]
+    if not positive or not negative:
         return zero_of(embeddings)
-    return hinge(furthest - nearest + loss.margin)
+
+    def most(values: list[Tensor]) -> Tensor:
+        if not loss.temperature:
+            return max(values)
+        powers = [torch.exp(value / loss.temperature) for value in values]
+        return loss.temperature * torch.log(sum(powers) / len(powers))
+
+    return hinge(most(positive) + most(negative) + loss.margin)
 
 
 def pairs_of(labels: list[int]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
@@ -257,6 +281,111 @@ def sn_terms(loss: nn.Module, d: list[list[Tensor]], y: list[int]) -> list[tuple
             squeeze = d[nearest][furthest] if nearest != furthest else d[i][i] * 0
         terms.append((separation, squeeze))
     return terms
+
+
+def unit(row: Tensor) -> Tensor:
+    return row / row.norm() if row.norm() > 0 else row
+
+
+def arcface(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
+    terms = []
+    for x, y in zip(embeddings, labels.tolist(), strict=True):
+        to_directions = [(unit(x) * unit(w)).sum() for w in loss.directions]
+        cosines = [
+            max(to_directions[k * loss.sub_centers : (k + 1) * loss.sub_centers])
+            for k in range(loss.num_identities)
+        ]
+        own = cosines[y]
+        if loss.margin_on == "cosine":
+            own = own - loss.margin
+        elif own >= math.cos(math.pi - loss.margin):
+            own = (own.clamp(-1, 1).acos() + loss.margin).cos()
+        else:
+            own = own - loss.margin * math.sin(loss.margin)
+        logits = [loss.scale * (own if k == y else cosine) for k, cosine in enumerate(cosines)]
+        terms.append(torch.stack(logits).logsumexp(0) - logits[y])
+    return mean(terms, embeddings)
+
+
+def center(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
+    pairs = zip(embeddings, labels.tolist(), strict=True)
+    return mean([((x - loss.centers[y]) ** 2).sum() / 2 for x, y in pairs], embeddings)
+
+
+def similarity_table(loss: nn.Module, embeddings: Tensor) -> list[list[Tensor]]:
+    return [[1 - d**2 / 2 for d in row] for row in distance_table(loss, embeddings)]
+
+
+def circle(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
+    s, y = similarity_table(loss, embeddings), labels.tolist()
+    terms = []
+    for a in range(len(y)):
+        if positives_of(a, y) and negatives_of(a, y):
+            to_positives = [
+                -loss.scale
+                * min(hinge(1 + loss.margin - s[a][p].detach()), 2 + loss.margin)
+                * (s[a][p] - 1 + loss.margin)
+                for p in positives_of(a, y)
+            ]
+            to_negatives = [
+                loss.scale * hinge(s[a][n].detach() + loss.margin) * (s[a][n] - loss.margin)
+                for n in negatives_of(a, y)
+            ]
+            # log(1 + sum of exponentials of all sums), without overflow
+            sums = [p + n for p in to_positives for n in to_negatives]
+            terms.append(torch.stack([torch.zeros_like(sums[0]), *sums]).logsumexp(0))
+    return mean(terms, embeddings)
+
+
+def multi_similarity(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
+    s, y = similarity_table(loss, embeddings), labels.tolist()
+
+    def soft_sum(logits: list[Tensor]) -> Tensor:
+        return torch.stack([torch.zeros((), dtype=torch.float64), *logits]).logsumexp(0)
+
+    terms = []
+    for a in range(len(y)):
+        if positives_of(a, y) and negatives_of(a, y):
+            least = min(s[a][p] for p in positives_of(a, y))
+            most = max(s[a][n] for n in negatives_of(a, y))
+            positives = [p for p in positives_of(a, y) if s[a][p] - loss.mining_margin < most]
+            negatives = [n for n in negatives_of(a, y) if s[a][n] + loss.mining_margin > least]
+            pull = soft_sum([-loss.alpha * (s[a][p] - loss.base) for p in positives]) / loss.alpha
+            push = soft_sum([loss.beta * (s[a][n] - loss.base) for n in negatives]) / loss.beta
+            terms.append(pull + push)
+    return mean(terms, embeddings)
+
+
+def centroid_triplet(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
+    y = labels.tolist()
+    f = [unit(row) if loss.normalize else row for row in embeddings]
+
+    def distance_to_mean(a: int, images: list[int]) -> Tensor:
+        mean_of_them = sum(f[i] for i in images) / len(images)
+        return ((f[a] - mean_of_them) ** 2).sum().clamp(min=1e-12).sqrt()
+
+    terms = []
+    for a in range(len(y)):
+        if positives_of(a, y) and negatives_of(a, y):
+            others = [[i for i in range(len(y)) if y[i] == k] for k in set(y) - {y[a]}]
+            nearest = min(distance_to_mean(a, images) for images in others)
+            terms.append(hinge(distance_to_mean(a, positives_of(a, y)) - nearest + loss.margin))
+    return mean(terms, embeddings)
+
+
+def smooth_ap(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
+    s, y = similarity_table(loss, embeddings), labels.tolist()
+
+    def rank(a: int, p: int, among: list[int]) -> Tensor:
+        return 1 + sum(torch.sigmoid((s[a][j] - s[a][p]) / loss.temperature) for j in among if j != p)
+
+    terms = []
+    for a in range(len(y)):
+        positives, everyone = positives_of(a, y), positives_of(a, y) + negatives_of(a, y)
+        if positives and negatives_of(a, y):
+            precisions = [rank(a, p, positives) / rank(a, p, everyone) for p in positives]
+            terms.append(1 - sum(precisions) / len(precisions))
+    return mean(terms, embeddings)
 
 
 def sparsity(loss: nn.Module, weight: Tensor) -> Tensor:

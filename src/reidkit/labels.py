@@ -114,11 +114,32 @@ def moment(seconds: float) -> str:
     >>> moment(1714557600.0), moment(1714557600.25), moment(12.5)
     ('2024-05-01 10:00:00 UTC', '2024-05-01 10:00:00.250 UTC', '12.5 s')
     """
-    if not _FIRST_DATE <= seconds < _LAST_DATE:
+    if not is_date(seconds):
         return f"{seconds:g} s"
     time = datetime.fromtimestamp(seconds, UTC)
     fraction = f".{time.microsecond // 1000:03}" if time.microsecond else ""
     return f"{time:%Y-%m-%d %H:%M:%S}{fraction} UTC"
+
+
+def is_date(seconds: float) -> bool:
+    """Whether a time is so far from 1970 that it is one of the calendar; otherwise it counts seconds."""
+    return _FIRST_DATE <= seconds < _LAST_DATE
+
+
+def lasting(seconds: float) -> str:
+    """A duration to be read by people.
+
+    >>> [lasting(value) for value in (0.25, 59, 90, 7265, 200_000)]
+    ['0.25 s', '59 s', '1 min 30 s', '2 h 1 min', '2 d 7 h']
+    """
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    whole = round(seconds)
+    for size, name, smaller, smaller_name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {name} {rest} {smaller_name}" if rest else f"{whole // size} {name}"
+    return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
 
 
 def camera_value(value: Any) -> int | str | None:

@@ -13,15 +13,15 @@ import inspect
 import math
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from reidkit import trust
-from reidkit.errors import ConfigError, UnknownName, did_you_mean, listed_names, shortened, shown
+from reidkit import signatures, trust
+from reidkit.errors import ConfigError, ReidError, UnknownName, did_you_mean, listed_names, shortened, shown
 
 Kind = Literal["loss", "dataset", "model", "gallery", "tracker"]
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -102,7 +102,7 @@ def is_code(kind: Kind, name: str) -> bool:
 
 
 def _with_argument(kind: str, factory: Callable[..., Any], name: str, argument: str) -> Callable[..., Any]:
-    parameters = _parameters(factory)
+    parameters = signatures.parameters_of(factory)
     positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
     if len(positional) <= _GIVEN.get(kind, 0) or not argument:
         raise ConfigError(
@@ -113,13 +113,52 @@ def _with_argument(kind: str, factory: Callable[..., Any], name: str, argument: 
 
 
 def build(kind: Kind, name: str, options: Mapping[str, Any] | None = None, /, *args: Any) -> Any:
-    """Construct a component from its name and options, after checking the options against its signature."""
+    """Construct a component from its name and options, after checking the options against its signature.
+
+    An option of a loss may itself be built, or be a list of what is built: of tables with a registered name
+    or a dotted path as ``kind``, and the options beside it.
+    """
     factory = get(kind, name)
     options = dict(options or {})
     problems = option_problems(factory, options, num_positional=len(args), where=f"{kind} {name!r}")
     if problems:
         raise ConfigError(problems)
-    return factory(*args, **options)
+    if kind == "loss":
+        options = {option: _with_parts_built(value) for option, value in options.items()}
+    try:
+        return signatures.call(factory, args, options)
+    except ReidError:
+        raise
+    except Exception as error:  # whatever the code of others does with options that it does not like
+        if not is_code(kind, name):
+            raise
+        known = signatures.names_of(signatures.parameters_of(factory)[len(args) :])
+        raise ConfigError(
+            f"{kind} {name!r} cannot be built with the options {', '.join(options) or 'none'} "
+            f"({_what(error)}); its options: {', '.join(known) or 'none'}"
+        ) from error
+
+
+def parts(options: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Name and options of everything that options of a loss are built of, at any depth."""
+    if not isinstance(options, Mapping):
+        return [part for value in options for part in parts(value)] if _is_list(options) else []
+    own = [_name_and_options(options)] if _is_part(options) else []
+    return own + [part for value in options.values() for part in parts(value)]
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("kind"), str)
+
+
+def _name_and_options(part: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    return part["kind"], {name: value for name, value in part.items() if name != "kind"}
+
+
+def _with_parts_built(value: Any) -> Any:
+    if _is_part(value):
+        return build("loss", *_name_and_options(value))
+    return [_with_parts_built(item) for item in value] if _is_list(value) else value
 
 
 def option_problems(
@@ -129,23 +168,22 @@ def option_problems(
     num_positional: int = 0,
     where: str,
     also_known: Iterable[str] = (),
+    filled_in: Collection[str] = (),
 ) -> list[str]:
     """Every unknown or missing option, as a sentence; an empty list where all is well.
 
     The first ``num_positional`` parameters are given by the caller and are not options. ``also_known``
-    are names to suggest besides the component's own.
+    are names to suggest besides the component's own, ``filled_in`` those that will be given later on.
     """
-    parameters = _parameters(factory)[num_positional:]
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return []
-    known = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
+    parameters = signatures.parameters_of(factory)[num_positional:]
+    known = signatures.names_of(parameters)
     problems = [
         f"{where} has no option {shown(name)};{did_you_mean(name, [*known, *also_known])} "
         + (listed_names(name, known).replace("Known:", "Options:") if known else "It takes none")
         for name in options
-        if name not in known
+        if name not in known and not signatures.takes_anything(parameters)
     ]
-    required = [p.name for p in parameters if p.default is p.empty and p.name in known]
+    required = [name for name in signatures.required_names(parameters) if name not in filled_in]
     problems += [f"{where} needs the option {name!r}" for name in required if name not in options]
     problems += _type_problems(factory, parameters, options, where)
     return problems
@@ -153,9 +191,8 @@ def option_problems(
 
 def lacks_option(factory: Callable[..., Any], name: str, *, num_positional: int = 0) -> bool:
     """Whether a component has no option of that name; one that takes any lacks none."""
-    parameters = _parameters(factory)[num_positional:]
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    return not takes_any and name not in [parameter.name for parameter in parameters]
+    parameters = signatures.parameters_of(factory)[num_positional:]
+    return not signatures.takes_anything(parameters) and name not in signatures.names_of(parameters)
 
 
 def _type_problems(
@@ -254,24 +291,6 @@ def in_words(annotation: Any) -> str:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple)
-
-
-def _parameters(factory: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Parameters of a factory, with those that a class hands on to its parents as ``**options``."""
-    parameters = list(inspect.signature(factory).parameters.values())
-    parents = factory.__mro__[1:-1] if isinstance(factory, type) else ()
-    for parent in parents:
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters) or parent.__module__.startswith("torch."):
-            break
-        parameters = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
-        names = {p.name for p in parameters}
-        handed_on = [p for p in inspect.signature(parent).parameters.values() if p.name not in names]
-        # What a parent must have, the class gives it by itself.
-        parameters += [p for p in handed_on if p.default is not p.empty or p.kind is p.VAR_KEYWORD]
-    # torch.nn.Module takes anything, and refuses all of it.
-    if isinstance(factory, type) and any(parent.__module__.startswith("torch.") for parent in parents):
-        parameters = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    return parameters
 
 
 def summary(component: object) -> str:

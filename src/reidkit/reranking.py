@@ -169,6 +169,46 @@ class Reranker:
         return overlap.astype(np.float64, copy=False)
 
 
+def jaccard_nearness(
+    embeddings: NDArray[np.floating[Any]],
+    *,
+    k1: int = 20,
+    k2: int = 6,
+    least: float = 0.0,
+    block_size: int | None = None,
+) -> csr_array:
+    """1 - Jaccard distance of all pairs of items whose k-reciprocal neighbourhoods meet, sparse.
+
+    The distance is that of :func:`rerank`, without the original one; pairs that are not stored have nearness
+    0. Memory is the embeddings in float32 and some dozens of numbers an item.
+
+    Args:
+        embeddings: (N, D), any float type, at unit length.
+        k1, k2, block_size: as :func:`rerank` takes them.
+        least: pairs that are less near are not stored.
+
+    Returns:
+        (N, N), symmetric, float32, without the diagonal.
+
+    Raises :class:`DataError` and :class:`ConfigError` as :func:`rerank` does.
+    """
+    reranker = Reranker(embeddings, None, RerankOptions(k1, k2), block_size=block_size)
+    counts, columns, values = [0], [], []
+    for item in range(len(embeddings)):
+        overlap = reranker._overlap(np.intp(item))
+        overlap[item] = 0
+        near = np.flatnonzero(overlap)
+        nearness = overlap[near] / (2 - overlap[near])
+        kept = nearness >= least
+        counts.append(int(kept.sum()))
+        columns.append(near[kept].astype(np.int32))
+        values.append(nearness[kept].astype(np.float32))
+    return csr_array(
+        (np.concatenate(values), np.concatenate(columns), np.cumsum(counts)),
+        shape=(len(embeddings), len(embeddings)),
+    )
+
+
 def query_expansion(
     query_embeddings: NDArray[np.floating[Any]],
     gallery_embeddings: NDArray[np.floating[Any]],

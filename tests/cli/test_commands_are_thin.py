@@ -28,7 +28,22 @@ OF_THE_TERMINAL = ("__init__", "options", "output", "progress", "endings")
 EVERYWHERE = {"config", "errors", "logs", "texts.printable", "progress", "trust", "training.trackers"}
 WORKFLOWS = {
     "__init__": {"__version__"},
-    "check": {"checks.check", "checks.proposal", "datasets", "datasets.synthetic.dataset", "images.speed"},
+    "check": {
+        "checks.check",
+        "checks.proposal",
+        "datasets",
+        "datasets.synthetic.dataset",
+        "images.speed",
+        "video.boxes",
+        "video.check",
+    },
+    "cluster": {
+        "clustering.cluster",
+        "clustering.proposals",
+        "galleries",
+        "reports.people_page",
+        "search.searcher",
+    },
     "compare": {"reports.chosen_data", "reports.run_comparison"},
     "components": {"models._cost", "registry"},
     "demo": {
@@ -65,10 +80,25 @@ WORKFLOWS = {
     "gallery": {"galleries"},
     "import_weights": {"encoders.foreign_encoder"},
     "index": {"datasets._given_images", "encoders.at_hand", "search.searcher"},
+    "review": {"galleries"},
     "runs": {"training.runs"},
-    "search": {"galleries", "datasets._given_images", "search.searcher", "reports.search_picture"},
+    "search": {
+        "galleries",
+        "datasets._given_images",
+        "search.people",
+        "search.searcher",
+        "reports.search_picture",
+    },
     "split": {"datasets._splits"},
     "study": {"studies.study", "studies.workers"},
+    "track": {"video", "video.boxes", "video.outputs", "video.tracking"},
+    "timeline": {
+        "galleries",
+        "labels",
+        "reports.timeline_page",
+        "search.transitions",
+        "search.visits",
+    },
     "train": {"training.distributed", "training.runs"},
 }
 WRITING = {

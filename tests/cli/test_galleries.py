@@ -84,6 +84,32 @@ def test_a_search_that_finds_nothing_says_why(run):
     assert "the condition on identity alone leaves 0 of 2 (there are 0001, 0002)" in result.stderr
 
 
+def test_conditions_that_refer_to_the_query(run, here):
+    """A picture that the gallery holds is of its own camera; of another one that is said."""
+    index(run, "mon")
+    index(run, "tue")
+    assert {camera for _, camera, _ in found("mon/0002_chall.png", "--where", "camera!=query")} == {
+        "door",
+        "yard",
+    }
+    draw(here / "new.png", 77)
+    other = ("--gallery", "g", "--where", "camera!=query")
+    assert "refers to the camera of" in refused("search", "new.png", *other)
+    assert {camera for _, camera, _ in found("new.png", *other[2:], "--query", "camera=yard")} == {
+        "door",
+        "hall",
+    }
+    shutil.copy("mon/0002_chall.png", "copy.png")
+    assert {camera for _, camera, _ in found("copy.png", "--where", "camera=query")} == {"hall"}
+    result = ok("search", "new.png", "--gallery", "g", "--where", "camera=query", "--query", "camera=attic")
+    assert "camera had to fit the query's own" in result.stderr
+    draw(here / "mon/0002_cattic.png", hash(("mon", "hall")) % 2**32)  # a second copy, of another camera
+    index(run, "mon")
+    assert "refers to the camera" in refused(
+        "search", "copy.png", "--gallery", "g", "--where", "camera=query"
+    )
+
+
 def test_the_query_itself_is_left_out_or_marked(run):
     index(run, "mon")
     result = ok("search", "mon/0001_cdoor.png", "--gallery", "g")

@@ -13,6 +13,7 @@ from reidkit.errors import ConfigError
 from reidkit.training.trackers import read_metrics
 
 METRIC_LEARNING = "pytorch_metric_learning.losses"
+DISTANCES = "pytorch_metric_learning.distances"
 RECIPE = """
 [transform]
 height = 48
@@ -56,8 +57,11 @@ def train(tiny_market, tmp_path):
     ("name", "options"),
     [
         ("TripletMarginLoss", "margin = 0.1"),
-        ("MultiSimilarityLoss", "alpha = 2.0\nbase = 0.6"),
-        ("ArcFaceLoss", "num_classes = 8\nembedding_size = 96"),  # owns parameters
+        (
+            "MultiSimilarityLoss",
+            "distance = {kind = 'pytorch_metric_learning.distances:DotProductSimilarity'}",
+        ),
+        ("CosFaceLoss", "scale = 30"),  # owns parameters, in sizes that are filled in
     ],
 )
 @pytest.mark.usefixtures("their_losses_allowed")

@@ -6,6 +6,8 @@ An engine that needs a server is tested where REIDKIT_TEST_GALLERY_<NAME> gives 
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 
 from reidkit import registry
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.galleries import Hit, check_where, open_gallery, parse_labels, parse_where
+from reidkit.galleries import Decision, Hit, check_where, in_force, open_gallery, parse_labels, parse_where
 from reidkit.galleries._labels import as_listed
 
 
@@ -22,6 +24,8 @@ from reidkit.galleries._labels import as_listed
 def location(request, tmp_path):
     if request.param == "embedded":
         return str(tmp_path / "people.gallery")
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres_server").gallery()
     variable = f"REIDKIT_TEST_GALLERY_{request.param.upper()}"
     if variable not in os.environ:
         pytest.skip(f"{variable} is not set: no place to test the engine {request.param!r} in")
@@ -898,6 +902,150 @@ def test_a_condition_as_programs_write_it_is_answered_with_the_right_spelling(te
 def test_names_that_begin_with_a_sign_stand_in_quotes():
     for name in ("=yard", "!3", "<a", 'x"', '"', "query", "query+-3"):
         assert parse_where([f"camera={as_listed(name)},door"]) == {"camera": [name, "door"]}
+
+
+def decided(gallery, kind, items, after, **more):
+    """A decision on items as they are now."""
+    before = tuple(item.identity for item in gallery.items(ids=items))
+    after = before if kind == "reject" else (after,) * len(items)
+    return Decision(kind, tuple(map(int, items)), before, after, "ann", **more)
+
+
+def test_a_decision_names_items_anew_and_is_kept(gallery):
+    _, ids = filled(gallery)
+    before = time.time()
+    [accepted] = gallery.decide([decided(gallery, "accept", ids[[4, 6]], "eve")])
+    [rejected] = gallery.decide([decided(gallery, "reject", ids[[4, 0, 5]], None, time="2024-05-01T10:00")])
+    assert [item.identity for item in gallery.items(ids=ids)] == [
+        "ann",
+        "12",
+        "12",
+        "bob",
+        "eve",
+        "ann",
+        "eve",
+    ]
+    assert gallery.decisions() == [accepted, rejected]
+    assert (accepted.items, accepted.before, accepted.after) == (
+        (ids[4], ids[6]),
+        (None, None),
+        ("eve", "eve"),
+    )
+    assert rejected.after == rejected.before == ("eve", "ann", "ann")
+    assert (accepted.who, accepted.kind, rejected.time) == ("ann", "accept", 1714557600.0)
+    assert before <= accepted.time <= time.time()
+    assert accepted.id < rejected.id
+    assert {hit.id for group in gallery.search(units(1), group="identity")[0] for hit in group.hits} == set(
+        ids
+    )
+    assert sum(group.label == "eve" for group in gallery.search(units(1), group="identity")[0]) == 1
+
+
+def test_decisions_in_one_call_follow_each_other_and_are_stored_all_or_none(gallery):
+    _, ids = filled(gallery)
+    first = decided(gallery, "accept", ids[6:], "eve")
+    second = Decision("merge", (int(ids[6]),), ("eve",), ("ann",), "bob")
+    wrong = Decision("split", (int(ids[6]),), ("eve",), (None,), "bob")
+    with pytest.raises(DataError, match=r"has the identity 'ann', and not 'eve' any more"):
+        gallery.decide([first, second, wrong])
+    assert gallery.decisions() == []
+    assert gallery.items(ids=ids[6:])[0].identity is None
+    kept = gallery.decide([first, second])
+    assert gallery.decisions() == kept
+    assert gallery.items(ids=ids[6:])[0].identity == "ann"
+
+
+def test_what_is_undone_is_not_in_force(gallery):
+    _, ids = filled(gallery)
+    [one] = gallery.decide([decided(gallery, "accept", ids[6:], "eve")])
+    [two] = gallery.decide([decided(gallery, "reject", ids[:2], None)])
+    [undo] = gallery.decide([decided(gallery, "undo", ids[6:], None, undoes=one.id)])
+    assert in_force(gallery.decisions()) == [two]
+    [redo] = gallery.decide([decided(gallery, "undo", ids[6:], "eve", undoes=undo.id)])
+    assert in_force(gallery.decisions()) == [one, two]
+    assert gallery.decisions() == [one, two, undo, redo]
+
+
+def test_what_is_removed_is_removed_from_decisions(gallery):
+    _, ids = filled(gallery)
+    gallery.decide(
+        [
+            decided(gallery, "reject", ids[[0, 3, 6]], None),
+            decided(gallery, "reject", ids[[3, 0]], None),
+            decided(gallery, "split", ids[5:6], "eve"),
+        ]
+    )
+    gallery.remove(ids=ids[3:4])
+    assert [decision.items for decision in gallery.decisions()] == [(ids[0], ids[6]), (ids[5],)]
+    gallery.remove(where={"identity": "ann"})
+    [left] = gallery.decisions()
+    assert (left.items, left.before, left.after) == ((ids[5],), (None,), ("eve",))
+
+
+@pytest.mark.parametrize(("content", "left"), [("aa", 1), ("bb", 0)])
+def test_decisions_are_on_pictures(gallery, content, left):
+    ids = gallery.add(units(1), sources=["a.jpg"], contents=["aa"])
+    gallery.decide([decided(gallery, "accept", ids, "eve")])
+    gallery.add(units(1, seed=1), sources=["a.jpg"], contents=[content])
+    assert len(gallery.decisions()) == left
+
+
+def test_decisions_are_there_after_reopening(location):
+    with open_gallery(location) as gallery:
+        ids = gallery.add(units(3))
+        kept = gallery.decide([decided(gallery, "accept", ids, "zo\u00eb")])
+    with open_gallery(location) as gallery, open_gallery(location) as other:
+        assert gallery.decisions() == kept
+        more = other.decide([decided(other, "split", ids[:1], None)])
+        assert gallery.decisions() == kept + more
+        gallery.remove(where={})
+        assert other.decisions() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "acept"}, "the kind of a decision is 'acept'; did you mean 'accept'"),
+        ({"items": ()}, "names 0 items"),
+        ({"items": (1, 1)}, "2 items, 1 of them different"),
+        ({"items": ("1",)}, "'1' in a decision is no id"),
+        ({"items": (2**70,)}, "is no id"),
+        ({"before": ()}, "one identity before and one after"),
+        ({"after": (None,)}, "needs the name of a person"),
+        ({"after": (3.5,)}, "3.5"),
+        ({"kind": "reject"}, "names 1 items"),
+        (
+            {"kind": "reject", "items": (1, 2), "before": (None, None), "after": ("a", "a")},
+            "changes no identities",
+        ),
+        ({"kind": "undo"}, "says which one it undoes"),
+        ({"undoes": 1}, "says which one it undoes"),
+        ({"who": ""}, "who decided is ''"),
+        ({"who": "x" * 1000}, "characters"),
+        ({"time": "yesterday"}, "is not an ISO time"),
+    ],
+)
+def test_decisions_that_make_no_sense(gallery, changes, message):
+    gallery.add(units(1))
+    decision = replace(Decision("accept", (1,), (None,), ("eve",), "ann"), **changes)
+    with pytest.raises((ConfigError, DataError)) as error:
+        gallery.decide([decision])
+    assert message in str(error.value)
+    assert gallery.decisions() == []
+
+
+@pytest.mark.parametrize(
+    "decisions", ["accept", 3, None, [3], Decision("accept", (1,), (None,), ("a",), "b")]
+)
+def test_what_is_no_list_of_decisions(gallery, decisions):
+    with pytest.raises(ConfigError, match="of type"):
+        gallery.decide(decisions)
+
+
+def test_a_decision_on_an_unknown_item(gallery):
+    gallery.add(units(1))
+    with pytest.raises(DataError, match="has no item 99"):
+        gallery.decide([Decision("accept", (99,), (None,), ("eve",), "ann")])
 
 
 def test_labels_of_a_query_as_text():

@@ -34,9 +34,12 @@ from tests.reference_losses import (
 NUM_IDENTITIES, DIM = 6, 5
 
 every_loss = pytest.mark.parametrize("name", BATCH_LOSSES)
-every_metric_loss = pytest.mark.parametrize(
-    "name", [n for n in BATCH_LOSSES if registry.get("loss", n).reads == "metric"]
-)
+METRIC_LOSSES = [
+    name
+    for name in BATCH_LOSSES
+    if registry.get("loss", name).reads == "metric" and not hasattr(registry.get("loss", name), "fill")
+]
+every_metric_loss = pytest.mark.parametrize("name", METRIC_LOSSES)
 every_case = pytest.mark.parametrize("case", CASES, ids=case_name)
 
 HISTOGRAMS = {
@@ -110,9 +113,20 @@ def test_values_equal_the_reference_at_ties(case, kind):
     check_against_reference(case, embeddings.double().requires_grad_(), labels, gradients=False)
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if not c[1].get("detach_weights")], ids=case_name
-)  # the gradient of a loss with constant weights is not that of its value
+# The gradient of a loss with constant weights is not that of its value.
+every_case_without_constants = pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for case in CASES
+        if not case[1].get("detach_weights")
+        and not getattr(registry.get("loss", case[0]), "has_constant_weights", False)
+    ],
+    ids=case_name,
+)
+
+
+@every_case_without_constants
 def test_gradients_are_those_of_the_value(case):
     loss = make(case).double()
     embeddings, labels = random_batch(HISTOGRAMS["ragged"], seed=3)
@@ -122,9 +136,7 @@ def test_gradients_are_those_of_the_value(case):
     assert torch.autograd.gradcheck(lambda f, *_: loss(f, labels), inputs)
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if not c[1].get("detach_weights")], ids=case_name
-)  # as above
+@every_case_without_constants
 def test_second_derivatives_are_those_of_the_gradient(case):
     loss = make(case).double()
     embeddings, labels = random_batch([0, 0, 1, 1, 2, 0], seed=3)

@@ -132,11 +132,11 @@ def journal_that_names_a_file(path):
 
 def vectors_of_any_length(path):
     """Rows of NaN, of infinity and of length 1000, with checksums that fit."""
-    from reidkit.galleries import _vector_file
+    from reidkit.galleries import _storage, _vector_file
 
     file = vectors(path)
     words = np.fromfile(file, "<u8").reshape(40, -1).copy()
-    values = _vector_file.vectors_of(words, DIM)
+    values = _storage.numbers_of(words, file.name, DIM)
     values[0], values[1], values[4] = np.nan, np.inf, 1000
     words[:, -1] = _vector_file.checksums(words, np.arange(40), file.name)
     words.tofile(file)

@@ -14,6 +14,7 @@ from reidkit.errors import ConfigError, DataError
 from reidkit.ops import (
     BatchStatistics,
     batch_statistics,
+    blocks,
     check_count,
     check_number,
     check_positive,
@@ -22,6 +23,7 @@ from reidkit.ops import (
     hardest_distances,
     hardest_partners,
     mean_over,
+    mine_hardest,
     negative_mask,
     normalized,
     pairwise_distances,
@@ -171,6 +173,32 @@ def test_hardest_distances_equal_a_loop(labels, seed):
             assert hardest.positive[a].item() == pytest.approx(max(positives), abs=1e-12)
         if negatives:
             assert hardest.negative[a].item() == pytest.approx(min(negatives), abs=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 20, 64, blocks.BLOCK])
+def test_mining_in_blocks_finds_the_same_partners(size, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", size)
+    embeddings = random_embeddings(13, seed=2)
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3, 0, 5, 1, 3, 3])
+    found, expected = (
+        mine_hardest(embeddings, labels),
+        hardest_partners(pairwise_distances(embeddings), labels),
+    )
+    assert found.has_positive.equal(expected.has_positive)
+    assert found.has_negative.equal(expected.has_negative)
+    assert found.positives[found.has_positive].equal(expected.positives[found.has_positive])
+    assert found.negatives.equal(expected.negatives)
+    nearness = torch.cat([of_rows for _, of_rows in blocks.nearness_blocks(embeddings)])
+    others = pairwise_distances(embeddings).fill_diagonal_(torch.inf)
+    assert nearness.argsort(dim=1, descending=True).equal(others.argsort(dim=1))
+    assert nearness.diagonal().isneginf().all()
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 7, 362, 1000])
+def test_blocks_are_all_rows_each_once(num_rows):
+    found = list(blocks.row_blocks(num_rows, num_rows, torch.device("cpu")))
+    assert [row for rows in found for row in range(num_rows)[rows]] == list(range(num_rows))
+    assert len(found) == -(-num_rows // max(1, blocks.BLOCK // max(num_rows, 1)))
 
 
 # --- statistics ----------------------------------------------------------------------------------------

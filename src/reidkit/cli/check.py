@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from reidkit.cli.options import refuse
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.errors import ConfigError, shown
 from reidkit.texts.printable import counted
@@ -30,6 +31,7 @@ _STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
 @click.option("--make", is_flag=True, help="With `synthetic`: draw the data set into ROOT first.")
 @click.option("--speed", is_flag=True, help="Measure how fast images are read: decoded, and cached.")
 @click.option("--yes", is_flag=True, help="Of a path alone: check by the proposed reading without asking.")
+@click.option("--boxes", type=click.Path(path_type=Path), help="With `video`: the boxes in it.")
 @json_option
 @click.pass_context
 def check_command(
@@ -40,6 +42,7 @@ def check_command(
     make: bool,
     speed: bool,
     yes: bool,
+    boxes: Path | None,
     as_json: bool,
 ) -> None:
     """Count and inspect the data set in ROOT, laid out as NAME (see `reid list datasets`).
@@ -52,6 +55,7 @@ def check_command(
     reid check folder photos/ pattern="{identity}_c{camera}_{frame}.jpg"
     reid check table people.csv
     reid check synthetic people/ --make num_train_identities=100 seed=3
+    reid check video door.mp4 --boxes door.txt
 
     Exit code 1 says that errors were found.
     """
@@ -61,7 +65,9 @@ def check_command(
     from reidkit.images.speed import reading_speeds
     from reidkit.progress import progress
 
-    words = words_of([name, *filter(None, [root]), *options], yes=yes, as_json=as_json)
+    if name == "video" and root is not None:
+        ctx.exit(check_a_video(root, boxes, parse_options(options), as_json=as_json))
+    words = words_of([name, *filter(None, [root]), *options], boxes=boxes, yes=yes, as_json=as_json)
     if not words:
         return
     name, place = words[:2]
@@ -76,10 +82,25 @@ def check_command(
     if as_json:
         print_as_json(result, speeds)
     else:
-        print_check(result)
-        print_speeds(speeds)
-        print_next(result, words)
+        print_all(result, speeds, words)
     ctx.exit(1 if result.has_errors else 0)
+
+
+def check_a_video(source: str, boxes: Path | None, given: Mapping[str, Any], *, as_json: bool) -> int:
+    """Check a video, and the boxes in it; the exit code."""
+    from reidkit.progress import progress
+    from reidkit.video.boxes import given_options
+    from reidkit.video.check import COLUMNS, check_video
+
+    with progress("frames read") as read:
+        result = check_video(source, boxes, options=given_options(given), progress=read)
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        print_table(COLUMNS, [result.row()], right=COLUMNS[1:])
+        print_readings(result.reading)
+        print_findings(result.findings)
+    return 1 if result.has_errors else 0
 
 
 def draw(name: str, place: str, options: Mapping[str, Any]) -> None:
@@ -93,10 +114,11 @@ def draw(name: str, place: str, options: Mapping[str, Any]) -> None:
         make_synthetic_from(Path(place), options, progress=drawn)
 
 
-def words_of(typed: list[str], *, yes: bool, as_json: bool) -> list[str]:
+def words_of(typed: list[str], *, boxes: Path | None, yes: bool, as_json: bool) -> list[str]:
     """The layout, the root and the options that are meant; none where a proposal was not accepted."""
     from reidkit.checks.proposal import names_a_place, propose
 
+    refuse({"--boxes": boxes}, "goes with `reid check video VIDEO`")
     if not names_a_place(typed):
         if len(typed) == 1:
             raise ConfigError(
@@ -131,6 +153,12 @@ def print_as_json(result: DatasetCheck, speeds: Sequence[Speed]) -> None:
     print_json(result.as_dict() | rates)
 
 
+def print_all(result: DatasetCheck, speeds: Sequence[Speed], words: Sequence[str]) -> None:
+    print_check(result)
+    print_speeds(speeds)
+    print_next(result, words)
+
+
 def print_speeds(speeds: Sequence[Speed]) -> None:
     for speed in speeds:
         if speed.problem:
@@ -145,16 +173,24 @@ def print_check(result: DatasetCheck) -> None:
     print_table(header, rows, title=f"{result.name} in {result.root}", right=header[1:])
     if result.num_valid_queries is not None:
         tell(f"{result.num_valid_queries:,} of {result.num_queries:,} queries have a match")
-    if result.reading:
-        tell("\nread as")
-    for sentence in result.reading:
-        tell(f"  {sentence}")
+    print_readings(result.reading)
     if result.samples:
         tell("\nfor example")
         print_samples(result.samples)
-    for finding in result.findings:
+    print_findings(result.findings)
+
+
+def print_readings(reading: Sequence[str]) -> None:
+    if reading:
+        tell("\nread as")
+    for sentence in reading:
+        tell(f"  {sentence}")
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    for finding in findings:
         print_finding(finding)
-    if not result.findings:
+    if not findings:
         say("\nnothing to complain about")
 
 

@@ -26,7 +26,7 @@ _FOR_PROGRAMS = ("former_fingerprints",)  # by which a gallery of an earlier ver
 
 @click.group("gallery")
 def gallery_command() -> None:
-    """Say what a gallery holds, check it, mend it, take items out.
+    """Say what a gallery holds, check it, mend it, take items out, copy it.
 
     \b
     reid gallery info people.gallery
@@ -35,6 +35,7 @@ def gallery_command() -> None:
     reid gallery expire people.gallery --older-than 30d
     reid gallery verify people.gallery
     reid gallery repair people.gallery --drop
+    reid gallery copy people.gallery postgresql://user@host/database?gallery=people
     """
 
 
@@ -70,13 +71,13 @@ def verify_command(location: str) -> None:
     with open_gallery(location, create=False) as gallery:
         found = gallery.verify()
         if not found.damaged:
-            tell(f"{location}: all {found.num_items} items are as they were written")
+            tell(f"{gallery.location}: all {found.num_items} items are as they were written")
             return
         if not found.labels:
             print_items(gallery.items(ids=found.damaged[:_NUM_SHOWN]))
     raise DataError(
-        f"{location} is damaged: {len(found.damaged)} of {found.num_items} items; `reid gallery repair "
-        f"{location} --drop` drops them, and `reid index` puts their images in again"
+        f"{gallery.location} is damaged: {len(found.damaged)} of {found.num_items} items; `reid gallery "
+        f"repair {gallery.location} --drop` drops them, and `reid index` puts their images in again"
     )
 
 
@@ -90,7 +91,7 @@ def repair_command(location: str, drop: bool) -> None:
     with open_gallery(location, create=False) as gallery:
         dropped = gallery.repair(drop=drop)
         left = counted(len(gallery), "item")
-    tell(f"{location}: dropped {counted(len(dropped), 'damaged item')}, {left} left")
+    tell(f"{gallery.location}: dropped {counted(len(dropped), 'damaged item')}, {left} left")
 
 
 @gallery_command.command("list")
@@ -121,7 +122,7 @@ def remove_command(location: str, conditions: tuple[str, ...], dry_run: bool) ->
         raise ConfigError("nothing says what to remove; give --where, such as --where camera=3")
     with open_gallery(location, create=False) as gallery:
         num = erase(gallery, parse_where(conditions), dry_run=dry_run)
-        print_removed(location, num, len(gallery), dry_run)
+        print_removed(gallery.location, num, len(gallery), dry_run)
 
 
 @gallery_command.command("forget")
@@ -134,7 +135,7 @@ def forget_command(location: str, identity: str, dry_run: bool) -> None:
 
     with open_gallery(location, create=False) as gallery:
         num = forget(gallery, identity, dry_run=dry_run)
-        print_removed(location, num, len(gallery), dry_run)
+        print_removed(gallery.location, num, len(gallery), dry_run)
 
 
 @gallery_command.command("expire")
@@ -147,7 +148,7 @@ def expire_command(location: str, older_than: str, dry_run: bool) -> None:
 
     with open_gallery(location, create=False) as gallery:
         num = expire(gallery, older_than, dry_run=dry_run)
-        print_removed(location, num, len(gallery), dry_run)
+        print_removed(gallery.location, num, len(gallery), dry_run)
 
 
 @gallery_command.command("compact")
@@ -158,7 +159,28 @@ def compact_command(location: str) -> None:
 
     with open_gallery(location, create=False) as gallery:
         num = gallery.compact()
-    tell(f"{location}: dropped {counted(num, 'embedding')} of removed or replaced items")
+    tell(f"{gallery.location}: dropped {counted(num, 'embedding')} of removed or replaced items")
+
+
+@gallery_command.command("copy")
+@click.argument("source")
+@click.argument("target")
+def copy_command(source: str, target: str) -> None:
+    """Copy all items and decisions of the gallery SOURCE to TARGET, and compare what was copied.
+
+    Both are folders or addresses of servers. TARGET is made if it is not there; what it holds besides stays.
+    A copy that was interrupted goes on where it stopped.
+    """
+    from reidkit.galleries import copy_gallery, open_gallery
+    from reidkit.progress import progress
+
+    with (
+        open_gallery(source, create=False) as original,
+        open_gallery(target, encoder=original.encoder) as copy,
+        progress("items read") as shown,
+    ):
+        copied = copy_gallery(original, copy, progress=shown)
+    tell(f"{copy.location}: {copied}")
 
 
 def print_removed(location: str, num: int, left: int, dry_run: bool) -> None:

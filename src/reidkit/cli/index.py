@@ -13,6 +13,7 @@ from reidkit.cli.output import print_left_out, say, tell
 from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
+    from reidkit.galleries._storage import Storage
     from reidkit.search.pictures import Added
 
 _NUM_LISTED = 20  # images that could not be read
@@ -23,6 +24,12 @@ _NUM_LISTED = 20  # images that could not be read
 @click.option("--gallery", "location", required=True, help="Gallery to fill; made if it is not there.")
 @pattern_option
 @column_option
+@click.option(
+    "--storage",
+    type=click.Choice(["float32", "float16", "int8"]),
+    help="How a gallery that is made keeps its embeddings: float16 takes half the bytes; of int8, searches "
+    "read a quarter.  [default: float32]",
+)
 @click.option("--camera", help="Camera of all these images: a number or a name.")
 @backend_option
 def index_command(
@@ -30,6 +37,7 @@ def index_command(
     location: str,
     pattern: str | None,
     columns: tuple[str, ...],
+    storage: Storage | None,
     camera: str | None,
     backend: str,
 ) -> None:
@@ -37,9 +45,10 @@ def index_command(
 
     RUN is a run folder or a network's file (.safetensors, .onnx, .xml); a gallery that is there already
     knows the one that filled it. IMAGES are files, folders, or a table (.csv, .tsv, .parquet) with the
-    columns path, identity, camera, time; --column says what they are called where not so. What the gallery
-    holds already is not embedded again, even if it was moved or renamed, so that an interrupted run goes on
-    where it stopped. Images that cannot be read are left out and listed.
+    columns path, identity, camera, tracklet, time, of which all but path may be absent; --column says what
+    they are called where not so. What the gallery holds already is not embedded again, even if it was moved
+    or renamed, so that an interrupted run goes on where it stopped. Images that cannot be read are left out
+    and listed.
     """
     from reidkit.datasets._given_images import given_images
     from reidkit.encoders.at_hand import encoder_and_pictures
@@ -47,14 +56,14 @@ def index_command(
     from reidkit.search.searcher import searcher_to_fill
 
     run, images = encoder_and_pictures(words)
-    given = given_images(images, pattern=pattern, column=named_columns(columns))
+    given = given_images(images, pattern=pattern, column=named_columns(columns), needs_identity=False)
     print_left_out(given.left_out)
-    with searcher_to_fill(location, images, encoder=run, backend=backend) as searcher:
-        print_conversion(searcher.converted, location)
+    with searcher_to_fill(location, images, encoder=run, backend=backend, storage=storage) as searcher:
+        print_conversion(searcher.converted, searcher.location)
         with progress("images indexed") as shown:
             added = searcher.add(given.images, camera=camera, progress=shown)
-        print_added(added, location, len(searcher))
-    say(f"next: reid search IMAGE --gallery {shlex.quote(location)}")
+        print_added(added, searcher.location, len(searcher))
+    say(f"next: reid search IMAGE --gallery {shlex.quote(searcher.location)}")
 
 
 def print_added(added: Added, location: str | Path, num_images: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from reidkit import logs, registry, trust
+from reidkit import logs, registry, signatures, trust
 from reidkit.config.faults import explain
 from reidkit.config.overrides import Table, apply_overrides, is_given, parse_options, texts_of
 from reidkit.config.replaced import leave_out_options_of_others
@@ -167,16 +167,22 @@ def code_not_allowed(config: Config) -> list[str]:
 
 def own_code(config: Config) -> list[str]:
     """Names of components, ``module:object``, that are code from outside of reidkit."""
-    components = _components(config)
-    return list(dict.fromkeys(name for kind, _, name, _, _ in components if registry.is_code(kind, name)))
+    return list(
+        dict.fromkeys(name for kind, _, name, _, _ in _components(config) if registry.is_code(kind, name))
+    )
 
 
 def _components(config: Config) -> list[tuple[registry.Kind, str, str, Table, int]]:
     """Kind, table, name and options of each component, and how many arguments it gets besides."""
+    losses = [
+        (f"loss.{name}", kind, options)
+        for name, loss in config.loss.items()
+        for kind, options in ((loss.kind, loss.options), *registry.parts(loss.options))
+    ]
     return [
         ("dataset", "data", config.data.name, config.data.options, 1),  # 1: the root folder
         ("model", "model", config.model.name, config.model.options, 0),
-        *(("loss", f"loss.{name}", loss.kind, loss.options, 0) for name, loss in config.loss.items()),
+        *(("loss", table, kind, options, 0) for table, kind, options in losses),
         *(("tracker", "train", name, {}, 1) for name in config.train.trackers),  # 1: the run folder
     ]
 
@@ -193,7 +199,12 @@ def _component_problems(config: Config, skip: Collection[str] = ()) -> list[str]
             problems += [f"[{table}] {problem}" for problem in error.problems]
             continue
         problems += registry.option_problems(
-            factory, options, num_positional=num_positional, where=f"[{table}]", also_known=own
+            factory,
+            options,
+            num_positional=num_positional,
+            where=f"[{table}]",
+            also_known=own,
+            filled_in=signatures.sizes_wanted(factory) if kind == "loss" else (),
         )
     return problems
 

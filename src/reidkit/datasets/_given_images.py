@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reidkit.datasets._table_files import TABLE_SUFFIXES
-from reidkit.datasets.folder import UnclearParts, folder
-from reidkit.datasets.table import table
+from reidkit.datasets.folder import UnclearParts, read_folder
+from reidkit.datasets.table import read_images
 from reidkit.errors import ConfigError, DataError
 from reidkit.files import require_regular
 from reidkit.images.reading import is_image
@@ -32,7 +32,11 @@ class GivenImages:
 
 
 def given_images(
-    paths: Sequence[Path], *, pattern: str | None = None, column: Mapping[str, str] | None = None
+    paths: Sequence[Path],
+    *,
+    pattern: str | None = None,
+    column: Mapping[str, str] | None = None,
+    needs_identity: bool = True,
 ) -> GivenImages:
     """Images named one by one or by their folders; with labels, where a table or a pattern gives them.
 
@@ -40,6 +44,7 @@ def given_images(
         paths: images, folders, tables.
         pattern: of file names, as :func:`reidkit.datasets.folder.folder` takes it.
         column: what tables call their columns, as :func:`reidkit.datasets.table.table` takes it.
+        needs_identity: refuse labels without an identity; otherwise it may be unknown.
 
     Raises:
         ConfigError: ``column`` without a table.
@@ -50,7 +55,7 @@ def given_images(
     if column and not tables:
         raise ConfigError("--column: there is no table whose columns it could name; leave it out")
     if pattern is not None or tables:
-        return _labelled(paths, pattern, column)
+        return _labelled(paths, pattern, column, needs_identity)
     return image_paths(paths)
 
 
@@ -81,12 +86,18 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in TABLE_SUFFIXES
 
 
-def _labelled(paths: Sequence[Path], pattern: str | None, column: Mapping[str, str] | None) -> GivenImages:
+def _labelled(
+    paths: Sequence[Path], pattern: str | None, column: Mapping[str, str] | None, needs_identity: bool
+) -> GivenImages:
     """Samples of tables, or of folders whose file names follow a pattern."""
     found: list[Sample] = []
     unfit: list[Path] = []
     for path in paths:
-        data = table(path, column=column) if is_table(path) else _of_folder(path, pattern)
+        data = (
+            read_images(path, column=column, needs_identity=needs_identity)
+            if is_table(path)
+            else _of_folder(path, pattern, needs_identity)
+        )
         found += [sample for split in data.splits.values() for sample in split]
         unfit += data.skipped
     images = [path for path in unfit if is_image(path)]
@@ -99,11 +110,11 @@ def _labelled(paths: Sequence[Path], pattern: str | None, column: Mapping[str, s
     return GivenImages([sample.path for sample in found], found, tuple(sentences))
 
 
-def _of_folder(path: Path, pattern: str | None) -> Dataset:
+def _of_folder(path: Path, pattern: str | None, needs_identity: bool) -> Dataset:
     try:
-        return folder(path, pattern=pattern)
+        return read_folder(path, pattern=pattern, needs_identity=needs_identity)
     except UnclearParts:  # to a gallery it is all the same which part an image is of
-        return folder(path, pattern=pattern, parts="none")
+        return read_folder(path, pattern=pattern, parts="none", needs_identity=needs_identity)
 
 
 def _is_folder(path: Path) -> bool:

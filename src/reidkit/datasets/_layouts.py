@@ -249,33 +249,37 @@ def labelled_dataset(
     root: Path,
     skipped: Iterable[Path] = (),
     reading: Iterable[str] = (),
+    needs_identity: bool = True,
 ) -> Dataset:
     """A data set from (split, path, fields) of each image, with labels made integers over all splits.
 
     Labels are read as :mod:`reidkit.labels` says, those of all splits together. Camera -1 is one that is
     not known. Without a known camera ``has_cameras`` is false and the camera filter "none".
 
-    Raises :class:`DataError` for an image without an identity.
+    Raises :class:`DataError` for an image without an identity, unless ``needs_identity`` is false: then it
+    is junk, of the name "".
     """
-    identities = read_labels((fields["identity"] for _, _, fields in images), what="identities", junk=True)
+    identities = read_labels(
+        (fields.get("identity") for _, _, fields in images), what="identities", junk=True
+    )
     cameras = read_labels((fields.get("camera") for _, _, fields in images), what="cameras", junk=True)
     has_cameras = any(code not in (None, JUNK) for code in cameras.codes)
     samples: dict[str, list[Sample]] = {split: [] for split in PARTS}
     for row, (split, path, fields) in enumerate(images):
         identity = identities.codes[row]
-        if identity is None:
+        if identity is None and needs_identity:
             raise DataError(f"{path} has no identity; name one, or leave the image out")
         samples[split].append(
             Sample(
                 path,
-                identity,
+                JUNK if identity is None else identity,
                 None if cameras.codes[row] == JUNK else cameras.codes[row],
                 0,
                 tracklet=int(fields["tracklet"]) if "tracklet" in fields else None,
                 frame=int(fields["frame"]) if "frame" in fields else None,
                 time=float(fields["time"]) if "time" in fields else None,
                 dataset=name,
-                identity_name=identities.written(row),
+                identity_name="" if identity is None else identities.written(row),
                 camera_name=cameras.written(row),
             )
         )

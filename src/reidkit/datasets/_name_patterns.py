@@ -42,18 +42,21 @@ class _Piece:
 class NamePattern:
     """A pattern for paths below a root, with forward slashes.
 
-    Fields are identity (required) and camera (text inside one folder or file name), frame and tracklet
-    (digits), time (seconds). ``*`` stands for any text inside one name, ``.*`` at the end for any suffix; all
-    else is literal. Where a name can be read in several ways, earlier fields take as much as they can:
-    "john_carter_c1" splits at its last "_c". A field that comes twice must be the same text both times.
+    Fields are identity (required, unless ``needs_identity`` is false) and camera (text inside one folder or
+    file name), frame and tracklet (digits), time (seconds). ``*`` stands for any text inside one name, ``.*``
+    at the end for any suffix; all else is literal. Where a name can be read in several ways, earlier fields
+    take as much as they can: "john_carter_c1" splits at its last "_c". A field that comes twice must be the
+    same text both times.
 
     Raises:
         ConfigError: what is not a pattern; every fault is named.
     """
 
-    def __init__(self, pattern: Any) -> None:
+    def __init__(self, pattern: Any, *, needs_identity: bool = True) -> None:
         # The same name typed on two systems differs in the form of its accents.
         self._pieces, problems = _parse(normalize("NFC", pattern) if isinstance(pattern, str) else pattern)
+        if not problems and needs_identity and "identity" not in self.fields:
+            problems = [f"pattern {pattern!r} has no {{identity}}; write for example {_EXAMPLE}"]
         if problems:
             raise ConfigError(problems)
         self.text = str(pattern)
@@ -183,8 +186,6 @@ def _parse(pattern: Any) -> tuple[list[_Piece], list[str]]:
 
 def _ambiguities(pattern: str, pieces: list[_Piece]) -> list[str]:
     problems = []
-    if all(piece.field != "identity" for piece in pieces):
-        problems.append(f"pattern {pattern!r} has no {{identity}}; write for example {_EXAMPLE}")
     for left, right in itertools.pairwise(pieces):
         if right.field is not None and not right.repeats and (left.field is not None or left.longest is _ANY):
             both = f"{_as_written(left)}{_as_written(right)}"

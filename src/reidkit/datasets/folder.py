@@ -69,7 +69,16 @@ def folder(root: Path, *, pattern: str | None = None, parts: str = "auto") -> Da
             no image in it has an identity.
     """
     check_option("parts", parts, ("auto", "named", "none"))
-    fields_of: Reader = identity_folder if pattern is None else NamePattern(pattern).match
+    return read_folder(root, pattern=pattern, parts=parts)
+
+
+def read_folder(
+    root: Path, *, pattern: str | None, parts: str = "auto", needs_identity: bool = True
+) -> Dataset:
+    """As :func:`folder`, also for a pattern without an identity where none is needed."""
+    fields_of: Reader = identity_folder
+    if pattern is not None:
+        fields_of = NamePattern(pattern, needs_identity=needs_identity).match
     root = existing_folder(Path(root), expected="a folder of images")
     files = list_files(root)
     part_folders: Mapping[str, str] = {}
@@ -85,7 +94,8 @@ def folder(root: Path, *, pattern: str | None = None, parts: str = "auto") -> Da
         first, _, rest = below.partition("/")
         part, name = (part_folders.get(first), rest) if part_folders else ("train", below)
         fields = fields_of(name) if part is not None and is_image(path) else None
-        if part is None or fields is None or label_text(fields["identity"]) is None:
+        unnamed = fields is not None and label_text(fields.get("identity")) is None
+        if part is None or fields is None or (unnamed and needs_identity):
             skipped.append(path)
         else:
             images.append((part, path, fields))
@@ -95,7 +105,14 @@ def folder(root: Path, *, pattern: str | None = None, parts: str = "auto") -> Da
     told = ", ".join(f"folder {name} is {part}" for name, part in part_folders.items())
     reading = f"parts: {told}" if told else "parts: none, all images are train"
     try:
-        return labelled_dataset(images, name="folder", root=root, skipped=skipped, reading=[reading])
+        return labelled_dataset(
+            images,
+            name="folder",
+            root=root,
+            skipped=skipped,
+            reading=[reading],
+            needs_identity=needs_identity,
+        )
     except DataError as error:
         raise DataError(f"{root}: {error}") from None
 

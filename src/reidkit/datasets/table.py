@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,9 +66,16 @@ def table(root: Path, *, column: Mapping[str, str] | None = None) -> Dataset:
             among numbers, a number that is none. The first five are told, with the count.
         MissingExtra: the table is Parquet and pyarrow is not installed.
     """
+    return read_images(root, column=column)
+
+
+def read_images(
+    root: Path, *, column: Mapping[str, str] | None = None, needs_identity: bool = True
+) -> Dataset:
+    """As :func:`table`, also of images without an identity where none is needed."""
     path = _find_table(Path(root))
     found = read_table(path, _roles(column))
-    names = _column_names(path, found.header, column)
+    names = _column_names(path, found.header, column, REQUIRED if needs_identity else REQUIRED[:1])
     problems = list(found.problems)
     unreadable = {number for number, _ in problems}
     rows = {number: _known(row, names) for number, row in found.rows.items() if number not in unreadable}
@@ -76,6 +83,8 @@ def table(root: Path, *, column: Mapping[str, str] | None = None) -> Dataset:
         row["path"] = _as_on_disk(path.parent, row["path"])
     for number, row in rows.items():
         problems += [(number, problem) for problem in _row_problems(row, path.parent, found)]
+        if needs_identity and not row["identity"]:
+            problems.append((number, "identity is empty"))
     problems += _camera_problems(rows)
     if problems:
         raise DataError(_bad_rows(path, problems))
@@ -88,7 +97,9 @@ def table(root: Path, *, column: Mapping[str, str] | None = None) -> Dataset:
     unread = [name for name in found.header if name and name not in names.values()]
     reading = [f"columns that are not read: {first_few(unread)}"] if unread else []
     try:
-        data = labelled_dataset(images, name="table", root=path.parent, reading=reading)
+        data = labelled_dataset(
+            images, name="table", root=path.parent, reading=reading, needs_identity=needs_identity
+        )
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     return replace(data, file=path)
@@ -117,10 +128,12 @@ def _roles(column: Any) -> dict[str, str]:
     return roles | {column_name(name): key for key, name in given.items() if isinstance(name, str)}
 
 
-def _column_names(path: Path, header: list[str], column: Mapping[str, str] | None) -> dict[str, str]:
+def _column_names(
+    path: Path, header: list[str], column: Mapping[str, str] | None, required: Sequence[str]
+) -> dict[str, str]:
     """How the table calls each column that it has and that is read."""
     given = _given_names(path, header, {} if column is None else column)
-    _check_columns(path, header, given)
+    _check_columns(path, header, given, required)
     return {name: given.get(name, name) for name in COLUMNS if given.get(name, name) in header}
 
 
@@ -145,10 +158,10 @@ def _given_names(path: Path, header: list[str], column: Any) -> dict[str, str]:
     return given
 
 
-def _check_columns(path: Path, header: list[str], given: Mapping[str, str]) -> None:
+def _check_columns(path: Path, header: list[str], given: Mapping[str, str], required: Sequence[str]) -> None:
     found = _listed(header)
     names = {name: given.get(name, name) for name in COLUMNS}
-    for name in REQUIRED:
+    for name in required:
         if names[name] not in header:
             other = next((column for column in header if _usual_name(column) == name), None)
             hint = (
@@ -186,8 +199,6 @@ def _row_problems(row: Row, folder: Path, found: Table) -> Iterable[str]:
         yield "path is empty"
     elif not _is_file(folder / row["path"]):
         yield f"there is no file {shown(str(folder / row['path']))}"
-    if not row["identity"]:
-        yield "identity is empty"
     for name in ("identity", "camera"):
         try:
             label_text(row.get(name))

@@ -35,13 +35,18 @@ def full_memory_explained(device: torch.device, remedy: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # CUDA has a class of its own; other devices, and CUDA's libraries, only say it.
-        if not isinstance(error, torch.OutOfMemoryError) and not _FULL.search(str(error)):
+        if not tells_of_full_memory(error):
             raise
         asked = _ASKED.search(str(error))
         raise TrainingError(
             f"the memory of {device} is full{f', {asked[1]} more were asked for' if asked else ''}. {remedy}"
         ) from error
+
+
+def tells_of_full_memory(error: Exception) -> bool:
+    """Whether an error is of memory that ran out."""
+    # CUDA has a class of its own; other devices, and CUDA's libraries, only say it.
+    return isinstance(error, torch.OutOfMemoryError) or bool(_FULL.search(str(error)))
 
 
 _FULL = re.compile(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reidkit.errors import ConfigError, DataError, did_you_mean, shown
+from reidkit.galleries._decisions import Decision, checked_decisions
 from reidkit.galleries._given import (
     GroupBy,
     OnDuplicate,
@@ -88,7 +89,7 @@ class Gallery(ABC):
     rest on something that is not what was written.
 
     An engine implements what is abstract here; arguments that all engines check alike are checked before
-    ``_add``, ``_search`` and ``_relabel`` are called.
+    ``_add``, ``_search``, ``_relabel`` and ``_decide`` are called.
     """
 
     @property
@@ -238,6 +239,34 @@ class Gallery(ABC):
             "tracklets": tracklets,
         }
         self._relabel(wanted, changed_labels(given, labels, len(wanted)))
+
+    def decide(self, decisions: Iterable[Decision]) -> list[Decision]:
+        """Keep what somebody decided, and give the items the identities that follow: all of it or nothing.
+
+        ``before`` of each must be what its items are called now, after the decisions before it in the list,
+        so that nobody decides on what has changed since it was looked at.
+
+        Returns:
+            The decisions as they are kept, with ids, in ascending order, and times.
+
+        Raises:
+            ConfigError: a decision that makes no sense.
+            DataError: an item is unknown, or its identity is not what ``before`` says.
+        """
+        return self._decide(checked_decisions(decisions))
+
+    @abstractmethod
+    def decisions(self) -> list[Decision]:
+        """All that was decided, in that order, taken back or not (:func:`in_force` tells which).
+
+        An item that is removed, or whose source is replaced by another content, is removed from them; an
+        identity that no item has any more when items of it are removed is ``None`` in them; decisions that
+        then say nothing are gone (:func:`reidkit.galleries._decisions.without`).
+        """
+
+    @abstractmethod
+    def _decide(self, decisions: list[Decision]) -> list[Decision]:
+        """As :func:`~reidkit.galleries._decisions.carried_out` says, in one transaction."""
 
     @abstractmethod
     def _add(self, addition: Addition) -> NDArray[np.int64]: ...

@@ -56,6 +56,7 @@ def _convert(table: ItemsTable, place: Path, *, in_memory: bool) -> None:
         table.db.execute("DROP TABLE items")
     table.create_tables(replace(state, num_items=len(rows)), in_memory=in_memory)
     table.put(rows)
+    table.seal(table.state())
 
 
 def _read_state(db: sqlite3.Connection, folder: Path) -> tuple[State, str]:

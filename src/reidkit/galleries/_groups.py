@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.galleries._nearest import nearest
+from reidkit.galleries._storage import Stored
 
 _AT_FIRST = 4  # rows ranked for each group wanted; where one group fills them, it is left out and ranked anew
 
@@ -22,7 +23,7 @@ class RankedGroup:
 
 
 def nearest_groups(
-    vectors: NDArray[np.float32],
+    vectors: Stored | NDArray[np.float32],
     rows: NDArray[np.int64],
     groups: NDArray[np.int64],
     queries: NDArray[np.float32],
@@ -48,7 +49,7 @@ def nearest_groups(
 
 
 def _order(
-    vectors: NDArray[np.float32],
+    vectors: Stored | NDArray[np.float32],
     rows: NDArray[np.int64],
     groups: NDArray[np.int64],
     query: NDArray[np.float32],
@@ -69,7 +70,7 @@ def _order(
 
 
 def _members(
-    vectors: NDArray[np.float32], rows: NDArray[np.int64], query: NDArray[np.float32], *, items: int
+    vectors: Stored | NDArray[np.float32], rows: NDArray[np.int64], query: NDArray[np.float32], *, items: int
 ) -> RankedGroup:
     [(found, scores)] = nearest(vectors, rows, query[None], top=min(items, len(rows)))
     return RankedGroup(found, scores, len(rows))

@@ -92,13 +92,15 @@ class Group:
     """What a search for groups found: one person or tracklet, or one item of which that is not known.
 
     ``kind`` is "identity" or "tracklet", ``label`` its name, ``None`` where it is unknown. ``hits`` are its
-    nearest items, nearest first, of ``num_items`` that the search's conditions let through.
+    nearest items, nearest first, of ``num_items`` that the search's conditions let through. ``pooled`` is the
+    group's score where that is made of several items.
     """
 
     kind: str
     label: str | None
     num_items: int
     hits: tuple[Hit, ...]
+    pooled: float | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, kind: str, num_items: int, hits: tuple[Hit, ...]) -> Group:
@@ -108,8 +110,14 @@ class Group:
 
     @property
     def score(self) -> float:
-        """That of its nearest item."""
-        return self.hits[0].score
+        """That of its nearest item, unless it is pooled."""
+        return self.hits[0].score if self.pooled is None else self.pooled
+
+    @property
+    def cameras(self) -> list[int | str]:
+        """Those of the items told, numbers first."""
+        known = {hit.camera for hit in self.hits if hit.camera is not None}
+        return sorted(known, key=lambda camera: (isinstance(camera, str), camera))
 
     def __str__(self) -> str:
         name = f"unknown {self.kind}" if self.label is None else f"{self.kind} {self.label}"

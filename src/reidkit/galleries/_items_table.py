@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import shortened
+from reidkit.galleries import _column_data, _decisions_table
+from reidkit.galleries._columns_table import ColumnsTable
 from reidkit.galleries._errors import DamagedGallery
 from reidkit.galleries._records import COLUMNS, FILE, Row, State, are_whole, is_whole, stored
+from reidkit.galleries._storage import Storage
 from reidkit.galleries._table_file import DAMAGED, TableFile
 from reidkit.galleries._vector_file import check_only_name
 
@@ -29,9 +33,11 @@ ROWS_AT_ONCE = 10_000
 class ItemsTable(TableFile):
     """The items of a gallery; methods are called within a transaction."""
 
-    def __init__(self, folder: Path, *, create: bool) -> None:
+    def __init__(self, folder: Path, *, create: bool, storage: Storage = "float32") -> None:
         self._checked: State | None = None  # all items were checked as of this state
-        super().__init__(folder, create=create)
+        self._changed: dict[int, Row | None] = {}  # by row, which items the transaction wrote and took away
+        self.columns = ColumnsTable(lambda: self.db, str(folder))
+        super().__init__(folder, create=create, storage=storage)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[State]:
@@ -45,9 +51,31 @@ class ItemsTable(TableFile):
                     after = self.state()
             except BaseException:
                 self._checked = None  # what was found to be whole may just have been taken back
+                self._changed = {}
                 raise
             if self._checked == before:  # what is new was written just now
                 self._checked = after
+
+    def set_state(self, state: State, **changes: Any) -> None:
+        """Record what was changed, in the next revision, and bring the columns up to date with it."""
+        after = replace(state, revision=state.revision + 1, **changes)
+        if "vectors" in changes:
+            self.columns.clear()
+        self.seal(after)
+        self.record(after)
+
+    def seal(self, state: State) -> None:
+        """Bring the columns up to date; rows have them as soon as they fill a chunk."""
+        self.columns.check_extent(state.num_rows)
+        start, size = self.columns.num_rows(), _column_data.CHUNK
+        self.columns.change({row: item for row, item in self._changed.items() if row < start}, state.revision)
+        for first in range(start, state.num_rows // size * size, size):
+            numbers = range(first, first + size)
+            written = {row: item for row in numbers if (item := self._changed.get(row)) is not None}
+            if len(written) < size:
+                written = {item.row: item for item in self._between(state, first, first + size)}
+            self.columns.write(first, [written.get(row) for row in numbers], state.revision)
+        self._changed = {}
 
     def check_all(self, state: State) -> None:
         """Raise :class:`DamagedGallery` unless every item is there and whole; once, but for what is new."""
@@ -62,10 +90,11 @@ class ItemsTable(TableFile):
         wrong = _wrong(self.db.execute(query, (since, state.num_rows + 1)), state.num_rows)
         if wrong:
             raise self.damage(f"the labels of {len(wrong)} of {state.num_items} items", wrong)
-        self._check_count(self.count(), state)
+        self.check_count(self.count(), state)
         self._checked = state
 
-    def _check_count(self, count: int, state: State) -> None:
+    def check_count(self, count: int, state: State) -> None:
+        """Raise :class:`DamagedGallery` where there are not as many items as were counted."""
         if count != state.num_items:
             raise DamagedGallery(
                 f"{self.folder}: {FILE} is damaged: it holds {count} items where {state.num_items} were "
@@ -114,11 +143,10 @@ class ItemsTable(TableFile):
         self.check_all(state)
         return self._whole(f"SELECT {COLUMNS} FROM items ORDER BY row", state.num_rows)
 
-    def checksums(self, state: State) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Row numbers (K,) of all items, ascending, and the checksums (K,) written with them."""
-        query = "SELECT row, checksum FROM items NOT INDEXED LIMIT ?"
-        found = self.db.execute(query, (state.num_rows + 1,)).fetchall()
-        self._check_count(len(found), state)
+    def checksums(self, state: State, since: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row numbers (K,) of the items from this row on, ascending, and their checksums (K,)."""
+        query = "SELECT row, checksum FROM items WHERE row >= ? LIMIT ?"
+        found = self.db.execute(query, (since, state.num_rows + 1)).fetchall()
         try:
             numbers = np.array(found, np.int64).reshape(-1, 2)
         except (ValueError, TypeError, OverflowError):
@@ -172,15 +200,42 @@ class ItemsTable(TableFile):
 
     def put(self, rows: Iterable[Row]) -> None:
         """Write items, in place of those with the same id."""
+        rows = list(rows)
+        [(last,)] = self.db.execute("SELECT MAX(id) FROM items")
+        self._gone(row.id for row in rows if last is not None and row.id <= last)
+        self._changed |= {row.row: row for row in rows}
         self.db.executemany(
             "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (row.values() for row in rows)
         )
 
     def delete(self, ids: Iterable[int]) -> None:
+        """Take items out."""
+        ids = list(ids)
+        self._gone(ids)
         self.db.executemany("DELETE FROM items WHERE id = ?", ((id,) for id in ids))
 
-    def _whole(self, query: str, num_rows: int) -> list[Row]:
-        rows = self.db.execute(query).fetchall()
+    def forget_decisions(self, ids: Iterable[int], identities: Iterable[str | None] = ()) -> None:
+        """Take items that are gone out of all decisions, and names of these that no item has any more."""
+        gone = set(ids)
+        if gone and _decisions_table.exists(self.db):
+            self._want(0, {name for name in identities if name is not None})
+            named = "SELECT identity FROM items WHERE identity IS NOT NULL"
+            unused = self.db.execute(f"SELECT value FROM wanted WHERE list = 0 AND value NOT IN ({named})")
+            _decisions_table.forget(self.db, gone, {name for (name,) in unused})
+
+    def _gone(self, ids: Iterable[int]) -> None:
+        """Note that the items with these ids leave their rows."""
+        self._want(0, ids)
+        query = "SELECT row FROM items WHERE id IN (SELECT value FROM wanted WHERE list = 0)"
+        self._changed |= {row: None for (row,) in self.db.execute(query) if type(row) is int and row >= 0}
+
+    def _between(self, state: State, first: int, last: int) -> list[Row]:
+        """Items from the first row to before the last."""
+        query = f"SELECT {COLUMNS} FROM items WHERE row >= ? AND row < ?"
+        return self._whole(query, state.num_rows, (first, last))
+
+    def _whole(self, query: str, num_rows: int, values: Sequence[Any] = ()) -> list[Row]:
+        rows = self.db.execute(query, values).fetchall()
         wrong = _wrong(rows, num_rows)
         if wrong:
             raise self.damage(f"the labels of {len(wrong)} items", wrong)

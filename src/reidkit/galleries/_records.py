@@ -82,7 +82,7 @@ class State:
         """As stored, the checksum last."""
         counts = self.revision, self.vectors, self.num_rows, self.num_items, self.next_id
         values = (*counts, self.dimension, self.encoder)
-        return *values, _checksum(values)
+        return *values, checksum_of(values)
 
     def fault(self) -> str | None:
         """What is wrong with it, whoever wrote it."""
@@ -143,7 +143,7 @@ class Row:
         """As stored, the checksum last."""
         labels = self.identity, self.camera, self.time, self.content, self.more
         values = (self.id, self.row, stored(self.source), *labels)
-        return *values, _checksum(values)
+        return *values, checksum_of(values)
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Row:
@@ -160,7 +160,7 @@ def is_whole(values: Sequence[Any], checksum: object, *, num_rows: int) -> bool:
         all(type(value) in types for value, types in zip(values, _TYPES, strict=True))
         and 0 <= values[1] < num_rows
         and (values[5] is None or EARLIEST <= values[5] < LATEST)
-        and _checksum(tuple(values)) == checksum
+        and checksum_of(tuple(values)) == checksum
         and _own_labels.is_readable(values[7])
     )
 
@@ -176,7 +176,7 @@ def are_whole(rows: Sequence[Sequence[Any]], *, num_rows: int) -> bool:
     return (
         0 <= min(columns[1]) <= max(columns[1]) < num_rows
         and (not times or EARLIEST <= min(times) <= max(times) < LATEST)
-        and tuple(map(_checksum, zip(*columns, strict=True))) == checksums
+        and tuple(map(checksum_of, zip(*columns, strict=True))) == checksums
         and all(map(_own_labels.is_readable, set(columns[7])))
     )
 
@@ -192,7 +192,7 @@ def stored(value: Any) -> Any:
     return value
 
 
-def _checksum(values: tuple[Any, ...]) -> int:
+def checksum_of(values: tuple[Any, ...]) -> int:
     return zlib.crc32(ascii(values).encode())
 
 

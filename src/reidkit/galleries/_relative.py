@@ -11,7 +11,9 @@ from reidkit.errors import ConfigError, DataError, shortened, shown
 from reidkit.galleries._items import Item
 from reidkit.galleries._labels import EARLIEST, LABELS, LATEST
 from reidkit.galleries._own_labels import own_value
-from reidkit.galleries._where import Condition
+from reidkit.galleries._where import Condition, Where
+
+_FORMS = ("query", "within")
 
 KnownQuery = Mapping[str, Any] | Item
 """What is known of a query: its labels by name, or the item that it is."""
@@ -46,6 +48,28 @@ def conditions_of_queries(
         )
         for index, query in enumerate(known)
     ]
+
+
+def keys_of_query(where: Where | None) -> list[str]:
+    """The labels of the query that conditions refer to."""
+    return [key for key, wanted in (where or {}).items() if _refers(wanted)]
+
+
+def apart_from_query(where: Where | None) -> Where | None:
+    """The conditions that hold for every query."""
+    if not keys_of_query(where):
+        return where
+    left = {
+        key: {form: value for form, value in wanted.items() if form not in _FORMS}
+        if _refers(wanted)
+        else wanted
+        for key, wanted in (where or {}).items()
+    }
+    return {key: wanted for key, wanted in left.items() if wanted != {}}
+
+
+def _refers(wanted: Any) -> bool:
+    return isinstance(wanted, Mapping) and any(form in wanted for form in _FORMS)
 
 
 def _resolved(condition: Condition, query: KnownQuery, index: int) -> list[Condition]:

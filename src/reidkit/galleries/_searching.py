@@ -78,7 +78,7 @@ class Searching:
         units = self._units(queries, snapshot)
         every = len(rows) == state.num_rows
         top = min(search.top, len(rows) + 1)
-        return self._told(nearest(snapshot.vectors, None if every else rows, units, top=top), snapshot.state)
+        return self._told(nearest(snapshot.stored, None if every else rows, units, top=top), snapshot.state)
 
     def _groups(
         self, search: Search, queries: NDArray[np.float32], conditions: Sequence[Condition]
@@ -89,11 +89,10 @@ class Searching:
         with self._table.reading() as state:
             snapshot = self._selecting.snapshot(state)
             rows = self._selecting.matching(state, conditions)
-            columns = self._selecting.columns(state)
+            groups = self._selecting.groups(state, kind, rows)
         units = self._units(queries, snapshot)
-        groups = columns.codes(kind)[np.searchsorted(columns.rows, rows)].astype(np.int64)
         top = min(search.top, len(rows) + 1)
-        ranked = nearest_groups(snapshot.vectors, rows, groups, units, top=top, items=search.items)
+        ranked = nearest_groups(snapshot.stored, rows, groups, units, top=top, items=search.items)
         hits = self._told([(group.rows, group.scores) for found in ranked for group in found], state)
         if hits is None:
             return None

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError
-from reidkit.galleries import _columns
-from reidkit.galleries._given import checked_ids
+from reidkit.galleries._columns import Columns
+from reidkit.galleries._given import GroupBy, checked_ids
 from reidkit.galleries._items_table import ItemsTable
 from reidkit.galleries._labels import LABELS
 from reidkit.galleries._records import Row, State
@@ -20,19 +20,15 @@ INDEXED = ("source", "content")  # labels that SQLite finds; nearly all of them 
 
 
 class Selecting:
-    """Items by id or condition, of a table and its vectors. Call within a transaction.
+    """Items by id or condition, of a table and its vectors. Call within a transaction."""
 
-    Args:
-        keep: whether the columns read may be kept in the gallery's folder for later processes.
-    """
-
-    def __init__(self, table: ItemsTable, vectors: Vectors, *, keep: bool) -> None:
-        self._table, self._vectors, self._keep = table, vectors, keep
-        self._columns: tuple[State | None, _columns.Columns] = None, _columns.EMPTY
+    def __init__(self, table: ItemsTable, vectors: Vectors) -> None:
+        self._table, self._vectors = table, vectors
+        self._columns = Columns(table)
 
     def forget(self) -> None:
         """Let go of what was read."""
-        self._columns = None, _columns.EMPTY
+        self._columns.forget()
 
     def conditions(self, where: Where | None) -> tuple[Condition, ...]:
         """Checked conditions; only where one is on a label of one's own is it looked up which there are.
@@ -42,7 +38,7 @@ class Selecting:
         own: frozenset[str] = frozenset()
         if isinstance(where, Mapping) and not where.keys() <= LABELS.keys():
             with self._table.reading() as state:
-                own = self.columns(state).own_names
+                own = self._columns.own_names(state, list(LABELS))
         return check_where(where, own)
 
     def items(self, state: State, ids: Iterable[int] | None, where: Where | None) -> list[Row]:
@@ -72,38 +68,21 @@ class Selecting:
 
     def snapshot(self, state: State) -> Snapshot:
         """All vectors."""
-        return self._vectors.snapshot(state, self._read_rows)
+        return self._vectors.snapshot(state, self._columns.rows)
 
     def matching(self, state: State, conditions: Sequence[Condition]) -> NDArray[np.int64]:
         """Row numbers (K,) of the items that all conditions let through, ascending."""
         coded = [condition for condition in conditions if condition.key not in INDEXED]
         if coded:
-            columns = self.columns(state)
-            rows = columns.rows[columns.pass_(coded)]
+            rows = self._columns.passing(state, coded)
         else:
-            rows = self._vectors.item_rows(state, self._read_rows)
+            rows = self._vectors.item_rows(state, self._columns.rows)
         for condition in conditions:
             if condition.key in INDEXED:
                 found = self._table.rows_with(state, condition.key, condition.values)
                 rows = rows[np.isin(rows, found, invert=condition.operator == "not in")]
         return rows
 
-    def columns(self, state: State) -> _columns.Columns:
-        """Labels of all items; what this process knows already, or was kept, is not read again."""
-        known_for, columns = self._columns
-        if known_for == state:
-            return columns
-        if known_for is None or known_for.vectors != state.vectors:
-            columns = _columns.read_file(self._table.folder, state.vectors)
-        rows, checksums = self._table.checksums(state)
-        columns, num_read = _columns.brought_up_to_date(
-            columns, rows, checksums, lambda missing: self._table.with_checksums(state, missing)
-        )
-        # Within the transaction: whoever removes an item waits, and then removes the file.
-        if num_read >= _columns.WORTH_KEEPING and self._keep:
-            _columns.write_file(self._table.folder, state.vectors, columns)
-        self._columns = state, columns
-        return columns
-
-    def _read_rows(self, state: State) -> NDArray[np.int64]:
-        return self.columns(state).rows
+    def groups(self, state: State, kind: GroupBy, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A number (K,) for the identity or tracklet of each of these rows (K,); -1 where it is unknown."""
+        return self._columns.codes(state, kind)[rows].astype(np.int64)

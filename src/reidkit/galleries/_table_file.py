@@ -12,13 +12,13 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from reidkit.errors import DataError
+from reidkit.galleries import _columns_table, _decisions_table
 from reidkit.galleries._errors import NoGallery
 from reidkit.galleries._records import FILE, FORMAT, STATE_COLUMNS, TABLES, State
+from reidkit.galleries._storage import Storage
 from reidkit.galleries._vector_file import check_regular, new_name
 
 APPLICATION_ID = 0x52454944  # "REID", in the header of the SQLite file
@@ -36,6 +36,9 @@ REASONS = {
     "SQLITE_NOTADB": f"{FILE} is damaged or not made by reidkit",
     "SQLITE_NOMEM": "there is not enough memory",
 }
+OPTIONAL = (_columns_table.TABLE, _decisions_table.TABLE)
+"""Tables that are made when there is something to write to them."""
+
 # Bugs of ours, which are not to look like a user's mistake.
 OURS = ("SQLITE_ERROR", "SQLITE_MISUSE", "SQLITE_RANGE")
 DAMAGED = f"{FILE} is damaged; put a copy in its place, or fill a new gallery"
@@ -44,8 +47,8 @@ DAMAGED = f"{FILE} is damaged; put a copy in its place, or fill a new gallery"
 class TableFile:
     """A gallery's SQLite file. Threads may share one object; methods are called within a transaction."""
 
-    def __init__(self, folder: Path, *, create: bool) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, create: bool, storage: Storage) -> None:
+        self.folder, self._storage = folder, storage
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         for suffix in ("", "-journal", "-wal", "-shm"):
@@ -138,7 +141,7 @@ class TableFile:
         if is_new:
             with self.transaction("BEGIN IMMEDIATE"):
                 if self._pragma("schema_version") == 0:  # nobody else was faster
-                    self.create_tables(State(0, new_name(), 0, 0, 1, None, None))
+                    self.create_tables(State(0, new_name(self._storage), 0, 0, 1, None, None))
         self.format = self.check_tables()
         db.execute("CREATE TEMP TABLE wanted (list INTEGER, value)")
 
@@ -155,7 +158,7 @@ class TableFile:
 
     def create_tables(self, state: State, *, in_memory: bool = False) -> None:
         """Make the tables; ``in_memory``, in front of those of the file, for this connection alone."""
-        for statement in TABLES[FORMAT]:
+        for statement in (*TABLES[FORMAT], *(OPTIONAL if in_memory else ())):
             if in_memory:
                 temporary = statement.replace("CREATE TABLE", "CREATE TEMP TABLE")
                 statement = temporary.replace("CREATE INDEX ", "CREATE INDEX temp.")
@@ -176,8 +179,10 @@ class TableFile:
                 f"it, or, if no later one wrote the gallery, {FILE} is damaged"
             )
         found = self.db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL LIMIT 9").fetchall()
+        tables = [str(sql) for (sql,) in found]
         encoding = self.db.execute("PRAGMA encoding").fetchone()[0]
-        if sorted(str(sql) for (sql,) in found) != sorted(TABLES[version]) or encoding != "UTF-8":
+        optional = set(OPTIONAL) if version == FORMAT else set()
+        if set(tables) - optional != set(TABLES[version]) or encoding != "UTF-8":
             raise DataError(
                 f"{self.folder}: {FILE} holds other tables than reidkit makes; it is damaged or not made by "
                 "reidkit"
@@ -202,9 +207,8 @@ class TableFile:
             raise DataError(f"{self.folder}: {DAMAGED}")
         return state
 
-    def set_state(self, state: State, **changes: Any) -> None:
-        """Record what was changed, in the next revision."""
-        after = replace(state, revision=state.revision + 1, **changes)
+    def record(self, after: State) -> None:
+        """Record the state as it is now."""
         self.db.execute(f"UPDATE gallery SET ({STATE_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?)", after.values())
 
 

@@ -1,6 +1,7 @@
-"""The file of a gallery's vectors: unit float32 rows, each with a checksum behind it.
+"""The file of a gallery's vectors: unit rows, each with a checksum behind it.
 
-A row is the vector, little-endian, padded to whole 64-bit words, and one word more: its checksum. That is
+A row is the vector, little-endian (:mod:`reidkit.galleries._storage`), padded to whole 64-bit words, and one
+word more: its checksum. That is
 the sum, modulo 2^64, of the row's words and its number, each times an odd key of its own that is drawn from
 the file's name. Any flipped bit changes it, since 2^k times an odd number is not 0; of other damage one in
 2^64 goes unseen; and a row in another place, or of another file, does not fit. NumPy multiplies and sums
@@ -24,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError
+from reidkit.galleries._storage import Storage, Words, float_name, is_whole, num_words, packed, suffix_of
 
-NAME = re.compile(r"vectors-[0-9a-f]{16}\.f32")
+NAME = re.compile(r"vectors-[0-9a-f]{16}\.(f32|f16|i8)")
 """Names that are written."""
 
 NAME_1 = re.compile(r"vectors(-[1-9][0-9]{0,18})?\.f32")
@@ -33,30 +35,23 @@ NAME_1 = re.compile(r"vectors(-[1-9][0-9]{0,18})?\.f32")
 
 ROWS_AT_ONCE = 2048  # rows of 512 numbers that a processor's cache holds
 
-Words = NDArray[np.uint64]
 
-
-def new_name() -> str:
+def new_name(storage: Storage = "float32") -> str:
     """Never given before: what a killed writer left is not taken for another's file."""
-    return f"vectors-{secrets.token_hex(8)}.f32"
+    return f"vectors-{secrets.token_hex(8)}.{suffix_of(storage)}"
 
 
 def remove_others(folder: Path, name: str) -> None:
     """Delete the files of vectors, of any format, but that of this name: no item's vector is in them."""
-    for path in folder.glob("vectors*.f32"):
-        if path.name != name and (NAME.fullmatch(path.name) or NAME_1.fullmatch(path.name)):
+    for path in folder.glob("vectors*"):
+        if path.name not in (name, float_name(name)) and (
+            NAME.fullmatch(path.name) or NAME_1.fullmatch(path.name)
+        ):
             with contextlib.suppress(OSError):  # in use, where the system forbids it; a later writer does it
                 path.unlink()
-
-
-def num_words(dimension: int) -> int:
-    """64-bit words of one row, its checksum among them."""
-    return (dimension + 1) // 2 + 1
-
-
-def vectors_of(words: Words, dimension: int) -> NDArray[np.float32]:
-    """The vectors (R, D) within rows of words (R, W); no copy."""
-    return words.view("<f4")[:, :dimension]
+    for path in folder.glob("labels.columns*"):  # an earlier version kept labels there
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def checksums(words: Words, numbers: NDArray[np.int64], name: str) -> Words:
@@ -67,7 +62,7 @@ def checksums(words: Words, numbers: NDArray[np.int64], name: str) -> Words:
 
 
 def damaged(words: Words, numbers: NDArray[np.int64], *, name: str, dimension: int) -> NDArray[np.int64]:
-    """Those of the row numbers (K,), ascending, whose row does not fit its checksum or is not of unit length.
+    """Those of the row numbers (K,), ascending, whose row does not fit its checksum, or is no unit vector's.
 
     Words: (R, W), all rows of the file.
     """
@@ -77,7 +72,7 @@ def damaged(words: Words, numbers: NDArray[np.int64], *, name: str, dimension: i
         whole = some[-1] - some[0] == len(some) - 1
         rows = words[some[0] : some[-1] + 1] if whole else words[some]
         fits = checksums(rows, some, name) == rows[:, -1]
-        wrong.append(some[~(fits & is_unit(vectors_of(rows, dimension)))])
+        wrong.append(some[~(fits & is_whole(rows, name, dimension))])
     return np.concatenate(wrong) if wrong else np.empty(0, np.int64)
 
 
@@ -86,7 +81,7 @@ def map_rows(path: Path, *, num_rows: int, dimension: int) -> Words:
 
     Raises :class:`DataError` where it is missing, too short, a link, or no regular file.
     """
-    shape = (num_rows, num_words(dimension))
+    shape = (num_rows, num_words(path.name, dimension))
     if not num_rows:
         return np.empty(shape, np.uint64)
     try:
@@ -116,7 +111,7 @@ def identity(path: Path, *, num_rows: int, dimension: int) -> tuple[int, int] | 
 
 def check_length(path: Path, size: int, num_rows: int, dimension: int) -> None:
     """Raise :class:`DataError` where a file has fewer bytes than its rows need."""
-    needed = num_rows * num_words(dimension) * 8
+    needed = num_rows * num_words(path.name, dimension) * 8
     if size < needed:
         raise DataError(
             f"{path} has {size} bytes, but items.sqlite counts {num_rows} embeddings of {dimension} numbers "
@@ -133,7 +128,7 @@ def write_rows(path: Path, vectors: Iterable[NDArray[np.float32]], *, first: int
 
     Raises :class:`DataError`: the disk is full, the file cannot be written, is a link, or has another name.
     """
-    offset, row = first * num_words(dimension) * 8, first
+    offset, row = first * num_words(path.name, dimension) * 8, first
     check_length(path, path.stat().st_size if path.is_file() else 0, first, dimension)
     try:
         with open_regular(path, os.O_RDWR | (0 if first else os.O_CREAT)) as file:
@@ -151,12 +146,6 @@ def write_rows(path: Path, vectors: Iterable[NDArray[np.float32]], *, first: int
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}; the gallery is as it was") from error
     return row - first
-
-
-def is_unit(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which of the rows (N, D) have unit length; those that are not finite have not. Returns (N,)."""
-    unit: NDArray[np.bool_] = np.abs(np.einsum("nd,nd->n", vectors, vectors) - 1) < 1e-5
-    return unit
 
 
 def open_regular(path: Path, flags: int) -> FileIO:
@@ -195,11 +184,9 @@ def check_only_name(path: Path) -> None:
 
 
 def _rows(vectors: NDArray[np.float32], numbers: NDArray[np.int64], name: str) -> Words:
-    num, dimension = vectors.shape
-    words = np.zeros((num, num_words(dimension)), "<u8")
-    vectors_of(words, dimension)[:] = vectors
+    words = packed(vectors, name)
     words[:, -1] = checksums(words, numbers, name)
-    words[~is_unit(vectors), -1] ^= np.uint64(1)
+    words[~is_whole(words, name, vectors.shape[1]), -1] ^= np.uint64(1)
     return words
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +12,54 @@ from numpy.typing import NDArray
 from reidkit.galleries import _vector_file
 from reidkit.galleries._nearest import pieces
 from reidkit.galleries._records import Row, State
+from reidkit.galleries._storage import (
+    Stored,
+    Words,
+    factors_of,
+    float_name,
+    num_words,
+    numbers_of,
+    storage_of,
+)
 
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """All rows (R, W) of one revision, and the numbers (K,) of items' rows, ascending.
+    """All rows of one revision, and the numbers (K,) of items' rows, ascending.
 
-    ``file`` tells the file from another that was put in its place.
+    ``files`` tells the files from others that were put in their place; ``words`` (R, W) are their rows, by
+    their names.
     """
 
     state: State
-    file: tuple[int, int] | None
-    words: _vector_file.Words
+    files: tuple[tuple[int, int] | None, ...]
+    words: dict[str, Words]
     rows: Rows
 
     @property
-    def vectors(self) -> NDArray[np.float32]:
-        """(R, D)."""
-        return _vector_file.vectors_of(self.words, self.state.dimension or 0)
+    def stored(self) -> Stored:
+        """The vectors, to be searched."""
+        dimension, name = self.state.dimension or 0, self.state.vectors
+        vectors = floats_of(self.words, self.state)
+        if name.endswith(".i8"):
+            words = self.words[name]
+            codes: NDArray[np.int8] = numbers_of(words, name, dimension)
+            return Stored(vectors, codes, factors_of(words))
+        return Stored(vectors)
+
+
+def floats_of(words: dict[str, Words], state: State) -> NDArray[np.floating]:
+    """Vectors (R, D) of all rows, as they are stored in float32 or float16."""
+    name = float_name(state.vectors)
+    vectors: NDArray[np.floating] = numbers_of(words[name], name, state.dimension or 0)
+    return vectors
+
+
+def names(state: State) -> tuple[str, ...]:
+    """The files of vectors of a state."""
+    return tuple(dict.fromkeys([float_name(state.vectors), state.vectors]))
 
 
 class Vectors:
@@ -49,19 +77,20 @@ class Vectors:
 
     # --- reading ------------------------------------------------------------------------------------------
 
-    def words(self, state: State) -> _vector_file.Words:
-        """All rows, mapped anew. Call within a transaction: the file is not deleted before that ends."""
-        path = self.folder / state.vectors
-        return _vector_file.map_rows(path, num_rows=state.num_rows, dimension=state.dimension or 0)
+    def words(self, state: State) -> dict[str, Words]:
+        """All rows, by the names of their files, mapped anew. Call within a transaction: no file is deleted
+        before that ends."""
+        extent = {"num_rows": state.num_rows, "dimension": state.dimension or 0}
+        return {name: _vector_file.map_rows(self.folder / name, **extent) for name in names(state)}
 
     def snapshot(self, state: State, rows_of: Callable[[State], Rows]) -> Snapshot:
         """All rows, mapped anew only if something changed, with those of items, as ``rows_of`` tells them
         where it is not plain. Call within a transaction."""
-        path = self.folder / state.vectors
-        file = _vector_file.identity(path, num_rows=state.num_rows, dimension=state.dimension or 0)
-        if self._snapshot is None or (self._snapshot.state, self._snapshot.file) != (state, file):
+        extent = {"num_rows": state.num_rows, "dimension": state.dimension or 0}
+        files = tuple(_vector_file.identity(self.folder / name, **extent) for name in names(state))
+        if self._snapshot is None or (self._snapshot.state, self._snapshot.files) != (state, files):
             rows = self.item_rows(state, rows_of)
-            self._snapshot = Snapshot(state, file, self.words(state), rows)
+            self._snapshot = Snapshot(state, files, self.words(state), rows)
         return self._snapshot
 
     def item_rows(self, state: State, rows_of: Callable[[State], Rows]) -> Rows:
@@ -73,9 +102,11 @@ class Vectors:
             return np.concatenate([known, np.arange(start, state.num_rows)])
         return rows_of(state)
 
-    def damaged(self, state: State, words: _vector_file.Words, rows: Rows) -> Rows:
+    def damaged(self, state: State, words: dict[str, Words], rows: Rows) -> Rows:
         """Those of the rows (K,), ascending, that are not as they were written."""
-        return _vector_file.damaged(words, rows, name=state.vectors, dimension=state.dimension or 0)
+        dimension = state.dimension or 0
+        wrong = [_vector_file.damaged(words[name], rows, name=name, dimension=dimension) for name in words]
+        return np.unique(np.concatenate(wrong))
 
     def newly_damaged(self, snapshot: Snapshot) -> Rows:
         """Items' rows that are not as they were written; what was found whole once is not read again.
@@ -84,21 +115,24 @@ class Vectors:
         """
         state = snapshot.state
         file, num_checked = self._verified
-        if file != (state.vectors, snapshot.file):
+        if file != (state.vectors, snapshot.files):
             num_checked = 0
         if num_checked >= state.num_rows:
             return np.empty(0, np.int64)
         new = snapshot.rows[np.searchsorted(snapshot.rows, num_checked) :]
         wrong = self.damaged(state, snapshot.words, new)
         if not len(wrong):
-            self._verified = (state.vectors, snapshot.file), state.num_rows
+            self._verified = (state.vectors, snapshot.files), state.num_rows
         return wrong
 
     def num_whole_rows(self, state: State) -> int:
         """Rows that the file has bytes for."""
-        path = self.folder / state.vectors
+        return min(self._num_whole(name, state.dimension or 0) for name in names(state))
+
+    def _num_whole(self, name: str, dimension: int) -> int:
+        path = self.folder / name
         size = path.stat().st_size if path.is_file() else 0
-        return size // (8 * _vector_file.num_words(state.dimension or 0))
+        return size // (8 * num_words(name, dimension))
 
     # --- writing: within a transaction that lets nobody else write ----------------------------------
 
@@ -113,17 +147,28 @@ class Vectors:
         """Something will be left behind."""
         self._tidy = False
 
-    def append(self, state: State, vectors: NDArray[np.float32], rows: Rows) -> None:
-        """Bring these rows (K,) of the vectors (N, D) to disk, behind those that count."""
-        self._write(state.vectors, vectors, rows, first=state.num_rows)
+    def append(self, state: State, vectors: Sequence[NDArray[np.float32]], dimension: int) -> None:
+        """Bring vectors, in arrays (N, D), to disk, behind the rows that count."""
 
-    def write_anew(self, state: State, words: _vector_file.Words, items: Sequence[Row]) -> str:
-        """Write the vectors of these items, ascending by row, to a new file; its name."""
-        file = _vector_file.new_name()
+        def portions() -> Iterator[NDArray[np.float32]]:
+            return (some[rows] for some in vectors for rows in pieces(np.arange(len(some))))
+
+        self._write(replace(state, dimension=dimension), portions)
+
+    def write_anew(self, state: State, words: dict[str, Words], items: Sequence[Row]) -> str:
+        """Write the vectors of these items, ascending by row, to new files; the name of the first."""
+        file = _vector_file.new_name(storage_of(state.vectors))
         rows = np.array([item.row for item in items], np.int64)
-        self._write(file, _vector_file.vectors_of(words, state.dimension or 0), rows, first=0)
+        vectors = floats_of(words, state)
+
+        def portions() -> Iterator[NDArray[np.float32]]:
+            return (np.asarray(vectors[some], np.float32) for some in pieces(rows))
+
+        self._write(replace(state, vectors=file, num_rows=0), portions)
         return file
 
-    def _write(self, file: str, vectors: NDArray[np.float32], rows: Rows, *, first: int) -> None:
-        portions = (vectors[some] for some in pieces(rows))
-        _vector_file.write_rows(self.folder / file, portions, first=first, dimension=vectors.shape[1])
+    def _write(self, state: State, portions: Callable[[], Iterator[NDArray[np.float32]]]) -> None:
+        for name in names(state):
+            _vector_file.write_rows(
+                self.folder / name, portions(), first=state.num_rows, dimension=state.dimension or 0
+            )

@@ -11,10 +11,9 @@ takes one item's vector for another's.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,19 +21,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.errors import ConfigError, DataError, shortened
-from reidkit.galleries import _columns, _format_1, _vector_file
+from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
+from reidkit.galleries import _decisions_table, _format_1
+from reidkit.galleries._adding import Placed
 from reidkit.galleries._contract import Addition, Gallery, Search
+from reidkit.galleries._decisions import Decision, carried_out
 from reidkit.galleries._errors import DamagedGallery
-from reidkit.galleries._given import unit_embeddings
+from reidkit.galleries._group_commit import GroupCommit
 from reidkit.galleries._items import Group, Hit, Item, Verification
 from reidkit.galleries._items_table import ItemsTable
 from reidkit.galleries._origin import check_encoder
 from reidkit.galleries._records import FILE, Row, State
 from reidkit.galleries._searching import Searching
 from reidkit.galleries._selecting import Selecting
+from reidkit.galleries._storage import STORAGES, Storage, Words, num_words, storage_of
 from reidkit.galleries._table_file import no_gallery
-from reidkit.galleries._vectors import Vectors
+from reidkit.galleries._vectors import Vectors, floats_of, names
 from reidkit.galleries._where import Where
 from reidkit.registry import register
 
@@ -48,8 +50,13 @@ class EmbeddedGallery(Gallery):
     which their embeddings were written.
 
     One process writes at a time; another waits for 10 seconds, then gets a :class:`DataError`. Any number
-    may read meanwhile, and see each change as soon as it is committed. Threads may share one object. A
+    may read meanwhile, and see each change as soon as it is committed. Threads may share one object; what
+    several of them add at the same time is brought to disk together. A
     removed or replaced item's vector stays in the file until :meth:`compact`.
+
+    ``storage`` is chosen when the gallery is made: "float32", "float16" of half the bytes, or "int8", of
+    which a search reads a quarter (:mod:`reidkit.galleries._storage`). Scores are always those of what is
+    stored.
 
     Checksums of vectors are compared when they are first searched, once in a process, and again for what
     is added; labels are with each item that is told, and as a whole before anything rests on all of them.
@@ -59,11 +66,22 @@ class EmbeddedGallery(Gallery):
 
     Raises:
         NoGallery: there is none and ``create`` is false.
+        ConfigError: there is one that stores its vectors otherwise than ``storage`` says.
         DataError: the path is a file, or a folder of something else; the gallery is damaged, is not one
             that reidkit makes, or was filled by another encoder.
     """
 
-    def __init__(self, path: str, *, create: bool = True, encoder: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        create: bool = True,
+        encoder: Mapping[str, Any] | None = None,
+        storage: Storage | None = None,
+    ) -> None:
+        if storage is not None and storage not in STORAGES:
+            near = did_you_mean(shown(storage), STORAGES)
+            raise ConfigError(f"storage is {shown(storage)};{near} Allowed: {', '.join(STORAGES)}")
         self.path = Path(path)
         self._temporary: TemporaryDirectory[str] | None = None
         _check_place(self.path, create)
@@ -71,18 +89,24 @@ class EmbeddedGallery(Gallery):
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"cannot make the folder {self.path}: {error.strerror}") from error
-        self._table = ItemsTable(self.path, create=create)
+        self._table = ItemsTable(self.path, create=create, storage=storage or STORAGES[0])
         try:
             self.converted = self._table.format == 1
             if self.converted:
                 self._temporary = _format_1.convert(self._table)
             self._vectors = Vectors(Path(self._temporary.name) if self._temporary else self.path)
-            self._selecting = Selecting(self._table, self._vectors, keep=self._temporary is None)
+            self._selecting = Selecting(self._table, self._vectors)
             self._searching = Searching(self._table, self._vectors, self._selecting)
+            self._additions = GroupCommit(self._add_all)
             if encoder is not None:
                 self._settle_encoder(encoder)
-            with self._table.reading():  # checks the state
-                pass
+            with self._table.reading() as state:  # checks it
+                stored = storage_of(state.vectors)
+            if storage not in (None, stored):
+                raise ConfigError(
+                    f"{self.path} stores {stored}, not {storage}, which is chosen when a gallery is made: "
+                    "leave storage out, or fill a new gallery"
+                )
         except BaseException:
             self._table.close()
             if self._temporary is not None:
@@ -106,47 +130,33 @@ class EmbeddedGallery(Gallery):
         return str(self.path)
 
     def _add(self, addition: Addition) -> NDArray[np.int64]:
-        self._check_origin(addition.origin, filling=True)
-        vectors, described = addition.embeddings, addition.labels
-        named = [label.source for label in described if label.source is not None]
+        return self._additions.do(addition)
+
+    def _add_all(self, additions: list[Addition]) -> list[NDArray[np.int64] | Exception]:
+        """Bring additions to disk in one transaction; the ids of each, or why it was left out."""
+        labels = (label for addition in additions for label in addition.labels)
+        named = [label.source for label in labels if label.source is not None]
         if named:
             self._check_items()
         with self._writing() as state:
-            # Only now is it sure which dimension the gallery has.
-            unit_embeddings(vectors[:1], dimension=state.dimension, location=self.location)
-            known: dict[str | None, int] = {}
             if named:
                 self._table.check_all(state)
-                known = {row.source: row.id for row in self._table.among(state, "source", named)}
-            if known and addition.on_duplicate == "error":
-                raise DataError(
-                    f"{self.path} holds {len(known)} of these {len(described)} sources already, such as "
-                    f"{next(iter(known))!r}; nothing was added: choose on_duplicate='replace' or 'skip'"
-                )
-            new_ids = itertools.count(state.next_id)
-            ids = [known[label.source] if label.source in known else next(new_ids) for label in described]
-            fresh = [
-                index
-                for index, label in enumerate(described)
-                if addition.on_duplicate == "replace" or label.source not in known
-            ]
-            self._vectors.append(state, vectors, np.array(fresh, np.int64))
-            self._table.put(
-                Row(ids[index], number, *astuple(described[index]))
-                for number, index in enumerate(fresh, state.num_rows)
-            )
-            num_new = sum(label.source not in known for label in described)
-            self._table.set_state(
-                state,
-                num_rows=state.num_rows + len(fresh),
-                num_items=state.num_items + num_new,
-                next_id=next(new_ids),
-                dimension=vectors.shape[1],
-            )
-        return np.array(ids, np.int64)
+            there = self._table.among(state, "source", named) if named else []
+            placed = Placed.after(state, there, self.location)
+            answers = [placed.try_add(addition) for addition in additions]
+            if placed.vectors:
+                self._vectors.append(state, placed.vectors, placed.state.dimension or 0)
+                self._table.put(placed.items.values())
+                # Decisions are on pictures: one that is another now was not decided on.
+                self._table.forget_decisions(placed.others)
+                self._table.set_state(placed.state)
+        return answers
 
     def _search(self, search: Search) -> list[list[Hit]] | list[list[Group]]:
-        self._check_origin(search.origin, filling=False)
+        if search.origin is not None:
+            with self._table.reading() as state:
+                if state.encoder is not None:
+                    self._check_encoder(state, search.origin)
         return self._searching.search(search)
 
     def _relabel(self, ids: list[int], changes: list[dict[str, Any]]) -> None:
@@ -168,12 +178,28 @@ class EmbeddedGallery(Gallery):
         if ids is None and where is None:
             raise ConfigError("remove needs ids= or where=; where={} removes everything")
         with self._writing() as state:
-            doomed = {row.id for row in self._selecting.items(state, ids, where)}
+            rows = self._selecting.items(state, ids, where)
+            doomed = {row.id for row in rows}
             self._table.delete(doomed)
+            self._table.forget_decisions(doomed, {row.identity for row in rows})
             self._table.set_state(state, num_items=state.num_items - len(doomed))
-        if doomed:  # nobody keeps what was removed in the copy of its labels
-            _columns.remove_file(self.path)
         return len(doomed)
+
+    def _decide(self, decisions: list[Decision]) -> list[Decision]:
+        named = {id for decision in decisions for id in decision.items}
+        with self._writing() as state:
+            rows = {row.id: row for row in self._table.among(state, "id", named)}
+            identities = {id: row.identity for id, row in rows.items()}
+            number = _decisions_table.next_id(self._table.db)
+            kept, changed = carried_out(decisions, identities, next_id=number)
+            self._table.put([replace(rows[id], identity=identity) for id, identity in changed.items()])
+            _decisions_table.put(self._table.db, kept)
+            self._table.set_state(state)
+        return kept
+
+    def decisions(self) -> list[Decision]:
+        with self._table.reading():
+            return _decisions_table.read(self._table.db)
 
     def items(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> list[Item]:
         with self._table.reading() as state:
@@ -186,22 +212,27 @@ class EmbeddedGallery(Gallery):
             rows = np.array([row.row for row in self._selecting.items(state, ids, where)], np.int64)
             words = self._vectors.words(state)
             self._table.refuse(self._vectors.damaged(state, words, np.unique(rows)), state)
-            return np.array(_vector_file.vectors_of(words, state.dimension or 0)[rows], np.float32)
+            return np.array(floats_of(words, state)[rows], np.float32)
 
     def verify(self) -> Verification:
         with self._table.reading() as state:
             self._table.check_structure()
+            _decisions_table.read(self._table.db)
             labels = [row.id for row in self._table.damaged(state)]
-            rows = {} if labels else {row.row: row.id for row in self._table.all(state)}
             if labels:
                 return Verification(state.num_items, labels=tuple(labels))
-            numbers = np.array(sorted(rows), np.int64)
+            items = {row.row: row for row in self._table.all(state)}
+            self._table.columns.verify(items)
+            numbers = np.array(sorted(items), np.int64)
             vectors = self._vectors.damaged(state, self._vectors.words(state), numbers)
-            return Verification(state.num_items, vectors=tuple(sorted(rows[row] for row in vectors.tolist())))
+            return Verification(
+                state.num_items, vectors=tuple(sorted(items[row].id for row in vectors.tolist()))
+            )
 
     def repair(self, *, drop: bool = False) -> tuple[int, ...]:
         with self._writing() as state:
             self._table.mend_indexes()
+            self._table.columns.clear()  # they are made anew
             labels = [row.id for row in self._table.damaged(state)]
             self._table.delete(labels)
             num_rows = min(state.num_rows, self._vectors.num_whole_rows(state))
@@ -211,6 +242,9 @@ class EmbeddedGallery(Gallery):
             whole = set(within.tolist()) - set(self._vectors.damaged(state, words, within).tolist())
             vectors = [row.id for row in items if row.row not in whole]
             dropped = tuple(sorted({*labels, *vectors}))
+            decisions = _decisions_table.damaged(self._table.db)
+            if decisions and not drop:
+                _decisions_table.read(self._table.db)  # says so
             if dropped and not drop:
                 raise DamagedGallery(
                     f"{self.path} is damaged: {len(dropped)} items, ids {', '.join(map(str, dropped[:10]))}"
@@ -218,6 +252,8 @@ class EmbeddedGallery(Gallery):
                     ids=dropped,
                 )
             self._table.delete(vectors)
+            _decisions_table.drop(self._table.db, decisions)
+            self._table.forget_decisions(dropped)
             changes: dict[str, Any] = {"num_items": len(whole)}
             if num_rows < state.num_rows:  # in the same file, rows would be given a second time
                 changes |= self._rewritten(state, words, [row for row in items if row.row in whole])
@@ -226,16 +262,19 @@ class EmbeddedGallery(Gallery):
         return dropped
 
     def info(self) -> dict[str, Any]:
-        """The keys that all engines have, and ``bytes`` on disk, ``num_dead_rows`` that compact() drops,
-        ``converted`` where it was of format 1 when it was opened."""
+        """The keys that all engines have, ``storage`` of the vectors, ``bytes`` on disk, ``searched_bytes``
+        that a search without a filter reads, ``num_dead_rows`` that compact() drops, ``converted`` where it
+        was of format 1 when it was opened."""
         with self._table.reading() as state:
-            files = [self.path / FILE, self._vectors.folder / state.vectors]
+            files = [self.path / FILE, *(self._vectors.folder / name for name in names(state))]
             return {
                 "engine": "embedded",
                 "location": str(self.path),
                 "num_items": state.num_items,
                 "dimension": state.dimension,
                 "encoder": _decoded(state.encoder),
+                "storage": storage_of(state.vectors),
+                "searched_bytes": 8 * num_words(state.vectors, state.dimension or 0) * state.num_rows,
                 "bytes": sum(file.stat().st_size for file in files if file.exists()),
                 "num_dead_rows": state.num_rows - state.num_items,
                 "converted": self.converted,
@@ -255,7 +294,7 @@ class EmbeddedGallery(Gallery):
         self._vectors.untidy()
         # The old file goes now, or with the next that writes. Whoever still reads it has it open.
         with contextlib.nullcontext() if erase else contextlib.suppress(DataError), self._writing():
-            _columns.remove_file(self.path)
+            pass
         if erase:
             self._table.write_anew()
         return state.num_rows - len(rows)
@@ -293,17 +332,6 @@ class EmbeddedGallery(Gallery):
             with contextlib.suppress(DataError):  # which can be told again where the gallery is read-only
                 self._record({**recorded, **encoder})
 
-    def _check_origin(self, origin: dict[str, Any] | None, *, filling: bool) -> None:
-        """Refuse embeddings that name another encoder; the first ones tell whose the gallery is."""
-        if origin is None:
-            return
-        with self._table.reading() as state:
-            if state.encoder is not None:
-                self._check_encoder(state, origin)
-            unknown = state.encoder is None and not state.num_items
-        if filling and unknown:
-            self._record(origin)
-
     def _record(self, encoder: Mapping[str, Any]) -> None:
         with self._writing() as state:
             self._check_encoder(state, encoder)
@@ -319,7 +347,7 @@ class EmbeddedGallery(Gallery):
         with self._table.reading() as state:
             self._table.check_all(state)
 
-    def _rewritten(self, state: State, words: _vector_file.Words, rows: list[Row]) -> dict[str, Any]:
+    def _rewritten(self, state: State, words: dict[str, Words], rows: list[Row]) -> dict[str, Any]:
         """Give these items, ascending by row, a new file of vectors; the changes of the state."""
         file = self._vectors.write_anew(state, words, rows)
         # In ascending order a new number is never one that another item still has.

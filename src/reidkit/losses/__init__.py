@@ -12,12 +12,18 @@ You have identities to classify, as in every re-id set: start from ``IdentityLos
 that rank well: add ``BatchHardTripletLoss``, or ``MarginSampleMiningLoss`` for the hardest pairs only.
 """
 
+from reidkit.losses.arcface import ArcFaceLoss
+from reidkit.losses.center import CenterLoss
+from reidkit.losses.centroid_triplet import CentroidTripletLoss
+from reidkit.losses.circle import CircleLoss
 from reidkit.losses.contrastive import ContrastiveLoss
 from reidkit.losses.hap2s import HardAwarePointToSetLoss
 from reidkit.losses.identity import IdentityLoss
 from reidkit.losses.msml import MarginSampleMiningLoss
+from reidkit.losses.multi_similarity import MultiSimilarityLoss
 from reidkit.losses.p2s import PointToSetTripletLoss
 from reidkit.losses.quadruplet import QuadrupletLoss
+from reidkit.losses.smooth_ap import SmoothAveragePrecisionLoss
 from reidkit.losses.sn import SupportNeighborLoss
 from reidkit.losses.sparsity import StructuredSparsity
 from reidkit.losses.trihard import BatchHardTripletLoss
@@ -25,13 +31,19 @@ from reidkit.losses.triplet import TripletLoss
 from reidkit.losses.verification import VerificationLoss
 
 __all__ = [
+    "ArcFaceLoss",
     "BatchHardTripletLoss",
+    "CenterLoss",
+    "CentroidTripletLoss",
+    "CircleLoss",
     "ContrastiveLoss",
     "HardAwarePointToSetLoss",
     "IdentityLoss",
     "MarginSampleMiningLoss",
+    "MultiSimilarityLoss",
     "PointToSetTripletLoss",
     "QuadrupletLoss",
+    "SmoothAveragePrecisionLoss",
     "StructuredSparsity",
     "SupportNeighborLoss",
     "TripletLoss",

@@ -8,16 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reidkit.ops import is_traced, negative_mask, positive_mask
-
-NUM_BLOCKS, SMALLEST_BLOCK = 8, 2**17
-"""Blocks that a large matrix is cut into, and distances below which it is not cut further."""
+from reidkit.ops import is_traced, negative_mask, positive_mask, row_blocks
 
 OfAnchor = Callable[..., Tensor]
 """``(distances (b, N), positive (b, N), negative (b, N), *columns (b,)) -> (b,)``: plain, differentiable."""
 
 
-def of_each_anchor(function: OfAnchor, distances: Tensor, labels: Tensor, *columns: Tensor) -> Tensor:
+def of_each_anchor(
+    function: OfAnchor, distances: Tensor, labels: Tensor, *columns: Tensor, width: int | None = None
+) -> Tensor:
     """``function`` of each row of the distances and the masks of its positives and negatives: (N,).
 
     The function is differentiated block by block, as it is computed. What it makes on the way then never
@@ -29,23 +28,17 @@ def of_each_anchor(function: OfAnchor, distances: Tensor, labels: Tensor, *colum
         distances: (N, N), with a graph or without.
         labels: (N,).
         columns: further values of each anchor, (N,), with a graph or without.
+        width: numbers that the function makes of one row at a time, by which blocks are cut; N if left out.
     """
     inputs = (distances, *columns)
     if is_traced():  # a compiler plans memory by itself
         return _of_all_anchors(function, labels, inputs)
     if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in inputs):
         with torch.no_grad():  # also for copies of the rows
-            parts = [_of_rows(function, labels, rows, inputs) for rows in blocks(len(labels))]
+            parts = [_of_rows(function, labels, rows, inputs) for rows in _blocks(labels, width)]
         return torch.cat([values for values, _ in parts])
-    values: Tensor = _OfEachAnchor.apply(function, labels, *inputs)
+    values: Tensor = _OfEachAnchor.apply(function, width, labels, *inputs)
     return values
-
-
-def blocks(num_anchors: int) -> Iterator[slice]:
-    """Slices of anchors, small enough that a few dozen N-wide rows cost little memory."""
-    num_distances = max(num_anchors * num_anchors // NUM_BLOCKS, SMALLEST_BLOCK)
-    step = max(1, num_distances // max(num_anchors, 1))
-    return (slice(start, min(start + step, num_anchors)) for start in range(0, num_anchors, step))
 
 
 def masks_of(labels: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
@@ -54,6 +47,10 @@ def masks_of(labels: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
     negative = ~same
     same.diagonal(rows.start).fill_(False)
     return same, negative
+
+
+def _blocks(labels: Tensor, width: int | None) -> Iterator[slice]:
+    return row_blocks(len(labels), width or len(labels), labels.device)
 
 
 def _of_all_anchors(function: OfAnchor, labels: Tensor, inputs: Sequence[Tensor]) -> Tensor:
@@ -71,10 +68,10 @@ def _of_rows(
 
 class _OfEachAnchor(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, function: OfAnchor, labels: Tensor, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, function: OfAnchor, width: int | None, labels: Tensor, *inputs: Tensor) -> Tensor:
         gradients = [torch.empty_like(tensor) for tensor in inputs]
         values = []
-        for rows in blocks(len(labels)):
+        for rows in _blocks(labels, width):
             with torch.enable_grad():
                 of_block, block = _of_rows(function, labels, rows, inputs)
             of_inputs = torch.autograd.grad(of_block, block, torch.ones_like(of_block))
@@ -93,7 +90,13 @@ class _OfEachAnchor(torch.autograd.Function):
             values = _of_all_anchors(ctx.function, labels, inputs)
             needed = [tensor for tensor in inputs if tensor.requires_grad]
             found = iter(torch.autograd.grad(values, needed, gradient, create_graph=True))
-            return None, None, *(next(found) if tensor.requires_grad else None for tensor in inputs)
+            return None, None, None, *(next(found) if tensor.requires_grad else None for tensor in inputs)
         of_distances, *of_columns = gradients
         gradient = gradient.to(of_distances.dtype)
-        return None, None, gradient[:, None] * of_distances, *(gradient * column for column in of_columns)
+        return (
+            None,
+            None,
+            None,
+            gradient[:, None] * of_distances,
+            *(gradient * column for column in of_columns),
+        )

@@ -45,8 +45,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reidkit.losses._rowwise import blocks
-from reidkit.ops import is_traced, positive_mask, widest_float
+from reidkit.ops import is_traced, positive_mask, row_blocks, widest_float
 
 
 def triplet_hinges(distances: Tensor, positive: Tensor, negative: Tensor, *, margin: float) -> Tensor:
@@ -119,7 +118,7 @@ def _count_quadruplets(distances: Tensor, labels: Tensor, margin: float) -> tupl
     beyond, own_beyond = (torch.empty_like(distances, dtype=torch.int32) for _ in range(2))
     places_found = keys.new_zeros(num_pairs + 1)
     own_places_found = keys.new_zeros(num_pairs + num_images + 1)
-    for rows in blocks(num_images):
+    for rows in row_blocks(num_images, num_images, labels.device):
         candidates = distances[rows].where(labels[rows, None] != labels, math.inf)
         place = torch.searchsorted(thresholds, candidates, right=True)  # (b, N), 0..M
         own_place = torch.searchsorted(keys, first_key[rows, None] + place)  # (b, N), 0..M

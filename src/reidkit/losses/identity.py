@@ -7,13 +7,13 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.errors import ConfigError, DataError
-from reidkit.ops import can_look_at_values, check_count, check_number, prepare_batch
+from reidkit.losses._classes import OfIdentities
+from reidkit.ops import check_number, prepare_batch
 from reidkit.registry import register
 
 
 @register("loss", "identity")
-class IdentityLoss(nn.Module):
+class IdentityLoss(OfIdentities):
     """Softmax cross-entropy with its classifier, one class for each training identity.
 
     Eq. 4-5 in Li, Zhu, Gong 2017 (JLML, arXiv 1705.04724)::
@@ -55,6 +55,8 @@ class IdentityLoss(nn.Module):
     """
 
     reads: ClassVar[str] = "classification"
+    title: ClassVar[str] = "identity loss"
+    part: ClassVar[str] = "classifier"
     classifier: nn.Linear | None
 
     def __init__(
@@ -67,15 +69,10 @@ class IdentityLoss(nn.Module):
         dropout: float = 0.0,
         init_std: float = 0.001,
     ) -> None:
-        super().__init__()
+        super().__init__(num_identities, dim)
         check_number("label_smoothing", label_smoothing, high=1.0)
         check_number("dropout", dropout, high=1.0)
         check_number("init_std", init_std)
-        for name, size in (("num_identities", num_identities), ("dim", dim)):
-            if size is not None:
-                check_count(name, size, also=", or None to take it from the data and the model")
-        self.num_identities = num_identities
-        self.dim = dim
         self.label_smoothing = label_smoothing
         self.bias = bias
         self.dropout = dropout
@@ -83,43 +80,16 @@ class IdentityLoss(nn.Module):
         self.classifier = None
         self._build()
 
-    def fill(self, *, num_identities: int, dim: int) -> None:
-        """Give the sizes that were None and build the classifier; do so before moving it to a device.
-
-        Raises :class:`ConfigError` where a size given to the constructor differs.
-        """
-        for name, size in (("num_identities", num_identities), ("dim", dim)):
-            if getattr(self, name) not in (None, size):
-                raise ConfigError(
-                    f"identity loss has {name} {getattr(self, name)}, but the data and the model need "
-                    f"{size}; leave {name} out to have it filled in"
-                )
-            setattr(self, name, size)
-        if self.classifier is None:
-            self._build()
-
-    def _build(self) -> None:
-        if self.num_identities is None or self.dim is None:
-            return
-        self.classifier = nn.Linear(self.dim, self.num_identities, bias=self.bias)
+    def draw(self, num_identities: int, dim: int) -> None:
+        self.classifier = nn.Linear(dim, num_identities, bias=self.bias)
         nn.init.normal_(self.classifier.weight, std=self.init_std)
         if self.bias:
             nn.init.zeros_(self.classifier.bias)
 
     @prepare_batch
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        if self.classifier is None:
-            raise ConfigError(
-                f"identity loss has num_identities {self.num_identities} and dim {self.dim}; give both, "
-                "or call fill(num_identities=..., dim=...) before the first batch"
-            )
-        if embeddings.shape[1] != self.classifier.in_features:
-            raise DataError(
-                f"embeddings have {embeddings.shape[1]} values each, but the classifier reads "
-                f"{self.classifier.in_features}; give dim the width of the feature that the loss reads"
-            )
-        if can_look_at_values(labels):
-            check_range(labels, self.classifier.out_features)
+        self.check(embeddings, labels)
+        assert self.classifier is not None  # it is built with the sizes
         embeddings = F.dropout(embeddings, self.dropout, self.training)
         logits = linear_in_its_precision(embeddings, self.classifier)  # (N, num_identities)
         return F.cross_entropy(logits, labels.long(), label_smoothing=self.label_smoothing)
@@ -135,13 +105,3 @@ def linear_in_its_precision(embeddings: Tensor, layer: nn.Linear) -> Tensor:
     """The layer's output in the precision of the embeddings, not of its weights."""
     parameters = {name: parameter.to(embeddings.dtype) for name, parameter in layer.named_parameters()}
     return F.linear(embeddings, **parameters)
-
-
-def check_range(labels: Tensor, num_identities: int) -> None:
-    outside = (labels < 0) | (labels >= num_identities)
-    if outside.any():
-        row = int(outside.nonzero()[0])
-        raise DataError(
-            f"label {int(labels[row])} in row {row} is outside 0..{num_identities - 1}; "
-            "number the training identities from 0, without gaps"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -15,10 +16,10 @@ from reidkit.ops import (
     check_positive,
     distances_between,
     distances_to,
-    has_both_partners,
+    is_traced,
     mean_over,
+    nearness_blocks,
     pairwise_distances,
-    positive_mask,
     prepare_batch,
 )
 from reidkit.registry import register
@@ -111,16 +112,20 @@ class SupportNeighborLoss(nn.Module):
 
     @prepare_batch
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        distances = pairwise_distances(embeddings.detach())
-        mined = mine_support(distances, labels, num_neighbors=self.num_neighbors, ties=self.ties)
-        furthest = furthest_positives(distances, labels) if self.squeeze == "pair" else None
-        del distances  # N x N; the few chosen are computed again, exact at 0 and with a graph
+        mined = mine_support(
+            embeddings.detach(),
+            labels,
+            num_neighbors=self.num_neighbors,
+            ties=self.ties,
+            furthest=self.squeeze == "pair",
+        )
+        # The few chosen are computed again, exact at 0 and with a graph.
         chosen = distances_to(embeddings, torch.cat((mined.neighbors, mined.nearest_positive), dim=1))
         positive, negative = support_sets(chosen, mined)
-        if furthest is None:
-            spread = squeeze(chosen, positive, kind=self.squeeze)
+        if self.squeeze == "pair":
+            spread = pair_squeeze(embeddings, mined)
         else:
-            spread = pair_squeeze(embeddings, labels, nearest=mined.nearest_positive[:, 0], furthest=furthest)
+            spread = squeeze(chosen, positive, kind=self.squeeze)
         terms = separation(chosen, positive, negative, scale=self.scale) + self.squeeze_weight * spread
         return mean_over(terms, mined.usable)
 
@@ -134,34 +139,72 @@ class SupportNeighborLoss(nn.Module):
 class Support(NamedTuple):
     """Batch indices of the images that may be in the support sets of each anchor.
 
-    ``neighbors`` (N, k + 1), nearest first, (N, N - 1) in a smaller batch; ``nearest_positive`` (N, 1),
-    without meaning where an anchor has no positive; ``same`` whether each neighbour is a positive;
-    ``bounded`` whether the last neighbour is only the bound of the others, or, with ties, ``neighbors`` are
-    all others, of which those as near as the ``num_with_ties``-th count; ``usable`` (N,).
+    ``neighbors`` (N, k + 1), nearest first, (N, N - 1) in a smaller batch; ``nearest_positive`` and
+    ``furthest_positive`` (N, 1), without meaning where an anchor has no positive, the latter empty unless
+    asked for; ``same`` whether each neighbour is a positive; ``num_positive`` (N,) in the batch; ``bounded``
+    whether the last neighbour is only the bound of the others, or, with ties, ``neighbors`` are all others,
+    of which those as near as the ``num_with_ties``-th count; ``usable`` (N,).
     """
 
     neighbors: Tensor
     nearest_positive: Tensor
+    furthest_positive: Tensor
     same: Tensor
+    num_positive: Tensor
     bounded: bool
     usable: Tensor
     num_with_ties: int = 0
 
 
-def mine_support(distances: Tensor, labels: Tensor, *, num_neighbors: int, ties: Ties = "exclude") -> Support:
-    """Candidates from all distances, (N, N) without a graph, and (N,), N >= 1."""
-    positive = positive_mask(labels)
-    others = distances.masked_fill(torch.eye(len(labels), dtype=torch.bool, device=labels.device), math.inf)
+def mine_support(
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    num_neighbors: int,
+    ties: Ties = "exclude",
+    furthest: bool = False,
+) -> Support:
+    """Candidates from a batch, (N, D) without a graph, and (N,), N >= 1; ``furthest`` mines that, too."""
     num_candidates = len(labels) - 1 if ties == "include" else min(num_neighbors + 1, len(labels) - 1)
-    neighbors = others.topk(num_candidates, dim=1, largest=False).indices
+    of_blocks = [
+        _mine_rows(nearness, labels[rows], labels, num_candidates=num_candidates, furthest=furthest)
+        for rows, nearness in _nearness(embeddings)
+    ]
+    neighbors, nearest, furthest_positive, num_same = map(torch.cat, zip(*of_blocks, strict=True))
     return Support(
         neighbors=neighbors,
-        nearest_positive=others.masked_fill(~positive, math.inf).argmin(dim=1, keepdim=True),
+        nearest_positive=nearest,
+        furthest_positive=furthest_positive,
         same=labels[neighbors] == labels[:, None],
+        num_positive=num_same - 1,
         bounded=len(labels) - 1 > num_neighbors,
-        usable=has_both_partners(labels),
+        usable=(num_same > 1) & (num_same < len(labels)),
         num_with_ties=num_neighbors if ties == "include" else 0,
     )
+
+
+def _nearness(embeddings: Tensor) -> Iterable[tuple[slice, Tensor]]:
+    """As :func:`nearness_blocks`; where the code is traced, of all rows at once."""
+    if not is_traced():
+        return nearness_blocks(embeddings)
+    itself = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
+    return [(slice(None), pairwise_distances(embeddings).neg().masked_fill(itself, -math.inf))]
+
+
+def _mine_rows(
+    nearness: Tensor, own: Tensor, labels: Tensor, *, num_candidates: int, furthest: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of some anchors: neighbours, nearest positive, furthest positive, number of images of their identity.
+
+    Nearness (b, N), -inf of an image to itself, their labels (b,), all labels (N,).
+    """
+    others = own[:, None] != labels
+    neighbors = nearness.topk(num_candidates, dim=1).indices
+    nearest = nearness.masked_fill(others, -math.inf).max(dim=1, keepdim=True).indices
+    far = nearest[:, :0]
+    if furthest:
+        far = nearness.masked_fill(others | nearness.isneginf(), math.inf).min(dim=1, keepdim=True).indices
+    return neighbors, nearest, far, len(labels) - others.sum(dim=1)
 
 
 def support_sets(distances: Tensor, mined: Support) -> tuple[Tensor, Tensor]:
@@ -197,12 +240,7 @@ def squeeze(distances: Tensor, positive: Tensor, *, kind: Squeeze) -> Tensor:
     return torch.where(positive.sum(dim=1) > 1, furthest - nearest, furthest)
 
 
-def furthest_positives(distances: Tensor, labels: Tensor) -> Tensor:
-    """Index of each anchor's furthest positive, meaningless where it has none: (N, N), (N,) -> (N,)."""
-    return distances.masked_fill(~positive_mask(labels), -math.inf).argmax(dim=1)
-
-
-def pair_squeeze(embeddings: Tensor, labels: Tensor, *, nearest: Tensor, furthest: Tensor) -> Tensor:
-    """The squeeze term between the ends of all positives: (N, D) and (N,), indices (N,) of both -> (N,)."""
-    has_several = positive_mask(labels).sum(dim=1) > 1
-    return torch.where(has_several, distances_between(embeddings[nearest], embeddings[furthest]), 0.0)
+def pair_squeeze(embeddings: Tensor, mined: Support) -> Tensor:
+    """The squeeze term between the ends of all positives: (N, D) -> (N,)."""
+    nearest, furthest = embeddings[mined.nearest_positive[:, 0]], embeddings[mined.furthest_positive[:, 0]]
+    return torch.where(mined.num_positive > 1, distances_between(nearest, furthest), 0.0)

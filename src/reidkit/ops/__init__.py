@@ -7,9 +7,9 @@ images in each class, and hold no state.
 from __future__ import annotations
 
 from reidkit.ops.batch import check_batch, prepare_batch
+from reidkit.ops.blocks import nearness_blocks, row_blocks
 from reidkit.ops.distances import (
     DISTANCE_FLOORS,
-    SMALL_BATCH,
     SQUARED_FLOOR,
     distances_between,
     distances_to,
@@ -23,6 +23,7 @@ from reidkit.ops.mining import (
     hardest_partners,
     has_both_partners,
     mean_over,
+    mine_hardest,
     negative_mask,
     positive_mask,
 )
@@ -40,7 +41,6 @@ from reidkit.ops.weights import l12, l21, striped
 __all__ = [
     "DEVICES_WITHOUT_FLOAT64",
     "DISTANCE_FLOORS",
-    "SMALL_BATCH",
     "SQUARED_FLOOR",
     "BatchStatistics",
     "HardestDistances",
@@ -61,11 +61,14 @@ __all__ = [
     "l12",
     "l21",
     "mean_over",
+    "mine_hardest",
+    "nearness_blocks",
     "negative_mask",
     "normalized",
     "pairwise_distances",
     "positive_mask",
     "prepare_batch",
+    "row_blocks",
     "striped",
     "widest_float",
 ]

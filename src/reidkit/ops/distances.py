@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reidkit.ops.tensors import is_transformed
+from reidkit.ops.blocks import row_blocks
+from reidkit.ops.tensors import can_look_at_values, is_traced, is_transformed
 
 SQUARED_FLOOR = 1e-12
 """Under the root of a squared length, so that the gradient at 0 is 0 and not infinite."""
@@ -16,8 +17,8 @@ DISTANCE_FLOORS = {
     dtype: torch.tensor(1e-12, dtype=dtype).sqrt().item() for dtype in (torch.float32, torch.float64)
 }
 
-SMALL_BATCH = 1024
-"""Images up to which chosen distances are computed at once: call overhead weighs more than memory."""
+FEW = 4
+"""Partners of each row up to which a gradient is summed pair by pair: more take a matrix product."""
 
 
 def normalized(embeddings: Tensor) -> Tensor:
@@ -30,9 +31,37 @@ def normalized(embeddings: Tensor) -> Tensor:
     # A constant to autograd, rightly: rows of any scale have the same direction.
     scale = embeddings.detach().abs().amax(dim=1, keepdim=True)
     usual = (scale == 0) | ((scale > 1e-12) & (scale < 1e12))  # left alone, to the last digit
-    embeddings = embeddings / torch.where(usual, 1.0, scale)
-    norms = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
-    return embeddings / torch.where(norms == 0, 1.0, norms)
+    if not (can_look_at_values(usual) and usual.all()):
+        embeddings = embeddings / torch.where(usual, 1.0, scale)
+    if is_transformed():
+        norms = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
+        return embeddings / torch.where(norms == 0, 1.0, norms)
+    unit: Tensor = _Normalized.apply(embeddings)[0]
+    return unit
+
+
+class _Normalized(torch.autograd.Function):
+    """Rows of unit length and their former lengths; autograd's own backward pass makes thrice the steps."""
+
+    @staticmethod
+    def forward(ctx: Any, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        norms = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
+        norms = norms.masked_fill_(norms == 0, 1.0)
+        unit = embeddings / norms
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(unit, norms)
+        return unit, norms
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None, of_norms: Tensor | None) -> Tensor | None:
+        unit, norms = ctx.saved_tensors
+        found: Tensor | None = None
+        if gradient is not None:
+            along = (gradient * unit).sum(dim=1, keepdim=True)
+            found = torch.addcmul(gradient, unit, along, value=-1) / norms
+        if of_norms is not None:  # asked for by a gradient of the gradient alone
+            found = unit * of_norms if found is None else found + unit * of_norms
+        return found
 
 
 def pairwise_distances(embeddings: Tensor) -> Tensor:
@@ -87,7 +116,7 @@ def distances_between(first: Tensor, second: Tensor) -> Tensor:
 def distances_to(embeddings: Tensor, partners: Tensor) -> Tensor:
     """Distances from each row to chosen rows, (N, D) and indices (N, k) -> (N, k). Exact at 0.
 
-    Holds neither N x k x D numbers nor, in the forward pass, N x N.
+    Holds neither N x k x D numbers nor, where k is small, N x N.
     """
     if is_transformed():
         return distances_between(embeddings[partners], embeddings[:, None])
@@ -98,13 +127,10 @@ def distances_to(embeddings: Tensor, partners: Tensor) -> Tensor:
 class _DistancesTo(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, embeddings: Tensor, partners: Tensor) -> Tensor:
-        num_rows, dim = embeddings.shape
         distances = embeddings.new_empty(partners.shape)
-        # Rows at a time: a quarter of an N x N matrix, or all where the batch is small.
-        num_differences = max(num_rows**2 // 4, SMALL_BATCH**2)
-        step = max(1, num_differences // max(partners.shape[1] * dim, 1))
-        for rows in (slice(start, start + step) for start in range(0, num_rows, step)):
-            differences = embeddings[partners[rows]].sub_(embeddings[rows, None])  # (b, k, D)
+        for rows in row_blocks(len(embeddings), partners.shape[1] * embeddings.shape[1], embeddings.device):
+            chosen = embeddings.index_select(0, partners[rows].flatten())
+            differences = chosen.view(-1, partners.shape[1], embeddings.shape[1]).sub_(embeddings[rows, None])
             torch.linalg.vector_norm(differences, dim=2, out=distances[rows])
         distances.clamp_min_(DISTANCE_FLOORS[distances.dtype])
         ctx.save_for_backward(embeddings, partners, distances)
@@ -114,6 +140,21 @@ class _DistancesTo(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         embeddings, partners, distances = ctx.saved_tensors
         chosen = _over_distance(gradient, distances)  # (N, k)
+        if chosen.shape[1] <= FEW and not torch.is_grad_enabled() and not is_traced():
+            return _pulled_together(embeddings, partners, chosen), None
         weights = chosen.new_zeros(len(chosen), len(chosen)).scatter_add_(1, partners, chosen)
         weights = weights + weights.T  # as in _PairwiseDistances
         return torch.addmm(weights.sum(dim=1, keepdim=True) * embeddings, weights, embeddings, alpha=-1), None
+
+
+def _pulled_together(embeddings: Tensor, partners: Tensor, weights: Tensor) -> Tensor:
+    """Sum over the chosen pairs (i, j) of ``w (f_i - f_j)`` at i and of its negative at j: (N, D)."""
+    gradient = torch.zeros_like(embeddings)
+    for of_rows, ends in zip(weights.unbind(dim=1), partners.unbind(dim=1), strict=True):
+        rows: Tensor | slice = slice(None)
+        if can_look_at_values(weights) and 2 * of_rows.count_nonzero() < len(of_rows):
+            rows = of_rows.nonzero()[:, 0]  # a loss of few pairs
+        pulls = embeddings.index_select(0, ends[rows]).sub_(embeddings[rows]).mul_(of_rows[rows, None])
+        gradient[rows] -= pulls
+        gradient.index_add_(0, ends[rows], pulls)
+    return gradient

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from reidkit.ops.distances import distances_between, pairwise_distances
+from reidkit.ops.blocks import nearness_blocks
+from reidkit.ops.distances import distances_to, pairwise_distances
+from reidkit.ops.tensors import is_traced
 
 
 def positive_mask(labels: Tensor) -> Tensor:
@@ -71,16 +73,29 @@ def hardest_partners(distances: Tensor, labels: Tensor) -> HardestPartners:
     )
 
 
+def mine_hardest(embeddings: Tensor, labels: Tensor) -> HardestPartners:
+    """The hardest partners of each anchor, found without N x N numbers in memory: (N, D) and (N,), N >= 1."""
+    embeddings = embeddings.detach()
+    if is_traced():  # the number of blocks would be part of the graph
+        return hardest_partners(pairwise_distances(embeddings), labels)
+    of_blocks = []
+    for rows, nearness in nearness_blocks(embeddings):
+        same = labels[rows, None] == labels
+        num_same = same.sum(dim=1)
+        negatives = nearness.masked_fill(same, -math.inf).max(dim=1).indices  # faster than argmax
+        same.diagonal(rows.start).fill_(False)
+        positives = nearness.masked_fill_(~same, math.inf).min(dim=1).indices
+        of_blocks.append((positives, negatives, num_same > 1, num_same < len(labels)))
+    return HardestPartners(*map(torch.cat, zip(*of_blocks, strict=True)))
+
+
 def hardest_distances(embeddings: Tensor, labels: Tensor) -> HardestDistances:
     """Distances to the hardest partners of each anchor: (N, D) and (N,), N >= 1.
 
     Mined on the matrix product without a graph, then computed again as |fi - fj| with one: exact at 0,
-    and the backward pass touches N x D numbers in place of N x N.
+    and both passes touch N x D numbers in place of N x N.
     """
-    partners = hardest_partners(pairwise_distances(embeddings.detach()), labels)
-    return HardestDistances(
-        distances_between(embeddings, embeddings[partners.positives]),
-        distances_between(embeddings, embeddings[partners.negatives]),
-        partners.has_positive,
-        partners.has_negative,
-    )
+    partners = mine_hardest(embeddings, labels)
+    distances = distances_to(embeddings, torch.stack((partners.positives, partners.negatives), dim=1))
+    positive, negative = distances.unbind(dim=1)
+    return HardestDistances(positive, negative, partners.has_positive, partners.has_negative)

@@ -13,6 +13,8 @@ from reidkit.files import write_atomically
 from reidkit.galleries import Hit
 from reidkit.images.reading import load_image
 from reidkit.reports.charts import ranked_list_picture
+from reidkit.reports.item_pictures import item_picture
+from reidkit.search.people import FoundPeople
 from reidkit.search.searcher import Found
 
 
@@ -39,7 +41,7 @@ def draw_hits(
 
     def shown(hit: Hit) -> Image.Image:
         try:
-            return load_image(hit.source or "")
+            return item_picture(hit)
         except DataError:
             grey.append(hit.source or "an item without a source")
             return Image.new("RGB", (64, 128), "grey")
@@ -55,3 +57,16 @@ def draw_hits(
     ranked_list_picture(lists).save(buffer, format="PNG", optimize=True)
     write_atomically(path, buffer.getbuffer())
     return grey
+
+
+def draw_people(path: str | Path, images: Sequence[Path], found: Sequence[FoundPeople]) -> list[str]:
+    """Write a PNG with a row for each person found for each query: the query, then the person's pictures.
+
+    Returns what :func:`draw_hits` does.
+    """
+    rows = [
+        (image, Found(hits))
+        for image, result in zip(images, found, strict=True)
+        for hits in [person.hits for person in result.people] or [()]
+    ]
+    return draw_hits(path, [image for image, _ in rows], [result for _, result in rows])

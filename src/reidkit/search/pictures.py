@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Picture:
     camera: int | str | None
     time: float | None
     content: str = ""
+    tracklet: str | None = None
 
     @property
     def source(self) -> str:
@@ -69,6 +70,7 @@ class Picture:
     def differs_from(self, item: Item) -> bool:
         """Whether an item has other labels than what is said."""
         said = [(self.identity, item.identity), (self.camera, item.camera), (self.time, item.time)]
+        said.append((self.tracklet, item.tracklet))
         return any(new is not None and new != old for new, old in said)
 
 
@@ -79,7 +81,10 @@ def new_picture(image: str | Path | Sample, camera: int | str | None) -> Picture
     if camera is None:
         camera = image.camera if image.camera_name is None else image.camera_name
     identity = str(image.identity) if image.identity_name is None else image.identity_name
-    return Picture(image.path, image.box, identity, camera_value(camera), image.time)
+    tracklet = None if image.tracklet is None else str(image.tracklet)
+    return Picture(
+        image.path, image.box, identity or None, camera_value(camera), image.time, tracklet=tracklet
+    )
 
 
 def once(pictures: Iterable[Picture]) -> list[Picture]:
@@ -142,7 +147,22 @@ def labelled(picture: Picture, item: Item) -> Picture:
         identity=said(picture.identity, item.identity),
         camera=said(picture.camera, item.camera),
         time=said(picture.time, item.time),
+        tracklet=said(picture.tracklet, item.tracklet),
     )
+
+
+def not_overruling(
+    pictures: list[Picture], there: dict[str | None, Item], decided: Set[int]
+) -> list[Picture]:
+    """The pictures, without the identities of those whose items people decided on since they were added."""
+    return [
+        replace(picture, identity=None)
+        if (item := there.get(picture.source)) is not None
+        and item.id in decided
+        and item.content == picture.content
+        else picture
+        for picture in pictures
+    ]
 
 
 def moved(pictures: list[Picture], gone: list[Item]) -> dict[str | None, Item]:

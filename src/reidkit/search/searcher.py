@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from reidkit.analysis.calibration import Calibration
 from reidkit.encoders.at_hand import NoEncoder
 from reidkit.encoders.encoder import Encoder, load_encoder
 from reidkit.errors import ConfigError, DataError, shortened, shown
-from reidkit.galleries import DamagedGallery, Gallery, Hit, Item, NoGallery, Where, open_gallery
+from reidkit.galleries import (
+    DamagedGallery,
+    Gallery,
+    Hit,
+    Item,
+    NoGallery,
+    Where,
+    open_gallery,
+    without_password,
+)
+from reidkit.galleries._decisions import decided_items
 from reidkit.galleries._labels import LABELS, as_listed, utc
+from reidkit.galleries._relative import apart_from_query, keys_of_query
 from reidkit.images.reading import ImageSource, load_image
 from reidkit.labels import near_labels
+from reidkit.search.own_picture import PictureFile, file_of, known_queries, own_picture
+from reidkit.search.people import FoundPeople, IsHidden, PeopleSearch, search_people
 from reidkit.search.pictures import (
-    HASH_LENGTH,
     Added,
     Picture,
-    content_hash,
     is_there,
     labelled,
     moved,
     new_picture,
+    not_overruling,
     once,
     said,
     with_contents,
 )
 from reidkit.search.probabilities import Plausibility, Prior, gallery_prior, given_prior
+from reidkit.search.rejected import LeftOut, Rejected
 from reidkit.types import Sample
 
 if TYPE_CHECKING:
+    from reidkit.galleries._storage import Storage
     from reidkit.progress import ProgressCallback
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
@@ -56,7 +67,8 @@ class Found:
     ``own`` are hits that show that very picture, by their source or by their content; they are among the
     ``hits`` only where that was asked for. ``probabilities`` are those that the hits show the same person, in
     their order; empty where the encoder is not calibrated, or where ``no_probability`` says why none can be
-    told; ``prior`` is what they rest on. ``num_low`` hits were left out for their scores.
+    told; ``prior`` is what they rest on. ``num_low`` hits were left out for their scores, ``num_rejected``
+    because somebody decided that they show somebody else.
     """
 
     hits: tuple[Hit, ...]
@@ -65,10 +77,11 @@ class Found:
     num_low: int = 0
     no_probability: str = ""
     prior: Prior | None = None
+    num_rejected: int = 0
 
     def __bool__(self) -> bool:
         """Whether there was anything to find, shown or not."""
-        return bool(self.hits or self.own or self.num_low)
+        return bool(self.hits or self.own or self.num_low or self.num_rejected)
 
     def is_own(self, hit: Hit) -> bool:
         """Whether a hit shows the very picture that was searched for."""
@@ -92,6 +105,7 @@ class Searcher:
         encoder: an encoder, or where to load it from; left out, the one that filled the gallery, from where
             it was then. Where it has moved, give its new place, which the gallery then keeps.
         backend: what embeds, where the encoder is loaded; as :func:`reidkit.load_encoder` takes it.
+        storage: how a gallery in a folder stores its vectors, as :func:`reidkit.open_gallery` takes it.
 
     Raises:
         NoGallery: there is no gallery, and no encoder to fill one with.
@@ -104,9 +118,15 @@ class Searcher:
     """
 
     def __init__(
-        self, location: str | Path, *, encoder: Encoder | str | Path | None = None, backend: str = "auto"
+        self,
+        location: str | Path,
+        *,
+        encoder: Encoder | str | Path | None = None,
+        backend: str = "auto",
+        storage: Storage | None = None,
     ) -> None:
-        self.location = str(location)
+        self._address, self.location = str(location), without_password(location)
+        self._storage = storage
         self.gallery: Gallery | None = None
         self._converted = False
         self._plausibility: Plausibility | None = None  # of the gallery as it is, once it is asked for
@@ -171,9 +191,8 @@ class Searcher:
         """
         if given is not None:
             return given_prior(given)
-        return gallery_prior(
-            [] if self.gallery is None else self.gallery.items(where=_with_whole_paths(where))
-        )
+        where = apart_from_query(_with_whole_paths(where))
+        return gallery_prior([] if self.gallery is None else self.gallery.items(where=where))
 
     def search(
         self,
@@ -184,10 +203,12 @@ class Searcher:
         include_self: bool = False,
         lowest: float | None = None,
         prior: float | None = None,
+        queries: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[Found]:
         """The ``top`` nearest items of each image, nearest first.
 
-        An image that the gallery holds itself is not found as its own match, unless ``include_self``.
+        An image that the gallery holds itself is not found as its own match, unless ``include_self``, and
+        neither is whoever was told apart from the person in it (:func:`reidkit.galleries.reject`).
 
         Args:
             images: paths, or pictures in memory. Of arrays, and of what Pillow was not given as a path, it
@@ -197,40 +218,83 @@ class Searcher:
             lowest: hits that score less are left out; :meth:`lowest_score` gives one for an error rate.
             prior: how probable it is, before looking, that an item shows the person; left out, that of the
                 gallery, as :meth:`prior` tells.
+            queries: labels of each image, for conditions that refer to the query; of an image that the
+                gallery holds, they come before those of its item.
         """
         if self.gallery is None:
             raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
         before = None if self.calibration is None else self.prior(where=where, given=prior)
         where = _with_whole_paths(where)
         embeddings = self.encoder.encode(list(images))
-        found = self.gallery.search(embeddings, top=top, where=where)  # checks top itself
-        own = [_own(image) for image in images]
+        files = [file_of(image) for image in images]
+        known = known_queries(self.gallery, where, files, queries)
+        found = self.gallery.search(embeddings, top=top, where=where, queries=known)  # checks top itself
+        own, rejected = self._left_out(files)
+        hidden = [_any_of(*([] if include_self else [own[row]]), rejected[row]) for row in range(len(own))]
         asked = top
-        if not include_self and any(
-            is_own(hit) for is_own, hits in zip(own, found, strict=True) for hit in hits
-        ):
+        if any(is_hidden(hit) for is_hidden, hits in zip(hidden, found, strict=True) for hit in hits):
             asked += _NUM_OWN
-            found = self.gallery.search(embeddings, top=asked, where=where)
+            found = self.gallery.search(embeddings, top=asked, where=where, queries=known)
         results = []
-        for row, (is_own, hits) in enumerate(zip(own, found, strict=True)):
+        for row, (is_hidden, hits) in enumerate(zip(hidden, found, strict=True)):
             places = asked
-            while not include_self and len(hits) == places and places - sum(map(is_own, hits)) < top:
-                places *= 2  # copies of the picture fill them
-                [hits] = self.gallery.search(embeddings[row : row + 1], top=places, where=where)
-            others = [hit for hit in hits if include_self or not is_own(hit)][:top]
+            while len(hits) == places and places - sum(map(is_hidden, hits)) < top:
+                places *= 2  # copies of the picture fill them, or people who were rejected
+                [hits] = self.gallery.search(
+                    embeddings[row : row + 1],
+                    top=places,
+                    where=where,
+                    queries=known and known[row : row + 1],
+                )
+            others = [hit for hit in hits if not is_hidden(hit)][:top]
             high = tuple(hit for hit in others if lowest is None or hit.score >= lowest)
             probabilities, doubt = self._probabilities(embeddings[row], high, before)
             results.append(
                 Found(
                     high,
-                    own=tuple(filter(is_own, hits)),
+                    own=tuple(filter(own[row], hits)),
                     probabilities=probabilities,
                     num_low=len(others) - len(high),
                     no_probability=doubt,
                     prior=before,
+                    num_rejected=sum(map(rejected[row], hits)),
                 )
             )
         return results
+
+    def search_people(
+        self,
+        images: Sequence[ImageSource],
+        options: PeopleSearch | None = None,
+        *,
+        include_self: bool = False,
+        queries: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[FoundPeople]:
+        """The people, or tracklets, that look most like the person in each image, best first.
+
+        Args:
+            images: as :meth:`search` takes them; what that leaves out is left out here, and counts for
+                nobody's score.
+            options: how people are searched for (:class:`reidkit.search.people.PeopleSearch`).
+            include_self: let the image itself count where the gallery holds it.
+            queries: as :meth:`search` takes them.
+        """
+        if self.gallery is None:
+            raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
+        options = options or PeopleSearch()
+        options = replace(options, where=_with_whole_paths(options.where))
+        files = [file_of(image) for image in images]
+        own, rejected = self._left_out(files)
+        if include_self:
+            own = [lambda hit: False] * len(own)
+        hidden = list(map(LeftOut, own, rejected))
+        known = known_queries(self.gallery, options.where, files, queries)
+        embeddings = self.encoder.encode(list(images))
+        found = search_people(self.gallery, embeddings, options, hidden=hidden, queries=known)
+        return [
+            FoundPeople(tuple(people), len(left_out.own), len(left_out.rejected))
+            for people, left_out in zip(found, hidden, strict=True)
+        ]
 
     def why_nothing(self, where: Where) -> str:
         """Why a search with these conditions found nothing: what each leaves, and which labels there are."""
@@ -238,7 +302,8 @@ class Searcher:
             return f"{self.location} holds no items"
         left: list[str] = []
         meant: list[str] = []
-        for key, wanted in (_with_whole_paths(where) or {}).items():
+        of_query = keys_of_query(where)
+        for key, wanted in (apart_from_query(_with_whole_paths(where)) or {}).items():
             num = len(self.gallery.items(where={key: wanted}))
             note = f"the condition on {key} alone leaves {num:,} of {len(self.gallery):,}"
             if not num:
@@ -246,6 +311,8 @@ class Searcher:
                 note += f" ({_listed_labels(key, labels)})"
                 meant += [f"{key}={as_listed(near)}" for near in _near(key, wanted, labels)]
             left.append(note)
+        if of_query:
+            left.append(f"{' and '.join(of_query)} had to fit the query's own")
         hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
         return "no item meets the conditions: " + "; ".join(left) + hint
 
@@ -260,7 +327,8 @@ class Searcher:
 
         What the gallery holds already is not embedded again: pictures of the same path and content, and
         those whose content it holds under a path where nothing is left. So what was interrupted goes on.
-        A label that is not given leaves that of an item as it is, unless it showed another picture before.
+        A label that is not given leaves that of an item as it is, unless it showed another picture before;
+        an identity that somebody decided on stays (:meth:`reidkit.galleries.Gallery.decide`).
         Pictures that cannot be read are left out.
 
         Args:
@@ -310,13 +378,21 @@ class Searcher:
         given = calibration.probability([hit.score for hit in hits], prior=prior.value)
         return tuple(given.tolist()), ""
 
+    def _left_out(self, files: Sequence[PictureFile]) -> tuple[list[IsHidden], list[IsHidden]]:
+        """For each image, which hits are the image itself, and which show somebody else by decision."""
+        assert self.gallery is not None
+        rejected = Rejected(self.gallery)
+        return [own_picture(file) for file in files], [rejected.by(file) for file in files]
+
     # --- the encoder --------------------------------------------------------------------------------------
 
     def _open(self, *, create: bool) -> Gallery:
         """The gallery, checked to be the encoder's, whose place it then keeps."""
         if self.gallery is not None:
             self.gallery.close()
-        self.gallery = open_gallery(self.location, create=create, encoder=self._description)
+        self.gallery = open_gallery(
+            self._address, create=create, encoder=self._description, storage=self._storage
+        )
         return self.gallery
 
     def _recorded_place(self) -> Path:
@@ -329,7 +405,7 @@ class Searcher:
             raise ConfigError(f"{self.location} does not say where the encoder is that filled it; {way_out}")
         path = Path(place)
         try:
-            outside = not path.resolve().is_relative_to(Path(self.location).resolve())
+            outside = not path.resolve().is_relative_to(Path(self._address).resolve())
         except (OSError, RuntimeError, ValueError):  # links that run in circles, surrogates
             outside = False
         if not path.is_absolute() or not outside:
@@ -356,6 +432,7 @@ class Searcher:
         same = self.gallery.items(where={"content": [p.content for p in pictures]})
         gone = [item for item in same if not is_there(item.source)]
         there |= moved([picture for picture in pictures if picture.source not in there], gone)
+        pictures = not_overruling(pictures, there, decided_items(self.gallery.decisions()))
         found = [(picture, there[picture.source]) for picture in pictures if picture.source in there]
         unknown = [picture for picture in pictures if picture.source not in there]
         whole = {item.id for picture, item in found if item.content == picture.content}
@@ -392,6 +469,7 @@ class Searcher:
                 identities=[said(picture.identity, item.identity) for picture, item in changed],
                 cameras=[said(picture.camera, item.camera) for picture, item in changed],
                 times=[said(picture.time, item.time) for picture, item in changed],
+                tracklets=[said(picture.tracklet, item.tracklet) for picture, item in changed],
             )
 
     def _embed(self, pictures: list[Picture], added: Added) -> None:
@@ -406,6 +484,7 @@ class Searcher:
             cameras=[picture.camera for picture in pictures],
             times=[picture.time for picture in pictures],
             contents=[picture.content for picture in pictures],
+            tracklets=[picture.tracklet for picture in pictures],
         )
         added.embedded += len(pictures)
 
@@ -440,46 +519,25 @@ class Searcher:
 
 
 def searcher_to_fill(
-    location: str | Path, images: Sequence[Path], *, encoder: Path | None, backend: str = "auto"
+    location: str | Path,
+    images: Sequence[Path],
+    *,
+    encoder: Path | None,
+    backend: str = "auto",
+    storage: Storage | None = None,
 ) -> Searcher:
     """A searcher to add these images; without an encoder by the one that the gallery was filled by.
 
     Raises :class:`reidkit.encoders.at_hand.NoEncoder` where there is neither, and as :class:`Searcher` does.
     """
     try:
-        return Searcher(location, encoder=encoder, backend=backend)
+        return Searcher(location, encoder=encoder, backend=backend, storage=storage)
     except NoGallery:
-        raise NoEncoder(images, location, Path()) from None
+        raise NoEncoder(images, without_password(location), Path()) from None
 
 
-def _own(image: ImageSource) -> Callable[[Hit], bool]:
-    """Whether a hit shows the very picture that is searched for."""
-    source, content = _file_of(image)
-    if content is None:
-        return lambda hit: False
-    return lambda hit: hit.content == content or (source is not None and hit.source == source)
-
-
-def _file_of(image: ImageSource) -> tuple[str | None, str | None]:
-    """Where a picture's file lies, and the hash of its content, as far as that is known.
-
-    An array has no file, nor has what Pillow was given otherwise than by a path.
-    """
-    if isinstance(image, Image.Image):
-        image = getattr(image, "filename", "")
-        if not image or not Path(image).is_file():
-            return None, None
-    if isinstance(image, str | PathLike):
-        return str(Path(image).resolve()), content_hash(Path(image))
-    if isinstance(image, bytes | bytearray | memoryview):
-        return None, hashlib.sha256(image).hexdigest()[:HASH_LENGTH]
-    if not isinstance(image, np.ndarray) and image.seekable():
-        place = image.tell()
-        image.seek(0)
-        digest = hashlib.sha256(image.read()).hexdigest()[:HASH_LENGTH]
-        image.seek(place)
-        return None, digest
-    return None, None
+def _any_of(*conditions: IsHidden) -> IsHidden:
+    return lambda hit: any(holds(hit) for holds in conditions)
 
 
 def _with_whole_paths(where: Where | None) -> Where | None:

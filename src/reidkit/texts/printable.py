@@ -52,4 +52,6 @@ def counted(number: int, noun: str) -> str:
     ('1 image', '3,000 images', '2 identities')
     """
     plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    if noun.endswith("person"):
+        plural = f"{noun.removesuffix('person')}people"
     return f"{number:,} {noun if number == 1 else plural}"

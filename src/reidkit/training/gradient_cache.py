@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from reidkit.encoders.autocast import narrow_in_float32
+from reidkit.encoders.autocast import some_in_float32
 from reidkit.errors import ConfigError
 
 
@@ -46,7 +46,7 @@ def embed_in_pieces(model: nn.Module, images: Tensor, num_pieces: int) -> dict[s
     """Named features (B, ...) of images (B, ...), as ``model(images)`` gives them, at a piece's memory."""
 
     def passes() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _again(model, narrow_in_float32())
+        return nullcontext(), _again(model, some_in_float32())
 
     pieces = [
         checkpoint(model, piece, use_reentrant=False, context_fn=passes)

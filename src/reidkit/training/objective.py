@@ -14,6 +14,8 @@ from reidkit.errors import ConfigError, did_you_mean
 from reidkit.models import Embedder, Penalty
 from reidkit.ops import at_least_float32
 from reidkit.training import distributed
+from reidkit.training.foreign_losses import checked
+from reidkit.training.foreign_losses import reads as reads
 from reidkit.training.gradient_cache import embed_in_pieces
 
 logger = logs.get_logger(__name__)
@@ -91,7 +93,10 @@ class Step(nn.Module):
         # Losses from other packages would otherwise be computed in bfloat16.
         with torch.autocast(images.device.type, enabled=False):
             embeddings = {name: at_least_float32(feature) for name, feature in gathered.items()}
-            terms = {name_of(o): o.loss(embeddings[feature_of(self.model, o)], labels) for o in of_features}
+            terms = {
+                name_of(o): checked(name_of(o), o.loss, embeddings[feature_of(self.model, o)], labels)
+                for o in of_features
+            }
             terms |= self.model.regularizers()
         return {name_of(o): terms[name_of(o)] for o in counting}, gathered
 
@@ -178,11 +183,6 @@ def _penalty(objective: Objective, model: Embedder) -> Penalty:
 def _seed_dropout(seed: int | None, stream: int) -> None:
     if seed is not None:
         torch.manual_seed((seed + stream * _APART) % 2**64)
-
-
-def reads(loss: nn.Module) -> str:
-    """What a loss reads: "classification", "metric" or "weight". Losses from elsewhere are metric losses."""
-    return str(getattr(loss, "reads", "metric"))
 
 
 def is_penalty(objective: Objective) -> bool:

@@ -67,6 +67,8 @@ def build_trainer(
 
     from reidkit.images.survey import images_left_out
     from reidkit.models import build_model
+    from reidkit.training.batches import class_labels
+    from reidkit.training.foreign_losses import build_loss
     from reidkit.training.objective import Objective
     from reidkit.training.trainer import Trainer
 
@@ -76,9 +78,12 @@ def build_trainer(
     torch.manual_seed(resolved.seed)
     with trust.from_file():
         model = build_model(resolved.model.name, **resolved.model.options)
+    num_identities = len(set(class_labels(data.train).tolist()))
     objectives = [
         Objective(
-            registry.build("loss", loss.kind, loss.options),
+            build_loss(
+                loss.kind, loss.options, model=model, feature=loss.feature, num_identities=num_identities
+            ),
             weight=loss.weight,
             feature=loss.feature,
             from_epoch=loss.from_epoch,

@@ -13,4 +13,5 @@ from tests.fuzz.kinds import (  # noqa: F401
     planted,
     runs,
     tables,
+    videos,
 )

@@ -1,18 +1,19 @@
-"""Columns of labels: the same answers as the table's, whatever became of the file they are kept in."""
+"""Columns of labels: the same answers as the items give, whatever was changed, and damage is seen."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
 from reidkit.errors import DataError
-from reidkit.galleries import DamagedGallery, _columns, _items_table, open_gallery
+from reidkit.galleries import DamagedGallery, _column_data, _columns_table, _items_table, open_gallery
 
 NUM = 60
+NEVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def units(num, seed=0):
@@ -20,37 +21,99 @@ def units(num, seed=0):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(_column_data, "CHUNK", 8)
+
+
 @pytest.fixture
-def kept(tmp_path, monkeypatch):
-    """A gallery whose columns were kept."""
-    monkeypatch.setattr(_columns, "WORTH_KEEPING", 1)
-    path = tmp_path / "g"
-    with open_gallery(path) as gallery:
+def path(tmp_path):
+    """Sixty items of which some were removed, with columns of all but the last few."""
+    with open_gallery(tmp_path / "g") as gallery:
         gallery.add(
             units(NUM),
             sources=range(NUM),
             cameras=[("door", 3, None)[n % 3] for n in range(NUM)],
             identities=[n % 7 for n in range(NUM)],
             times=[None if n % 5 == 0 else n for n in range(NUM)],
+            tracklets=[n // 2 for n in range(NUM)],
+            labels={
+                "height": [1.5 + n / 100 if n % 4 else None for n in range(NUM)],
+                "seen": [datetime(2024, 5, 1 + n % 9, tzinfo=UTC) for n in range(NUM)],
+                "hat": [n % 2 == 0 for n in range(NUM)],
+                "few": [1 if n == 30 else True if n == 31 else "1" if n == 32 else None for n in range(NUM)],
+            },
         )
         gallery.remove(ids=[2, 9])
-        gallery.items(where={"camera": 3})
-    assert (path / _columns.FILE).exists()
-    return path
+    return tmp_path / "g"
 
 
-FILTERS = [
-    {"camera": 3},
-    {"camera": {"not": ["door", None]}},
-    {"identity": [1, 2], "time": {"from": 10, "to": 40}},
-    {"identity": {"not": "5"}, "camera": None},
-    {"time": {"to": 7}, "source": {"not": "1"}},
-]
+FILTERS = {
+    "a camera": ({"camera": 3}, lambda item: item.camera == 3),
+    "no camera": ({"camera": {"not": ["door", None]}}, lambda item: item.camera not in ("door", None)),
+    "a time": (
+        {"identity": [1, 2], "time": {"from": 10, "to": 40}},
+        lambda item: item.identity in ("1", "2") and item.time is not None and 10 <= item.time < 40,
+    ),
+    "unknown": (
+        {"identity": {"not": "5"}, "camera": None},
+        lambda item: item.identity != "5" and item.camera is None,
+    ),
+    "sources": (
+        {"time": {"to": 7}, "source": {"not": "1"}},
+        lambda item: item.time is not None and item.time < 7 and item.source != "1",
+    ),
+    "tracklet": ({"tracklet": [3, "15"]}, lambda item: item.tracklet in ("3", "15")),
+    "a number": (
+        {"height": {"from": 1.6, "to": 2}},
+        lambda item: 1.6 <= item.labels.get("height", 0) < 2,
+    ),
+    "a day": (
+        {"seen": {"from": datetime(2024, 5, 3)}},
+        lambda item: item.labels.get("seen", NEVER) >= datetime(2024, 5, 3, tzinfo=UTC),
+    ),
+    "truth": ({"hat": True}, lambda item: item.labels.get("hat") is True),
+    "one": ({"few": 1}, lambda item: item.labels.get("few") == 1 and item.labels["few"] is not True),
+}
 
 
-def answers(path):
-    with open_gallery(path, create=False) as gallery:
-        return [(gallery.items(where=where), gallery.search(units(2, 1), where=where)) for where in FILTERS]
+def check(gallery):
+    """All filters answer as the items themselves do."""
+    items = gallery.items()
+    for where, passes in FILTERS.values():
+        expected = {item.id for item in items if passes(item)}
+        assert {item.id for item in gallery.items(where=where)} == expected
+        assert {hit.id for hit in gallery.search(units(1), top=99, where=where)[0]} == expected
+
+
+def change(gallery, number):
+    """One of the changes that there are."""
+    rng = np.random.default_rng(number)
+    items = gallery.items()
+    some = rng.choice([item.id for item in items], 5, replace=False).tolist()
+    sources = [item.source for item in gallery.items(ids=some)]
+    labels = {"height": rng.random(5), "seen": [datetime(2024, 5, 7)] * 5, "few": [1, True, "1", None, 1]}
+    if number % 5 == 0:
+        gallery.add(units(5, number), sources=sources, cameras=[3] * 5, identities=[1] * 5, labels=labels)
+    elif number % 5 == 1:
+        gallery.add(units(5, number), identities=[2] * 5, labels=labels, cameras=["attic"] * 5)
+    elif number % 5 == 2:
+        gallery.remove(ids=some)
+    elif number % 5 == 3:
+        gallery.relabel(some, cameras=["door", 3, None, 3, 3], times=[None, 20, 3, 3, 3], labels=labels)
+    else:
+        gallery.compact()
+
+
+def test_filters_answer_as_the_items_do_after_any_change(path):
+    with open_gallery(path) as writer, open_gallery(path) as reader:
+        check(reader)
+        for number in range(12):
+            change(writer, number)
+            check(reader)
+            with open_gallery(path) as new:
+                check(new)
+                assert new.verify().damaged == ()
 
 
 def read_rows(monkeypatch):
@@ -65,132 +128,135 @@ def read_rows(monkeypatch):
     return counted
 
 
-def test_kept_columns_answer_as_the_table_does(kept, monkeypatch):
-    from_file = answers(kept)
-    (kept / _columns.FILE).unlink()
-    monkeypatch.setattr(_columns, "WORTH_KEEPING", 10**9)
-    assert answers(kept) == from_file
-    assert not (kept / _columns.FILE).exists()
-    assert any(items for items, _ in from_file)
+def test_a_filter_reads_only_the_items_that_have_no_columns_yet(path, monkeypatch):
+    counted = read_rows(monkeypatch)
+    with open_gallery(path) as gallery, open_gallery(path) as writer:
+        assert len(gallery.search(units(1), top=99, where={"camera": 3})[0]) == 20 - 1
+        assert counted == [NUM % 8]
+        writer.add(units(3, 5), cameras=[3] * 3)
+        assert len(gallery.search(units(1), top=99, where={"camera": {"not": 3}})[0]) == 40 - 1
+        assert counted == [NUM % 8, 3]
+        writer.add(units(3, 6), cameras=[3] * 3)
+        assert len(gallery.search(units(1), top=99, where={"camera": 3})[0]) == 20 - 1 + 6
+        assert counted == [NUM % 8, 3, 2]
 
 
-def test_a_process_reads_only_what_the_kept_columns_do_not_know(kept, monkeypatch):
-    with open_gallery(kept) as gallery:
-        gallery.add(units(4, 5), cameras=[3] * 4)
-        counted = read_rows(monkeypatch)
-        assert len(gallery.search(units(1), top=99, where={"camera": 3})[0]) == 24 - 1
-        assert counted == [4]
-        gallery.search(units(1), where={"camera": {"not": 3}})
-        assert counted == [4]
+def test_removing_items_reads_one_chunk_and_not_all(path):
+    asked = []
+    with open_gallery(path) as gallery:
+        gallery._table.db.set_trace_callback(asked.append)
+        gallery.remove(ids=[20])
+    changed = {statement.split("first = ")[1] for statement in asked if "DELETE FROM columns" in statement}
+    assert changed == {"16"}
 
 
-@pytest.mark.parametrize("where", range(0, 400, 45))
-def test_damage_to_the_kept_columns_changes_no_answer(kept, where):
-    expected = answers(kept)
-    file = kept / _columns.FILE
-    content = bytearray(file.read_bytes())
-    content[where * len(content) // 400] ^= 1 << where % 8
-    file.write_bytes(content)
-    assert answers(kept) == expected
+def columns_of(path, change):
+    with sqlite3.connect(path / "items.sqlite") as connection:
+        connection.execute(change)
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"x" * 15, b"x" * 24, bytes(10_000), None],
-    ids=["none", "short", "odd", "zeros", "a link"],
+    "damage",
+    [
+        "UPDATE columns SET data = x'00' || substr(data, 2) WHERE label = 'camera' AND first = 16",
+        "UPDATE columns SET data = substr(data, 1, 9) WHERE label = 'camera'",
+        "UPDATE columns SET data = 'text' WHERE label = 'camera'",
+        "UPDATE columns SET checksum = 7 WHERE label = 'camera'",
+        "UPDATE columns SET part = 1 WHERE label = '' AND first = 8",
+        "UPDATE columns SET first = 800 WHERE label = '' AND first = 48",
+        "UPDATE columns SET first = 11 WHERE label = '' AND first = 8",
+        "DELETE FROM columns WHERE label = '' AND first = 8",
+    ],
 )
-def test_something_else_in_place_of_the_kept_columns(kept, content):
-    expected = answers(kept)
-    file = kept / _columns.FILE
-    file.unlink()
-    if content is None:
-        file.symlink_to(kept / "items.sqlite")
-    else:
-        file.write_bytes(content)
-    before = (kept / "items.sqlite").read_bytes()
-    assert answers(kept) == expected
-    assert (kept / "items.sqlite").read_bytes() == before
+def test_damage_of_the_columns_is_refused_and_mended_without_loss(path, damage):
+    columns_of(path, damage)
+    with open_gallery(path) as gallery:
+        with pytest.raises(DamagedGallery, match="gallery repair"):
+            gallery.search(units(1), where={"camera": 3})
+        with pytest.raises(DamagedGallery, match="gallery repair"):
+            gallery.verify()
+        assert gallery.repair() == ()
+        check(gallery)
+        assert gallery.verify().damaged == ()
+
+
+def test_columns_that_say_something_else_are_found_by_a_check_of_all(path):
+    columns_of(path, "DELETE FROM columns WHERE label = 'camera' AND first = 16")
+    with open_gallery(path) as gallery, pytest.raises(DamagedGallery, match="columns of labels"):
+        gallery.verify()
 
 
 @pytest.mark.parametrize(
     "values",
-    [
-        {"identity": [], "camera": [], "more": []},
-        {"identity": [[1]] * 99, "camera": ["x"] * 99, "more": []},
-        {"identity": "7" * 99, "camera": ["x"] * 99, "more": []},
-        {"camera": ["x"] * 99},
-        [],
-        None,
-    ],
+    ["", "[", "{}", '[["a"]]', "[1]", "[null]", "[" * 100_000, '[{"time":1e300}]', "[1" + "0" * 400 + "]"],
 )
-def test_kept_columns_with_a_digest_that_fits_and_nonsense_within(kept, values):
-    expected = answers(kept)
-    [vectors] = kept.glob("vectors*")
-    whole = _columns.read_file(kept, vectors.name)
-    body = NUM.to_bytes(8, "little") + whole.records.tobytes() + json.dumps(values).encode()
-    body = (NUM - 2).to_bytes(8, "little") + body[8:]
-    (kept / _columns.FILE).write_bytes(_columns._digest(vectors.name, body) + body)
-    assert len(_columns.read_file(kept, vectors.name).rows) == 0
-    assert answers(kept) == expected
+def test_nonsense_with_checksums_that_fit_is_refused(path, values):
+    """A chunk as it could be crafted."""
+    data = len(values).to_bytes(4, "little") + values.encode() + np.arange(8, dtype="<i4").tobytes()
+    with sqlite3.connect(path / "items.sqlite") as connection:
+        connection.execute(
+            "UPDATE columns SET data = ?, checksum = ? WHERE label = 'height' AND first = 8",
+            (data, _columns_table._checksum("height", 8, 0, 1, data)),
+        )
+        connection.execute("UPDATE columns SET revision = 1 WHERE label = 'height' AND first = 8")
+    with open_gallery(path) as gallery, pytest.raises(DamagedGallery, match="columns of labels"):
+        gallery.search(units(1), where={"height": {"from": 0}})
 
 
-def test_columns_of_a_gallery_that_was_put_back_and_went_another_way(kept, tmp_path):
-    """A copy from before, other items in the same rows, and the columns of the first way beside them."""
-    (kept / _columns.FILE).rename(tmp_path / "first way")
-    shutil.copytree(kept, tmp_path / "copy")
-    with open_gallery(kept) as gallery:
+def test_a_gallery_without_columns_answers_and_gets_them_with_the_next_change(path):
+    columns_of(path, "DROP TABLE columns")
+    with open_gallery(path) as gallery:
+        check(gallery)
+        gallery.remove(ids=[5])
+        check(gallery)
+    with sqlite3.connect(path / "items.sqlite") as connection:
+        assert connection.execute("SELECT COUNT(*) FROM columns WHERE label = ''").fetchone() == (NUM // 8,)
+        assert connection.execute("SELECT sql FROM sqlite_master WHERE name = 'columns'").fetchone() == (
+            _columns_table.TABLE,
+        )
+    with open_gallery(path) as gallery:
+        check(gallery)
+        assert gallery.verify().damaged == ()
+
+
+def test_a_change_that_is_taken_back_leaves_the_columns(path, monkeypatch):
+    with open_gallery(path) as gallery:
+        with monkeypatch.context() as patch:
+            patch.setattr(_items_table.ItemsTable, "record", lambda *_: 1 / 0)
+            for verb in (lambda: gallery.remove(ids=[20]), lambda: gallery.relabel([21], cameras=["x"])):
+                with pytest.raises(ZeroDivisionError):
+                    verb()
+        gallery.add(units(1))
+        check(gallery)
+        assert gallery.verify().damaged == ()
+
+
+def test_long_texts_are_kept_in_parts(path, monkeypatch):
+    monkeypatch.setattr(_columns_table, "_PART", 1000)
+    names = [f"{n}" * 3000 for n in range(100, 140)]
+    with open_gallery(path) as gallery:
+        gallery.add(units(40), labels={"story": names})
+        [item] = gallery.items(where={"story": names[7]})
+        assert item.labels["story"] == names[7]
+        assert gallery.verify().damaged == ()
+
+
+def test_a_gallery_that_was_put_back_and_went_another_way(path, tmp_path):
+    shutil.copytree(path, tmp_path / "copy")
+    with open_gallery(path) as gallery:
         gallery.add(units(5, 3), cameras=["door"] * 5)
-        gallery.items(where={"camera": "door"})
     with open_gallery(tmp_path / "copy") as gallery:
         gallery.add(units(5, 3), cameras=[3] * 5)
         gallery.relabel([1, 4], cameras=[3, None])
-        shutil.copy(kept / _columns.FILE, tmp_path / "copy")
-        expected = {item.id for item in gallery.items() if item.camera == 3}
-    with open_gallery(tmp_path / "copy") as gallery:
-        assert {item.id for item in gallery.items(where={"camera": 3})} == expected
-
-
-def test_another_handle_sees_labels_change(kept):
-    with open_gallery(kept) as reader, open_gallery(kept) as writer:
-        assert 1 not in {item.id for item in reader.items(where={"camera": 3})}
-        writer.relabel([1], cameras=[3])
-        assert 1 in {item.id for item in reader.items(where={"camera": 3})}
-        writer.remove(ids=[1])
-        assert 1 not in {item.id for item in reader.items(where={"camera": 3})}
+        check(gallery)
 
 
 @pytest.mark.parametrize("column", ["camera = 4", "row = row + 100", "row = 1", "checksum = 7", "row = 'x'"])
-def test_a_filter_finds_damage_of_labels_that_are_new_to_it(kept, column):
-    (kept / _columns.FILE).unlink()
-    with sqlite3.connect(kept / "items.sqlite") as connection:
-        connection.execute(f"UPDATE items SET {column} WHERE id = 20")
-    with open_gallery(kept) as gallery:
+def test_a_filter_finds_damage_of_items_that_have_no_columns_yet(path, column):
+    with sqlite3.connect(path / "items.sqlite") as connection:
+        connection.execute(f"UPDATE items SET {column} WHERE id = {NUM - 1}")
+    with open_gallery(path) as gallery:
         with pytest.raises(DamagedGallery):
             gallery.search(units(1), where={"camera": "door"})
         with pytest.raises(DataError):
-            gallery.search(units(1))
-
-
-def test_what_was_removed_is_not_in_the_kept_columns(kept):
-    with open_gallery(kept) as gallery:
-        gallery.add(units(1, 9), identities=["somebody in particular"])
-        gallery.items(where={"camera": 3})
-        assert b"somebody in particular" in (kept / _columns.FILE).read_bytes()
-        gallery.remove(where={"identity": "somebody in particular"})
-        assert not (kept / _columns.FILE).exists()
-        gallery.items(where={"camera": 3})
-        with open_gallery(kept) as other:
-            other.items(where={"camera": 3})
-        assert b"somebody in particular" not in b"".join(f.read_bytes() for f in kept.glob("labels*"))
-
-
-def test_columns_are_not_kept_where_nothing_can_be_written(kept, monkeypatch):
-    (kept / _columns.FILE).unlink()
-
-    def refuse(path, flags):
-        raise PermissionError(13, "Permission denied")
-
-    with open_gallery(kept) as gallery, monkeypatch.context() as patch:
-        patch.setattr(_columns, "open_regular", refuse)
-        assert gallery.items(where={"camera": 3})
-    assert sorted(file.name for file in kept.glob("labels*")) == []
+            gallery.search(units(1), top=99)

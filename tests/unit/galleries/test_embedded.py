@@ -23,6 +23,7 @@ from reidkit.galleries import (
     _items_table,
     _records,
     _searching,
+    _storage,
     _table_file,
     _vector_file,
     embedded,
@@ -31,7 +32,7 @@ from reidkit.galleries import (
 from reidkit.galleries._nearest import nearest
 
 DIM = 32
-ROW = 8 * _vector_file.num_words(DIM)  # bytes
+ROW = 8 * _storage.num_words(".f32", DIM)  # bytes
 
 
 def units(num, dim=DIM, seed=0):

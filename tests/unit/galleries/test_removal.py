@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from reidkit.cli import cli
 from reidkit.errors import ConfigError, DataError
-from reidkit.galleries import _columns, erase, expire, forget, open_gallery
+from reidkit.galleries import _column_data, erase, expire, forget, open_gallery
 
 NAME, PICTURE, ZONE = "somebody in particular", "photos/of-somebody-17.jpg", "a certain room"
 
@@ -23,8 +23,8 @@ def units(num, seed=0):
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """A gallery with a person who is also in the kept columns, and items of the last minutes."""
-    monkeypatch.setattr(_columns, "WORTH_KEEPING", 1)
+    """A gallery with a person who is also in the columns, and items of the last minutes."""
+    monkeypatch.setattr(_column_data, "CHUNK", 64)
     with open_gallery(tmp_path / "g") as gallery:
         gallery.add(
             units(200),

@@ -8,16 +8,9 @@ import torch
 from reidkit.losses import _rowwise as anchors
 from reidkit.losses.p2s import point_to_set_triplet
 from reidkit.losses.triplet import triplet
-from reidkit.ops import negative_mask, pairwise_distances, positive_mask
+from reidkit.ops import blocks, negative_mask, pairwise_distances, positive_mask
 
 LABELS = torch.tensor([3, 0, 0, 1, 3, 2, 2, 3, 3, 5, 0, 3])
-
-
-def test_blocks_are_all_anchors_each_once():
-    for num_anchors in (0, 1, 7, 362, 363, 1000):
-        found = [anchor for rows in anchors.blocks(num_anchors) for anchor in range(num_anchors)[rows]]
-        assert found == list(range(num_anchors))
-    assert len(list(anchors.blocks(1000))) > 1
 
 
 def test_masks_of_a_block_are_rows_of_the_masks_of_all():
@@ -32,9 +25,9 @@ def test_blocks_change_neither_value_nor_gradient(loss, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.randn(len(LABELS), 4, generator=generator, dtype=torch.float64, requires_grad=True)
     found = []
-    for smallest in (anchors.SMALLEST_BLOCK, 3 * len(LABELS)):
-        monkeypatch.setattr(anchors, "SMALLEST_BLOCK", smallest)
+    for size in (blocks.BLOCK, 3 * len(LABELS)):
+        monkeypatch.setattr(blocks, "BLOCK", size)
         value = loss(pairwise_distances(embeddings), LABELS, margin=0.5)
         found.append((value.detach(), torch.autograd.grad(value, embeddings)[0]))
-    assert len(list(anchors.blocks(len(LABELS)))) == 4
+    assert len(list(blocks.row_blocks(len(LABELS), len(LABELS), LABELS.device))) == 4
     torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)

@@ -13,9 +13,11 @@ from PIL import Image
 import reidkit as rk
 from reidkit.analysis.calibration import Calibration
 from reidkit.errors import ConfigError, DataError
-from reidkit.galleries import DamagedGallery, NoGallery, open_gallery
+from reidkit.galleries import DamagedGallery, NoGallery, merge, open_gallery, reject, undo
+from reidkit.search.people import PeopleSearch
+from reidkit.search.pictures import content_hash
 from reidkit.search.probabilities import Plausibility
-from reidkit.search.searcher import Searcher, content_hash
+from reidkit.search.searcher import Searcher
 from reidkit.types import Sample
 
 
@@ -409,3 +411,46 @@ def test_labels_of_ones_own_are_listed_too(searcher, photos):
     [item] = searcher.gallery.items()
     searcher.gallery.relabel([item.id], labels={"zone": ["hall"]})
     assert "condition on zone alone leaves 0 of 1 (there are hall)" in searcher.why_nothing({"zone": "yard"})
+
+
+def test_people_are_found_without_the_picture_itself_and_those_who_were_rejected(searcher, photos):
+    samples = [Sample(path, index // 2, 1, index) for index, path in enumerate(photos)]
+    searcher.add(samples)
+    [found] = searcher.search_people(photos[:1])
+    assert {(person.label, person.num_items) for person in found.people} == {("0", 1), ("1", 2), ("2", 1)}
+    assert (found.num_own, found.num_rejected) == (1, 0)
+    [whole] = searcher.search_people(photos[:1], PeopleSearch(pool="mean"), include_self=True)
+    assert next(person for person in whole.people if person.label == "0").num_items == 2
+    reject(searcher.gallery, 1, [3], who="zoe")
+    [found] = searcher.search_people(photos[:1])
+    assert {person.label for person in found.people} == {"0", "2"}
+    assert (found.num_own, found.num_rejected) == (1, 2)
+    [hits] = searcher.search(photos[1:2], top=2)
+    assert {hit.identity for hit in hits.hits} == {"0", "2"}
+    assert hits.num_rejected == 2
+    [hits] = searcher.search(photos[4:], top=9)
+    assert len(hits.hits) == 4
+
+
+def test_tracklets_are_kept_and_an_unknown_identity_stays_unknown(searcher, photos):
+    samples = [Sample(p, -1, 1, i, tracklet=i // 2, identity_name="") for i, p in enumerate(photos)]
+    searcher.add(samples)
+    assert [(item.identity, item.tracklet) for item in searcher.gallery.items()][:3] == [
+        (None, "0"),
+        (None, "0"),
+        (None, "1"),
+    ]
+    assert str(searcher.add(samples)) == "5 there already"
+
+
+def test_what_people_decided_is_not_overruled_by_the_labels_of_files(searcher, photos):
+    samples = [Sample(path, index, 1, index) for index, path in enumerate(photos)]
+    searcher.add(samples)
+    merge(searcher.gallery, "0", ["1"], who="zoe")
+    assert str(searcher.add(samples)) == "5 there already"
+    assert [item.identity for item in searcher.gallery.items()] == ["0", "0", "2", "3", "4"]
+    undo(searcher.gallery, 1, who="zoe")
+    draw(photos[1], 99)
+    merge(searcher.gallery, "2", ["3"], who="zoe")
+    searcher.add(samples)
+    assert [item.identity for item in searcher.gallery.items(ids=range(1, 6))] == ["0", "1", "2", "2", "4"]

@@ -1,4 +1,4 @@
-"""What half types compute is right: narrow convolutions too, which libraries of some CPUs get wrong."""
+"""What half types compute is right and no slower: some convolutions, which libraries get wrong, too."""
 
 from __future__ import annotations
 
@@ -73,6 +73,23 @@ def test_all_other_convolutions_keep_their_speed() -> None:
         rounded = F.conv2d(inputs.bfloat16().float(), weight.bfloat16().float(), stride=stride, padding=1)
         assert not torch.equal(found, exact.bfloat16())
         torch.testing.assert_close(found.float(), rounded, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(5, 1), (3, 2)])
+def test_depthwise_convolutions_with_slow_gradients_learn_in_float32(kernel: int, stride: int) -> None:
+    torch.manual_seed(0)
+    inputs, weight = torch.randn(2, 8, 8, 8), torch.randn(8, 1, kernel, kernel)
+
+    def computed() -> Tensor:
+        return F.conv2d(inputs, weight, stride=stride, padding=kernel // 2, groups=8)
+
+    exact = computed().bfloat16()
+    with autocast(CPU, torch.bfloat16):
+        assert not torch.equal(computed(), exact)  # nothing is differentiated: in half types, which is faster
+        weight.requires_grad_()
+        assert torch.equal(computed(), exact)
+        with torch.no_grad():
+            assert not torch.equal(computed(), exact)
 
 
 @pytest.mark.parametrize("name", ["last stage", "transposed"])

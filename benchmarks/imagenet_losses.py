@@ -1,0 +1,280 @@
+"""Why MSML trails: metric losses beside the identity loss, from ImageNet weights, in one cheap set-up.
+
+    python benchmarks/imagenet_losses.py $REIDKIT_DATA/market1501-500 [--out FOLDER] [--only NAME ...]
+    python benchmarks/imagenet_losses.py $REIDKIT_DATA/market1501-500 --write
+
+EfficientNet-Lite0 at 128 x 64, all before its last stage fixed (`fixed_maps.py`); last stage, last
+convolution and neck are trained (`loss_trials.py`). What is measured is kept as a line of `runs.jsonl` and
+not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fixed_maps import CachedData, Network, load
+from loss_trials import HardPairsLoss, Training, Variant, probe, weights_file
+from reidkit.analysis.bootstrap import paired_difference
+from reidkit.losses import (
+    BatchHardTripletLoss,
+    HardAwarePointToSetLoss,
+    MarginSampleMiningLoss,
+    SupportNeighborLoss,
+)
+from results import processor, write_section
+
+LITE0 = Network("tf_efficientnet_lite0", "efficientnet-lite0", 128, 64, fixed_blocks=6, last_stride=2)
+# Where gradients are looked at: as ImageNet left the network, and after these trainings.
+PROBED = ("", "4 epochs of identity + TriHard", "identity + TriHard", "identity + MSML")
+Record = dict[str, Any]
+
+
+def variants() -> dict[str, Variant]:
+    """By name, in the order in which they are run: what matters most comes first."""
+    msml, trihard = MarginSampleMiningLoss, BatchHardTripletLoss
+    hap2s = HardAwarePointToSetLoss(weighting="exponential")
+    one, two = (0,), (0, 1)
+    sgd = {"optimizer": "sgd", "lr": 0.05, "seeds": one}
+    found = {
+        "ImageNet's features as they are": Variant(epochs=0, seeds=one),
+        "identity": Variant(),
+        "identity + TriHard": Variant(trihard()),
+        "identity + MSML": Variant(msml()),
+        "identity + 0.1 MSML": Variant(msml(), weight=0.1),
+        "identity + 0.03 MSML": Variant(msml(), weight=0.03),
+        "identity + 0.3 MSML": Variant(msml(), weight=0.3),
+        "identity + TriHard, learning rate 3e-4": Variant(trihard(), lr=3e-4, seeds=one),
+        "identity + TriHard, learning rate 3e-3": Variant(trihard(), lr=3e-3, seeds=one),
+        "identity + MSML, SGD": Variant(msml(), baseline="identity, SGD", **sgd),
+        "identity + TriHard, SGD": Variant(trihard(), baseline="identity, SGD", **sgd),
+        "identity, SGD": Variant(**sgd),
+        "identity + MSML, equal norms": Variant(msml(), equal_norms=True),
+        "identity + TriHard, equal norms": Variant(trihard(), equal_norms=True, seeds=one),
+        "identity + MSML of 4 parts of the batch": Variant(HardPairsLoss(groups=4), seeds=two),
+        "identity + MSML of 8 parts of the batch": Variant(HardPairsLoss(groups=8)),
+        "identity + smooth MSML, T = 0.1": Variant(HardPairsLoss(temperature=0.1)),
+        "identity + smooth MSML, T = 0.3": Variant(HardPairsLoss(temperature=0.3), seeds=one),
+        "identity + smooth MSML, T = 0.03": Variant(HardPairsLoss(temperature=0.03), seeds=one),
+        "identity + smooth MSML, T = 0.01": Variant(HardPairsLoss(temperature=0.01), seeds=one),
+        "identity + mean of the 32 hardest pairs": Variant(HardPairsLoss(num=32)),
+        "identity + mean of the 8 hardest pairs": Variant(HardPairsLoss(num=8), seeds=one),
+        "identity + 2nd hardest pair": Variant(HardPairsLoss(place=2), seeds=one),
+        "identity + 5th hardest pair": Variant(HardPairsLoss(place=5), seeds=one),
+        "identity + 10th hardest pair": Variant(HardPairsLoss(place=10), seeds=one),
+        "identity + MSML, margin 0.6": Variant(msml(margin=0.6), seeds=one),
+        "identity + MSML, soft margin": Variant(HardPairsLoss(soft=True), seeds=one),
+        "identity + MSML from epoch 4": Variant(msml(), from_epoch=4, seeds=two),
+        "4 epochs of identity + TriHard": Variant(trihard(), epochs=4),
+    }
+    start = "4 epochs of identity + TriHard"
+    later = {"start": start, "epochs": 4, "lr": 3e-4, "baseline": "... then 4 of identity"}
+    found |= {
+        "... then 4 of identity": Variant(**later),
+        "... then 4 of identity + TriHard": Variant(trihard(), **later),
+        "... then 4 of identity + MSML": Variant(msml(), **later),
+        "... then 4 of identity + 0.1 MSML": Variant(msml(), weight=0.1, **later),
+        "identity + HAP2S E": Variant(hap2s, seeds=two),
+        "identity + SN": Variant(SupportNeighborLoss(), seeds=two),
+        "TriHard alone": Variant(trihard(), without_identity=True, lr=3e-4, seeds=one),
+        "MSML alone": Variant(msml(), without_identity=True, lr=3e-4, seeds=one),
+        "24 epochs of identity": Variant(epochs=24, seeds=one, baseline="24 epochs of identity"),
+        "24 epochs of identity + MSML": Variant(
+            msml(), epochs=24, seeds=one, baseline="24 epochs of identity"
+        ),
+        "24 epochs of identity + TriHard": Variant(
+            trihard(), epochs=24, seeds=one, baseline="24 epochs of identity"
+        ),
+        "24 epochs of identity + 0.1 MSML": Variant(
+            msml(), weight=0.1, epochs=24, seeds=one, baseline="24 epochs of identity"
+        ),
+    }
+    for name, metric in {
+        "identity": None,
+        "identity + TriHard": trihard(),
+        "identity + HAP2S E": hap2s,
+        "identity + SN": SupportNeighborLoss(),
+        "identity + MSML": msml(),
+    }.items():
+        found[f"{name}, 30 % wrong labels"] = Variant(
+            metric, wrong_labels=0.3, seeds=two, baseline="identity, 30 % wrong labels"
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, help="folder in Market-1501's layout")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/imagenet-losses"), help="where lines and maps go"
+    )
+    parser.add_argument("--only", nargs="*", help="some of the variants")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="some of the seeds")
+    parser.add_argument(
+        "--write", action="store_true", help="write the tables of what is there; train nothing"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if not options.write:
+        data = CachedData(load(options.data), LITE0, options.out)
+        measure(data, options.out, options.only or list(variants()), options.seeds)
+    records = lines(options.out / "runs.jsonl")
+    identities = [sample.identity for sample in load(options.data).query]
+    sections = {
+        "imagenet-losses": losses_table(records, identities),
+        "imagenet-pairs": pairs_table(records),
+        "imagenet-gradients": gradients_table(lines(options.out / "gradients.jsonl")),
+    }
+    for name, text in sections.items():
+        print(text, end="\n\n")
+        if options.write:
+            write_section(name, text, script="imagenet_losses")
+
+
+def measure(data: CachedData, out: Path, names: Sequence[str], seeds: Sequence[int]) -> None:
+    """Train what is asked for and not yet there, and look at the gradients where that is done."""
+    file = out / "runs.jsonl"
+    for seed in seeds:
+        for name in names:
+            variant = variants()[name]
+            if seed not in variant.seeds or (name, seed) in {
+                (line["name"], line["seed"]) for line in lines(file)
+            }:
+                continue
+            training = Training(data, variant, seed, out)
+            append(file, {"name": name, "seed": seed, **training.run()})
+            if name in PROBED:
+                torch.save(training.step.state_dict(), weights_file(out, name, seed))
+            found = lines(file)[-1]
+            print(f"{name}, {seed}: {found['mAP']:.1f}, {found['seconds']:.0f} s", flush=True)
+    file = out / "gradients.jsonl"
+    for name in PROBED:
+        there = not name or weights_file(out, name, 0).exists()
+        if there and name not in {line["name"] for line in lines(file)}:
+            append(file, {"name": name, "losses": probe(data, name, 0, out)})
+
+
+def losses_table(records: Sequence[Record], identities: Sequence[int]) -> str:
+    """Scores and differences of all variants that were run."""
+    rows = ["| loss | seeds | mAP | rank-1 | metric loss at the end | vs identity alone | p |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for name, variant in variants().items():
+        own = of_variant(records, name)
+        if not own:
+            continue
+        at_end = [record["at the end"].get("metric", np.nan) for record in own.values()]
+        versus = ["", ""]
+        others = of_variant(records, variant.baseline)
+        shared = [seed for seed in own if seed in others]
+        if shared and name != variant.baseline:
+            first, second = (
+                np.array([found[seed]["average precisions"] for seed in shared]) for found in (others, own)
+            )
+            d = paired_difference(first, second, identities=identities)
+            low, high = d.interval
+            p_value = "< 0.001" if d.p_value < 0.001 else f"{d.p_value:.3f}"
+            versus = [f"{100 * d.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]", p_value]
+        scores = [spread([record[key] for record in own.values()]) for key in ("mAP", "rank-1")]
+        loss = "" if np.isnan(at_end[0]) else f"{np.mean(at_end):.2f}"
+        rows.append(
+            f"| {name} | {len(own)} | {scores[0]} | {scores[1]} | {loss} | {versus[0]} | {versus[1]} |"
+        )
+    steps = next(iter(of_variant(records, "identity").values()))["steps"]
+    return "\n".join(
+        [
+            *rows,
+            "",
+            "In percent, mean ± sample standard deviation over seeds. Batches of 16 x 4, "
+            f"{steps} steps where nothing else is said, flips only, AdamW with one cycle (1e-3; 3e-4 from a "
+            "checkpoint or without the identity loss; SGD 0.05), label smoothing 0.1, margin 0.3, metric "
+            "losses on the pooled feature, of unit length.",
+            "",
+            "Difference in mAP points to the same training with the identity loss alone, on the same queries "
+            "and seeds, with the 95 % interval over identities, and over seeds where there are several.",
+            "",
+            f"One thread of {processor()}, torch {torch.__version__}.",
+        ]
+    )
+
+
+def pairs_table(records: Sequence[Record]) -> str:
+    """Which images are in the pairs that MSML chooses, or would choose in a training with another loss."""
+    rows = ["| loss | pairs | 1 % of the images | 5 % | the same 1 % with another seed |"]
+    rows.append("|---|---|---|---|---|")
+    for name in ("identity", "identity + TriHard", "identity + MSML"):
+        own = of_variant(records, name)
+        for kind in ("positive", "negative"):
+            chosen = {seed: record["chosen"][kind] for seed, record in own.items()}
+            shares = [
+                [
+                    100 * sum(times for _, times in chosen[seed][:num]) / (2 * own[seed]["steps"])
+                    for seed in own
+                ]
+                for num in (75, 376)
+            ]
+            most = [{image for image, _ in found[:75]} for found in chosen.values()]
+            again = [100 * len(a & b) / 75 for i, a in enumerate(most) for b in most[:i]]
+            cells = [f"{np.mean(values):.0f} %" if values else "" for values in (*shares, again)]
+            rows.append(f"| {name} | {kind} | {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            *rows,
+            "",
+            "Share of all choices that fall on the images that are chosen most often; how many of these are "
+            "so with another seed as well (1 % by chance). Pairs of one identity (positive) and of two "
+            "(negative).",
+        ]
+    )
+
+
+def gradients_table(records: Sequence[Record]) -> str:
+    """Norms and agreement of the losses' gradients."""
+    rows = ["| weights | loss | value | norm | between batches | with identity's | with TriHard's |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for record in records:
+        unit = record["losses"]["identity"]["norm"]
+        for loss, g in record["losses"].items():
+            cosines = [f"{g[key]:.2f}" for key in ("between batches", "with identity", "with TriHard")]
+            rows.append(
+                f"| {record['name'] or 'ImageNet'} | {loss} | {g['value']:.2f} | {g['norm'] / unit:.2f} | "
+                f"{' | '.join(cosines)} |"
+            )
+    return "\n".join(
+        [
+            *rows,
+            "",
+            "Gradients by the trained layers' weights, of 40 batches at weights that stay as they are. Norm: "
+            "mean, in units of the identity loss's. Between batches: mean cosine of the gradients of two "
+            "batches. The last two: cosine of the gradients' means.",
+        ]
+    )
+
+
+def of_variant(records: Sequence[Record], name: str) -> dict[int, Record]:
+    """By seed."""
+    return {record["seed"]: record for record in records if record["name"] == name}
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
+
+
+def lines(file: Path) -> list[Record]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
+
+
+def append(file: Path, record: Record) -> None:
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Pictures of a gallery's items in pages, as far as they can still be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from reidkit.errors import DataError
+from reidkit.galleries import Item
+from reidkit.images.reading import load_image
+from reidkit.labels import moment
+from reidkit.reports.parts import as_data_uri
+
+_CROP = re.compile(r"(.*)#(\d+),(\d+),(\d+),(\d+)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemCell:
+    """An item as a page shows it; ``data_uri`` is empty where ``problem`` says why there is no picture."""
+
+    id: int
+    name: str
+    camera: str
+    time: str
+    is_proposed: bool
+    data_uri: str
+    problem: str
+
+
+def item_picture(item: Item) -> Image.Image:
+    """The picture of an item, a crop where it is one; :class:`DataError` where it cannot be read."""
+    if item.source is None:
+        raise DataError("the item says of no picture")
+    crop = _CROP.fullmatch(item.source)
+    if crop is None or Path(item.source).exists():
+        return load_image(item.source)
+    left, top, right, bottom = map(int, crop.groups()[1:])
+    return load_image(crop[1], box=(left, top, right, bottom))
+
+
+def item_cell(item: Item) -> ItemCell:
+    """An item for a page."""
+    name = Path(item.source).name if item.source else f"#{item.id}"
+    data_uri = problem = ""
+    try:
+        data_uri = as_data_uri(item_picture(item))
+    except DataError as error:
+        problem = str(error).replace(str(item.source), name)
+    return ItemCell(
+        id=item.id,
+        name=name,
+        camera="" if item.camera is None else str(item.camera),
+        time="" if item.time is None else moment(item.time),
+        is_proposed=item.identity is None,
+        data_uri=data_uri,
+        problem=problem,
+    )
+
+
+def spread(items: Sequence[Item], num: int) -> list[Item]:
+    """So many of the items at most, from all over; the first and the last among them."""
+    if len(items) <= num:
+        return list(items)
+    return [items[round(place * (len(items) - 1) / max(1, num - 1))] for place in range(num)]

@@ -1,0 +1,103 @@
+"""Tracks in a gallery: one item a picture, one a track; what is there is known again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidkit.errors import ConfigError, DataError
+from reidkit.galleries import Gallery, Item, Where
+from reidkit.video.view import Crop, SeenTrack, View
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddedTrack:
+    """A track with an embedding a picture (N, D), and their mean by quality (D,), of unit length."""
+
+    seen: SeenTrack
+    tracklet: str
+    embeddings: NDArray[np.float32]
+    mean: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownTrack:
+    """A track that the gallery holds: the name of its tracklet, its mean embedding (D,), its identity."""
+
+    tracklet: str
+    mean: NDArray[np.float32]
+    identity: str | None
+
+
+def known_tracks(gallery: Gallery, view: View) -> dict[int, KnownTrack]:
+    """Those of a view that a gallery holds already, by number.
+
+    Raises:
+        DataError: it holds tracks of this video that other boxes or options have made.
+    """
+    others = _labelled(gallery, {"video": view.source, "plan": {"not": view.plan}})
+    if others:
+        raise DataError(
+            f"the gallery holds {len(others):,} pictures of {view.source} that were taken by other boxes, "
+            "options, camera or start; use the same, or another gallery, or take them out: "
+            f"`reid gallery remove GALLERY --where 'video={view.source}'`"
+        )
+    where = {"plan": view.plan, "kind": "track"}
+    items = _labelled(gallery, where)
+    means = gallery.embeddings(ids=[item.id for item in items]) if items else ()
+    return {
+        int(item.labels["track"]): KnownTrack(item.tracklet or "", mean, item.identity)  # type: ignore[arg-type]
+        for item, mean in zip(items, means, strict=True)
+    }
+
+
+def add_tracks(gallery: Gallery, tracks: Sequence[EmbeddedTrack]) -> None:
+    """Store tracks, all of them or none: an item for each picture, one of the kind "track" for each mean."""
+    rows = [(track, crop) for track in tracks for crop in track.seen.crops]
+    rows_and_means = [*rows, *((track, _best(track)) for track in tracks)]
+    num = len(rows)
+    kinds = ["crop"] * num + ["track"] * len(tracks)
+    views = [track.seen.view for track, _ in rows_and_means]
+    gallery.add(
+        np.concatenate([*(track.embeddings for track in tracks), np.stack([track.mean for track in tracks])]),
+        sources=[
+            _source(track, crop, kind) for (track, crop), kind in zip(rows_and_means, kinds, strict=True)
+        ],
+        cameras=[view.camera for view in views],
+        times=[view.moment(crop.time) for view, (_, crop) in zip(views, rows_and_means, strict=True)],
+        tracklets=[track.tracklet for track, _ in rows_and_means],
+        labels={
+            "kind": kinds,
+            "video": [view.source for view in views],
+            "plan": [view.plan for view in views],
+            "track": [track.seen.track.number for track, _ in rows_and_means],
+            "frame": [crop.frame for _, crop in rows_and_means],
+            "box": [_box(track.seen.view, crop) for track, crop in rows_and_means],
+            "quality": [round(crop.quality, 4) for _, crop in rows_and_means],
+        },
+    )
+
+
+def _labelled(gallery: Gallery, where: Where) -> list[Item]:
+    """Items by labels of ours, which a gallery does not know before the first tracks are in it."""
+    try:
+        return gallery.items(where=where)
+    except ConfigError:
+        return []
+
+
+def _best(track: EmbeddedTrack) -> Crop:
+    """The picture that stands for a track."""
+    return max(track.seen.crops, key=lambda crop: crop.quality)
+
+
+def _source(track: EmbeddedTrack, crop: Crop, kind: str) -> str:
+    place = f"track={track.seen.track.number}"
+    return f"{track.seen.view.source}#{place}" + (f",frame={crop.frame}" if kind == "crop" else "")
+
+
+def _box(view: View, crop: Crop) -> str:
+    return ",".join(f"{value:.1f}" for value in view.boxes.corners[crop.row].tolist())
