@@ -446,6 +446,21 @@ def test_no_usable_anchor_gives_zero_and_zero_gradients(name, labels):
     assert gradient.eq(0).all()
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_smooth_msml_is_msml_at_low_temperatures_and_compares_means_at_high_ones(kind):
+    embeddings, labels = random_batch(HISTOGRAMS["ragged"], seed=1)
+    embeddings = embeddings.detach().to(kind)
+    distances = pairwise_distances(normalized(embeddings))
+    others = labels[:, None] != labels
+    means = distances[positive_mask(labels)].mean() - distances[others].mean()
+    cold, warm = (make(("msml", {"temperature": t, "margin": 1.0})) for t in (1e-6, 1e3))
+    hardest = make(("msml", {"margin": 1.0}))
+    assert_close(cold(embeddings, labels), hardest(embeddings, labels), tolerance=1e-4)
+    assert_close(warm(embeddings, labels), means + 1, tolerance=1e-3)
+    with pytest.raises(ConfigError, match="1e-06 or more, or 0"):
+        make(("msml", {"temperature": 1e-30}))
+
+
 def test_msml_shares_the_gradient_at_ties():
     """Two negative pairs at one distance: each carries half, so order does not decide."""
     embeddings = torch.tensor([[0.0], [-3.0], [1.0], [-4.0]], requires_grad=True)
