@@ -1013,7 +1013,7 @@ def test_decisions_are_there_after_reopening(location):
         ({"before": ()}, "one identity before and one after"),
         ({"after": (None,)}, "needs the name of a person"),
         ({"after": (3.5,)}, "3.5"),
-        ({"kind": "reject"}, "names 1 items"),
+        ({"kind": "reject"}, "names 1 item,"),
         (
             {"kind": "reject", "items": (1, 2), "before": (None, None), "after": ("a", "a")},
             "changes no identities",
