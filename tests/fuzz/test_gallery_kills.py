@@ -118,7 +118,7 @@ def test_killed_at_any_time(tmp_path, monkeypatch, num, storage):
                 assert holds(gallery, held)
             assert gallery.verify().damaged == ()
             gallery.remove(where={"source": "nobody"})  # the next to write removes what the killed left
-            assert len(list(path.glob("vectors*"))) <= 1
+            assert len(list(path.glob("vectors*"))) <= (2 if storage == "int8" else 1)
     print(f"{num} kills in {number} steps, {in_hand} of them after the commit of the step in hand")
 
 
