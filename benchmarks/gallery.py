@@ -1,4 +1,4 @@
-"""What checks and filters of a gallery cost: opening, first searches and later ones, beside a bare product.
+"""What a gallery's checks, filters and storages cost: first searches and later ones, beside a bare product.
 
     python benchmarks/gallery.py --items 100000 1000000 --write
 
@@ -18,15 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.galleries import Gallery, Where, open_gallery
+from reidkit.galleries._storage import STORAGES, Storage
 from results import processor, write_section
 
 DIM = 512
 AT_A_TIME = 20_000
 
 
-def fill(path: Path, num: int) -> None:
+def fill(path: Path, num: int, storage: Storage = "float32") -> None:
     rng = np.random.default_rng(0)
-    with open_gallery(path) as gallery:
+    with open_gallery(path, storage=storage) as gallery:
         for start in range(0, num, AT_A_TIME):
             numbers = range(start, min(start + AT_A_TIME, num))
             gallery.add(
@@ -84,8 +85,11 @@ def measure(path: Path) -> tuple[dict[str, float], dict[str, float]]:
         file.read_bytes()  # so that all is compared in a warm file cache
         found["first search (checks all vectors)"] = seconds(lambda: gallery.search(query))
         found["later searches"] = seconds(lambda: gallery.search(query), 9)
-        found["first filter of all (checks all labels)"] = seconds(
+        found["first filter by camera of a process"] = seconds(
             lambda: gallery.search(query, where=FILTERS["0.1 %"])
+        )
+        found["first filter by identity, of 5,000"] = seconds(
+            lambda: gallery.search(query, where={"identity": "00007"})
         )
         ratios = ratios_of_filters(gallery, query)
         num, batch = len(gallery), np.tile(query, (100, 1))
@@ -94,11 +98,6 @@ def measure(path: Path) -> tuple[dict[str, float], dict[str, float]]:
     vectors = np.ascontiguousarray(words[:, :DIM])
     found["bare product"] = seconds(lambda: bare(vectors, query), 9)
     found["opening again"] = seconds(lambda: open_gallery(path, create=False).close(), 9)
-    with open_gallery(path, create=False) as again:
-        again.search(query)
-        found["first filter of a later process"] = seconds(
-            lambda: again.search(query, where=FILTERS["0.1 %"])
-        )
     return found, ratios
 
 
@@ -115,7 +114,50 @@ def ratios_of_filters(gallery: Gallery, query: NDArray[np.float32]) -> dict[str,
             lambda: gallery.search(batch, where=where),  # noqa: B023
             3,
         )
+    ratios["one query, people instead of pictures"] = alternately(
+        lambda: gallery.search(query), lambda: gallery.search(query, group="identity"), 5
+    )
     return ratios
+
+
+def compare_storages(paths: dict[str, Path]) -> dict[str, dict[str, float]]:
+    """Of each storage: multiples of float32's times in turn, bytes read, recall of float32's top 10."""
+    queries = np.random.default_rng(2).standard_normal((100, DIM), dtype=np.float32)
+    compared: dict[str, dict[str, float]] = {}
+    with open_gallery(paths["float32"], create=False) as reference:
+        expected = reference.search(queries)
+        for storage, path in paths.items():
+            with open_gallery(path, create=False) as gallery:
+                found = gallery.search(queries)
+                same = [
+                    len({hit.id for hit in ours} & {hit.id for hit in theirs}) / len(theirs)
+                    for ours, theirs in zip(found, expected, strict=True)
+                ]
+                compared[storage] = {
+                    "MB that a search reads": gallery.info()["searched_bytes"] / 1e6,
+                    "MB on disk": gallery.info()["bytes"] / 1e6,
+                    "one query, in those of float32": alternately(
+                        lambda: reference.search(queries[:1]),
+                        lambda: gallery.search(queries[:1]),
+                        9,
+                    ),
+                    "100 queries, in those of float32": alternately(
+                        lambda: reference.search(queries),
+                        lambda: gallery.search(queries),
+                        3,
+                    ),
+                    "recall of float32's ten nearest": statistics.mean(same),
+                }
+    return compared
+
+
+def table_of_storages(num: int, compared: dict[str, dict[str, float]]) -> str:
+    lines = [f"| {num:,} items | " + " | ".join(compared) + " |", "|---" * (len(compared) + 1) + "|"]
+    for what in next(iter(compared.values())):
+        digits = 0 if what.startswith("MB") else 4 if what.startswith("recall") else 2
+        cells = " | ".join(f"{of_one[what]:,.{digits}f}" for of_one in compared.values())
+        lines.append(f"| {what} | {cells} |")
+    return "\n".join(lines)
 
 
 def table(measured: dict[int, dict[str, float]]) -> str:
@@ -156,6 +198,14 @@ def heading(sizes: list[int]) -> list[str]:
     ]
 
 
+def filled(place: Path, num: int, storage: Storage) -> Path:
+    """A gallery of so many items, which is kept for the next run."""
+    path = place / f"{num}.{storage}.gallery"
+    if not path.exists():
+        print(f"filling {num:,} x {DIM} {storage}: {seconds(lambda: fill(path, num, storage)):.1f} s")
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -164,16 +214,17 @@ def main() -> None:
     parser.add_argument("--gallery", type=Path, help="where galleries are kept for the next run")
     parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
     arguments = parser.parse_args()
-    measured, ratios = {}, {}
+    measured, ratios, num = {}, {}, arguments.items[0]
     with tempfile.TemporaryDirectory() as temporary:
-        for num in arguments.items:
-            path = (arguments.gallery or Path(temporary)) / f"{num}.gallery"
-            if not path.exists():
-                print(f"filling {num:,} x {DIM}: {seconds(lambda: fill(path, num)):.1f} s")  # noqa: B023
-            measured[num], ratios[num] = measure(path)
+        place = arguments.gallery or Path(temporary)
+        for size in arguments.items:
+            measured[size], ratios[size] = measure(filled(place, size, "float32"))
+        storages = compare_storages({storage: filled(place, num, storage) for storage in STORAGES})
     text = (
-        f"{table(measured)}\n\nA search with a filter, in searches without one:\n\n"
-        f"{table_of_ratios(ratios)}\n\n{DIM} values an embedding, {processor()}, NumPy {np.__version__}."
+        f"{table(measured)}\n\nA search with a filter or for groups, in searches without one:\n\n"
+        f"{table_of_ratios(ratios)}\n\nHow embeddings are stored; random ones, whose scores lie closest:\n\n"
+        + table_of_storages(num, storages)
+        + f"\n\n{DIM} values an embedding, {processor()}, shared with other work, NumPy {np.__version__}."
     )
     print(text)
     if arguments.write:

@@ -59,10 +59,10 @@ def variants() -> dict[str, Variant]:
         "identity + TriHard, equal norms": Variant(trihard(), equal_norms=True, seeds=one),
         "identity + MSML of 4 parts of the batch": Variant(HardPairsLoss(groups=4), seeds=two),
         "identity + MSML of 8 parts of the batch": Variant(HardPairsLoss(groups=8)),
-        "identity + smooth MSML, T = 0.1": Variant(HardPairsLoss(temperature=0.1)),
-        "identity + smooth MSML, T = 0.3": Variant(HardPairsLoss(temperature=0.3), seeds=one),
-        "identity + smooth MSML, T = 0.03": Variant(HardPairsLoss(temperature=0.03), seeds=one),
-        "identity + smooth MSML, T = 0.01": Variant(HardPairsLoss(temperature=0.01), seeds=one),
+        "identity + smooth MSML, T = 0.1": Variant(msml(temperature=0.1)),
+        "identity + smooth MSML, T = 0.3": Variant(msml(temperature=0.3), seeds=one),
+        "identity + smooth MSML, T = 0.03": Variant(msml(temperature=0.03), seeds=one),
+        "identity + smooth MSML, T = 0.01": Variant(msml(temperature=0.01), seeds=one),
         "identity + mean of the 32 hardest pairs": Variant(HardPairsLoss(num=32)),
         "identity + mean of the 8 hardest pairs": Variant(HardPairsLoss(num=8), seeds=one),
         "identity + 2nd hardest pair": Variant(HardPairsLoss(place=2), seeds=one),
@@ -236,24 +236,26 @@ def pairs_table(records: Sequence[Record]) -> str:
 
 
 def gradients_table(records: Sequence[Record]) -> str:
-    """Norms and agreement of the losses' gradients."""
-    rows = ["| weights | loss | value | norm | between batches | with identity's | with TriHard's |"]
-    rows.append("|---|---|---|---|---|---|---|")
-    for record in records:
-        unit = record["losses"]["identity"]["norm"]
-        for loss, g in record["losses"].items():
-            cosines = [f"{g[key]:.2f}" for key in ("between batches", "with identity", "with TriHard")]
-            rows.append(
-                f"| {record['name'] or 'ImageNet'} | {loss} | {g['value']:.2f} | {g['norm'] / unit:.2f} | "
-                f"{' | '.join(cosines)} |"
-            )
+    """How long the losses' gradients are, and how they agree from batch to batch, at several weights."""
+    shown = [record["name"] or "ImageNet" for record in records]
+    rows = ["| loss | " + " | ".join(f"{name}: norm | agreement" for name in shown) + " |"]
+    rows.append("|---" * (1 + 2 * len(shown)) + "|")
+    for loss in records[0]["losses"] if records else []:
+        cells = [loss]
+        for found in (record["losses"] for record in records):
+            cells += [
+                f"{found[loss]['norm'] / found['identity']['norm']:.2f}",
+                f"{found[loss]['between batches']:.4f}",
+            ]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(
         [
             *rows,
             "",
-            "Gradients by the trained layers' weights, of 40 batches at weights that stay as they are. Norm: "
-            "mean, in units of the identity loss's. Between batches: mean cosine of the gradients of two "
-            "batches. The last two: cosine of the gradients' means.",
+            "Gradients by the trained layers' weights, of 40 batches, at the weights that ImageNet or a "
+            "training left. Norm: in units of the identity loss's. Agreement: the mean cosine of the "
+            "gradients of two batches; with c, about 1 / c batches have to be averaged until what they "
+            "share is as long as the rest.",
         ]
     )
 

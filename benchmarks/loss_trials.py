@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,6 @@ class HardPairsLoss(nn.Module):
     Args:
         place: the pairs of this place in the order of hardness; 1 is MSML.
         num: the mean over so many of the hardest pairs of each kind.
-        temperature: a smooth maximum over all pairs of each kind; MSML as it goes to 0.
         soft: the soft margin.
         groups: the mean over so many parts of the batch, each with identities of its own.
     """
@@ -48,13 +48,12 @@ class HardPairsLoss(nn.Module):
         margin: float = 0.3,
         place: int = 1,
         num: int = 1,
-        temperature: float = 0,
         soft: bool = False,
         groups: int = 1,
     ) -> None:
         super().__init__()
         self.margin, self.place, self.num = margin, place, num
-        self.temperature, self.soft, self.groups = temperature, soft, groups
+        self.soft, self.groups = soft, groups
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         parts = zip(embeddings.chunk(self.groups), labels.chunk(self.groups), strict=True)
@@ -69,9 +68,6 @@ class HardPairsLoss(nn.Module):
         return nn.functional.softplus(excess) if self.soft else nn.functional.relu(excess + self.margin)
 
     def _hardest(self, values: Tensor) -> Tensor:
-        if self.temperature:
-            t = self.temperature
-            return t * torch.logsumexp(values / t, dim=0) - t * np.log(len(values))
         return values.topk(self.place - 1 + self.num).values[self.place - 1 :].mean()
 
 
@@ -248,60 +244,46 @@ def with_wrong_labels(labels: np.ndarray, share: float, seed: int) -> np.ndarray
 def probe(data: CachedData, name: str, seed: int, folder: Path, num_batches: int = 40) -> dict[str, object]:
     """How the gradients of the losses agree from batch to batch at the weights that a variant ended with.
 
-    Of each loss: norm of its gradient by the network's weights, cosine between two batches (mean over all
-    pairs), cosine of the means with the identity loss's.
+    Of each loss: the mean norm of its gradient by the network's weights, and the mean cosine of two batches.
     """
+    training = Training(data, Variant(epochs=1), seed, folder)
+    if name:
+        training.step.load_state_dict(torch.load(weights_file(folder, name, seed)), strict=False)
     losses: dict[str, nn.Module] = {
-        "identity": IdentityLoss(label_smoothing=0.1),
+        "identity": training.objectives[0].loss,
         "TriHard": BatchHardTripletLoss(),
         "MSML": MarginSampleMiningLoss(),
-        "smooth MSML, T = 0.1": HardPairsLoss(temperature=0.1),
+        "smooth MSML, T = 0.1": MarginSampleMiningLoss(temperature=0.1),
         "mean of the 32 hardest pairs": HardPairsLoss(num=32),
         "10th hardest pair": HardPairsLoss(place=10),
         "HAP2S E": HardAwarePointToSetLoss(weighting="exponential"),
         "SN": SupportNeighborLoss(),
     }
-    training = Training(data, Variant(epochs=1), seed, folder)
-    if name:
-        training.step.load_state_dict(torch.load(weights_file(folder, name, seed)), strict=False)
     model, parameters = training.model, learned(training.model)
-    identity = training.objectives[0].loss
-    losses["identity"] = identity
     rows: dict[str, list[Tensor]] = {loss: [] for loss in losses}
-    values: dict[str, list[float]] = {loss: [] for loss in losses}
     model.train()
-    for number, (maps, labels, _) in enumerate(training.batches(1000)):
-        if number == num_batches:
-            break
+    for maps, labels, _ in islice(training.batches(1000), num_batches):
         features = model(maps)
         for loss, function in losses.items():
             read = model.classification_feature if loss == "identity" else model.metric_feature
             value = function(features[read], labels)
             gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
             rows[loss].append(torch.cat([g.flatten() for g in gradients if g is not None and g.ndim > 1]))
-            values[loss].append(value.item())
-    means = {loss: torch.stack(found).mean(0) for loss, found in rows.items()}
     return {
         loss: {
-            "value": float(np.mean(values[loss])),
             "norm": float(torch.stack([g.norm() for g in found]).mean()),
             "between batches": mean_cosine(found),
-            "with identity": cosine(means[loss], means["identity"]),
-            "with TriHard": cosine(means[loss], means["TriHard"]),
         }
         for loss, found in rows.items()
     }
 
 
 def mean_cosine(gradients: Sequence[Tensor]) -> float:
+    """Of all pairs."""
     units = torch.stack([g / g.norm().clamp_min(1e-12) for g in gradients])
     products = units @ units.T
     number = len(units)
     return float((products.sum() - products.diagonal().sum()) / (number * (number - 1)))
-
-
-def cosine(a: Tensor, b: Tensor) -> float:
-    return float(a @ b / (a.norm() * b.norm()).clamp_min(1e-12))
 
 
 def weights_file(folder: Path, name: str, seed: int) -> Path:

@@ -54,18 +54,11 @@ class PostgresServer:
             self._programs = self._readable_programs()
             (password := self._folder / "password").write_text(PASSWORD)
             password.chmod(0o644)
-            options = [
-                "-U",
-                USER,
-                "-A",
-                "scram-sha-256",
-                "--pwfile",
-                str(password),
-                "-E",
-                "UTF8",
-                "--locale=C",
-            ]
-            self._run("initdb", "-D", str(self._folder / "data"), "--no-sync", *options)
+            options = f"--auth=scram-sha-256 --username={USER} --encoding=UTF8 --locale=C --no-sync"
+            cheap = "scram_iterations=1"  # of hashing the password, at every connection
+            self._run(
+                "initdb", f"--pgdata={self.data}", f"--pwfile={password}", *options.split(), "--set", cheap
+            )
             self.start()
         except BaseException:
             self.close()
@@ -172,8 +165,7 @@ class PostgresServer:
         needed = [programs / "bin" / "postgres", programs / "share" / "postgresql" / "postgres.bki"]
         done = subprocess.run([*test, *needed], cwd=self._folder, **self._as_account())
         if done.returncode:
-            shutil.copytree(programs, self._folder / "programs", symlinks=True)
-            return self._folder / "programs"
+            return _copied(programs, self._folder / "programs")
         return programs
 
 
@@ -196,6 +188,16 @@ def _installed_programs() -> Path | None:
         return None
     folder = Path(found.origin).parent / "pginstall"
     return folder if (folder / "bin" / "postgres").exists() else None
+
+
+def _copied(programs: Path, folder: Path) -> Path:
+    """A copy of the programs, and of the libraries that the package keeps beside itself."""
+    package = programs.parent
+    shutil.copytree(programs, folder / package.name / programs.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, folder / libraries.name)
+    return folder / package.name / programs.name
 
 
 def _account() -> tuple[int, int] | None:

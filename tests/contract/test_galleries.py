@@ -1,6 +1,7 @@
 """What every registered gallery engine must do.
 
-An engine that needs a server is tested where REIDKIT_TEST_GALLERY_<NAME> gives an empty location.
+A PostgreSQL server is started for its engine (tests/postgres_server.py). Another that needs one is
+tested where REIDKIT_TEST_GALLERY_<NAME> gives an empty location.
 """
 
 from __future__ import annotations
@@ -1013,7 +1014,7 @@ def test_decisions_are_there_after_reopening(location):
         ({"before": ()}, "one identity before and one after"),
         ({"after": (None,)}, "needs the name of a person"),
         ({"after": (3.5,)}, "3.5"),
-        ({"kind": "reject"}, "names 1 items"),
+        ({"kind": "reject"}, "names 1 item,"),
         (
             {"kind": "reject", "items": (1, 2), "before": (None, None), "after": ("a", "a")},
             "changes no identities",

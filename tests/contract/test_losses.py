@@ -204,6 +204,16 @@ def test_normalisation_makes_scale_irrelevant(name):
     assert_close(loss(1000 * embeddings, labels), loss(embeddings, labels))
 
 
+@every_metric_loss
+@pytest.mark.parametrize("size", [1e20, 1e37])
+def test_embeddings_of_any_size_are_normalised_or_refused(name, size):
+    embeddings, labels = random_batch(HISTOGRAMS["balanced"])
+    small = embeddings.detach().float() / embeddings.detach().abs().max()
+    assert_close(make(name)(size * small, labels), make(name)(small, labels), tolerance=1e-3)
+    with pytest.raises(DataError, match=f"values of {size:.3g}".replace("+", r"\+") + ".* squares overflow"):
+        make((name, {"normalize": False}))(size * small, labels)
+
+
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_an_empty_batch_gives_zero_with_a_graph(name, dtype):
@@ -434,6 +444,21 @@ def test_no_usable_anchor_gives_zero_and_zero_gradients(name, labels):
     value, (gradient,) = value_and_gradients(make(name), *random_batch(labels))
     assert value == 0
     assert gradient.eq(0).all()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_smooth_msml_is_msml_at_low_temperatures_and_compares_means_at_high_ones(kind):
+    embeddings, labels = random_batch(HISTOGRAMS["ragged"], seed=1)
+    embeddings = embeddings.detach().to(kind)
+    distances = pairwise_distances(normalized(embeddings))
+    others = labels[:, None] != labels
+    means = distances[positive_mask(labels)].mean() - distances[others].mean()
+    cold, warm = (make(("msml", {"temperature": t, "margin": 1.0})) for t in (1e-6, 1e3))
+    hardest = make(("msml", {"margin": 1.0}))
+    assert_close(cold(embeddings, labels), hardest(embeddings, labels), tolerance=1e-4)
+    assert_close(warm(embeddings, labels), means + 1, tolerance=1e-3)
+    with pytest.raises(ConfigError, match="1e-06 or more, or 0"):
+        make(("msml", {"temperature": 1e-30}))
 
 
 def test_msml_shares_the_gradient_at_ties():

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from reidkit.galleries import open_gallery
+from reidkit.galleries import accept, open_gallery
 
 DIM = 32
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a process that can be killed is forked")
@@ -109,3 +109,61 @@ def test_killed_at_any_time(tmp_path, num):
             gallery.remove(where={"source": "nobody"})  # the next to write removes what the killed left
             assert len(list(path.glob("vectors*"))) <= 1
     print(f"{num} kills in {number} steps, {in_hand} of them after the commit of the step in hand")
+
+
+def decide_for_ever(path, number, pipe):
+    """Name a few items anew for ever, by decisions or proposals; write the number of each step done."""
+    with open_gallery(path) as gallery:
+        while True:
+            items = gallery.items()[number % 5 :: 5]
+            if number % 2:
+                accept(gallery, [item.id for item in items], f"p{number}", who="zoe")
+            else:
+                gallery.relabel([item.id for item in items], labels={"proposal": [f"p{number}"] * len(items)})
+            os.write(pipe, number.to_bytes(8, "little"))
+            number += 1
+
+
+def killed_deciding(path, number, seconds):
+    """The last step that was acknowledged by a process that is killed so long after its first."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            decide_for_ever(path, number, writing)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as acknowledged:
+        told = acknowledged.read(8)
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+        told += acknowledged.read()
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, "it ended by itself"
+    return int.from_bytes(told[len(told) // 8 * 8 - 8 :][:8], "little")
+
+
+@pytest.mark.parametrize("num_kills", [4, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_decision_and_what_it_renames_are_kept_together_or_not_at_all(tmp_path, num_kills):
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(units(50, 0))
+    done = 0
+    for kill in range(num_kills):
+        done = killed_deciding(tmp_path / "g", done + 1, np.random.default_rng(kill).uniform(0, 0.1))
+        with open_gallery(tmp_path / "g") as gallery:
+            decisions, items = gallery.decisions(), gallery.items()
+            made = [int(decision.after[0][1:]) for decision in decisions]
+            assert made == sorted(made)
+            assert made[-1:] >= [done - 1 + done % 2]  # acknowledged is kept; one more may be
+            assert max(made[-1], done) <= done + 1
+            named = {}
+            for decision in decisions:
+                assert decision.before == tuple(named.get(id) for id in decision.items)
+                named |= dict(zip(decision.items, decision.after, strict=True))
+            assert {item.id: item.identity for item in items} == {
+                item.id: named.get(item.id) for item in items
+            }
+            for start in range(5):
+                assert len({item.labels.get("proposal") for item in items[start::5]}) == 1
+            done = max(done, made[-1])
+            assert gallery.verify().damaged == ()

@@ -57,7 +57,11 @@ _NUM_SHOWN = 20
     type=click.Path(path_type=Path),
     help="Run folder whose calibration --threshold asks, if the one indexed with moved.",
 )
-@click.option("--no-walks", is_flag=True, help="Let times between cameras not count.")
+@click.option(
+    "--walks/--no-walks",
+    default=False,
+    help="Let pairs count less that known people walk between more slowly.  [default: no]",
+)
 @click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Also write a page, .html.")
 @click.option("--dry-run", is_flag=True, help="Propose nothing; only say what would be.")
 @json_option
@@ -69,7 +73,7 @@ def cluster_command(
     neighbours: int,
     false_match_rate: float | None,
     run: Path | None,
-    no_walks: bool,
+    walks: bool,
     page: Path | None,
     dry_run: bool,
     as_json: bool,
@@ -93,7 +97,7 @@ def cluster_command(
     lowest = None if false_match_rate is None else lowest_score(location, run, false_match_rate)
     options = ClusterOptions(method, distance, neighbours, lowest=lowest)
     with open_gallery(location, create=False) as gallery:
-        found = propose(gallery, options, where=where, walks=not no_walks, dry_run=dry_run)
+        found = propose(gallery, options, where=where, walks=walks, dry_run=dry_run)
     print_found(found, location, as_json, dry_run)
     if page is not None:
         from reidkit.reports.people_page import write_people_page
@@ -120,10 +124,10 @@ def print_found(found: Proposals, location: str, as_json: bool, dry_run: bool) -
         return
     num_new = sum(not person.is_known for person in found.people)
     would = "would be proposed" if dry_run else "proposed"
-    tell(
-        f"{location}: {counted(found.num_items, 'picture')}, {counted(num_new, 'new person')} {would}, "
-        f"{counted(len(found.people) - num_new, 'person')} known, {found.num_alone:,} pictures like no other"
-    )
+    counts = {"new person": num_new, "person": len(found.people) - num_new, "picture": found.num_alone}
+    new, known, alone = (counted(num, noun) for noun, num in counts.items())
+    pictures = counted(found.num_items, "picture")
+    tell(f"{location}: {pictures}, {new} {would}, {known} known, {alone} like no other")
     if found.people:
         print_table(
             ("person", "pictures", "new", "cameras"), _row_of_each(found.people), right=("pictures", "new")

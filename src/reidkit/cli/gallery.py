@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,6 +36,8 @@ def gallery_command() -> None:
     reid gallery expire people.gallery --older-than 30d
     reid gallery verify people.gallery
     reid gallery repair people.gallery --drop
+    reid gallery export people.gallery people-export
+    reid gallery import other.gallery people-export
     reid gallery copy people.gallery postgresql://user@host/database?gallery=people
     """
 
@@ -181,6 +184,40 @@ def copy_command(source: str, target: str) -> None:
     ):
         copied = copy_gallery(original, copy, progress=shown)
     tell(f"{copy.location}: {copied}")
+
+
+@gallery_command.command("export")
+@location_argument
+@click.argument("folder", type=click.Path(path_type=Path))
+def export_command(location: str, folder: Path) -> None:
+    """Write all that a gallery holds to a new FOLDER, as plain files that other programs read.
+
+    embeddings.npy holds the embeddings, items.jsonl the labels of each row, and decisions.jsonl what people
+    decided.
+    """
+    from reidkit.galleries import export_gallery, open_gallery
+    from reidkit.progress import progress
+
+    with open_gallery(location, create=False) as gallery, progress("items written") as shown:
+        num = export_gallery(gallery, folder, progress=shown)
+    tell(f"{folder}: wrote {counted(num, 'item')} of {location}")
+
+
+@gallery_command.command("import")
+@location_argument
+@click.argument("folder", type=click.Path(path_type=Path))
+def import_command(location: str, folder: Path) -> None:
+    """Add what `reid gallery export` wrote to FOLDER to a gallery, which is made if it is not there.
+
+    What is added is compared when all of it is; an import that was interrupted goes on where it stopped.
+    """
+    from reidkit.galleries import ExportedGallery, copy_gallery, open_gallery
+    from reidkit.progress import progress
+
+    exported = ExportedGallery(folder)
+    with open_gallery(location, encoder=exported.encoder) as gallery, progress("items read") as shown:
+        copied = copy_gallery(exported, gallery, progress=shown)
+    tell(f"{gallery.location}: {copied}")
 
 
 def print_removed(location: str, num: int, left: int, dry_run: bool) -> None:

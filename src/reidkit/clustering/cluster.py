@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -68,7 +68,7 @@ class ClusterOptions:
         if problems:
             raise ConfigError(problems)
         # Fewer neighbours than k2 are averaged over where there are fewer.
-        RerankOptions(self.k1, min(self.k1, self.k2) if isinstance(self.k1, Integral) else self.k2)
+        RerankOptions(self.k1, min(self.k1, self.k2) if _is_number(self.k1) else self.k2)
 
 
 def cluster(

@@ -88,6 +88,9 @@ class LossConfig:
 
     kind: str = _key("", "registered name or module:Class; the table's own name if left out")
     weight: NonNegativeFloat = _key(1.0, "factor of this term in the sum")
+    schedule: list[tuple[NonNegativeInt, NonNegativeFloat]] = _key(
+        [], "[[epoch, factor], ...] of the weight, linear between epochs; [] leaves it as it is"
+    )
     feature: str | None = _key(
         None, "feature of the model it reads, its usual one if left out; or the weights, for sparsity"
     )
@@ -169,6 +172,9 @@ class TrainConfig:
     validate_every: PositiveInt = _key(5, "epochs between validations (if val_identities > 0)")
     checkpoint_minutes: PositiveFloat = _key(10.0, "save at least this often, besides after every epoch")
     log_every: PositiveInt = _key(20, "steps between lines of metrics.jsonl")
+    gradients_every: NonNegativeInt = _key(
+        0, "steps between records of each loss's gradient: its norm, the cosines of two; 0 is never"
+    )
     trackers: list[str] = _key([], "module:function of more places where numbers go; see docs/training.md")
 
 

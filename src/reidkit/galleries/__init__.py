@@ -19,6 +19,7 @@ from reidkit.galleries._contract import Addition, Gallery, Search
 from reidkit.galleries._copy import Copied, copy_gallery
 from reidkit.galleries._decisions import Decision, in_force
 from reidkit.galleries._errors import DamagedGallery, NoGallery
+from reidkit.galleries._export import ExportedGallery, export_gallery
 from reidkit.galleries._feedback import (
     accept,
     accept_all_proposals,
@@ -47,6 +48,7 @@ __all__ = [
     "Copied",
     "DamagedGallery",
     "Decision",
+    "ExportedGallery",
     "Gallery",
     "Group",
     "GroupBy",
@@ -68,6 +70,7 @@ __all__ = [
     "copy_gallery",
     "erase",
     "expire",
+    "export_gallery",
     "forget",
     "in_force",
     "item_ids",

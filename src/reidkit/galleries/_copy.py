@@ -22,6 +22,7 @@ from reidkit.galleries._items import Item
 
 if TYPE_CHECKING:
     from reidkit.galleries import Decision, Gallery
+    from reidkit.galleries._export import ExportedGallery
     from reidkit.progress import ProgressCallback
 
 AT_ONCE = 2000  # items whose embeddings are held, and which are added in one change
@@ -42,7 +43,9 @@ class Copied:
         return f"copied {self.num_items:,} items{before}{decisions}; labels and embeddings were compared"
 
 
-def copy_gallery(source: Gallery, target: Gallery, *, progress: ProgressCallback | None = None) -> Copied:
+def copy_gallery(
+    source: Gallery | ExportedGallery, target: Gallery, *, progress: ProgressCallback | None = None
+) -> Copied:
     """Copy all items and decisions; then compare, item by item, what the target holds.
 
     Items get ids of the target's own. What the target holds besides stays. An interrupted copy goes on
@@ -69,7 +72,9 @@ def copy_gallery(source: Gallery, target: Gallery, *, progress: ProgressCallback
 class _Copy:
     """A copy on its way; ``pairs`` are ids of the source's items and their copies."""
 
-    def __init__(self, source: Gallery, target: Gallery, progress: ProgressCallback | None) -> None:
+    def __init__(
+        self, source: Gallery | ExportedGallery, target: Gallery, progress: ProgressCallback | None
+    ) -> None:
         self.source, self.target, self._progress = source, target, progress
         self.items = source.items()
         self.rounds = target.info().get("storage", "float32") != "float32"
@@ -172,7 +177,7 @@ class _Copy:
             )
 
     def _read(
-        self, gallery: Gallery, items: Sequence[Item], *, tell: bool = True
+        self, gallery: Gallery | ExportedGallery, items: Sequence[Item], *, tell: bool = True
     ) -> Iterator[tuple[Sequence[Item], NDArray[np.float32]]]:
         """Items with their embeddings (N, D), as a gallery stores what it is given, some at a time."""
         for start in range(0, len(items), AT_ONCE):

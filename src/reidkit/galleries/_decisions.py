@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from reidkit.errors import ConfigError, DataError, did_you_mean, shown
 from reidkit.galleries._labels import LABELS, seconds_of
 from reidkit.labels import label_text, moment
+from reidkit.texts.printable import counted
 
 DecisionKind = Literal["accept", "reject", "merge", "split", "undo"]
 KINDS: tuple[str, ...] = get_args(DecisionKind)
@@ -100,8 +101,8 @@ def checked(decision: Decision) -> Decision:
     least = 2 if decision.kind == "reject" else 1
     if not least <= len(items) <= MOST_ITEMS or len(set(items)) < len(items):
         raise ConfigError(
-            f"a decision of the kind {decision.kind} names {len(items):,} items, {len(set(items)):,} of them "
-            f"different; give {least} to {MOST_ITEMS:,}, each once"
+            f"a decision of the kind {decision.kind} names {counted(len(items), 'item')}, "
+            f"{len(set(items)):,} of them different; give {least} to {MOST_ITEMS:,}, each once"
         )
     names = [tuple(map(_identity, side)) for side in (decision.before, decision.after)]
     if len({len(items), *map(len, names)}) > 1:

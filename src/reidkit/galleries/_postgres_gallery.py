@@ -61,8 +61,8 @@ class PostgresGallery(Gallery):
 
     Search is exact: the server looks at all items that the filter lets through, and what float32 could have
     moved into or out of the top is computed again in float64, so that scores, ties and order are those of the
-    embedded engine. With ``&index=hnsw`` an approximate index answers instead; a filter that leaves it too
-    little is answered exactly. :meth:`build_index` says how much of the truth it finds.
+    embedded engine. With ``&index=hnsw`` an approximate index answers instead, unless a filter lets less
+    than half of the items through. :meth:`build_index` says how much of the truth it finds.
 
     Any number of processes read and write at a time. A change is one transaction, as durable as the server
     makes it. Where the connection is lost, the verb is tried again for a minute; a change carries a key, so
@@ -112,7 +112,8 @@ class PostgresGallery(Gallery):
             units = unit_embeddings(search.queries, dimension=state.dimension, location=self.location)
             conditions = self._conditions(connection, search.where)
             of_each = conditions_of_queries(conditions, search.known, num_queries=len(units))
-            wheres = [clause(of_query) for of_query in of_each]
+            clauses = {repr(of_query): clause(of_query) for of_query in of_each}
+            wheres = [clauses[repr(of_query)] for of_query in of_each]
             approximate = self.address.index is not None and search.group is None
             ranking = Ranking(connection, self.location, approximate=approximate)
             if search.group is None:
@@ -218,7 +219,7 @@ class PostgresGallery(Gallery):
                 "dimension": state.dimension,
                 "encoder": state.encoder,
                 **_postgres_tables.about_the_server(connection),
-                "recall": state.recall,
+                **({"recall": state.recall} if state.recall else {}),
             }
 
         return self._server.read(work)
@@ -236,8 +237,9 @@ class PostgresGallery(Gallery):
     def build_index(self, *, min_recall: float = 0.0, sample: int = 100) -> float:
         """Make the approximate index that ``index=hnsw`` in the address uses; the recall measured with it.
 
-        That is the share of the 10 nearest items that it finds, over a ``sample`` of stored ones as queries.
-        Raises :class:`DataError`, and leaves no index, where it is below ``min_recall``.
+        That is the share of the 10 nearest items that it finds, over a ``sample`` of stored ones as queries,
+        among all and with a filter that half of the items pass; the smaller of the two. Where fewer pass,
+        search is exact. Raises :class:`DataError`, and leaves what there was, below ``min_recall``.
         """
         return _postgres_index.build(self._server, self.location, min_recall=min_recall, sample=sample)
 

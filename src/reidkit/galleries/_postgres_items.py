@@ -24,7 +24,7 @@ from reidkit.galleries._postgres_where import Clause, of_ids
 from reidkit.galleries._records import Row
 from reidkit.labels import camera_value
 
-AT_ONCE = 2000  # items that are read, and held, at a time
+AT_ONCE = 500  # items that are read at a time: of more, the server writes a temporary file
 _LABELS = "id, place, source, identity, camera, time, content, more, labels_checksum"
 _TYPES = ("int8", "int8", "bytea", "text", "text", "float8", "text", "text", "int8", "int8", "vector")
 

@@ -15,15 +15,20 @@ from psycopg import sql
 
 from reidkit.galleries import Condition, Group, GroupBy, Hit
 from reidkit.galleries._nearest import nearest
+from reidkit.galleries._postgres_batch import MANY, near_of_all
 from reidkit.galleries._postgres_items import Stored, check, with_ids
 from reidkit.galleries._postgres_server import Connection
-from reidkit.galleries._postgres_where import Clause, clause, either, of_ids
+from reidkit.galleries._postgres_where import EVERYTHING, Clause, clause, either, of_ids
 
 _GroupKey: TypeAlias = tuple[str | None, int | None]  # a label, or the id of an item that has none
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
 
 SLACK = 16  # places beyond the top that are looked at first
+LEAST_SHARE = 0.5
+"""Of the items, that must pass a filter for the index to be asked: of fewer it misses some, and is slow."""
+
 _FARTHEST = 1000  # places that the index is asked for at most
+_SAMPLED_PAGES = 500  # of the table, that tell how many items pass
 _SET_FOR_NOW = sql.SQL("set_config(%s, %s, true)")
 _INDEX_SETTINGS = {
     "hnsw.iterative_scan": "strict_order",  # goes on where a filter lets few pass
@@ -40,15 +45,16 @@ class Ranking:
 
     def items(self, queries: NDArray[np.float32], wheres: Sequence[Clause], *, top: int) -> list[list[Hit]]:
         """The ``top`` nearest items of each query (Q, D) among those that its filter lets through."""
-        if self._approximate:
-            self._use_index(top)
-        near = [self._near(query, where, top) for query, where in zip(queries, wheres, strict=True)]
-        wanted = {id for ids in near for id in ids}
+        alike: dict[int, list[int]] = {}
+        for index, where in enumerate(wheres):
+            alike.setdefault(id(where), []).append(index)
+        near: dict[int, list[int]] = {}
+        for indexes in alike.values():
+            near |= zip(indexes, self._near(queries[indexes], wheres[indexes[0]], top), strict=True)
+        wanted = {id for ids in near.values() for id in ids}
         stored = with_ids(self._connection, wanted, embeddings=True)
         check(stored.values(), self._location)
-        return [
-            _hits([stored[id] for id in ids], query, top) for ids, query in zip(near, queries, strict=True)
-        ]
+        return [_hits([stored[id] for id in near[index]], query, top) for index, query in enumerate(queries)]
 
     def groups(
         self, query: NDArray[np.float32], where: Clause, kind: GroupBy, *, top: int, items: int
@@ -67,33 +73,60 @@ class Ranking:
         by_leader = {group.hits[0].id: group for group in found}
         return [by_leader[hit.id] for hit in leaders]
 
-    def _use_index(self, top: int) -> None:
-        effort = {"hnsw.ef_search": str(min(_FARTHEST, max(100, 2 * top)))}
-        settings = _INDEX_SETTINGS | effort
-        statement = sql.SQL("SELECT {}").format(sql.SQL(", ").join([_SET_FOR_NOW] * len(settings)))
-        self._connection.execute(statement, [text for pair in settings.items() for text in pair])
+    def _near(self, queries: NDArray[np.float32], where: Clause, top: int) -> list[list[int]]:
+        """Ids of the items that may be among the top of each query, all with this filter."""
+        share = self._share(where) if self._approximate else 0.0
+        if share >= LEAST_SHARE and top + SLACK <= _FARTHEST:
+            self._use_index(top, share)
+            return [self._near_by_index(query, where, top) for query in queries]
+        if len(queries) >= MANY:
+            return near_of_all(self._connection, queries, where, top=top)
+        return [self._near_by_scan(query, where, top) for query in queries]
 
-    def _near(self, query: NDArray[np.float32], where: Clause, top: int) -> list[int]:
-        """Ids of the items that may be among the top, once float32 has been taken for what it is."""
-        if self._approximate and top + SLACK <= _FARTHEST:
-            ranking = sql.SQL("SELECT id FROM items WHERE {} ORDER BY embedding <#> %s LIMIT %s")
-            values = (*where.values, query, top + SLACK)
-            found = self._connection.execute(ranking.format(where.text), values).fetchall()
-            if len(found) == top + SLACK:
-                return [id for (id,) in found]
+    def _near_by_scan(self, query: NDArray[np.float32], where: Clause, top: int) -> list[int]:
         # The index is not ordered by a sum: the server looks at all items.
         ranking = sql.SQL(
             "SELECT id, (embedding <#> %s) + 0 AS far FROM items WHERE {} ORDER BY far LIMIT %s"
         )
         return [id for id, _ in self._within_reach(ranking.format(where.text), query, where, top)]
 
+    def _near_by_index(self, query: NDArray[np.float32], where: Clause, top: int) -> list[int]:
+        ranking = sql.SQL("SELECT id FROM items WHERE {} ORDER BY embedding <#> %s LIMIT %s")
+        values = (*where.values, query, top + SLACK)
+        found = self._connection.execute(ranking.format(where.text), values).fetchall()
+        if len(found) < top + SLACK:  # all that there are, or all that it came upon
+            return self._near_by_scan(query, where, top)
+        return [id for (id,) in found]
+
+    def _use_index(self, top: int, share: float) -> None:
+        effort = {"hnsw.ef_search": str(min(_FARTHEST, int(max(100, 2 * top) / share)))}
+        settings = _INDEX_SETTINGS | effort
+        statement = sql.SQL("SELECT {}").format(sql.SQL(", ").join([_SET_FOR_NOW] * len(settings)))
+        self._connection.execute(statement, [text for pair in settings.items() for text in pair])
+
+    def _share(self, where: Clause) -> float:
+        """The share of items that a filter lets through, over some pages of the table."""
+        if where is EVERYTHING:
+            return 1.0
+        pages = "SELECT least(100, 100.0 * %s / greatest(1, pg_relation_size('items') / 8192))"
+        [percent] = self._connection.execute(pages, (_SAMPLED_PAGES,)).fetchone() or (100,)
+        sample = sql.SQL(
+            "SELECT avg(CASE WHEN {} THEN 1.0 ELSE 0.0 END)::float8 FROM items "
+            "TABLESAMPLE SYSTEM (%s::real) REPEATABLE (0)"
+        )
+        [share] = self._connection.execute(
+            sample.format(where.text), (*where.values, percent)
+        ).fetchone() or (0,)
+        return share or 0.0
+
     def _near_groups(
         self, query: NDArray[np.float32], where: Clause, kind: GroupBy, top: int
     ) -> dict[_GroupKey, int]:
         """How many items each group has that may be among the top."""
+        # With OFFSET, distances are computed before anything is sorted, and no embedding is.
         ranking = sql.SQL(
             "SELECT {label}, lone, count(*), min(far) AS far FROM (SELECT {label}, {lone} AS lone, "
-            "embedding <#> %s AS far FROM items WHERE {where}) AS each GROUP BY {label}, lone "
+            "embedding <#> %s AS far FROM items WHERE {where} OFFSET 0) AS each GROUP BY {label}, lone "
             "ORDER BY far LIMIT %s"
         ).format(label=sql.Identifier(kind), lone=_lone(kind), where=where.text)
         found = self._within_reach(ranking, query, where, top)

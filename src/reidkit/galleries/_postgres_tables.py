@@ -30,7 +30,7 @@ _FIRST = (
         format integer NOT NULL,
         dimension integer,
         encoder text,
-        recall jsonb
+        recall json
     )""",
     "CREATE SEQUENCE ids",
     "CREATE SEQUENCE places",
@@ -52,6 +52,7 @@ _FIRST = (
         labels jsonb GENERATED ALWAYS AS ((more::jsonb) -> 'labels') STORED
     )""",
     "CREATE UNIQUE INDEX items_by_source ON items (sha256(source))",
+    "CREATE UNIQUE INDEX items_by_place ON items (place)",
     "CREATE INDEX items_by_time ON items (time)",
     *(
         f"CREATE INDEX items_by_{name} ON items ({name}) WHERE octet_length({name}) <= {LONGEST_INDEXED}"
@@ -113,8 +114,7 @@ def prepare(server: Server, *, create: bool) -> None:
         if not before:
             connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(server.schema))
         for statements in MIGRATIONS[before:]:
-            for statement in statements:
-                connection.execute(statement.encode())
+            connection.execute("; ".join(statements).encode())
         if not before:
             connection.execute("INSERT INTO gallery (format) VALUES (%s)", (FORMAT,))
         connection.execute("UPDATE gallery SET format = %s", (FORMAT,))

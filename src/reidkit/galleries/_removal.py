@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 from reidkit.errors import DataError, shown
+from reidkit.galleries._feedback import PROPOSAL
 from reidkit.galleries._labels import EARLIEST, age
 from reidkit.labels import label_text, near_labels
 
@@ -18,9 +20,20 @@ def erase(gallery: Gallery, where: Where, *, dry_run: bool = False) -> int:
     """Remove the items that ``where`` lets through, and every byte of them; how many that is."""
     if dry_run:
         return len(gallery.items(where=where))
+    named = {item.identity for item in gallery.items(where=where)} - {None}
     num = gallery.remove(where=where)
+    _withdraw_proposals(gallery, named)
     gallery.compact(erase=True)
     return num
+
+
+def _withdraw_proposals(gallery: Gallery, names: Set[str | None]) -> None:
+    """Take names that no item has any more from those that are proposed to have them."""
+    left = gallery.items() if names else []
+    gone = names - {item.identity for item in left}
+    stale = [item.id for item in left if item.labels.get(PROPOSAL) in gone]
+    if stale:
+        gallery.relabel(stale, labels={PROPOSAL: [None] * len(stale)})
 
 
 def forget(gallery: Gallery, identity: str, *, dry_run: bool = False) -> int:

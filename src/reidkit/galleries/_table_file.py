@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -44,6 +45,10 @@ OURS = ("SQLITE_ERROR", "SQLITE_MISUSE", "SQLITE_RANGE")
 DAMAGED = f"{FILE} is damaged; put a copy in its place, or fill a new gallery"
 
 
+_connecting = threading.Lock()
+_connected: weakref.WeakSet[TableFile] = weakref.WeakSet()
+
+
 class TableFile:
     """A gallery's SQLite file. Threads may share one object; methods are called within a transaction."""
 
@@ -51,12 +56,13 @@ class TableFile:
         self.folder, self._storage = folder, storage
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         for suffix in ("", "-journal", "-wal", "-shm"):
             check_regular(folder / f"{FILE}{suffix}")
         _check_journal(folder / f"{FILE}-journal")
-        _check_no_log(folder)
         try:
             with self._errors(ours=()):  # "unsupported file format" has the code of our own mistakes
+                self._connect()
                 self._open(create)
         except BaseException:
             self.close()
@@ -117,13 +123,28 @@ class TableFile:
 
     # --- opening ------------------------------------------------------------------------------------------
 
+    def _connect(self) -> None:
+        """Open the file, once it is sure that it has no log.
+
+        Whoever closes a file takes away all locks that the process has on it, on systems of POSIX: so it is
+        not looked at beside connections that this process has.
+        """
+        place = self.folder / FILE
+        with _connecting:
+            if not any(table.is_of(_identity(place)) for table in _connected):
+                _check_no_log(self.folder)
+            self._connection = sqlite3.connect(
+                place, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._file = _identity(place)
+            _connected.add(self)
+
+    def is_of(self, file: tuple[int, int] | None) -> bool:
+        """Whether this is an open connection to the file of this identity."""
+        return self._connection is not None and file is not None and self._file == file
+
     def _open(self, create: bool) -> None:
-        self._connection = sqlite3.connect(
-            self.folder / FILE, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        db = self._connection
-        status = (self.folder / FILE).stat()
-        self._file = status.st_dev, status.st_ino
+        db = self.db
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA cell_size_check = ON")
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
@@ -147,11 +168,7 @@ class TableFile:
 
     def _check_place(self) -> None:
         """Raise :class:`DataError` where the open file is no longer at its place: writes would be lost."""
-        try:
-            status = (self.folder / FILE).stat()
-        except OSError:
-            status = None
-        if status is None or (status.st_dev, status.st_ino) != self._file:
+        if not self.is_of(_identity(self.folder / FILE)):
             raise DataError(
                 f"{self.folder} was moved, deleted or replaced since it was opened; open it again"
             )
@@ -214,6 +231,15 @@ class TableFile:
 
 def no_gallery(folder: Path) -> NoGallery:
     return NoGallery(f"there is no gallery at {folder}; check the path, or fill one first")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another; ``None`` where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _check_no_log(folder: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reidkit.errors import ConfigError
 from reidkit.ops import (
     HardestDistances,
     check_number,
@@ -18,6 +19,8 @@ from reidkit.ops import (
     prepare_batch,
 )
 from reidkit.registry import register
+
+_LEAST_TEMPERATURE = 1e-6
 
 
 @register("loss", "msml")
@@ -35,11 +38,11 @@ class MarginSampleMiningLoss(nn.Module):
     Use with: :class:`IdentityLoss`, weights 1 : 1, batches of P identities x K images (P = 32, K = 4); with
     ``temperature=0.1`` where training takes hours or less.
 
-    Pitfalls: the two pairs pull the network another way in every batch, harder than any other loss, so that in
-    trainings of some thousand steps it takes away from the identity loss at any weight that is felt, from
-    ImageNet weights as well. The furthest pairs are bad boxes first, and one wrong label can hold it for an
-    epoch; like every batch-hard loss it sits at its margin without a gradient once all embeddings have
-    fallen onto one point.
+    Pitfalls: the two pairs pull the network another way in every batch, and harder than the identity loss
+    does, so that in trainings of a thousand steps the paper's loss takes away from it, or with a small
+    weight adds nothing, from ImageNet weights as well. The furthest pairs are bad boxes first, and one wrong
+    label can hold it for an epoch; like every batch-hard loss it sits at its margin without a gradient once
+    all embeddings have fallen onto one point.
 
     See also: :class:`BatchHardTripletLoss`, which gives every anchor a say.
 
@@ -55,7 +58,7 @@ class MarginSampleMiningLoss(nn.Module):
     has no positive or no negative pair.
 
     Raises:
-        ConfigError: a negative margin.
+        ConfigError: a negative margin or temperature, or one that is all but 0.
         DataError: embeddings and labels that do not make a batch.
 
     >>> import torch
@@ -69,7 +72,12 @@ class MarginSampleMiningLoss(nn.Module):
     def __init__(self, margin: float = 0.3, *, temperature: float = 0.0, normalize: bool = True) -> None:
         super().__init__()
         check_number("margin", margin)
-        check_number("temperature", temperature)
+        check_number("temperature", temperature, also="; 0 for the two hardest pairs alone")
+        if 0 < temperature < _LEAST_TEMPERATURE:
+            raise ConfigError(
+                f"temperature is {temperature!r}, at which powers overflow; give {_LEAST_TEMPERATURE:g} or "
+                "more, or 0 for the two hardest pairs alone"
+            )
         self.margin = margin
         self.temperature = temperature
         self.normalize = normalize

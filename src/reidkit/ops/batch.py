@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -35,6 +36,8 @@ def prepare_batch(
                 return (embeddings * 0).sum()
             if getattr(self, "normalize", False):
                 embeddings = normalized(embeddings)
+            elif hasattr(self, "normalize"):
+                _check_size(embeddings)
             return forward(self, embeddings, labels)
 
     return prepared
@@ -70,6 +73,16 @@ def check_batch(embeddings: Tensor, labels: Tensor) -> None:
         raise DataError(
             f"embeddings hold NaN or infinity, first in row {row}; "
             "look for a learning rate too high, a half-precision overflow or a damaged image"
+        )
+
+
+def _check_size(embeddings: Tensor) -> None:
+    """Raise :class:`DataError` where squared distances would overflow; where it costs nothing to look."""
+    most = math.sqrt(torch.finfo(embeddings.dtype).max) / 1e3
+    if can_look_at_values(embeddings) and (largest := _largest(embeddings)) > most:
+        raise DataError(
+            f"embeddings hold values of {largest:.3g}, whose squares overflow; scale them below {most:.1g}, "
+            "or let the loss normalise them (normalize=true)"
         )
 
 

@@ -163,6 +163,40 @@ def loss_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
     return Chart("loss", figure)
 
 
+def gradient_norm_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """Length of each loss's gradient in the course of training; ``None`` where none was recorded.
+
+    Args:
+        records: lines of a run's ``metrics.jsonl``; those of kind ``gradients`` with ``norm/NAME``.
+    """
+    chart = _gradient_figure(records, "norm/", "length of the gradient")
+    if chart is not None and max(chart.figure.axes[0].dataLim.intervaly) > 0:
+        chart.figure.axes[0].set_yscale("log")
+        chart.figure.axes[0].tick_params(which="minor", colors=INK, length=0)
+    return chart
+
+
+def gradient_cosine_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """Cosine between the gradients of each two losses; ``None`` where none was recorded."""
+    chart = _gradient_figure(records, "cosine/", "cosine of two gradients")
+    if chart is not None:
+        chart.figure.axes[0].set_ylim(-1, 1)
+    return chart
+
+
+def _gradient_figure(records: Sequence[Mapping[str, Any]], prefix: str, y_label: str) -> Chart | None:
+    found = _of_kind(records, "gradients")
+    x, x_label = _time(found)
+    figure, axes = new_axes(x_label, y_label)
+    names = sorted({key for record in found for key in record if key.startswith(prefix)})
+    for name, (colour, style) in zip(names, itertools.cycle(LINES), strict=False):
+        _curve(axes, found, x, name, _Line(colour, name.removeprefix(prefix).replace(",", ", "), style))
+    if not axes.lines:
+        return None
+    add_legend(axes, figure)
+    return Chart(f"gradient_{prefix.rstrip('/')}", figure)
+
+
 def learning_rate_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
     """The learning rate in the course of training; ``None`` where none was recorded."""
     steps = _of_kind(records, "step")

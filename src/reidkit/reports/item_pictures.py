@@ -14,6 +14,7 @@ from reidkit.galleries import Item
 from reidkit.images.reading import load_image
 from reidkit.labels import moment
 from reidkit.reports.parts import as_data_uri
+from reidkit.video.item_pictures import is_from_video, picture_of
 
 _CROP = re.compile(r"(.*)#(\d+),(\d+),(\d+),(\d+)", re.DOTALL)
 
@@ -32,7 +33,9 @@ class ItemCell:
 
 
 def item_picture(item: Item) -> Image.Image:
-    """The picture of an item, a crop where it is one; :class:`DataError` where it cannot be read."""
+    """The picture of an item, cut out where it is a part; :class:`DataError` where it cannot be read."""
+    if is_from_video(item):
+        return picture_of(item)
     if item.source is None:
         raise DataError("the item says of no picture")
     crop = _CROP.fullmatch(item.source)

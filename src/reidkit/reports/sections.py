@@ -278,6 +278,16 @@ def training_figures(records: Sequence[Mapping[str, Any]]) -> list[Figure]:
             viz.validation_figure(records),
             "Scores on people held out of training: rising means learning, falling means learning by heart.",
         ),
+        (
+            "Gradients of the losses",
+            viz.gradient_norm_figure(records),
+            "How strongly each loss, times its weight, pulls at the network: the strongest one decides.",
+        ),
+        (
+            "Do the losses agree?",
+            viz.gradient_cosine_figure(records),
+            "1 is one direction, 0 is none in common, below 0 they work against each other.",
+        ),
         ("Learning rate", viz.learning_rate_figure(records), "How large the steps of training were."),
     ]
     return [Figure(title, chart, explanation) for title, chart, explanation in charts if chart is not None]

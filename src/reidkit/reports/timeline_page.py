@@ -15,9 +15,11 @@ from reidkit.reports.charts import BLUE, Chart, new_axes, own_style
 from reidkit.reports.item_pictures import ItemCell, item_cell, spread
 from reidkit.reports.parts import Figure, render
 from reidkit.search.visits import Timeline, Visit
+from reidkit.texts.printable import printable
 
 MOST_VISITS = 200
 MOST_PICTURES = 8
+_LONGEST_NAME = 16  # characters of a camera that fit beside the chart
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def timeline_chart(visits: Sequence[Visit]) -> Chart:
     axes.plot(times, places, color=BLUE, linewidth=0.8, alpha=0.5)
     axes.hlines(places, times, ends, color=BLUE, linewidth=6)
     axes.plot(times, places, "o", color=BLUE, markersize=6)
-    axes.set_yticks(range(len(cameras)), [str(camera) for camera in cameras])
+    axes.set_yticks(range(len(cameras)), [_short(camera) for camera in cameras])
     axes.set_ylim(-0.6, len(cameras) - 0.4)
     if as_dates:
         locator = AutoDateLocator(maxticks=5)  # type: ignore[no-untyped-call]
@@ -81,6 +83,11 @@ def timeline_chart(visits: Sequence[Visit]) -> Chart:
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5))
     return Chart("timeline", figure)
+
+
+def _short(camera: int | str) -> str:
+    name = printable(camera)
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def _figure(visits: Sequence[Visit]) -> Figure:

@@ -338,6 +338,11 @@ def _mean_over_processes(tensor: Tensor) -> Tensor:
     return total / world_size()
 
 
+def mean_over_processes(tensor: Tensor) -> Tensor:
+    """Mean of a tensor that every process has, without a graph."""
+    return _summed(tensor) / world_size() if world_size() > 1 else tensor
+
+
 def _summed(tensor: Tensor) -> Tensor:
     total = tensor.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)

@@ -13,7 +13,7 @@ its running statistics are updated once per piece, in the first pass only.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ def embed_in_pieces(model: nn.Module, images: Tensor, num_pieces: int) -> dict[s
     """Named features (B, ...) of images (B, ...), as ``model(images)`` gives them, at a piece's memory."""
 
     def passes() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _again(model, some_in_float32())
+        return nullcontext(), _Again(model, some_in_float32())
 
     pieces = [
         checkpoint(model, piece, use_reentrant=False, context_fn=passes)
@@ -55,11 +55,19 @@ def embed_in_pieces(model: nn.Module, images: Tensor, num_pieces: int) -> dict[s
     return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-@contextmanager
-def _again(model: nn.Module, computing: AbstractContextManager[Any]) -> Iterator[None]:
-    """The second pass computes as the first did; autocast itself is seen to."""
-    with _running_statistics_kept(model), computing:
-        yield
+class _Again(AbstractContextManager[None]):
+    """Later passes compute as the first did; autocast itself is seen to. Each backward pass enters it."""
+
+    def __init__(self, model: nn.Module, computing: AbstractContextManager[Any]) -> None:
+        self.model, self.computing = model, computing
+
+    def __enter__(self) -> None:
+        self._inside = ExitStack()
+        self._inside.enter_context(_running_statistics_kept(self.model))
+        self._inside.enter_context(self.computing)
+
+    def __exit__(self, *error: Any) -> None:
+        self._inside.close()
 
 
 @contextmanager

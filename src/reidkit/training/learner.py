@@ -17,6 +17,7 @@ from reidkit.training.freeze import TrainingMode
 from reidkit.training.objective import Objective, Step, name_of
 from reidkit.training.optim import build_optimizer, set_learning_rate
 from reidkit.training.precision import Precision
+from reidkit.training.term_gradients import gradients_of_terms
 
 
 class NotFiniteError(TrainingError):
@@ -33,6 +34,7 @@ class Learner:
 
     Attributes:
         module: model and losses as one, to be wrapped for several processes.
+        gradients: of the loss terms in the last step that measured them, by name; empty after others.
 
     Raises:
         ConfigError: settings that do not go with this network.
@@ -48,6 +50,7 @@ class Learner:
         device: torch.device,
     ) -> None:
         self.model, self.objectives, self.device = model, objectives, device
+        self.gradients: dict[str, float] = {}
         self.clip_norm, self.num_pieces = optim.clip_norm, train.accumulate
         self.precision = Precision(train.precision, device)
         self.memory_format = torch.channels_last if train.channels_last else torch.contiguous_format
@@ -64,7 +67,15 @@ class Learner:
             model.compile()
 
     def step(
-        self, wrapped: nn.Module, images: Tensor, labels: Tensor, *, epoch: int, seed: int, rate: float
+        self,
+        wrapped: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        epoch: int,
+        seed: int,
+        rate: float,
+        measure: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """Learn from a batch.
 
@@ -75,6 +86,7 @@ class Learner:
             epoch: which losses count.
             seed: of dropout.
             rate: the learning rate.
+            measure: find out the gradient of each loss term, for :attr:`gradients`; the step is the same.
 
         Returns:
             The unweighted loss terms by name; the features that were read by name, and the labels, of all
@@ -92,9 +104,11 @@ class Learner:
                 terms, features = wrapped(inputs, labels, epoch, seed)
             except DataError as error:  # a loss refuses embeddings that are not finite
                 raise NotFiniteError(str(error)) from error
-        total = sum(
-            (o.weight * terms[name_of(o)] for o in self.objectives if name_of(o) in terms), torch.zeros(())
-        )
+        weighted = {
+            name_of(o): o.weight_in(epoch) * terms[name_of(o)] for o in self.objectives if name_of(o) in terms
+        }
+        self.gradients = gradients_of_terms(weighted, self.model, self.precision) if measure else {}
+        total = sum(weighted.values(), torch.zeros(()))
         self.optimizer.zero_grad(set_to_none=True)
         self.precision.backward(total)
         if not torch.isfinite(total):  # only now: a GPU has the backward pass to do while we wait

@@ -118,8 +118,12 @@ class TrainingLog:
         self.track("step", figures, step=step, epoch=epoch)
         counting = [o for o in self.objectives if f"loss/{name_of(o)}" in means]
         signs = self.health.signs(
-            {name_of(o): o.weight * means[f"loss/{name_of(o)}"] for o in counting},
-            margins={name_of(o): o.weight * margin for o in metric if (margin := _margin(o)) * o.weight > 0},
+            {name_of(o): o.weight_in(epoch) * means[f"loss/{name_of(o)}"] for o in counting},
+            margins={
+                name_of(o): weight * margin
+                for o in metric
+                if (margin := _margin(o)) * (weight := o.weight_in(epoch)) > 0
+            },
             batch=batch,
         )
         for sign in signs:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +36,11 @@ class Objective:
             Of a penalty, the name of the weights: "local_feature.weight".
         from_epoch, until_epoch: epochs (from 0) in which it counts; until is exclusive.
         name: what it is called in logs; the class's name if left out.
+        schedule: (epoch, factor), by ascending epochs: the weight is times the factor, linear between two
+            epochs, the first one's before and the last one's after; empty leaves the weight as it is.
+
+    Raises:
+        ConfigError: a schedule whose epochs do not ascend.
     """
 
     loss: nn.Module
@@ -42,6 +49,22 @@ class Objective:
     from_epoch: int = 0
     until_epoch: int | None = None
     name: str | None = None
+    schedule: Sequence[tuple[int, float]] = ()
+
+    def __post_init__(self) -> None:
+        epochs = [epoch for epoch, _ in self.schedule]
+        if any(later <= earlier for earlier, later in pairwise(epochs)):
+            raise ConfigError(
+                f"the schedule of loss {name_of(self)!r} has the epochs {epochs}; give [epoch, factor] in "
+                "ascending order of epochs, each once"
+            )
+
+    def weight_in(self, epoch: int) -> float:
+        """The factor in the sum of an epoch (from 0)."""
+        if not self.schedule:
+            return self.weight
+        epochs, factors = zip(*self.schedule, strict=True)
+        return self.weight * float(np.interp(epoch, epochs, factors))
 
     def counts_in(self, epoch: int) -> bool:
         return self.from_epoch <= epoch and (self.until_epoch is None or epoch < self.until_epoch)
@@ -49,7 +72,10 @@ class Objective:
     def describe(self) -> dict[str, Any]:
         """Everything about it as plain values, to compare two runs by."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**fields, "loss": repr(self.loss), "name": name_of(self)}
+        if not fields.pop("schedule"):  # runs of before have none
+            return {**fields, "loss": repr(self.loss), "name": name_of(self)}
+        schedule = [list(point) for point in self.schedule]
+        return {**fields, "loss": repr(self.loss), "name": name_of(self), "schedule": schedule}
 
 
 # Between the seeds of two streams: generators take 32 bits of a seed, in which multiples of the golden ratio

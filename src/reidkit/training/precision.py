@@ -46,6 +46,12 @@ class Precision:
     def backward(self, total: Tensor) -> None:
         self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
 
+    def gradients(self, term: Tensor, parameters: list[torch.nn.Parameter]) -> list[Tensor | None]:
+        """Gradients of one term, which leave its graph as it is; None where it does not reach."""
+        found = torch.autograd.grad(self.scaler.scale(term), parameters, retain_graph=True, allow_unused=True)
+        scale = self.scaler.get_scale()
+        return [None if gradient is None else gradient / scale for gradient in found]
+
     def step(self, optimizer: torch.optim.Optimizer, *, clip_norm: float | None) -> None:
         """One step of the optimiser, gradients clipped to ``clip_norm`` first if given."""
         if clip_norm is not None:

@@ -89,6 +89,7 @@ def build_trainer(
             from_epoch=loss.from_epoch,
             until_epoch=loss.until_epoch,
             name=name,
+            schedule=loss.schedule,
         )
         for name, loss in resolved.loss.items()
     ]

@@ -225,6 +225,10 @@ class Trainer:
             terms, features, labels = self._train_step(wrapped, images, indices, rate)
             self.batch += 1
             self.log.step_done(terms, num_images=self.sampler.batch_size)
+            if self.learner.gradients:
+                progress = self.step / self.sampler.num_batches
+                figures = {**self.learner.gradients, "progress": progress}
+                self.log.track("gradients", figures, step=self.step, epoch=self.epoch)
             if self.step % self.train_config.log_every == 0:
                 progress = self.step / self.sampler.num_batches
                 self.log.log_step(
@@ -247,8 +251,15 @@ class Trainer:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         # Dropout's draws depend on the step alone, so there is no generator state to save.
         seed = self.seed * 1_000_003 + self.step
+        every = self.train_config.gradients_every
         found = self.learner.step(
-            wrapped, images, self.labels[indices], epoch=self.epoch, seed=seed, rate=rate
+            wrapped,
+            images,
+            self.labels[indices],
+            epoch=self.epoch,
+            seed=seed,
+            rate=rate,
+            measure=every > 0 and (self.step + 1) % every == 0,
         )
         if self.average is not None:
             self.average.update(self.step + 1)

@@ -75,7 +75,7 @@ class TrackerEncoder:
         picture = frame[:, :, ::-1] if self.color == "bgr" else frame
         finite = np.isfinite(boxes).all(axis=1)
         crops = [
-            cut(picture, box, context=self.context) if is_finite else None
+            cut(picture, box.tolist(), context=self.context) if is_finite else None
             for box, is_finite in zip(np.asarray(boxes, np.float64), finite, strict=True)
         ]
         embeddings = np.zeros((len(boxes), self.embedding_dim), np.float32)

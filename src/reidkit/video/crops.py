@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -57,12 +59,13 @@ def _covered(corners: NDArray[np.float64], area: NDArray[np.float64]) -> NDArray
     return np.minimum(shares, 1)
 
 
-def cut(image: Picture, corners: NDArray[np.float64], *, context: float = 0.0) -> Picture | None:
+def cut(image: Picture, corners: Sequence[float], *, context: float = 0.0) -> Picture | None:
     """The part of a picture within a box, (h, w, 3); ``None`` where no pixel is in it.
 
-    ``context`` is how much is added on each side, as a share of the box's width and height.
+    ``corners`` are left, top, right, bottom; ``context`` is how much is added on each side, as a share of the
+    box's width and height.
     """
-    left, top, right, bottom = corners.tolist()
+    left, top, right, bottom = corners
     more_width, more_height = context * (right - left), context * (bottom - top)
     height, width = image.shape[:2]
     first_column, last_column = max(0, round(left - more_width)), min(width, round(right + more_width))

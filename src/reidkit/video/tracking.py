@@ -29,6 +29,9 @@ from reidkit.video.view import SeenTrack, View, plan_view
 _logger = get_logger(__name__)
 _AT_A_TIME = 64  # pictures that are embedded and stored together; an interrupted run keeps what is stored
 _JOINING_RATE = 1e-3  # pairs of two people that may be taken for one
+_LEAST_WEIGHT = (
+    1e-3  # of a picture in its track's mean; those of people who were always covered have quality 0
+)
 _TELL_EVERY = 10.0  # seconds
 
 Moment = float | str | datetime | None
@@ -303,7 +306,7 @@ class _Run:
                 self.counts[number].unseen += 1
                 self.names[number][seen.track.number] = seen.view.tracklet(seen.track)
                 continue
-            weights = np.array([crop.quality for crop in seen.crops], np.float32)
+            weights = np.array([max(crop.quality, _LEAST_WEIGHT) for crop in seen.crops], np.float32)
             mean = (weights[:, None] * own).sum(axis=0)
             mean /= np.linalg.norm(mean)
             own_name, stay = seen.view.tracklet(seen.track), seen.view.stay(seen.track, mean)

@@ -125,7 +125,7 @@ class View:
             yield SeenTrack(self, track, best_of(held.pop(track.number)))
 
     def _crop(self, frame: Frame, candidate: _Candidate) -> Crop | None:
-        corners = self.boxes.corners[candidate.row]
+        corners = self.boxes.corners[candidate.row].tolist()
         pixels = cut(frame.image, corners, context=self.options.context)
         if pixels is None:
             return None

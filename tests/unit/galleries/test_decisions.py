@@ -38,13 +38,15 @@ def change(path, sql):
     database.close()
 
 
-def test_a_person_who_is_forgotten_is_in_no_decision(path):
+def test_a_person_who_is_forgotten_is_in_no_decision_and_no_proposal(path):
     assert NAME.encode() in content(path)
     with open_gallery(path) as gallery:
+        gallery.relabel([3, 4], labels={"proposal": [NAME, "eve"]})
         forget(gallery, NAME)
         split, reject = gallery.decisions()
         assert (split.items, split.before, split.after) == ((2,), (None,), ("eve",))
         assert reject.items == (3, 4)
+        assert [item.labels for item in gallery.items(ids=[3, 4])] == [{}, {"proposal": "eve"}]
     assert NAME.encode() not in content(path)
 
 

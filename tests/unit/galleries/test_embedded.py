@@ -403,6 +403,27 @@ def test_a_writer_that_replaces_a_hit_all_the_time_does_not_hold_up_a_search(tmp
         assert overtaken == [""] * _searching.NUM_TRIES + [_table_file.REASONS["SQLITE_BUSY"]]
 
 
+def test_opening_a_gallery_leaves_the_locks_of_those_who_have_it_open(tmp_path):
+    """On systems of POSIX, closing a file takes away all locks that the process has on it."""
+    script = """
+with open_gallery(sys.argv[1]) as gallery:
+    print("opened", flush=True)
+    gallery.remove(ids=[1])
+"""
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(units(3))
+        with gallery._table.reading():
+            open_gallery(tmp_path / "g").close()
+            with child(script, tmp_path / "g") as process:
+                assert process.stdout.readline() == "opened\n"
+                with pytest.raises(subprocess.TimeoutExpired):  # it waits for who reads
+                    process.wait(0.7)
+                gallery._table.db.execute("COMMIT")
+                assert process.wait(30) == 0
+                gallery._table.db.execute("BEGIN")
+        assert len(gallery) == 2
+
+
 def test_threads_share_a_gallery(tmp_path):
     vectors, faults = units(300), []
     with open_gallery(tmp_path / "g") as gallery:

@@ -31,6 +31,8 @@ NEGATIVE = np.array([0, 0, 1, 3, 9, 9, 3, 0, 0, 0])
 RECORDS = [
     {"kind": "step", "step": 20, "loss": 3.0, "loss/identity": 2.5, "loss/msml": 0.5, "lr": 1e-4},
     {"kind": "step", "step": 40, "loss": 2.0, "loss/identity": 1.8, "loss/msml": 0.2, "lr": 3e-4},
+    {"kind": "gradients", "step": 20, "norm/identity": 2.0, "norm/msml": 20.0, "cosine/identity,msml": -0.1},
+    {"kind": "gradients", "step": 40, "norm/identity": 1.0, "norm/msml": 30.0, "cosine/identity,msml": 0.2},
     {"kind": "validation", "step": 40, "epoch": 1, "mAP": 0.3, "rank-1": 0.5},
     {"kind": "validation", "step": 80, "epoch": 2, "mAP": 0.4, "rank-1": 0.6},
 ]
@@ -47,6 +49,8 @@ def all_charts() -> list[viz.Chart]:
         viz.loss_figure(RECORDS),
         viz.learning_rate_figure(RECORDS),
         viz.validation_figure(RECORDS),
+        viz.gradient_norm_figure(RECORDS),
+        viz.gradient_cosine_figure(RECORDS),
         precision_recall_figure(np.linspace(0, 1, 101), np.linspace(1, 0.2, 101)),
         roc_figure(RATES, np.sqrt(RATES), marked={1e-4: 0.01, 1e-2: 0.1, 1e-1: 0.316}),
         camera_figure("camera_map", [1, 2, 3], ["gate $a$", "gate $b$"], CAMERA_SCORES),
@@ -236,3 +240,11 @@ def test_an_overlay_is_grey_where_nothing_is_and_bright_where_most_is() -> None:
     red, green, blue = overlay.getpixel((20, 75))
     assert min(red, green) > 150
     assert red + green + blue > 3 * 150
+
+
+def test_gradients_of_losses_are_drawn_where_they_were_recorded():
+    assert {"identity", "msml"} <= set(texts(svg_of(viz.gradient_norm_figure(RECORDS))))
+    assert "identity, msml" in texts(svg_of(viz.gradient_cosine_figure(RECORDS)))
+    assert viz.gradient_norm_figure(RECORDS[:2]) is None
+    nothing = [{"kind": "gradients", "step": 1, "norm/identity": 0.0}]
+    assert svg_of(viz.gradient_norm_figure(nothing))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from reidkit.encoders.encoder import Encoder
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import open_gallery
 from reidkit.video import TrackOptions, track
+from reidkit.video.item_pictures import is_from_video, picture_of
 from reidkit.video.outputs import write_outputs
 from tests.videos import write_video
 
@@ -185,6 +187,17 @@ def test_bad_boxes_are_left_out_and_told(folder: Path, tmp_path: Path, told: lis
     assert track([folder / "door.mp4"], [tmp_path / "none.txt"]).counts[0].tracks == 0
 
 
+def test_people_who_are_always_covered_have_embeddings_too(
+    folder: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    same = "".join(f"{n},{who},5,5,16,32,1\n" for n in range(1, 9) for who in (1, 2))
+    (tmp_path / "b.txt").write_text(same)
+    run(folder, tmp_path / "g", encoder, boxes=str(tmp_path / "b.txt"))
+    with open_gallery(tmp_path / "g") as gallery:
+        assert {item.labels["quality"] for item in gallery.items()} == {0}
+        assert len(gallery.items(where={"kind": "track"})) == 2
+
+
 def test_frames_beyond_the_end_have_no_pictures(folder: Path, encoder: Encoder, tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text(mot() + "".join(f"{100 + n},9,5,5,16,32,1\n" for n in range(5)))
     result = run(folder, tmp_path / "g", encoder, boxes=str(tmp_path / "b.txt"))
@@ -237,6 +250,23 @@ tracking.add_tracks = slow
 track([f"{folder}/door.mp4"], [f"{folder}/gt.txt"], cameras=[3], starts=["2026-11-01T08:00:00"],
       encoder=f"{folder}/net.safetensors", gallery=place)
 """
+
+
+def test_the_picture_of_an_item_is_cut_out_again(folder: Path, encoder: Encoder, tmp_path: Path) -> None:
+    run(folder, tmp_path / "g", encoder)
+    with open_gallery(tmp_path / "g") as gallery:
+        item = gallery.items(where={"kind": "crop"})[-1]
+        embedding = gallery.embeddings(ids=[item.id])
+    assert is_from_video(item)
+    picture = picture_of(item)
+    assert picture.size == (16, 32)
+    np.testing.assert_allclose(encoder.encode(picture), embedding, atol=1e-5)
+    with pytest.raises(DataError, match="has no such place as frame 900"):
+        picture_of(replace(item, labels={**item.labels, "frame": 900}))
+    with pytest.raises(DataError, match="does not say where in its video it is"):
+        picture_of(replace(item, labels={**item.labels, "box": "1,2,x"}))
+    with pytest.raises(DataError, match="missing"):
+        picture_of(replace(item, labels={**item.labels, "video": str(tmp_path / "gone.mp4")}))
 
 
 @pytest.mark.slow

@@ -1,0 +1,191 @@
+"""A gallery as plain files that other programs read, and back: vectors, a table of labels, decisions.
+
+A folder holds ``embeddings.npy``, float32 (N, D); ``items.jsonl``, the labels of each row;
+``decisions.jsonl``; and ``gallery.json``, which names the encoder and has a hash of each file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidkit.errors import ConfigError, DataError, ReidError, shown
+from reidkit.files import WriteError, open_regular
+from reidkit.galleries._copy import AT_ONCE
+from reidkit.galleries._decisions import Decision, checked
+from reidkit.galleries._items import Item
+from reidkit.galleries._labels import EARLIEST, LATEST
+
+if TYPE_CHECKING:
+    from reidkit.galleries import Gallery
+    from reidkit.progress import ProgressCallback
+
+FORMAT = "reidkit gallery export 1"
+_VECTORS, _ITEMS, _DECISIONS, _ABOUT = "embeddings.npy", "items.jsonl", "decisions.jsonl", "gallery.json"
+_MOST = 10_000_000  # bytes of what is said about a gallery
+
+T = TypeVar("T")
+
+
+def export_gallery(gallery: Gallery, folder: str | Path, *, progress: ProgressCallback | None = None) -> int:
+    """Write all that a gallery holds to a new folder, whole or not at all; how many items.
+
+    Raises:
+        ConfigError: there is something at the folder's place already.
+        WriteError: the disk is full, the place cannot be written to.
+    """
+    place = Path(folder)
+    if place.exists() or place.is_symlink():
+        raise ConfigError(f"{place} is there already; an export is a new folder: choose another place")
+    unfinished = place.with_name(f"{place.name}.unfinished")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        items = gallery.items()
+        _write_lines(unfinished / _ITEMS, map(_of_item, items))
+        _write_lines(unfinished / _DECISIONS, map(asdict, gallery.decisions()))
+        _write_vectors(unfinished / _VECTORS, gallery, items, progress)
+        about = {
+            "format": FORMAT,
+            "num_items": len(items),
+            "encoder": gallery.encoder,
+            "sha256": {name: _hash(unfinished / name) for name in (_VECTORS, _ITEMS, _DECISIONS)},
+        }
+        _write(unfinished / _ABOUT, lambda file: file.write(json.dumps(about, indent=1).encode()))
+        unfinished.rename(place)
+    except OSError as error:
+        raise WriteError(f"cannot write {place}: {error.strerror}; nothing is there") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return len(items)
+
+
+class ExportedGallery:
+    """What was exported, to be copied into a gallery (:func:`reidkit.galleries.copy_gallery`).
+
+    Raises :class:`DataError` where the folder is no export, or is not as it was written.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self.location = str(folder)
+        with open_regular(self._folder / _ABOUT) as file:
+            about = self._read(lambda: dict(json.loads(file.read(_MOST))))
+        if about.get("format") != FORMAT:
+            raise DataError(f"{folder} is no export of a gallery that this version reads")
+        for name in (_VECTORS, _ITEMS, _DECISIONS):
+            if self._read(lambda: about["sha256"][name]) != _hash(self._folder / name):  # noqa: B023
+                raise DataError(f"{self._folder / name} is not as it was written; put a copy in its place")
+        self.encoder: dict[str, Any] | None = about.get("encoder")
+        self._items = self._read(lambda: [_to_item(line) for line in self._lines(_ITEMS)])
+        self._decisions = self._read(lambda: [_to_decision(line) for line in self._lines(_DECISIONS)])
+        self._vectors = self._read(
+            lambda: np.load(self._folder / _VECTORS, mmap_mode="r", allow_pickle=False)
+        )
+        self._rows = {item.id: row for row, item in enumerate(self._items)}
+        is_table = self._vectors.ndim == 2 and self._vectors.dtype == np.float32
+        if not is_table or len(self._rows) < len(self._items) or len(self._vectors) != len(self._items):
+            raise DataError(f"{folder}: {_VECTORS} and {_ITEMS} do not go together; export the gallery again")
+
+    def items(self) -> list[Item]:
+        """All items, in the order in which they were written."""
+        return self._items
+
+    def decisions(self) -> list[Decision]:
+        """What people decided of them."""
+        return self._decisions
+
+    def embeddings(self, *, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Unit embeddings (N, D) of the items with these ids."""
+        return np.array(self._vectors[[self._rows[id] for id in ids]], np.float32)
+
+    def _lines(self, name: str) -> Iterable[str]:
+        with open_regular(self._folder / name) as file:
+            for line in file:
+                yield line.decode()
+
+    def _read(self, read: Callable[[], T]) -> T:
+        """What is read; whatever a file that was crafted makes JSON and NumPy raise is an error of it."""
+        try:
+            return read()
+        except ReidError:
+            raise
+        except Exception as error:
+            raise DataError(f"{self.location} is no export of a gallery, or damaged: {error}") from error
+
+
+def _of_item(item: Item) -> dict[str, Any]:
+    labels = {
+        name: {"time": value.timestamp()} if isinstance(value, datetime) else value
+        for name, value in item.labels.items()
+    }
+    return {**asdict(item), "labels": labels}
+
+
+def _to_item(line: str) -> Item:
+    known = json.loads(line)
+    labels = {
+        name: datetime.fromtimestamp(value["time"], UTC) if isinstance(value, dict) else value
+        for name, value in known.pop("labels").items()
+    }
+    item = Item(**known, labels=labels)
+    texts = (item.source, item.identity, item.content, item.tracklet)
+    if type(item.id) is not int or not all(isinstance(text, str | None) for text in texts):
+        raise ValueError(f"{shown(line)} is no item")
+    if not isinstance(item.camera, int | str | None) or isinstance(item.camera, bool):
+        raise ValueError(f"{shown(item.camera)} is no camera")
+    if item.time is not None and not EARLIEST <= float(item.time) < LATEST:
+        raise ValueError(f"{shown(item.time)} is no time")
+    return item
+
+
+def _to_decision(line: str) -> Decision:
+    known = json.loads(line)
+    listed = {name: tuple(known[name]) for name in ("items", "before", "after")}
+    if known.keys() != {field.name for field in fields(Decision)}:
+        raise ValueError(f"{shown(line)} is no decision")
+    return checked(Decision(**{**known, **listed}))
+
+
+def _write_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:
+    _write(path, lambda file: file.writelines(json.dumps(value).encode() + b"\n" for value in values))
+
+
+def _write_vectors(
+    path: Path, gallery: Gallery, items: Sequence[Item], progress: ProgressCallback | None
+) -> None:
+    def write(file: BinaryIO) -> None:
+        shape = (len(items), gallery.dimension or 0)
+        header = BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        file.write(header.getvalue())
+        for start in range(0, len(items), AT_ONCE):
+            ids = [item.id for item in items[start : start + AT_ONCE]]
+            file.write(np.ascontiguousarray(gallery.embeddings(ids=ids), "<f4").data.cast("B"))
+            if progress is not None:
+                progress(start + len(ids), len(items))
+
+    _write(path, write)
+
+
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    with path.open("xb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _hash(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()  # a reader, which its type hides
