@@ -32,8 +32,8 @@ class MarginSampleMiningLoss(nn.Module):
         L = [ max over positive pairs of d(a, a')  -  min over negative pairs of d(c, b)  +  margin ]+
 
     ``d`` is the Euclidean distance. The two pairs may or may not share an identity, so the loss compares
-    distances across anchors too: one threshold must serve the whole batch. At equal margin it is at least
-    as large as every term of the batch-hard triplet loss.
+    distances across anchors too: one threshold must serve the whole batch. At equal margin the paper's loss
+    is at least as large as every term of the batch-hard triplet loss.
 
     Use with: :class:`IdentityLoss`, weights 1 : 1, batches of P identities x K images (P = 32, K = 4); with
     ``temperature=0.1`` where training takes hours or less.
