@@ -198,6 +198,14 @@ def heading(sizes: list[int]) -> list[str]:
     ]
 
 
+def filled(place: Path, num: int, storage: Storage) -> Path:
+    """A gallery of so many items, which is kept for the next run."""
+    path = place / f"{num}.{storage}.gallery"
+    if not path.exists():
+        print(f"filling {num:,} x {DIM} {storage}: {seconds(lambda: fill(path, num, storage)):.1f} s")
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -206,22 +214,16 @@ def main() -> None:
     parser.add_argument("--gallery", type=Path, help="where galleries are kept for the next run")
     parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
     arguments = parser.parse_args()
-    measured, ratios, storages = {}, {}, []
+    measured, ratios, num = {}, {}, arguments.items[0]
     with tempfile.TemporaryDirectory() as temporary:
-        for num in arguments.items:
-            paths = {}
-            for storage in STORAGES:
-                path = (arguments.gallery or Path(temporary)) / f"{num}.{storage}.gallery"
-                if not path.exists():
-                    taken = seconds(lambda: fill(path, num, storage))  # noqa: B023
-                    print(f"filling {num:,} x {DIM} {storage}: {taken:.1f} s")
-                paths[storage] = path
-            measured[num], ratios[num] = measure(paths["float32"])
-            storages.append(table_of_storages(num, compare_storages(dict(paths))))
+        place = arguments.gallery or Path(temporary)
+        for size in arguments.items:
+            measured[size], ratios[size] = measure(filled(place, size, "float32"))
+        storages = compare_storages({storage: filled(place, num, storage) for storage in STORAGES})
     text = (
         f"{table(measured)}\n\nA search with a filter or for groups, in searches without one:\n\n"
         f"{table_of_ratios(ratios)}\n\nHow embeddings are stored; random ones, whose scores lie closest:\n\n"
-        + "\n\n".join(storages)
+        + table_of_storages(num, storages)
         + f"\n\n{DIM} values an embedding, {processor()}, shared with other work, NumPy {np.__version__}."
     )
     print(text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import statistics
 import sys
 import tempfile
@@ -254,7 +255,7 @@ def scale(growths: list[Growth], sizes: tuple[int, int]) -> str:
                 f"| 10^{round(math.log10(num))} | {one.name} | {amount(num * one.bytes_each)} | "
                 f"{duration(one.seconds(num))} | {recall} | {filled} |"
             )
-    place = f"Measured between {sizes[0]:,} and {sizes[1]:,} x {DIM}, {processor()}, shared with other work."
+    place = f"Measured between {sizes[0]:,} and {sizes[1]:,} x {DIM}, {machine()}."
     return "\n".join([*lines, "", *slopes(growths), "", *changes(growths), "", place])
 
 
@@ -263,12 +264,13 @@ def slopes(growths: list[Growth]) -> list[str]:
     for one in growths:
         per = "a million embeddings" if one.is_exact else "a doubling"
         slope = one.query.slope * (1e6 if one.is_exact else 1)
+        more = f"{1e3 * slope:+,.1f} ms" if slope else "no more than the noise,"
         index = ""
         if not one.is_exact:
             index = f"; recall {one.recall.slope:+.3f} and building {1e3 * one.built_each.slope:+.2f} ms an "
             index += "embedding, a doubling"
         told.append(
-            f"- {one.name}: one query {1e3 * slope:+,.1f} ms {per}, {one.bytes_each:,.0f} bytes an "
+            f"- {one.name}: one query {more} {per}, {one.bytes_each:,.0f} bytes an "
             f"embedding, {one.added:,.0f} added a second{index}."
         )
     return told
@@ -314,6 +316,10 @@ def amount(num: float) -> str:
     return f"{num / 1e9:,.0f} GB" if num < 1e12 else f"{num / 1e12:,.1f} TB"
 
 
+def machine() -> str:
+    return f"{os.cpu_count()} cores of {processor()}, shared with other work"
+
+
 def duration(taken: float) -> str:
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
         if taken >= 2 * size:
@@ -340,9 +346,7 @@ def main() -> None:
     told = scale(growths, (few, many))
     print(f"\n{told}")
     if arguments.write:
-        text = (
-            f"{table(measured[many], many)}\n\n*x* is a multiple of the folder's time. {processor()}, shared."
-        )
+        text = f"{table(measured[many], many)}\n\n*x* is a multiple of the folder's time. {machine()}."
         write_section("gallery-engines", text)
         write_section("scale", told, script="gallery_engines", page=SCALE)
 

@@ -55,8 +55,8 @@ MUTANTS = [
     Mutant(
         "msml: the sign of the difference",
         "src/reidkit/losses/msml.py",
-        "furthest - nearest + margin",
-        "nearest - furthest + margin",
+        "torch.where(has_pairs, F.relu(furthest - nearest + margin), 0.0)",
+        "torch.where(has_pairs, F.relu(nearest - furthest + margin), 0.0)",
         of_losses("msml"),
     ),
     Mutant(
@@ -72,6 +72,41 @@ MUTANTS = [
         "hardest.positive.masked_fill(~hardest.has_positive, 0.0)",
         "hardest.positive",
         of_losses("msml"),
+    ),
+    Mutant(
+        "arcface: the margin makes the angle narrower",
+        "src/reidkit/losses/arcface.py",
+        "wider = cosines * math.cos(margin) - sines * math.sin(margin)",
+        "wider = cosines * math.cos(margin) + sines * math.sin(margin)",
+        of_losses("arcface"),
+    ),
+    Mutant(
+        "circle: the weights have a gradient",
+        "src/reidkit/losses/circle.py",
+        "seen = similarities.detach()",
+        "seen = similarities",
+        of_losses("circle"),
+    ),
+    Mutant(
+        "multi-similarity: negatives are mined by the nearest positive",
+        "src/reidkit/losses/multi_similarity.py",
+        "similarities.masked_fill(~positive, math.inf).amin(dim=1, keepdim=True)",
+        "similarities.masked_fill(~positive, -math.inf).amax(dim=1, keepdim=True)",
+        of_losses("multi_similarity"),
+    ),
+    Mutant(
+        "centroid triplet: an anchor is in the mean of its own identity",
+        "src/reidkit/losses/centroid_triplet.py",
+        "(sums - embeddings) / (num_same - 1).clamp_min(1)",
+        "sums / num_same",
+        of_losses("centroid_triplet"),
+    ),
+    Mutant(
+        "smooth-AP: a positive is half before itself",
+        "src/reidkit/losses/smooth_ap.py",
+        "0.5 + (before * among[:, None]).sum(dim=2)",
+        "1 + (before * among[:, None]).sum(dim=2)",
+        of_losses("smooth_ap"),
     ),
     Mutant(
         "trihard: the sign under the soft margin",
@@ -111,8 +146,8 @@ MUTANTS = [
     Mutant(
         "sn: the pair's far end is its near end",
         "src/reidkit/losses/sn.py",
-        "distances.masked_fill(~positive_mask(labels), -math.inf).argmax(dim=1)",
-        "distances.masked_fill(~positive_mask(labels), math.inf).argmin(dim=1)",
+        "nearness.masked_fill(others | nearness.isneginf(), math.inf).min(dim=1, keepdim=True)",
+        "nearness.masked_fill(others | nearness.isneginf(), -math.inf).max(dim=1, keepdim=True)",
         of_losses("sn"),
     ),
     Mutant(
@@ -202,9 +237,9 @@ MUTANTS = [
     ),
     Mutant(
         "half of the gradient of a hard pair is lost",
-        "src/reidkit/ops/mining.py",
-        "distances_between(embeddings, embeddings[partners.positives])",
-        "distances_between(embeddings, embeddings[partners.positives].detach())",
+        "src/reidkit/ops/distances.py",
+        "        gradient.index_add_(0, ends[rows], pulls)\n",
+        "",
         of_losses("trihard"),
     ),
     Mutant(
@@ -420,6 +455,41 @@ MUTANTS = [
         "if taken or len(set(named)) < len(named):",
         "if taken and len(set(named)) < len(named):",
         "tests/contract/test_galleries.py",
+    ),
+    Mutant(
+        "clustering: who was told apart is united",
+        "src/reidkit/clustering/agglomerate.py",
+        "return other not in self._apart[one] and (",
+        "return (",
+        "tests/unit/clustering/test_cluster.py -k 'constraint or loop'",
+    ),
+    Mutant(
+        "clustering: who was told apart is not inherited",
+        "src/reidkit/clustering/agglomerate.py",
+        "        self._apart[one] |= self._apart[other]\n",
+        "",
+        "tests/unit/clustering/test_cluster.py -k 'constraint or loop'",
+    ),
+    Mutant(
+        "clustering: the mean of the largest sums",
+        "src/reidkit/clustering/agglomerate.py",
+        "num_pairs: int = self._sizes[one] * self._sizes[other]",
+        "num_pairs: int = self._sizes[one] + self._sizes[other]",
+        "tests/unit/clustering/test_cluster.py -k loop",
+    ),
+    Mutant(
+        "people: a mean ends the search too early",
+        "src/reidkit/search/people.py",
+        "ranked[options.top - 1].score >= groups[-1].score",
+        "True",
+        "tests/unit/search/test_people.py -k reference",
+    ),
+    Mutant(
+        "decisions: an undo that was undone counts",
+        "src/reidkit/galleries/_decisions.py",
+        "        if decision.id in taken_back:\n            continue\n",
+        "",
+        "tests/contract/test_galleries.py -k 'undone and embedded'",
     ),
 ]
 

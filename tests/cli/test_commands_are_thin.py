@@ -79,7 +79,7 @@ WORKFLOWS = {
     "export": {"datasets._given_images", "encoders.export"},
     "gallery": {"galleries"},
     "import_weights": {"encoders.foreign_encoder"},
-    "index": {"datasets._given_images", "search.searcher"},
+    "index": {"datasets._given_images", "encoders.at_hand", "search.searcher"},
     "review": {"galleries"},
     "runs": {"training.runs"},
     "search": {

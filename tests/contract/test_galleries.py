@@ -1,6 +1,7 @@
 """What every registered gallery engine must do.
 
-An engine that needs a server is tested where REIDKIT_TEST_GALLERY_<NAME> gives an empty location.
+A PostgreSQL server is started for its engine (tests/postgres_server.py). Another that needs one is
+tested where REIDKIT_TEST_GALLERY_<NAME> gives an empty location.
 """
 
 from __future__ import annotations

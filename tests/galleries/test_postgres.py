@@ -259,6 +259,18 @@ def test_a_connection_that_is_lost_is_made_anew(postgres_server, location):
         assert len(gallery) == 7
 
 
+def test_a_server_that_ends_idle_connections_is_asked_again(location):
+    hasty = f"{location}&options=-c%20idle_session_timeout%3D100ms&client_encoding=latin1"
+    with open_gallery(hasty) as gallery:
+        gallery.add(units(3), identities=["\u0416", "b", "c"])
+        time.sleep(0.4)
+        assert len(gallery.search(units(1), where={"identity": "\u0416"})[0]) == 1
+        time.sleep(0.4)
+        assert gallery.compact() >= 0
+        time.sleep(0.4)
+        assert gallery.remove(where={}) == 3
+
+
 def test_an_add_that_is_interrupted_happens_once(postgres_server, location):
     with open_gallery(location) as gallery:
         gallery.add(units(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -81,8 +82,7 @@ def check_command(
     if as_json:
         print_as_json(result, speeds)
     else:
-        print_check(result)
-        print_speeds(speeds)
+        print_all(result, speeds, words)
     ctx.exit(1 if result.has_errors else 0)
 
 
@@ -153,6 +153,12 @@ def print_as_json(result: DatasetCheck, speeds: Sequence[Speed]) -> None:
     print_json(result.as_dict() | rates)
 
 
+def print_all(result: DatasetCheck, speeds: Sequence[Speed], words: Sequence[str]) -> None:
+    print_check(result)
+    print_speeds(speeds)
+    print_next(result, words)
+
+
 def print_speeds(speeds: Sequence[Speed]) -> None:
     for speed in speeds:
         if speed.problem:
@@ -186,6 +192,22 @@ def print_findings(findings: Sequence[Finding]) -> None:
         print_finding(finding)
     if not findings:
         say("\nnothing to complain about")
+
+
+def print_next(result: DatasetCheck, words: Sequence[str]) -> None:
+    """The command to go on with, for photos of one's own: ``words`` are the layout, the root and options."""
+    name, place, *options = words
+    if result.has_errors or name not in ("folder", "table"):
+        return
+    if result.num_queries:
+        command = ["train", "small-cpu", f"data.name={name}", f"data.root={place}"]
+        command += [*(f"data.{option}" for option in options), "--out", "runs/mine"]
+    else:
+        own = [option.partition("=") for option in options]
+        read_by = [["--pattern", value] for key, _, value in own if key == "pattern"]
+        read_by += [["--column", f"{key}={value}"] for key, _, value in own if key.startswith("column.")]
+        command = ["split", place, *itertools.chain(*read_by), "--out", "people.csv"]
+    say(f"\nnext: {shlex.join(['reid', *command])}")
 
 
 def print_samples(samples: Sequence[Mapping[str, str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,23 +51,19 @@ def index_command(
     and listed.
     """
     from reidkit.datasets._given_images import given_images
-    from reidkit.encoders.at_hand import NoEncoder, encoder_and_pictures
-    from reidkit.galleries import NoGallery
+    from reidkit.encoders.at_hand import encoder_and_pictures
     from reidkit.progress import progress
-    from reidkit.search.searcher import Searcher
+    from reidkit.search.searcher import searcher_to_fill
 
     run, images = encoder_and_pictures(words)
     given = given_images(images, pattern=pattern, column=named_columns(columns), needs_identity=False)
     print_left_out(given.left_out)
-    try:
-        searcher = Searcher(location, encoder=run, backend=backend, storage=storage)
-    except NoGallery:
-        raise NoEncoder(images, location, Path()) from None
-    with searcher:
+    with searcher_to_fill(location, images, encoder=run, backend=backend, storage=storage) as searcher:
         print_conversion(searcher.converted, searcher.location)
         with progress("images indexed") as shown:
             added = searcher.add(given.images, camera=camera, progress=shown)
         print_added(added, searcher.location, len(searcher))
+    say(f"next: reid search IMAGE --gallery {shlex.quote(searcher.location)}")
 
 
 def print_added(added: Added, location: str | Path, num_images: int) -> None:

@@ -119,13 +119,13 @@ class KISSME:
         dim = self.dim or max(1, min(_DEFAULT_DIM, _rank(pairs.similar) // 2))
         components = np.linalg.eigh(pairs.total)[1][:, ::-1][:, :dim]  # (D, dim), largest variance first
         values, vectors = np.linalg.eigh(
-            _inverse(components.T @ pairs.similar @ components, "similar")
-            - _inverse(components.T @ pairs.dissimilar @ components, "dissimilar")
+            _inverse(components.T @ pairs.similar @ components, "similar", dim)
+            - _inverse(components.T @ pairs.dissimilar @ components, "dissimilar", dim)
         )
         kept = values > 0
         if not kept.any():
             raise DataError(_NOTHING_LEARNED.format(name="KISSME"))
-        return LearnedMetric("KISSME", pairs.mean, components @ (vectors[:, kept] * np.sqrt(values[kept])))
+        return pairs.metric("KISSME", components @ (vectors[:, kept] * np.sqrt(values[kept])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,8 @@ class XQDA:
 
     Use with: features of many dimensions and few images; it chooses directions by itself. Pitfalls: as for
     :class:`KISSME` (JLML, Table 17, Market-1501: mAP 65.5 to 63.2); a regularization small beside the
-    variances of S does nothing, a large one makes S spherical; a few (D, D) matrices must fit into memory.
+    variances of S does nothing, a large one makes S spherical; a few (D, D) matrices must fit into memory,
+    (N, N) ones where images are fewer than dimensions.
 
     ``regularization`` is added to the diagonal of S; the paper's 0.001 is meant for embeddings of unit
     length, and makes S invertible however few the pairs. ``dim`` is the largest number of directions kept,
@@ -172,11 +173,10 @@ class XQDA:
         singular S without regularization, or no direction in which identities differ.
         """
         pairs = _pair_covariances(features)
-        num_dimensions = len(pairs.mean)
-        similar = pairs.similar + self.regularization * np.eye(num_dimensions)
-        if _rank(similar) < num_dimensions:
+        similar = pairs.similar + self.regularization * np.eye(len(pairs.similar))
+        if _rank(similar) < len(similar):
             raise DataError(
-                f"similar pairs vary in {_rank(similar)} of {num_dimensions} dimensions and regularization "
+                f"similar pairs vary in {_rank(similar)} of {len(pairs.mean)} dimensions and regularization "
                 f"is {self.regularization:g}; give a larger one (0.001 for unit embeddings) or more images"
             )
         ratios, directions = scipy.linalg.eigh(pairs.dissimilar, similar)
@@ -184,7 +184,7 @@ class XQDA:
         kept = ratios > 1
         if not kept.any():
             raise DataError(_NOTHING_LEARNED.format(name="XQDA"))
-        return LearnedMetric("XQDA", pairs.mean, directions[:, kept] * np.sqrt(1 - 1 / ratios[kept]))
+        return pairs.metric("XQDA", directions[:, kept] * np.sqrt(1 - 1 / ratios[kept]))
 
 
 METRICS: dict[str, type[KISSME] | type[XQDA]] = {"kissme": KISSME, "xqda": XQDA}
@@ -207,12 +207,22 @@ _NOTHING_LEARNED = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pairs:
-    """Second moments (D, D) of differences over pairs, of all embeddings about their mean, and that mean."""
+    """Second moments of differences over pairs, of all embeddings about their mean, and that mean (D,).
+
+    The moments are (D, D); or, where there are fewer embeddings than dimensions, (R, R) along the columns of
+    ``basis`` (D, R), which span the embeddings: in all other directions nothing varies.
+    """
 
     similar: Matrix
     dissimilar: Matrix
     total: Matrix
     mean: Matrix
+    basis: Matrix | None
+
+    def metric(self, name: str, projection: Matrix) -> LearnedMetric:
+        """The metric of a projection that was found among these moments."""
+        whole = projection if self.basis is None else self.basis @ projection
+        return LearnedMetric(name, self.mean, whole)
 
 
 def _pair_covariances(features: Features) -> _Pairs:
@@ -224,6 +234,10 @@ def _pair_covariances(features: Features) -> _Pairs:
         raise DataError("there is no embedding of a person to learn from")
     mean = values.mean(axis=0)
     values -= mean  # or the sums over items cancel badly
+    basis = None
+    if len(values) < values.shape[1]:
+        basis = np.linalg.qr(values.T)[0]
+        values = values @ basis
     identities = identities[identified]
     similar, num_similar = _scatter(values, identities)
     every, num_every = _scatter(values, np.zeros_like(identities))
@@ -246,6 +260,7 @@ def _pair_covariances(features: Features) -> _Pairs:
         dissimilar=(every - similar) / num_dissimilar,
         total=values.T @ values / len(values),
         mean=mean,
+        basis=basis,
     )
 
 
@@ -261,11 +276,11 @@ def _scatter(values: Matrix, groups: NDArray[np.intp]) -> tuple[Matrix, int]:
     return scatter, int((count * (count - 1) // 2).sum())
 
 
-def _inverse(matrix: Matrix, kind: str) -> Matrix:
+def _inverse(matrix: Matrix, kind: str, dim: int) -> Matrix:
     rank = _rank(matrix)
     if rank < len(matrix):
         raise DataError(
-            f"{kind} pairs vary in {rank} of the {len(matrix)} dimensions that KISSME was to keep; "
+            f"{kind} pairs vary in {rank} of the {dim} dimensions that KISSME was to keep; "
             "give a smaller dim (about half of that is usual) or more images, or use XQDA"
         )
     return np.asarray(np.linalg.inv(matrix), np.float64)

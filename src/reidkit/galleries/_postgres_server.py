@@ -21,9 +21,11 @@ from psycopg import sql
 from reidkit.errors import DataError, short
 from reidkit.galleries import DamagedGallery, NoGallery
 from reidkit.galleries._postgres_address import Address
+from reidkit.logs import get_logger
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 T = TypeVar("T")
+logger = get_logger(__name__)
 
 MOST_CONNECTIONS = 8  # of one gallery object; further threads wait for one
 PATIENCE = 60.0  # seconds in which a server that was there may come back
@@ -76,9 +78,7 @@ class Server:
         self._slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._open = True
         self._vector_schema: str | None = None
-        self._adapted: Connection | None = (
-            None  # one that knows the type of vectors, from which others learn it
-        )
+        self._adapted: Connection | None = None  # the first, from which others learn the type of vectors
         self._was_there = False
 
     @property
@@ -110,15 +110,18 @@ class Server:
 
     def outside(self, *statements: sql.SQL) -> None:
         """What cannot be part of a transaction, such as VACUUM."""
-        with self._connection() as connection, self._told():
+
+        def work(connection: Connection) -> None:
             for statement in statements:
                 connection.execute(statement)
+
+        self._try_again(work, None)
 
     def setup(self, work: Callable[[Connection], T]) -> T:
         """A change before the tables are there."""
         return self._try_again(work, "BEGIN")
 
-    def _try_again(self, work: Callable[[Connection], T], begin: str) -> T:
+    def _try_again(self, work: Callable[[Connection], T], begin: str | None) -> T:
         tries, deadline = 0, time.monotonic() + PATIENCE
         while True:
             try:
@@ -126,6 +129,7 @@ class Server:
                     return work(connection)
             except psycopg.Error as error:
                 if _is_lost(error) and self._was_there and time.monotonic() < deadline:
+                    logger.debug("%s: the connection was lost, it is made anew", self.address)
                     time.sleep(0.1)
                 elif error.sqlstate in _IN_THE_WAY and tries < NUM_TRIES:
                     tries += 1
@@ -141,7 +145,10 @@ class Server:
         with self._slots:
             if not self._open:
                 raise DataError(f"{self.address} is closed; open it again")
-            connection = self._idle.pop() if self._idle else self._connect()
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._connect()
             try:
                 yield connection
             finally:
@@ -152,12 +159,9 @@ class Server:
                     connection.close()
 
     def _connect(self) -> Connection:
-        connection = psycopg.connect(
-            **{"connect_timeout": 10, "application_name": "reidkit", **self.address.connection},
-            client_encoding="utf-8",
-            autocommit=True,
-            context=self._adapted,
-        )
+        defaults = {"connect_timeout": 10, "application_name": "reidkit"}
+        options = {**defaults, **self.address.connection, "client_encoding": "utf-8"}
+        connection = psycopg.connect(**options, autocommit=True, context=self._adapted)
         try:
             if self._vector_schema is None:
                 self._vector_schema = _schema_of_pgvector(connection, self.address, create=self._create)
@@ -174,13 +178,6 @@ class Server:
 
     # --- errors -------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except psycopg.Error as error:
-            raise self.told(error) from error
-
     def told(self, error: psycopg.Error) -> Exception:
         """The server's error in our words, in one line and without a password; bugs of ours as they are."""
         text = self._without_password(short(error, 200))
@@ -190,6 +187,8 @@ class Server:
             return DamagedGallery(f"{self.address}: the server's files are damaged: {text}")
         if code in _REASONS:
             return DataError(f"{self.address}: {_REASONS[code].format(text=text, user=user)}")
+        if code and isinstance(error, psycopg.OperationalError) and not _is_lost(error):
+            return DataError(f"{self.address}: the server says: {text}; nothing was changed")
         if _is_lost(error) or isinstance(error, psycopg.OperationalError):
             return DataError(f"{self.address}: {self._why_there_is_no_connection(text, user)}")
         return error
@@ -217,7 +216,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def _transaction(connection: Connection, begin: str) -> Iterator[None]:
+def _transaction(connection: Connection, begin: str | None) -> Iterator[None]:
+    """All that is done within, or none of it; with no beginning, each statement by itself."""
+    if begin is None:
+        yield
+        return
     connection.execute(begin)
     try:
         yield
@@ -231,7 +234,7 @@ def _transaction(connection: Connection, begin: str) -> Iterator[None]:
 def _is_lost(error: psycopg.Error) -> bool:
     """Whether there is no server any more, or not yet, as opposed to one that answers with an error."""
     code = error.sqlstate or ""
-    if code.startswith("08") or code in ("57P01", "57P02", "57P03"):
+    if code.startswith("08") or code in ("57P01", "57P02", "57P03", "57P05"):
         return True
     if code or not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return False

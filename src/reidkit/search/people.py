@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reidkit.errors import ConfigError, did_you_mean, shown
 from reidkit.galleries import Gallery, GroupBy, Hit, KnownQuery, Where
+from reidkit.galleries._given import checked_group, checked_top
 from reidkit.galleries._items import Group
 
 Pool = Literal["best", "mean", "reciprocal"]
@@ -42,7 +43,7 @@ class PeopleSearch:
         items: pictures told of each.
         where: conditions on pictures, as :class:`reidkit.galleries.Gallery` takes them.
 
-    Raises :class:`ConfigError` for another ``pool``; the gallery checks the rest.
+    Raises :class:`ConfigError` for another ``pool`` or ``group``, and for numbers below 1.
     """
 
     group: GroupBy = "identity"
@@ -55,6 +56,10 @@ class PeopleSearch:
         if self.pool not in POOLS:
             close = did_you_mean(shown(self.pool), POOLS)
             raise ConfigError(f"pool is {shown(self.pool)};{close} Allowed: {', '.join(POOLS)}")
+        if checked_group(self.group) is None:
+            raise ConfigError("group is None; people are searched for by identity or tracklet")
+        checked_top(self.top)
+        checked_top(self.items, "items")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def search_people(
         queries: what is known of each, for conditions that refer to it.
     """
     options = options or PeopleSearch()
-    rows = np.atleast_2d(np.asarray(embeddings))
+    rows = np.atleast_2d(np.asanyarray(embeddings))  # which may say what encoder made them
     find = _reranked if options.pool == "reciprocal" else _pooled
     return [
         find(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.analysis.calibration import Calibration
+from reidkit.encoders.at_hand import NoEncoder
 from reidkit.encoders.encoder import Encoder, load_encoder
 from reidkit.errors import ConfigError, DataError, shortened, shown
 from reidkit.galleries import (
@@ -515,6 +516,24 @@ class Searcher:
                 f"nothing (the first is {pictures[zero[0]].path}); its weights are unusable"
             )
         return embeddings
+
+
+def searcher_to_fill(
+    location: str | Path,
+    images: Sequence[Path],
+    *,
+    encoder: Path | None,
+    backend: str = "auto",
+    storage: Storage | None = None,
+) -> Searcher:
+    """A searcher to add these images; without an encoder by the one that the gallery was filled by.
+
+    Raises :class:`reidkit.encoders.at_hand.NoEncoder` where there is neither, and as :class:`Searcher` does.
+    """
+    try:
+        return Searcher(location, encoder=encoder, backend=backend, storage=storage)
+    except NoGallery:
+        raise NoEncoder(images, without_password(location), Path()) from None
 
 
 def _any_of(*conditions: IsHidden) -> IsHidden:

@@ -107,6 +107,25 @@ def test_xqda_is_its_formula() -> None:
     np.testing.assert_allclose(matrix_of(XQDA().fit(features)), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", [KISSME(dim=3), XQDA()], ids=["kissme", "xqda"])
+def test_more_dimensions_than_images_are_reduced_to_those_in_which_images_lie(method) -> None:
+    """The same people in 3,000 dimensions, of which their images span few."""
+    narrow = people(12)
+    rng = np.random.default_rng(1)
+    directions = np.linalg.qr(rng.normal(size=(3000, narrow.embeddings.shape[1])))[0].T
+    wide = Features(narrow.embeddings @ directions, narrow.identities, narrow.cameras)
+    pairs = _pair_covariances(wide)
+    assert pairs.similar.shape == (len(wide.embeddings),) * 2
+    found, expected = method.fit(wide), method.fit(narrow)
+    assert found.projection.shape == (3000, expected.dim)
+    np.testing.assert_allclose(
+        found.distances(wide.embeddings, wide.embeddings),
+        expected.distances(narrow.embeddings, narrow.embeddings),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
 @pytest.mark.parametrize("method", [KISSME(dim=24), XQDA(), XQDA(dim=3)])
 def test_transform_makes_the_metric_euclidean(method) -> None:
     metric = method.fit(people(30))

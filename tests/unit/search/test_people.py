@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from reidkit.errors import ConfigError
+from reidkit.arrays import Embeddings
+from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import open_gallery, reject, split
 from reidkit.reranking import rerank
 from reidkit.search.people import PeopleSearch, search_people
@@ -78,11 +79,26 @@ def test_people_equal_the_reference(gallery, group, pool, top, hides):
             assert person.num_items == by_ids[tuple(hit.id for hit in person.hits)]
 
 
-def test_a_wrong_pool(gallery):
-    with pytest.raises(ConfigError, match=r"pool is 'men'; did you mean 'mean'\? Allowed: best, mean"):
-        PeopleSearch(pool="men")
-    with pytest.raises(ConfigError, match="group is 'person'"):
-        search_people(gallery, units(1), PeopleSearch(group="person"))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pool": "men"}, r"pool is 'men'; did you mean 'mean'\? Allowed: best, mean"),
+        ({"group": "person"}, "group is 'person'"),
+        ({"group": None}, "group is None"),
+        ({"top": 0}, "top is 0"),
+        ({"items": 0}, "items is 0"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(ConfigError, match=message):
+        PeopleSearch(**options)
+
+
+def test_embeddings_of_another_encoder_are_refused(tmp_path):
+    with open_gallery(tmp_path / "g", encoder={"fingerprint": "one"}) as gallery:
+        gallery.add(units(3))
+        with pytest.raises(DataError, match="was filled by another encoder"):
+            search_people(gallery, Embeddings(units(1), ("other",)))
 
 
 @pytest.mark.parametrize("pool", ["best", "mean", "reciprocal"])
