@@ -57,7 +57,8 @@ def main() -> None:
                 if any(map(done, found.values()))
             ],
             "",
-            f"Mean ± sample standard deviation over seeds. One thread a run of {os.cpu_count()} cores of "
+            "Mean ± sample standard deviation over seeds; CPU minutes of the runs where they were recorded. "
+            f"One thread a run of {os.cpu_count()} cores of "
             f"{processor()}, shared with other work; torch {torch.__version__}.",
         ]
     )

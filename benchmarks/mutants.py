@@ -403,8 +403,8 @@ MUTANTS = [
     Mutant(
         "a vector's checksum is not compared",
         "src/reidkit/galleries/_vector_file.py",
-        "~(fits & is_unit(vectors_of(rows, dimension)))",
-        "~is_unit(vectors_of(rows, dimension))",
+        "~(fits & is_whole(rows, name, dimension))",
+        "~is_whole(rows, name, dimension)",
         "tests/unit/galleries/test_embedded.py",
     ),
     Mutant(
@@ -417,7 +417,7 @@ MUTANTS = [
     Mutant(
         "an item's checksum is not compared",
         "src/reidkit/galleries/_records.py",
-        "        and _checksum(tuple(values)) == checksum\n",
+        "        and checksum_of(tuple(values)) == checksum\n",
         "",
         "tests/unit/galleries/test_embedded.py",
     ),
@@ -430,22 +430,22 @@ MUTANTS = [
     ),
     Mutant(
         "float32 decides who is among the nearest",
-        "src/reidkit/galleries/_nearest.py",
-        "tolerance = 2 * vectors.shape[1] * float(np.finfo(np.float32).eps)",
-        "tolerance = 0.0",
+        "src/reidkit/galleries/_storage.py",
+        "rounding = queries.shape[1] * float(np.finfo(np.float32).eps)",
+        "rounding = 0.0",
         "tests/unit/galleries/test_embedded.py",
     ),
     Mutant(
         "what is unknown is not found by asking for it",
         "src/reidkit/galleries/_columns.py",
-        "place = _UNKNOWN if value is None else",
+        "place = UNKNOWN if value is None else",
         "place = None if value is None else",
         "tests/contract/test_galleries.py",
     ),
     Mutant(
         "replaced items are counted as new",
-        "src/reidkit/galleries/embedded.py",
-        "num_items=state.num_items + num_new",
+        "src/reidkit/galleries/_adding.py",
+        "num_items=state.num_items + len(known) - num_known",
         "num_items=state.num_items + len(fresh)",
         "tests/contract/test_galleries.py",
     ),

@@ -34,7 +34,7 @@ from results import write_section
 WORLD = WalksWorld(num_people=100, num_cameras=4, seconds=300, seed=77)
 START = 1_793_520_000  # 2026-11-01 08:00:00 UTC
 CLOCKS = (0, 7, 13, 29)  # seconds after which each camera begins
-HOUR_LOOPS = 12
+LOOPS = 4
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/video-benchmark"), help="for videos")
     parser.add_argument("--real", type=Path, help="folder one-by-one: a real video with gt.txt and det.txt")
     parser.add_argument("--real-encoder", type=Path, help="of real people, for it")
-    parser.add_argument("--loops", type=int, default=HOUR_LOOPS, help="of five minutes, for memory")
+    parser.add_argument("--loops", type=int, default=LOOPS, help="of five minutes, for memory")
     parser.add_argument("--write", action="store_true", help="into docs/results.md")
     given = parser.parse_args()
     world = WORLD

@@ -22,7 +22,7 @@ from reidkit.reranking import RerankOptions, jaccard_nearness
 
 Method = Literal["agglomerative", "dbscan"]
 METHODS: tuple[str, ...] = get_args(Method)
-MOST_ITEMS = 200_000
+MOST_ITEMS = 100_000
 """All pairs are compared, so that time grows with the square."""
 
 Weights = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating[Any]]]

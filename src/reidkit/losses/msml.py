@@ -32,8 +32,8 @@ class MarginSampleMiningLoss(nn.Module):
         L = [ max over positive pairs of d(a, a')  -  min over negative pairs of d(c, b)  +  margin ]+
 
     ``d`` is the Euclidean distance. The two pairs may or may not share an identity, so the loss compares
-    distances across anchors too: one threshold must serve the whole batch. At equal margin it is at least
-    as large as every term of the batch-hard triplet loss.
+    distances across anchors too: one threshold must serve the whole batch. At equal margin the paper's loss
+    is at least as large as every term of the batch-hard triplet loss.
 
     Use with: :class:`IdentityLoss`, weights 1 : 1, batches of P identities x K images (P = 32, K = 4); with
     ``temperature=0.1`` where training takes hours or less.
@@ -90,7 +90,9 @@ class MarginSampleMiningLoss(nn.Module):
         return margin_sample_mining(hardest_distances(embeddings, labels), margin=self.margin)
 
     def extra_repr(self) -> str:
-        return f"margin={self.margin}, temperature={self.temperature}, normalize={self.normalize}"
+        # Left out where it is the paper's, so that runs which began before it existed are still the same.
+        temperature = f", temperature={self.temperature}" if self.temperature else ""
+        return f"margin={self.margin}{temperature}, normalize={self.normalize}"
 
 
 def margin_sample_mining(hardest: HardestDistances, *, margin: float) -> Tensor:

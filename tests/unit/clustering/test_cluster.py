@@ -176,8 +176,8 @@ def test_wrong_options(options, message):
 
 
 def test_too_many_items_are_refused_with_the_reason():
-    with pytest.raises(DataError, match="compares all pairs of them; at most 200,000"):
-        cluster(np.broadcast_to(np.float32([1, 0]), (200_001, 2)))
+    with pytest.raises(DataError, match="compares all pairs of them; at most 100,000"):
+        cluster(np.broadcast_to(np.float32([1, 0]), (100_001, 2)))
 
 
 def test_scikit_learn_is_an_extra(monkeypatch):
