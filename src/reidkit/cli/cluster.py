@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reidkit.cli.gallery import location_argument, where_option
+from reidkit.cli.gallery import where_option
+from reidkit.cli.options import gallery_argument
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.texts.printable import counted
 
@@ -21,7 +22,7 @@ _NUM_SHOWN = 20
 
 
 @click.command("cluster")
-@location_argument
+@gallery_argument
 @where_option
 @click.option(
     "--method",

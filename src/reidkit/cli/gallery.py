@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from reidkit.cli.options import gallery_argument
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.errors import ConfigError, DataError
 from reidkit.texts.printable import counted
@@ -16,7 +17,6 @@ from reidkit.texts.printable import counted
 if TYPE_CHECKING:
     from reidkit.galleries import Item
 
-location_argument = click.argument("location")
 where_option = click.option(
     "--where", "conditions", multiple=True, help="Only these, for example camera!=3; may be repeated."
 )
@@ -43,7 +43,7 @@ def gallery_command() -> None:
 
 
 @gallery_command.command("info")
-@location_argument
+@gallery_argument
 @json_option
 def info_command(location: str, as_json: bool) -> None:
     """Print how much a gallery holds, and which encoder filled it."""
@@ -66,7 +66,7 @@ def print_info(info: Mapping[str, Any]) -> None:
 
 
 @gallery_command.command("verify")
-@location_argument
+@gallery_argument
 def verify_command(location: str) -> None:
     """Compare all that a gallery holds with the checksums written with it; exit code 2 if it is damaged."""
     from reidkit.galleries import open_gallery
@@ -85,7 +85,7 @@ def verify_command(location: str) -> None:
 
 
 @gallery_command.command("repair")
-@location_argument
+@gallery_argument
 @click.option("--drop", is_flag=True, help="Drop the items that are damaged.")
 def repair_command(location: str, drop: bool) -> None:
     """Mend a damaged gallery: drop the items whose labels or embeddings are not what was written."""
@@ -98,7 +98,7 @@ def repair_command(location: str, drop: bool) -> None:
 
 
 @gallery_command.command("list")
-@location_argument
+@gallery_argument
 @where_option
 @click.option("--limit", type=click.IntRange(min=1), help="Print so many at most.")
 @json_option
@@ -114,7 +114,7 @@ def list_command(location: str, conditions: tuple[str, ...], limit: int | None, 
 
 
 @gallery_command.command("remove")
-@location_argument
+@gallery_argument
 @where_option
 @dry_run_option
 def remove_command(location: str, conditions: tuple[str, ...], dry_run: bool) -> None:
@@ -129,7 +129,7 @@ def remove_command(location: str, conditions: tuple[str, ...], dry_run: bool) ->
 
 
 @gallery_command.command("forget")
-@location_argument
+@gallery_argument
 @click.argument("identity")
 @dry_run_option
 def forget_command(location: str, identity: str, dry_run: bool) -> None:
@@ -142,7 +142,7 @@ def forget_command(location: str, identity: str, dry_run: bool) -> None:
 
 
 @gallery_command.command("expire")
-@location_argument
+@gallery_argument
 @click.option("--older-than", required=True, metavar="AGE", help="Such as 30d; s, m, h, d and w are known.")
 @dry_run_option
 def expire_command(location: str, older_than: str, dry_run: bool) -> None:
@@ -155,7 +155,7 @@ def expire_command(location: str, older_than: str, dry_run: bool) -> None:
 
 
 @gallery_command.command("compact")
-@location_argument
+@gallery_argument
 def compact_command(location: str) -> None:
     """Give back the room of what was removed or replaced."""
     from reidkit.galleries import open_gallery
@@ -187,7 +187,7 @@ def copy_command(source: str, target: str) -> None:
 
 
 @gallery_command.command("export")
-@location_argument
+@gallery_argument
 @click.argument("folder", type=click.Path(path_type=Path))
 def export_command(location: str, folder: Path) -> None:
     """Write all that a gallery holds to a new FOLDER, as plain files that other programs read.
@@ -204,7 +204,7 @@ def export_command(location: str, folder: Path) -> None:
 
 
 @gallery_command.command("import")
-@location_argument
+@gallery_argument
 @click.argument("folder", type=click.Path(path_type=Path))
 def import_command(location: str, folder: Path) -> None:
     """Add what `reid gallery export` wrote to FOLDER to a gallery, which is made if it is not there.

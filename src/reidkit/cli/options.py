@@ -15,6 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 images_argument: Callable[[F], F] = click.argument(
     "images", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
+gallery_argument: Callable[[F], F] = click.argument("location", metavar="GALLERY")
 pattern_option: Callable[[F], F] = click.option(
     "--pattern", help='Read labels from file names, for example "{identity}_c{camera}_{frame}.jpg".'
 )

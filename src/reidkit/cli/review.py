@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from reidkit.cli.options import F, gallery_argument
 from reidkit.cli.output import json_option, print_json, print_left_out, print_table, say, tell
 from reidkit.errors import ConfigError
 from reidkit.texts.printable import counted
@@ -16,9 +17,6 @@ from reidkit.texts.printable import counted
 if TYPE_CHECKING:
     from reidkit.galleries import Decision, Item
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-location_argument: Callable[[F], F] = click.argument("location", metavar="GALLERY")
 items_argument: Callable[[F], F] = click.argument("items", nargs=-1, required=True, metavar="ITEM...")
 who_option: Callable[[F], F] = click.option(
     "--who", help="Who decides so.  [default: the name you are logged in under]"
@@ -45,7 +43,7 @@ def review_command() -> None:
 
 
 @review_command.command("proposals")
-@location_argument
+@gallery_argument
 @json_option
 def proposals_command(location: str, as_json: bool) -> None:
     """List whom items without an identity are proposed to show."""
@@ -57,7 +55,7 @@ def proposals_command(location: str, as_json: bool) -> None:
 
 
 @review_command.command("accept")
-@location_argument
+@gallery_argument
 @click.argument("name")
 @click.option("--as", "identity", help="The person's name, where it is not NAME.")
 @click.option("--item", "items", multiple=True, help="Of these items alone; may be repeated.")
@@ -77,7 +75,7 @@ def accept_command(
 
 
 @review_command.command("accept-all")
-@location_argument
+@gallery_argument
 @click.option("--least", type=click.IntRange(min=1), default=2, show_default=True, help="Of so many items.")
 @who_option
 def accept_all_command(location: str, least: int, who: str | None) -> None:
@@ -90,7 +88,7 @@ def accept_all_command(location: str, least: int, who: str | None) -> None:
 
 
 @review_command.command("reject")
-@location_argument
+@gallery_argument
 @items_argument
 @who_option
 def reject_command(location: str, items: tuple[str, ...], who: str | None) -> None:
@@ -103,7 +101,7 @@ def reject_command(location: str, items: tuple[str, ...], who: str | None) -> No
 
 
 @review_command.command("merge")
-@location_argument
+@gallery_argument
 @click.argument("name")
 @click.argument("others", nargs=-1, required=True)
 @who_option
@@ -116,7 +114,7 @@ def merge_command(location: str, name: str, others: tuple[str, ...], who: str | 
 
 
 @review_command.command("split")
-@location_argument
+@gallery_argument
 @items_argument
 @click.option("--as", "identity", help="Whom they show; nobody knows, where this is left out.")
 @who_option
@@ -129,7 +127,7 @@ def split_command(location: str, items: tuple[str, ...], identity: str | None, w
 
 
 @review_command.command("undo")
-@location_argument
+@gallery_argument
 @click.argument("decision", type=int)
 @who_option
 def undo_command(location: str, decision: int, who: str | None) -> None:
@@ -141,7 +139,7 @@ def undo_command(location: str, decision: int, who: str | None) -> None:
 
 
 @review_command.command("log")
-@location_argument
+@gallery_argument
 @json_option
 def log_command(location: str, as_json: bool) -> None:
     """List all decisions: who decided what, and when."""
@@ -153,7 +151,7 @@ def log_command(location: str, as_json: bool) -> None:
 
 
 @review_command.command("export")
-@location_argument
+@gallery_argument
 @click.argument("table", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--where", "conditions", multiple=True, help="Only these, for example camera!=3.")
 def export_command(location: str, table: Path, conditions: tuple[str, ...]) -> None:

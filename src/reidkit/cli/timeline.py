@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reidkit.cli.gallery import location_argument
-from reidkit.cli.options import refuse
+from reidkit.cli.options import gallery_argument, refuse
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.errors import ConfigError
 from reidkit.texts.printable import counted
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("timeline")
-@location_argument
+@gallery_argument
 @click.argument("identity", required=False)
 @click.option("--transitions", is_flag=True, help="Instead, how long known people take between cameras.")
 @click.option(
