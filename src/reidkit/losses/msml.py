@@ -90,9 +90,7 @@ class MarginSampleMiningLoss(nn.Module):
         return margin_sample_mining(hardest_distances(embeddings, labels), margin=self.margin)
 
     def extra_repr(self) -> str:
-        # Left out where it is the paper's, so that runs which began before it existed are still the same.
-        temperature = f", temperature={self.temperature}" if self.temperature else ""
-        return f"margin={self.margin}{temperature}, normalize={self.normalize}"
+        return f"margin={self.margin}, temperature={self.temperature}, normalize={self.normalize}"
 
 
 def margin_sample_mining(hardest: HardestDistances, *, margin: float) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from reidkit import logs
 from reidkit.errors import ConfigError, did_you_mean
+from reidkit.losses.msml import MarginSampleMiningLoss
 from reidkit.models import Embedder, Penalty
 from reidkit.ops import at_least_float32
 from reidkit.training import distributed
@@ -70,12 +71,18 @@ class Objective:
         return self.from_epoch <= epoch and (self.until_epoch is None or epoch < self.until_epoch)
 
     def describe(self) -> dict[str, Any]:
-        """Everything about it as plain values, to compare two runs by."""
+        """Everything about it as plain values, to compare two runs by.
+
+        What runs of 0.1.0 could not choose is left out where it is as it was then, so that they still go on.
+        """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        if not fields.pop("schedule"):  # runs of before have none
-            return {**fields, "loss": repr(self.loss), "name": name_of(self)}
-        schedule = [list(point) for point in self.schedule]
-        return {**fields, "loss": repr(self.loss), "name": name_of(self), "schedule": schedule}
+        fields["loss"] = repr(self.loss)
+        if isinstance(self.loss, MarginSampleMiningLoss) and not self.loss.temperature:
+            fields["loss"] = repr(self.loss).replace(f"temperature={self.loss.temperature}, ", "")
+        fields["schedule"] = [list(point) for point in self.schedule]
+        if not self.schedule:
+            del fields["schedule"]
+        return {**fields, "name": name_of(self)}
 
 
 # Between the seeds of two streams: generators take 32 bits of a seed, in which multiples of the golden ratio

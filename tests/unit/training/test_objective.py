@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import reidkit as rk
-from reidkit.losses import IdentityLoss, StructuredSparsity
+from reidkit.losses import IdentityLoss, MarginSampleMiningLoss, StructuredSparsity
 from reidkit.ops import l12
 from reidkit.training import distributed
 from reidkit.training.objective import Objective, Step, prepare_objectives
@@ -99,3 +99,10 @@ def test_a_penalty_of_weights_that_join_no_stripes_has_one_group():
     [objective] = prepared(model, [Objective(StructuredSparsity("l12", "stripes"), feature="neck.weight")])
     assert objective.loss.groups == 1
     assert model.regularizers()["StructuredSparsity"].equal(l12(model.neck.weight, groups=1))
+
+
+def test_a_loss_is_described_as_in_runs_that_began_before_it_had_more_options() -> None:
+    described = Objective(MarginSampleMiningLoss()).describe()
+    assert described["loss"] == "MarginSampleMiningLoss(margin=0.3, normalize=True)"
+    assert "schedule" not in described
+    assert "temperature=0.1" in Objective(MarginSampleMiningLoss(temperature=0.1)).describe()["loss"]

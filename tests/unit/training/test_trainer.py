@@ -214,6 +214,8 @@ def test_trackers_are_closed_however_training_ends(tiny_market, tmp_path):
 
 
 class Full(SimpleLoss):
+    __module__ = "reidkit.losses.full"  # as one of ours: what a loss from elsewhere raises is told otherwise
+
     def __init__(self, error):
         super().__init__()
         self.error = error
