@@ -1,6 +1,6 @@
 """An encoder of ours, embedded by the library that is fastest on this machine.
 
-PyTorch trains, but onnxruntime and OpenVINO embed two or three times as fast on many CPUs. Which of them wins
+PyTorch trains, but onnxruntime and OpenVINO embed two to four times as fast on many CPUs. Which of them wins
 depends on the network and on the processor, so it is measured (:mod:`reidkit.encoders.backend_choice`), once
 for an encoder and a machine, and kept. That takes about half a minute, and so it is done only where PyTorch
 has more than a minute of work to do; what was kept is used from a few seconds of work on. A few images, such
