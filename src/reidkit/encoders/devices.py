@@ -21,6 +21,8 @@ def has_native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         with torch.cuda.device(device):  # it is asked of the current one
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
+        return False  # or its libraries are kept to that, by ATEN_CPU_CAPABILITY
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 

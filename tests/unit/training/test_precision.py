@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.encoders.autocast import autocast
+from reidkit.encoders.devices import has_native_bfloat16
 from reidkit.training.gradient_cache import embed_in_pieces
 from reidkit.training.precision import Precision
 
@@ -139,3 +140,12 @@ def test_a_compiled_network_computes_them_the_same_way() -> None:
         expected = model(images)["embedding"]
         found = torch.compile(model, fullgraph=True, backend="aot_eager")(images)["embedding"]
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("capability", "expected"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_half_types_are_native_only_where_the_libraries_may_use_them(
+    capability: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert has_native_bfloat16(CPU) is expected
