@@ -2,7 +2,8 @@
 
     python benchmarks/gallery_adds.py [--write]
 
-An add returns once its embedding and its labels are on the disk; what threads add meanwhile goes there together.
+An add returns once its embedding and its labels are on the disk; what threads add meanwhile goes there
+together.
 """
 
 from __future__ import annotations
