@@ -67,3 +67,8 @@ def test_a_page_is_shown_as_it_should_be(
     assert page.evaluate(LEAST_CONTRAST) >= 4.5
     assert page.evaluate(MISPLACED_CHARTS) == []
     context.close()
+
+
+def test_a_row_says_that_it_shows_some_of_the_pictures_only(pages: dict[str, Path]) -> None:
+    text = " ".join(pages["people"].read_text().split())
+    assert text.count("30 pictures (12 of them here)") == 2
