@@ -11,10 +11,8 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +24,7 @@ sys.path.append(str(Path(__file__).parent.parent))
 
 from tests.postgres_server import running_server
 
+from gallery import seconds
 from reidkit.galleries import Gallery, Where, open_gallery
 from results import RESULTS, processor, write_section
 
@@ -73,16 +72,6 @@ def people(num: int, seed: int) -> NDArray[np.float32]:
 def camera(number: int) -> str:
     """In each thousand "rare" once, "some" a hundred times, "many" otherwise."""
     return "rare" if number % 1000 == 0 else "some" if number % 10 == 1 else "many"
-
-
-def seconds(work: Callable[[], object], times: int = 1) -> float:
-    """The median of several runs."""
-    taken = []
-    for _ in range(times):
-        started = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
 
 
 def fill(gallery: Gallery, embeddings: NDArray[np.float32]) -> None:

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 import reidkit as rk
-from reidkit.cli import cli
-from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import open_gallery
+from tests.cli.running import ok, refused
 
 
 def draw(path, seed):
@@ -41,18 +39,6 @@ def here(tmp_path, monkeypatch):
         for number, camera in enumerate(cameras):
             draw(tmp_path / day / f"000{number + 1}_c{camera}.png", hash((day, camera)) % 2**32)
     return tmp_path
-
-
-def ok(*words):
-    result = CliRunner().invoke(cli, [str(word) for word in words], standalone_mode=False)
-    assert result.exception is None, result.exception
-    return result
-
-
-def refused(*words):
-    result = CliRunner().invoke(cli, [str(word) for word in words], standalone_mode=False)
-    assert isinstance(result.exception, ConfigError | DataError), (result.exception, result.output)
-    return str(result.exception)
 
 
 def index(run, *words):

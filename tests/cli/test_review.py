@@ -11,22 +11,10 @@ from PIL import Image
 
 import reidkit as rk
 from reidkit.cli import cli
-from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import open_gallery
 from reidkit.search.searcher import Searcher
 from reidkit.types import Sample
-
-
-def ok(*words):
-    result = CliRunner().invoke(cli, [str(word) for word in words], standalone_mode=False)
-    assert result.exception is None, result.exception
-    return result
-
-
-def refused(*words):
-    result = CliRunner().invoke(cli, [str(word) for word in words], standalone_mode=False)
-    assert isinstance(result.exception, ConfigError | DataError), (result.exception, result.output)
-    return str(result.exception)
+from tests.cli.running import ok, refused
 
 
 @pytest.fixture(autouse=True)

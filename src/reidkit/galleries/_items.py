@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from reidkit.galleries._labels import utc
+from reidkit.galleries._labels import LABELS, utc
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,10 @@ class Item:
     labels: dict[str, str | int | float | bool | datetime] = field(
         default_factory=dict, kw_only=True, hash=False
     )
+
+    def label(self, name: str) -> Any:
+        """The label of that name, one of one's own too; ``None`` where it is not known."""
+        return getattr(self, name) if name in LABELS else self.labels.get(name)
 
     def __str__(self) -> str:
         parts = [f"#{self.id}"]

@@ -93,7 +93,7 @@ def _resolved(condition: Condition, query: KnownQuery, index: int) -> list[Condi
 def _label(key: str, query: KnownQuery, index: int) -> list[Any]:
     """Checked readings of a query's label; none where it is unknown."""
     if isinstance(query, Item):
-        return [getattr(query, key) if key in LABELS else query.labels.get(key)]
+        return [query.label(key)]
     if not isinstance(query, Mapping):
         raise ConfigError(
             f"queries[{index}] is {shown(query)}; expected a mapping such as {{'camera': 3}}, or an item"

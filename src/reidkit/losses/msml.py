@@ -68,6 +68,7 @@ class MarginSampleMiningLoss(nn.Module):
     """
 
     reads: ClassVar[str] = "metric"
+    added_later: ClassVar[dict[str, float]] = {"temperature": 0.0}  # by which it is what it was before
 
     def __init__(self, margin: float = 0.3, *, temperature: float = 0.0, normalize: bool = True) -> None:
         super().__init__()

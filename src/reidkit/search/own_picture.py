@@ -13,7 +13,6 @@ from PIL import Image
 
 from reidkit.errors import ConfigError
 from reidkit.galleries import Gallery, Hit, Item, Where
-from reidkit.galleries._labels import LABELS
 from reidkit.galleries._relative import keys_of_query
 from reidkit.images.reading import ImageSource
 from reidkit.search.pictures import HASH_LENGTH, content_hash
@@ -94,7 +93,7 @@ def _labels(keys: Sequence[str], items: Sequence[Item]) -> dict[str, Any]:
     """The labels on which all items, at least one, agree."""
     labels = {}
     for key in keys:
-        first, *others = [getattr(i, key) if key in LABELS else i.labels.get(key) for i in items] or [None]
+        first, *others = [item.label(key) for item in items] or [None]
         if items and others == [first] * len(others):
             labels[key] = first
     return labels

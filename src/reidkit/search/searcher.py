@@ -27,7 +27,7 @@ from reidkit.galleries import (
     without_password,
 )
 from reidkit.galleries._decisions import decided_items
-from reidkit.galleries._labels import LABELS, as_listed, utc
+from reidkit.galleries._labels import as_listed, utc
 from reidkit.galleries._relative import apart_from_query, keys_of_query
 from reidkit.images.reading import ImageSource, load_image
 from reidkit.labels import near_labels
@@ -307,7 +307,7 @@ class Searcher:
             num = len(self.gallery.items(where={key: wanted}))
             note = f"the condition on {key} alone leaves {num:,} of {len(self.gallery):,}"
             if not num:
-                labels = {_label_of(item, key) for item in self.gallery.items()} - {None}
+                labels = {item.label(key) for item in self.gallery.items()} - {None}
                 note += f" ({_listed_labels(key, labels)})"
                 meant += [f"{key}={as_listed(near)}" for near in _near(key, wanted, labels)]
             left.append(note)
@@ -560,11 +560,6 @@ def _whole_paths(wanted: Any) -> list[Any]:
         except (TypeError, ValueError, OSError, RuntimeError):  # the gallery says what is wrong with it
             continue
     return [*values, *whole]
-
-
-def _label_of(item: Item, key: str) -> Any:
-    """A label by its name, one of the user's own too."""
-    return getattr(item, key) if key in LABELS else item.labels.get(key)
 
 
 def _listed_labels(key: str, labels: Set[Any]) -> str:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from reidkit import logs
 from reidkit.errors import ConfigError, did_you_mean
-from reidkit.losses.msml import MarginSampleMiningLoss
 from reidkit.models import Embedder, Penalty
 from reidkit.ops import at_least_float32
 from reidkit.training import distributed
@@ -73,12 +72,14 @@ class Objective:
     def describe(self) -> dict[str, Any]:
         """Everything about it as plain values, to compare two runs by.
 
-        What runs of 0.1.0 could not choose is left out where it is as it was then, so that they still go on.
+        What runs of before could not choose is left out where it is as it was then, so that they still go on:
+        a schedule, and options that a loss names in ``added_later``, with the values that change nothing.
         """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["loss"] = repr(self.loss)
-        if isinstance(self.loss, MarginSampleMiningLoss) and not self.loss.temperature:
-            fields["loss"] = repr(self.loss).replace(f"temperature={self.loss.temperature}, ", "")
+        for option, neutral in getattr(self.loss, "added_later", {}).items():
+            if (value := getattr(self.loss, option)) == neutral:
+                fields["loss"] = fields["loss"].replace(f"{option}={value}, ", "")
         fields["schedule"] = [list(point) for point in self.schedule]
         if not self.schedule:
             del fields["schedule"]
