@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from reidkit.errors import DataError
-from reidkit.galleries import Item
+from reidkit.galleries import Gallery, Item
 from reidkit.images.reading import load_image
 from reidkit.labels import moment
 from reidkit.reports.parts import as_data_uri
@@ -32,6 +32,21 @@ class ItemCell:
     problem: str
 
 
+def shown_picture(item: Item, thumbnail: bytes | None) -> Image.Image:
+    """The picture of an item, or its thumbnail where that is gone; :class:`DataError` without either."""
+    try:
+        return item_picture(item)
+    except DataError:
+        if thumbnail is None:
+            raise
+        return load_image(thumbnail)
+
+
+def thumbnails_of(items: Sequence[Item], gallery: Gallery | None) -> Mapping[int, bytes]:
+    """Thumbnails that a gallery keeps of these items, by id."""
+    return gallery.thumbnails(ids=[item.id for item in items]) if gallery is not None else {}
+
+
 def item_picture(item: Item) -> Image.Image:
     """The picture of an item, cut out where it is a part; :class:`DataError` where it cannot be read."""
     if is_from_video(item):
@@ -40,17 +55,22 @@ def item_picture(item: Item) -> Image.Image:
         raise DataError("the item says of no picture")
     crop = _CROP.fullmatch(item.source)
     if crop is None or Path(item.source).exists():
-        return load_image(item.source)
+        return load_image(item.source, box=item.box)
     left, top, right, bottom = map(int, crop.groups()[1:])
     return load_image(crop[1], box=(left, top, right, bottom))
 
 
-def item_cell(item: Item) -> ItemCell:
-    """An item for a page."""
+def item_cells(items: Sequence[Item], gallery: Gallery | None = None) -> tuple[ItemCell, ...]:
+    """Items for a page; the gallery's thumbnails stand in for pictures that are gone."""
+    small = thumbnails_of(items, gallery)
+    return tuple(_item_cell(item, small.get(item.id)) for item in items)
+
+
+def _item_cell(item: Item, thumbnail: bytes | None) -> ItemCell:
     name = Path(item.source).name if item.source else f"#{item.id}"
     data_uri = problem = ""
     try:
-        data_uri = as_data_uri(item_picture(item))
+        data_uri = as_data_uri(shown_picture(item, thumbnail))
     except DataError as error:
         problem = str(error).replace(str(item.source), name)
     return ItemCell(

@@ -30,6 +30,7 @@ from reidkit.galleries._decisions import decided_items
 from reidkit.galleries._labels import as_listed, utc
 from reidkit.galleries._relative import apart_from_query, keys_of_query
 from reidkit.images.reading import ImageSource, load_image
+from reidkit.images.thumbnails import thumbnail
 from reidkit.labels import near_labels
 from reidkit.search.own_picture import PictureFile, file_of, known_queries, own_picture
 from reidkit.search.people import FoundPeople, IsHidden, PeopleSearch, search_people
@@ -321,6 +322,7 @@ class Searcher:
         images: Iterable[str | Path | Sample],
         *,
         camera: int | str | None = None,
+        thumbnails: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Added:
         """Embed pictures and store them, with their labels where they are samples.
@@ -334,6 +336,8 @@ class Searcher:
         Args:
             images: paths, whose labels are not known, or samples.
             camera: of all of them, in place of their own; -1 says that it is not known.
+            thumbnails: keep a small picture of each, which pages show when the picture itself is gone; those
+                that the gallery holds already get one, too.
             progress: called with (done, total) after each portion is stored.
 
         Raises:
@@ -345,7 +349,7 @@ class Searcher:
         self.encoder.expect(len(pictures))
         for start in range(0, len(pictures), AT_A_TIME):
             part = with_contents(pictures[start : start + AT_A_TIME], added)
-            self._embed(self._unknown(part, added), added)
+            self._embed(self._unknown(part, added, thumbnails), added, thumbnails)
             if progress is not None:
                 progress(min(start + AT_A_TIME, len(pictures)), len(pictures))
         if added.unreadable and len(added.unreadable) == len(pictures):
@@ -422,7 +426,7 @@ class Searcher:
 
     # --- adding -------------------------------------------------------------------------------------------
 
-    def _unknown(self, pictures: list[Picture], added: Added) -> list[Picture]:
+    def _unknown(self, pictures: list[Picture], added: Added, thumbnails: bool) -> list[Picture]:
         """The pictures that have to be embedded; what is known of the others is brought up to date."""
         if self.gallery is None or not pictures:
             return pictures
@@ -439,6 +443,8 @@ class Searcher:
         whole -= self._damaged(whole)
         # A damaged item that moved does so first, to be replaced in its new place.
         self._update([(p, item) for p, item in found if item.id in whole or item.source != p.source], added)
+        if thumbnails:
+            self._show({item.id: picture for picture, item in found if item.id in whole}, added)
         return unknown + [labelled(*pair) for pair in found if pair[1].id not in whole]
 
     def _damaged(self, ids: set[int]) -> set[int]:
@@ -470,9 +476,19 @@ class Searcher:
                 cameras=[said(picture.camera, item.camera) for picture, item in changed],
                 times=[said(picture.time, item.time) for picture, item in changed],
                 tracklets=[said(picture.tracklet, item.tracklet) for picture, item in changed],
+                frames=[said(picture.frame, item.frame) for picture, item in changed],
             )
 
-    def _embed(self, pictures: list[Picture], added: Added) -> None:
+    def _show(self, pictures: Mapping[int, Picture], added: Added) -> None:
+        """Give the items of these ids thumbnails, where they have none."""
+        assert self.gallery is not None
+        there = self.gallery.thumbnails(ids=list(pictures))
+        missing = {id: picture for id, picture in pictures.items() if id not in there}
+        if missing:
+            self.gallery.relabel(list(missing), thumbnails=list(map(_thumbnail, missing.values())))
+        added.newly_shown += len(missing)
+
+    def _embed(self, pictures: list[Picture], added: Added, thumbnails: bool) -> None:
         pictures, embeddings = self._embeddings(pictures, added)
         if not pictures:
             return
@@ -485,6 +501,9 @@ class Searcher:
             times=[picture.time for picture in pictures],
             contents=[picture.content for picture in pictures],
             tracklets=[picture.tracklet for picture in pictures],
+            frames=[picture.frame for picture in pictures],
+            boxes=[picture.box for picture in pictures],
+            thumbnails=list(map(_thumbnail, pictures)) if thumbnails else None,
         )
         added.embedded += len(pictures)
 
@@ -534,6 +553,10 @@ def searcher_to_fill(
         return Searcher(location, encoder=encoder, backend=backend, storage=storage)
     except NoGallery:
         raise NoEncoder(images, without_password(location), Path()) from None
+
+
+def _thumbnail(picture: Picture) -> bytes:
+    return thumbnail(load_image(picture.path, box=picture.box))
 
 
 def _any_of(*conditions: IsHidden) -> IsHidden:
