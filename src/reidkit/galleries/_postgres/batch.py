@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 
-from reidkit.galleries._postgres_server import Connection
-from reidkit.galleries._postgres_where import Clause
+from reidkit.galleries._postgres.server import Connection
+from reidkit.galleries._postgres.where import Clause
 
 MANY = 16
 """Queries from which on reading all embeddings takes less."""

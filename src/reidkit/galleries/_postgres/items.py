@@ -19,8 +19,8 @@ from psycopg import sql
 from reidkit.errors import DataError, shown
 from reidkit.galleries import DamagedGallery, _own_labels
 from reidkit.galleries._labels import Labels
-from reidkit.galleries._postgres_server import Connection
-from reidkit.galleries._postgres_where import Clause, of_ids
+from reidkit.galleries._postgres.server import Connection
+from reidkit.galleries._postgres.where import Clause, of_ids
 from reidkit.galleries._records import Row
 from reidkit.labels import camera_value
 
