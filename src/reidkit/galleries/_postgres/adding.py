@@ -72,7 +72,7 @@ def with_sources(connection: Connection, sources: Collection[str]) -> dict[str, 
     if not sources:
         return {}
     hashes = {source_hash(source): source for source in sources}
-    query = "SELECT sha256(source), id, content FROM items WHERE sha256(source) = ANY(%s) FOR UPDATE"
+    query = "SELECT sha256(source), id, content FROM items WHERE sha256(source) = ANY(%b) FOR UPDATE"
     found = connection.execute(query, (list(hashes),), binary=True)
     return {hashes[bytes(hash)]: (id, content) for hash, id, content in found}
 
