@@ -100,6 +100,7 @@ class PostgresGallery(Gallery):
 
     def _add(self, addition: Addition) -> NDArray[np.int64]:
         check_storable(addition.labels)
+        self._check_no_thumbnails(addition.thumbnails)
 
         return self._server.write(lambda connection: add(connection, addition, self.address))
 
@@ -125,7 +126,11 @@ class PostgresGallery(Gallery):
 
         return self._server.read(work)
 
-    def _relabel(self, ids: list[int], changes: list[dict[str, Any]]) -> None:
+    def _relabel(
+        self, ids: list[int], changes: list[dict[str, Any]], thumbnails: dict[int, bytes | None]
+    ) -> None:
+        self._check_no_thumbnails(thumbnails.values())
+
         def work(connection: Connection) -> None:
             lock(connection, ids)
             rows = [
@@ -137,6 +142,15 @@ class PostgresGallery(Gallery):
             rewrite_labels(connection, rows)
 
         self._server.write(work)
+
+    def _check_no_thumbnails(self, thumbnails: Iterable[bytes | None]) -> None:
+        if any(data is not None for data in thumbnails):
+            raise ConfigError(
+                f"{self.location} keeps no thumbnails; leave them out, or keep them in a folder"
+            )
+
+    def _thumbnails(self, ids: list[int]) -> dict[int, bytes]:
+        return {}
 
     def _decide(self, decisions: list[Decision]) -> list[Decision]:
         named = {id for decision in decisions for id in decision.items}
@@ -218,6 +232,7 @@ class PostgresGallery(Gallery):
                 "num_items": tables.num_items(connection),
                 "dimension": state.dimension,
                 "encoder": state.encoder,
+                "num_thumbnails": 0,
                 **tables.about_the_server(connection),
                 **({"recall": state.recall} if state.recall else {}),
             }
