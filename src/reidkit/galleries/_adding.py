@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class Placed:
         ids = [next(new_ids) if row is None else row.id for row in known]
         fresh = [i for i, row in enumerate(known) if row is None or addition.on_duplicate == "replace"]
         for number, index in enumerate(fresh, state.num_rows):
-            row, before = Row(ids[index], number, *astuple(described[index])), known[index]
+            row, before = Row.labelled(ids[index], number, described[index]), known[index]
             if before is not None and before.content != row.content:
                 self.others.add(row.id)
             self.items[row.id] = row

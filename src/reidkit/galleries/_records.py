@@ -16,7 +16,7 @@ from typing import Any
 from reidkit.errors import shown
 from reidkit.galleries import _own_labels
 from reidkit.galleries._items import Item
-from reidkit.galleries._labels import EARLIEST, LATEST, more
+from reidkit.galleries._labels import EARLIEST, LATEST, Labels, more
 from reidkit.galleries._places import box_of
 from reidkit.galleries._vector_file import NAME
 
@@ -151,6 +151,12 @@ class Row:
         labels = self.identity, self.camera, self.time, self.content, self.more
         values = (self.id, self.row, stored(self.source), *labels)
         return *values, checksum_of(values)
+
+    @classmethod
+    def labelled(cls, id: int, row: int, labels: Labels) -> Row:
+        """A new item. The labels one by one: ``astuple`` copies each of them, and takes most of an add."""
+        known = labels.identity, labels.camera, labels.time, labels.content, labels.more
+        return cls(id, row, labels.source, *known)
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Row:

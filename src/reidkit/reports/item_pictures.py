@@ -55,9 +55,14 @@ def item_picture(item: Item) -> Image.Image:
         raise DataError("the item says of no picture")
     crop = _CROP.fullmatch(item.source)
     if crop is None or Path(item.source).exists():
-        return load_image(item.source, box=item.box)
+        return load_image(item.source, box=None if item.box is None else _whole_pixels(item.box))
     left, top, right, bottom = map(int, crop.groups()[1:])
     return load_image(crop[1], box=(left, top, right, bottom))
+
+
+def _whole_pixels(box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+    left, top, right, bottom = map(round, box)
+    return left, top, right, bottom
 
 
 def item_cells(items: Sequence[Item], gallery: Gallery | None = None) -> tuple[ItemCell, ...]:
