@@ -302,6 +302,27 @@ def test_thumbnails_come_back_and_go_with_their_items(gallery, location):
     assert gallery.thumbnails(ids=[new]) == {}
 
 
+def test_an_index_is_built_measured_and_dropped(gallery, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if gallery.info()["engine"] == "embedded":
+        pytest.importorskip("usearch", reason="usearch is not installed")
+    with pytest.raises(DataError, match="is empty; add embeddings first"):
+        gallery.build_index()
+    gallery.add(units(300))
+    assert gallery.info()["index"] == "exact"
+    for given in ({"min_recall": 2}, {"min_recall": "all"}, {"sample": 0}):
+        with pytest.raises(ConfigError, match=r"min_recall is|sample is"):
+            gallery.build_index(**given)
+    assert 0.8 <= gallery.build_index(min_recall=0.8, sample=20) <= 1
+    info = gallery.info()
+    assert info["index"] == "hnsw"
+    assert 0.8 <= info["recall"]["all"] <= 1
+    assert (info["recall"]["num_items"], info["recall"]["queries"], info["recall"]["top"]) == (300, 20, 10)
+    gallery.drop_index()
+    assert gallery.info()["index"] == "exact"
+    assert "recall" not in gallery.info()
+
+
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 
