@@ -8,8 +8,10 @@ is gone are left out. Filters and groups are always answered exactly.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import importlib.metadata
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,10 +170,12 @@ def _write(graph: Any, folder: Path, about: About) -> None:
     try:
         unfinished.unlink(missing_ok=True)
         graph.save(str(unfinished))
+        if unfinished.stat().st_size != graph.serialized_length:  # the end is written unchecked
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         _index_file.seal(unfinished, about)
         unfinished.replace(path)
     except (OSError, RuntimeError) as error:  # usearch tells of a full disk by the latter
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or f"the disk is full, or refuses it ({error})"
         raise WriteError(f"cannot write {path}: {reason}; there is no new index") from error
     finally:
         with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,7 +169,14 @@ class Vectors:
         def portions() -> Iterator[NDArray[np.float32]]:
             return (np.asarray(vectors[some], np.float32) for some in pieces(rows))
 
-        self._write(replace(state, vectors=file, num_rows=0), portions)
+        anew = replace(state, vectors=file, num_rows=0)
+        try:
+            self._write(anew, portions)
+        except BaseException:
+            for name in names(anew):
+                with contextlib.suppress(OSError):
+                    (self.folder / name).unlink()
+            raise
         return file
 
     def _write(self, state: State, portions: Callable[[], Iterator[NDArray[np.float32]]]) -> None:

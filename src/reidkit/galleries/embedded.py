@@ -86,6 +86,8 @@ class EmbeddedGallery(Gallery):
         if storage is not None and storage not in STORAGES:
             near = did_you_mean(shown(storage), STORAGES)
             raise ConfigError(f"storage is {shown(storage)};{near} Allowed: {', '.join(STORAGES)}")
+        if not path:
+            raise ConfigError("location is 'embedded://', without a folder; write it behind, or alone")
         self.path = Path(path)
         self._temporary: TemporaryDirectory[str] | None = None
         _check_place(self.path, create)
