@@ -35,7 +35,7 @@ from reidkit.video.measures import TrackScores, track_scores
 from results import write_section
 
 WORLD = WalksWorld(num_people=100, num_cameras=4, seconds=300, seed=77)
-BUSY = WalksWorld(num_people=60, num_cameras=4, seconds=60, seed=78, width=1280, height=720)
+BUSY = WalksWorld(num_people=85, num_cameras=4, seconds=60, seed=78, width=1280, height=720)
 START = 1_793_520_000  # 2026-11-01 08:00:00 UTC
 CLOCKS = (0, 7, 13, 29)  # seconds after which each camera begins
 LOOPS = 12
