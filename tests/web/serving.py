@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
 import reidkit as rk
+from reidkit.galleries import export_gallery
 from reidkit.search.searcher import Searcher
 from reidkit.types import Sample
 from reidkit.web.app import build_app
@@ -35,6 +37,7 @@ def picture(seed: int, kind: str = "PNG") -> bytes:
 
 def make_encoder(folder: Path) -> Path:
     """A small network with random weights."""
+    torch.manual_seed(0)
     encoder = rk.Encoder(rk.build_model("timm:test_resnet"), height=48, width=24)
     return encoder.save(folder / "encoder.safetensors")
 
@@ -55,17 +58,26 @@ def fill(location: Path, encoder: Path, photos: Path, *, num: int = 12) -> None:
         gallery.relabel(unknown, labels={"proposal": ["new-1"] * 2})
 
 
-def make_settings(folder: Path, encoder: Path, **more: Any) -> Settings:
-    """Two galleries, "own" and "foreign", in a folder."""
+def make_world(folder: Path) -> Path:
+    """A folder with an encoder, two galleries, "own" and "foreign", their pictures, and an export of one."""
+    encoder = make_encoder(folder)
     for name in ("own", "foreign"):
         fill(folder / f"{name}.gallery", encoder, folder / "photos" / name)
+    with rk.open_gallery(folder / "own.gallery") as gallery:
+        export_gallery(gallery, folder / "exported")
+    return folder
+
+
+def settings_of(folder: Path, **more: Any) -> Settings:
+    """Settings of a service on such a folder, or on a copy of it."""
     galleries = {name: str(folder / f"{name}.gallery") for name in ("own", "foreign")}
     given = {
         "folder": folder / "state",
+        "folders": {"exported": folder / "exported", "photos": folder / "incoming"},
         "hosts": ("testserver",),
         "limits": {"requests_per_minute": 0},
-    } | more
-    return Settings.model_validate({"galleries": galleries, **given})
+    }
+    return Settings.model_validate({"galleries": galleries, **given, **more})
 
 
 def add_users(settings: Settings) -> dict[str, str]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from reidkit.clustering.cluster import ClusterOptions
-from reidkit.clustering.proposals import propose
-from reidkit.datasets._given_images import given_images
 from reidkit.errors import ConfigError, did_you_mean, shown
 from reidkit.galleries import ExportedGallery, copy_gallery
 from reidkit.progress import ProgressCallback
@@ -17,6 +15,9 @@ from reidkit.web.served import Served
 from reidkit.web.settings import Settings
 from reidkit.web.wanted import JobRequest
 
+if TYPE_CHECKING:
+    from reidkit.clustering.cluster import ClusterOptions
+
 
 def work_of(served: Served, request: JobRequest, settings: Settings) -> Work:
     """What a job is to do.
@@ -25,6 +26,8 @@ def work_of(served: Served, request: JobRequest, settings: Settings) -> Work:
     where the folder is none of them, or options are out of range.
     """
     if request.kind == "cluster":
+        from reidkit.clustering.cluster import ClusterOptions  # slow to import
+
         options = ClusterOptions(farthest=request.distance, k1=request.neighbours)
         return partial(_cluster, served, request, options)
     folder = _folder(request, settings)
@@ -43,6 +46,8 @@ def _folder(request: JobRequest, settings: Settings) -> Path:
 
 
 def _index(served: Served, request: JobRequest, folder: Path, progress: ProgressCallback) -> str:
+    from reidkit.datasets._given_images import given_images  # slow to import
+
     given = given_images([folder], pattern=request.pattern, needs_identity=False)
     with served.making:
         served.searcher.made()
@@ -59,6 +64,8 @@ def _import(served: Served, request: JobRequest, folder: Path, progress: Progres
 
 
 def _cluster(served: Served, request: JobRequest, options: ClusterOptions, progress: ProgressCallback) -> str:
+    from reidkit.clustering.proposals import propose
+
     progress(0, 1)
     found = propose(served.gallery, options, where=request.where or None)
     num_new = sum(not person.is_known for person in found.people)

@@ -128,9 +128,12 @@ def install(app: FastAPI, settings: Settings) -> None:
     async def of_ours(request: Request, error: Exception) -> Response:
         status = status_of(error)
         path = request.url.path
-        if isinstance(error, NotLoggedIn) and request.method == "GET" and not path.startswith(API):
+        is_page = not path.startswith(API)
+        if isinstance(error, NotLoggedIn) and is_page and "text/html" in request.headers.get("accept", ""):
             return RedirectResponse("/login", 303)
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+        if isinstance(error, NotLoggedIn) and "hx-request" in request.headers:
+            headers["HX-Redirect"] = "/login"
         if isinstance(error, Busy | TooManyAttempts | TooManyRequests):
             headers["Retry-After"] = str(max(1, round(error.seconds)))
         return problem(status, told(error, settings), instance=path, headers=headers)

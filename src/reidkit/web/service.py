@@ -15,7 +15,7 @@ from reidkit.errors import ConfigError, shown
 from reidkit.galleries import Gallery, Item, Where, erase, expire, forget, in_force, proposals
 from reidkit.galleries._decisions import Decision
 from reidkit.labels import is_junk
-from reidkit.reports.item_pictures import spread
+from reidkit.search.item_pictures import spread
 from reidkit.search.people import PeopleSearch
 from reidkit.search.visits import items_of, timeline
 from reidkit.web import answers as a

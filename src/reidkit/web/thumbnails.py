@@ -15,7 +15,7 @@ from PIL import Image
 from reidkit.errors import DataError, MissingExtra
 from reidkit.galleries import Item
 from reidkit.logs import get_logger
-from reidkit.reports.item_pictures import item_picture
+from reidkit.search.item_pictures import item_picture
 
 logger = get_logger(__name__)
 
