@@ -61,7 +61,7 @@ def study_command(
     """Train and measure every cell of STUDY (a name from `reid study --list`, or a TOML file).
 
     \b
-    reid study small-losses data.root=data/Market-1501 --processes 2
+    reid study small-losses data.root=data/market1501 --processes 2
     reid study small-losses --show > mine.toml
     reid study mine.toml --out runs/mine --only '*msml*'
 
