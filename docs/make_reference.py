@@ -85,8 +85,8 @@ def _command(command: click.Command, parent: click.Context, words: str, *, depth
 def configuration() -> str:
     parts = [
         "# Configuration\n",
-        "Every key of a recipe, which `reid train RECIPE KEY=VALUE` changes. `reid config FILE` prints a whole "
-        "one; [recipes](../../recipes.md) are what comes along.\n",
+        "Every key of a recipe, which `reid train RECIPE KEY=VALUE` changes. `reid config FILE` prints all "
+        "of them; [recipes](../../recipes.md) are what comes along.\n",
         "| key | default | what changing it does |\n|---|---|---|",
         "| `seed` | `0` | of weights, batches and augmentation |\n",
     ]
