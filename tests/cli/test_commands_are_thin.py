@@ -92,7 +92,7 @@ WORKFLOWS = {
     },
     "split": {"datasets._splits"},
     "study": {"studies.study", "studies.workers"},
-    "track": {"video", "video.boxes", "video.outputs", "video.tracking"},
+    "track": {"video", "video.boxes", "video.detecting", "video.outputs", "video.tracking"},
     "timeline": {
         "galleries",
         "labels",

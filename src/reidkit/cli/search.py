@@ -17,8 +17,9 @@ from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
     from reidkit.galleries import Group, GroupBy, Hit
+    from reidkit.search.found import Found
     from reidkit.search.people import FoundPeople, PeopleSearch, Pool
-    from reidkit.search.searcher import Found, Searcher
+    from reidkit.search.searcher import Searcher
 
 _COLUMNS = ("score", "camera", "identity", "image")
 _NUM_PICTURES = 10  # of each person, in JSON and in the picture

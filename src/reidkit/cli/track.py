@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 @click.option(
     "--boxes", multiple=True, required=True, type=click.Path(path_type=Path), help="One for each video."
 )
+@click.option(
+    "--detector",
+    type=click.Path(path_type=Path),
+    help="ONNX file that finds people; --boxes keeps what it finds.",
+)
 @click.option("--camera", "cameras", multiple=True, help="Of each video: a number or a name; else 1, 2, ...")
 @click.option(
     "--start", "starts", multiple=True, help="When it begins: 2026-11-01T08:00:00; once for all, or each."
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
 def track_command(
     videos: tuple[str, ...],
     boxes: tuple[Path, ...],
+    detector: Path | None,
     cameras: tuple[str, ...],
     starts: tuple[str, ...],
     encoder: Path | None,
@@ -61,7 +67,8 @@ def track_command(
 
     Boxes are MOT's text, COCO's JSON, supervision's CSV or JSON, a folder of Ultralytics' text, or a table
     (--column says what its columns are called). Where they have no tracks, ByteTrack makes them. Of each
-    track the best pictures are embedded. Run again, it goes on where it was stopped.
+    track the best pictures are embedded. Run again, it goes on where it was stopped. Where there are no
+    boxes yet, --detector finds them.
 
     \b
     reid track door.mp4 --boxes door.txt --camera 3 --start 2026-11-01T08:00:00 \\
@@ -75,6 +82,8 @@ def track_command(
     if location is None and not outs:
         raise ConfigError("nothing would be kept: give --gallery G, --out FILE, or both")
     check_outputs(outs)
+    if detector is not None:
+        detect(videos, boxes, detector)
     tracked = track(
         videos,
         boxes,
@@ -90,6 +99,15 @@ def track_command(
     else:
         print_tracked(tracked)
     print_outputs(tracked, outs, location)
+
+
+def detect(videos: tuple[str, ...], boxes: tuple[Path, ...], detector: Path) -> None:
+    """Find people, into files of boxes."""
+    from reidkit.progress import progress
+    from reidkit.video.detecting import detect_in_videos
+
+    with progress("frames looked at") as looked:
+        detect_in_videos(videos, boxes, detector, progress=looked)
 
 
 def print_tracked(tracked: Tracked) -> None:

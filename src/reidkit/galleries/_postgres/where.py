@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from reidkit.errors import ConfigError, shown
 from reidkit.galleries import _own_labels
 from reidkit.galleries._labels import LABELS
-from reidkit.galleries._postgres_tables import LONGEST_INDEXED
+from reidkit.galleries._postgres.tables import LONGEST_INDEXED
 from reidkit.galleries._where import Condition
 
 _KINDS = {"text": "string", "number": "number", "time": "object"}  # ours, and what JSON calls them

@@ -20,7 +20,7 @@ from psycopg import sql
 
 from reidkit.errors import DataError, short
 from reidkit.galleries import DamagedGallery, NoGallery
-from reidkit.galleries._postgres_address import Address
+from reidkit.galleries._postgres.address import Address
 from reidkit.logs import get_logger
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]

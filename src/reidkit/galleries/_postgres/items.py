@@ -9,24 +9,26 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
+from psycopg.copy import QueuedLibpqWriter
 
 from reidkit.errors import DataError, shown
 from reidkit.galleries import DamagedGallery, _own_labels
 from reidkit.galleries._labels import Labels
-from reidkit.galleries._postgres_server import Connection
-from reidkit.galleries._postgres_where import Clause, of_ids
+from reidkit.galleries._postgres.server import Connection
+from reidkit.galleries._postgres.where import Clause, of_ids
 from reidkit.galleries._records import Row
 from reidkit.labels import camera_value
 
 AT_ONCE = 500  # items that are read at a time: of more, the server writes a temporary file
 _LABELS = "id, place, source, identity, camera, time, content, more, labels_checksum"
-_TYPES = ("int8", "int8", "bytea", "text", "text", "float8", "text", "text", "int8", "int8", "vector")
+# An embedding is sent as the bytes that pgvector reads, made of all of them at once.
+_TYPES = ("int8", "int8", "bytea", "text", "text", "float8", "text", "text", "int8", "int8", "bytea")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +51,7 @@ class Stored:
 
 
 def embedding_checksum(id: int, embedding: NDArray[np.float32]) -> int:
-    return zlib.crc32(np.ascontiguousarray(embedding, "<f4").tobytes(), id & 0xFFFFFFFF)
+    return zlib.crc32(np.ascontiguousarray(embedding, "<f4"), id & 0xFFFFFFFF)
 
 
 def check_storable(labels: Iterable[Labels | Row]) -> None:
@@ -92,12 +94,30 @@ def write(
     known = [next(new_ids) if id is None else id for id in ids]
     places = _draw(connection, "places", len(ids))
     statement = f"COPY items ({_LABELS}, embedding_checksum, embedding) FROM STDIN (FORMAT BINARY)"
-    with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-        copy.set_types(_TYPES)
-        for id, place, label, embedding in zip(known, places, labels, embeddings, strict=True):
-            values = _values(Row(id, place, *astuple(label)))
-            copy.write_row((*values, embedding_checksum(id, embedding), embedding))
+    vectors = zip(embeddings, _as_sent(embeddings), strict=True)
+    with connection.cursor() as cursor:
+        writer = QueuedLibpqWriter(cursor)  # sends what is there while we make more of it
+        with cursor.copy(statement.encode(), writer=writer) as copy:
+            copy.set_types(_TYPES)
+            for id, place, label, (embedding, sent) in zip(known, places, labels, vectors, strict=True):
+                values = _values(Row.labelled(id, place, label))
+                copy.write_row((*values, embedding_checksum(id, embedding), sent))
     return known
+
+
+def _as_sent(embeddings: NDArray[np.float32]) -> Iterator[bytes]:
+    """Embeddings (N, D) in pgvector's binary form, some of them at a time."""
+    form = vector_form(embeddings.shape[1])
+    for start in range(0, len(embeddings), AT_ONCE):
+        some = embeddings[start : start + AT_ONCE]
+        sent = np.zeros(len(some), form)
+        sent["dimension"], sent["embedding"] = embeddings.shape[1], some
+        yield from map(np.void.tobytes, sent)
+
+
+def vector_form(dimension: int) -> np.dtype[np.void]:
+    """How pgvector sends and takes an embedding."""
+    return np.dtype([("dimension", ">i2"), ("unused", ">i2"), ("embedding", ">f4", (dimension,))])
 
 
 def lock(connection: Connection, ids: Collection[int]) -> None:

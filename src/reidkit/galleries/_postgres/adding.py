@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import DataError
-from reidkit.galleries import Addition, _postgres_decisions, check_encoder, unit_embeddings
-from reidkit.galleries._postgres_address import Address
-from reidkit.galleries._postgres_index import make
-from reidkit.galleries._postgres_items import write
-from reidkit.galleries._postgres_server import Connection
-from reidkit.galleries._postgres_tables import State, num_items, set_dimension, set_encoder, state
-from reidkit.galleries._postgres_where import source_hash
+from reidkit.galleries import Addition, check_encoder, unit_embeddings
+from reidkit.galleries._postgres import decisions as decision_table
+from reidkit.galleries._postgres.address import Address
+from reidkit.galleries._postgres.index import make
+from reidkit.galleries._postgres.items import write
+from reidkit.galleries._postgres.server import Connection
+from reidkit.galleries._postgres.tables import State, num_items, set_dimension, set_encoder, state
+from reidkit.galleries._postgres.where import source_hash
 
 
 def add(connection: Connection, addition: Addition, address: Address) -> NDArray[np.int64]:
@@ -36,7 +37,7 @@ def add(connection: Connection, addition: Addition, address: Address) -> NDArray
         # Decisions are on pictures: one that is another now was not decided on.
         contents = {label.source: label.content for label in labels}
         others = [id for source, (id, content) in there.items() if content != contents[source]]
-        _postgres_decisions.forget(connection, others, (), location)
+        decision_table.forget(connection, others, (), location)
     embeddings = addition.embeddings[fresh]
     written = write(connection, [ids[i] for i in fresh], [labels[i] for i in fresh], embeddings)
     for index, id in zip(fresh, written, strict=True):
@@ -71,7 +72,7 @@ def with_sources(connection: Connection, sources: Collection[str]) -> dict[str, 
     if not sources:
         return {}
     hashes = {source_hash(source): source for source in sources}
-    query = "SELECT sha256(source), id, content FROM items WHERE sha256(source) = ANY(%s) FOR UPDATE"
+    query = "SELECT sha256(source), id, content FROM items WHERE sha256(source) = ANY(%b) FOR UPDATE"
     found = connection.execute(query, (list(hashes),), binary=True)
     return {hashes[bytes(hash)]: (id, content) for hash, id, content in found}
 

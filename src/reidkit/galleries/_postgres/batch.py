@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 
-from reidkit.galleries._postgres_server import Connection
-from reidkit.galleries._postgres_where import Clause
+from reidkit.galleries._postgres.items import vector_form
+from reidkit.galleries._postgres.server import Connection
+from reidkit.galleries._postgres.where import Clause
 
 MANY = 16
 """Queries from which on reading all embeddings takes less."""
@@ -49,9 +50,7 @@ def _embeddings(
             ("id_bytes", ">i4"),
             ("id", ">i8"),
             ("vector_bytes", ">i4"),
-            ("dimension", ">i2"),
-            ("unused", ">i2"),
-            ("embedding", ">f4", (dimension,)),
+            ("vector", vector_form(dimension)),
         ]
     )
     query = sql.SQL("COPY (SELECT id, embedding FROM items WHERE {}) TO STDOUT (FORMAT BINARY)")
@@ -72,4 +71,4 @@ def _rows(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     num = (len(data) - skipped) // row.itemsize
     rows = np.frombuffer(bytes(data[skipped : skipped + num * row.itemsize]), row)
-    return rows["id"].astype(np.int64), rows["embedding"].astype(np.float32)
+    return rows["id"].astype(np.int64), rows["vector"]["embedding"].astype(np.float32)

@@ -15,10 +15,10 @@ from psycopg import sql
 
 from reidkit.galleries import Condition, Group, GroupBy, Hit
 from reidkit.galleries._nearest import nearest
-from reidkit.galleries._postgres_batch import MANY, near_of_all
-from reidkit.galleries._postgres_items import Stored, check, with_ids
-from reidkit.galleries._postgres_server import Connection
-from reidkit.galleries._postgres_where import EVERYTHING, Clause, clause, either, of_ids
+from reidkit.galleries._postgres.batch import MANY, near_of_all
+from reidkit.galleries._postgres.items import Stored, check, with_ids
+from reidkit.galleries._postgres.server import Connection
+from reidkit.galleries._postgres.where import EVERYTHING, Clause, clause, either, of_ids
 
 _GroupKey: TypeAlias = tuple[str | None, int | None]  # a label, or the id of an item that has none
 _Row = TypeVar("_Row", bound=tuple[Any, ...])

@@ -7,11 +7,11 @@ from psycopg import sql
 from psycopg.types.json import Json
 
 from reidkit.errors import DataError
-from reidkit.galleries._postgres_items import read
-from reidkit.galleries._postgres_nearest import Ranking
-from reidkit.galleries._postgres_server import Connection, Server
-from reidkit.galleries._postgres_tables import num_items, state
-from reidkit.galleries._postgres_where import EVERYTHING, Clause
+from reidkit.galleries._postgres.items import read
+from reidkit.galleries._postgres.nearest import Ranking
+from reidkit.galleries._postgres.server import Connection, Server
+from reidkit.galleries._postgres.tables import num_items, state
+from reidkit.galleries._postgres.where import EVERYTHING, Clause
 
 TOP = 10  # nearest items that recall is measured by
 LARGEST_DIMENSION = 2000  # of pgvector's index over float32

@@ -8,7 +8,7 @@ from reidkit.errors import DataError, ReidError, shown
 from reidkit.galleries import DamagedGallery
 from reidkit.galleries._decisions import Decision, without
 from reidkit.galleries._decisions_table import as_row, from_row
-from reidkit.galleries._postgres_server import Connection
+from reidkit.galleries._postgres.server import Connection
 
 
 def read(connection: Connection, location: str) -> list[Decision]:

@@ -11,8 +11,8 @@ from psycopg import sql
 
 from reidkit.errors import DataError
 from reidkit.galleries import NoGallery, _own_labels
-from reidkit.galleries._postgres_address import Address
-from reidkit.galleries._postgres_server import Connection, Server
+from reidkit.galleries._postgres.address import Address
+from reidkit.galleries._postgres.server import Connection, Server
 
 LONGEST_INDEXED = 500  # bytes of a label; an index takes some 2,700, and few labels are longer
 LARGEST_DIMENSION = 16_000  # of pgvector

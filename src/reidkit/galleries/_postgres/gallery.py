@@ -2,7 +2,7 @@
 
 Labels are columns, labels of one's own JSONB, and the server answers the filters. Beside this file stand
 addresses, connections and errors, tables and their migrations, conditions as SQL, items, the ranking, and the
-approximate index (``_postgres_*.py``).
+approximate index.
 """
 
 from __future__ import annotations
@@ -28,9 +28,6 @@ from reidkit.galleries import (
     Search,
     Verification,
     Where,
-    _postgres_decisions,
-    _postgres_index,
-    _postgres_tables,
     check_encoder,
     check_where,
     conditions_of_queries,
@@ -39,9 +36,12 @@ from reidkit.galleries import (
 from reidkit.galleries._decisions import carried_out
 from reidkit.galleries._given import checked_ids
 from reidkit.galleries._labels import LABELS
-from reidkit.galleries._postgres_adding import add, check_origin, check_sources
-from reidkit.galleries._postgres_address import read_address
-from reidkit.galleries._postgres_items import (
+from reidkit.galleries._postgres import decisions as decision_table
+from reidkit.galleries._postgres import index as approximate_index
+from reidkit.galleries._postgres import tables
+from reidkit.galleries._postgres.adding import add, check_origin, check_sources
+from reidkit.galleries._postgres.address import read_address
+from reidkit.galleries._postgres.items import (
     Stored,
     check,
     check_storable,
@@ -50,10 +50,10 @@ from reidkit.galleries._postgres_items import (
     rewrite_labels,
     with_ids,
 )
-from reidkit.galleries._postgres_nearest import Ranking
-from reidkit.galleries._postgres_server import Connection, Server
-from reidkit.galleries._postgres_tables import State
-from reidkit.galleries._postgres_where import EVERYTHING, Clause, clause, of_ids
+from reidkit.galleries._postgres.nearest import Ranking
+from reidkit.galleries._postgres.server import Connection, Server
+from reidkit.galleries._postgres.tables import State
+from reidkit.galleries._postgres.where import EVERYTHING, Clause, clause, of_ids
 
 
 class PostgresGallery(Gallery):
@@ -75,11 +75,11 @@ class PostgresGallery(Gallery):
         self.address = read_address(address)
         self._server = Server(self.address, create=create)
         try:
-            _postgres_tables.prepare(self._server, create=create)
+            tables.prepare(self._server, create=create)
             if encoder is not None:
                 self._settle_encoder(encoder)
             if self.address.index:
-                _postgres_index.ensure(self._server, self.location)
+                approximate_index.ensure(self._server, self.location)
         except BaseException:
             self.close()
             raise
@@ -88,11 +88,11 @@ class PostgresGallery(Gallery):
 
     @property
     def dimension(self) -> int | None:
-        return self._server.read(_postgres_tables.state).dimension
+        return self._server.read(tables.state).dimension
 
     @property
     def encoder(self) -> dict[str, Any] | None:
-        return self._server.read(_postgres_tables.state).encoder
+        return self._server.read(tables.state).encoder
 
     @property
     def location(self) -> str:
@@ -100,6 +100,7 @@ class PostgresGallery(Gallery):
 
     def _add(self, addition: Addition) -> NDArray[np.int64]:
         check_storable(addition.labels)
+        self._check_no_thumbnails(addition.thumbnails)
 
         return self._server.write(lambda connection: add(connection, addition, self.address))
 
@@ -107,7 +108,7 @@ class PostgresGallery(Gallery):
         top, items = min(search.top, 2**31), min(search.items, 2**31)  # more than a server holds
 
         def work(connection: Connection) -> list[list[Hit]] | list[list[Group]]:
-            state = _postgres_tables.state(connection)
+            state = tables.state(connection)
             check_origin(connection, state, search.origin, self.location)
             units = unit_embeddings(search.queries, dimension=state.dimension, location=self.location)
             conditions = self._conditions(connection, search.where)
@@ -125,7 +126,11 @@ class PostgresGallery(Gallery):
 
         return self._server.read(work)
 
-    def _relabel(self, ids: list[int], changes: list[dict[str, Any]]) -> None:
+    def _relabel(
+        self, ids: list[int], changes: list[dict[str, Any]], thumbnails: dict[int, bytes | None]
+    ) -> None:
+        self._check_no_thumbnails(thumbnails.values())
+
         def work(connection: Connection) -> None:
             lock(connection, ids)
             rows = [
@@ -138,11 +143,20 @@ class PostgresGallery(Gallery):
 
         self._server.write(work)
 
+    def _check_no_thumbnails(self, thumbnails: Iterable[bytes | None]) -> None:
+        if any(data is not None for data in thumbnails):
+            raise ConfigError(
+                f"{self.location} keeps no thumbnails; leave them out, or keep them in a folder"
+            )
+
+    def _thumbnails(self, ids: list[int]) -> dict[int, bytes]:
+        return {}
+
     def _decide(self, decisions: list[Decision]) -> list[Decision]:
         named = {id for decision in decisions for id in decision.items}
 
         def work(connection: Connection) -> list[Decision]:
-            number = _postgres_decisions.lock(connection)
+            number = decision_table.lock(connection)
             lock(connection, named)
             rows = {id: stored.row for id, stored in with_ids(connection, named).items()}
             identities = {id: row.identity for id, row in rows.items()}
@@ -150,13 +164,13 @@ class PostgresGallery(Gallery):
             relabelled = [replace(rows[id], identity=identity) for id, identity in changed.items()]
             check_storable(relabelled)
             rewrite_labels(connection, relabelled)
-            _postgres_decisions.put(connection, kept)
+            decision_table.put(connection, kept)
             return kept
 
         return self._server.write(work)
 
     def decisions(self) -> list[Decision]:
-        return self._server.read(lambda connection: _postgres_decisions.read(connection, self.location))
+        return self._server.read(lambda connection: decision_table.read(connection, self.location))
 
     def remove(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> int:
         if ids is None and where is None:
@@ -182,7 +196,7 @@ class PostgresGallery(Gallery):
 
     def verify(self) -> Verification:
         def work(connection: Connection) -> Verification:
-            _postgres_decisions.read(connection, self.location)
+            decision_table.read(connection, self.location)
             return self._verified(connection)
 
         return self._server.read(work)
@@ -190,9 +204,9 @@ class PostgresGallery(Gallery):
     def repair(self, *, drop: bool = False) -> tuple[int, ...]:
         def work(connection: Connection) -> tuple[int, ...]:
             damaged = self._verified(connection).damaged
-            decisions = _postgres_decisions.damaged(connection)
+            decisions = decision_table.damaged(connection)
             if decisions and not drop:
-                _postgres_decisions.read(connection, self.location)  # says so
+                decision_table.read(connection, self.location)  # says so
             if damaged and not drop:
                 raise DamagedGallery(
                     f"{self.location} is damaged: {len(damaged)} items, ids "
@@ -200,7 +214,7 @@ class PostgresGallery(Gallery):
                     "repair(drop=True) drops them",
                     ids=damaged,
                 )
-            _postgres_decisions.drop(connection, decisions)
+            decision_table.drop(connection, decisions)
             self._delete(connection, self._clause(connection, damaged, None))
             return damaged
 
@@ -211,14 +225,15 @@ class PostgresGallery(Gallery):
         the ``recall`` that was measured when it was built."""
 
         def work(connection: Connection) -> dict[str, Any]:
-            state = _postgres_tables.state(connection)
+            state = tables.state(connection)
             return {
                 "engine": "postgresql",
                 "location": self.location,
-                "num_items": _postgres_tables.num_items(connection),
+                "num_items": tables.num_items(connection),
                 "dimension": state.dimension,
                 "encoder": state.encoder,
-                **_postgres_tables.about_the_server(connection),
+                "num_thumbnails": 0,
+                **tables.about_the_server(connection),
                 **({"recall": state.recall} if state.recall else {}),
             }
 
@@ -230,8 +245,8 @@ class PostgresGallery(Gallery):
         With ``erase`` the tables are written anew without them, while others wait. The server's journal,
         backups and standbys are its administrator's.
         """
-        num_dead = self._server.read(_postgres_tables.num_dead)
-        self._server.outside(*_postgres_tables.vacuum(everything=erase))
+        num_dead = self._server.read(tables.num_dead)
+        self._server.outside(*tables.vacuum(everything=erase))
         return num_dead
 
     def build_index(self, *, min_recall: float = 0.0, sample: int = 100) -> float:
@@ -241,10 +256,10 @@ class PostgresGallery(Gallery):
         among all and with a filter that half of the items pass; the smaller of the two. Where fewer pass,
         search is exact. Raises :class:`DataError`, and leaves what there was, below ``min_recall``.
         """
-        return _postgres_index.build(self._server, self.location, min_recall=min_recall, sample=sample)
+        return approximate_index.build(self._server, self.location, min_recall=min_recall, sample=sample)
 
     def __len__(self) -> int:
-        return self._server.read(_postgres_tables.num_items)
+        return self._server.read(tables.num_items)
 
     def close(self) -> None:
         self._server.close()
@@ -256,18 +271,18 @@ class PostgresGallery(Gallery):
 
     def _settle_encoder(self, encoder: Mapping[str, Any]) -> None:
         def work(connection: Connection) -> None:
-            state = _postgres_tables.state(connection, "FOR UPDATE")
+            state = tables.state(connection, "FOR UPDATE")
             self._check_encoder(connection, state, encoder)
             known = state.encoder or {}
             if known != {**known, **encoder}:
-                _postgres_tables.set_encoder(connection, {**known, **encoder})
+                tables.set_encoder(connection, {**known, **encoder})
 
-        state = self._server.read(_postgres_tables.state)
+        state = self._server.read(tables.state)
         if state.encoder is None or state.encoder != {**state.encoder, **encoder}:
             self._server.write(work)
 
     def _check_encoder(self, connection: Connection, state: State, encoder: Mapping[str, Any]) -> None:
-        num_items = 0 if state.encoder else _postgres_tables.num_items(connection)
+        num_items = 0 if state.encoder else tables.num_items(connection)
         check_encoder(state.encoder, encoder, num_items=num_items, location=self.location)
 
     # --- selecting ----------------------------------------------------------------------------------------
@@ -310,13 +325,13 @@ class PostgresGallery(Gallery):
     def _conditions(self, connection: Connection, where: Where | None) -> tuple[Condition, ...]:
         own: set[str] = set()
         if isinstance(where, Mapping) and not where.keys() <= LABELS.keys():
-            own = _postgres_tables.own_labels(connection, where.keys() - LABELS.keys())
+            own = tables.own_labels(connection, where.keys() - LABELS.keys())
         return check_where(where, own)
 
     def _delete(self, connection: Connection, where: Clause) -> int:
         statement = sql.SQL("DELETE FROM items WHERE {} RETURNING id, identity").format(where.text)
         gone: dict[int, str | None] = dict(connection.execute(statement, where.values).fetchall())
-        _postgres_decisions.forget(connection, gone.keys(), gone.values(), self.location)
+        decision_table.forget(connection, gone.keys(), gone.values(), self.location)
         return len(gone)
 
     def _verified(self, connection: Connection) -> Verification:
