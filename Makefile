@@ -6,7 +6,7 @@ BIN = .venv/bin
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-losses bench-evaluation docs check format clean
+.PHONY: help demo test test-slow bench-losses bench-evaluation docs release check format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -52,6 +52,9 @@ docs: .venv/docs-ready  ## the site, in docs/_build/html/index.html; warnings ar
 		$(BIN)/python -m pip install --constraint constraints.txt --editable '.[docs]'; \
 	fi
 	@touch $@
+
+release: .venv/ready  ## wheel and sdist, installed and tried in an environment of their own
+	$(BIN)/pytest -m "slow or not slow" tests/release
 
 check: .venv/ready  ## format, lint, strict types
 	$(BIN)/ruff format --check .

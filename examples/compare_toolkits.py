@@ -2,8 +2,8 @@
 
     python examples/compare_toolkits.py theirs.npz ours.npz
 
-Each file holds query_embeddings, query_identities, query_cameras and the same of the gallery, a row an image, in
-the same order in both (docs/reference/files.md). `reid compare theirs.npz ours.npz` writes a page as well.
+Each file holds query_embeddings, query_identities, query_cameras and the same of the gallery, a row an image,
+in the same order in both (docs/reference/files.md). `reid compare theirs.npz ours.npz` writes a page as well.
 """
 
 from __future__ import annotations

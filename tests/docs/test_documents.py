@@ -66,7 +66,9 @@ def test_the_reference_tells_every_command_and_every_key(generated):
         assert f"| `{key}` |" in keys
 
 
-@pytest.mark.parametrize("name", ["make demo", "make test", "make check", "make test-slow", "make docs"])
+@pytest.mark.parametrize(
+    "name", ["make demo", "make test", "make check", "make test-slow", "make docs", "make release"]
+)
 def test_make_targets_exist(name):
     assert re.search(rf"^{name.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
