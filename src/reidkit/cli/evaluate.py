@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reidkit import config
+from reidkit.cli import completion
 from reidkit.cli.options import backend_option, by_flag, given, refuse
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 
@@ -36,7 +37,11 @@ _OF_ONE_SPLIT = {"branches": "--branches", "store_calibration": "--store-calibra
 @click.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--data", help="Layout of the data set; the one the run was trained on if left out.")
+@click.option(
+    "--data",
+    shell_complete=completion.layouts,
+    help="Layout of the data set; the one the run was trained on if left out.",
+)
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set lies.")
 @click.option("--split", help="Of a set with several train/test splits: the number of one, or `all`.")
 @click.option("--frames", type=int, help="Of a set of tracklets: frames of each to look at; all if left out.")
