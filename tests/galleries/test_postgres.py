@@ -17,8 +17,9 @@ from reidkit.galleries import DamagedGallery, NoGallery, forget, open_gallery
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
 
-from reidkit.galleries import _postgres_batch, _postgres_server, _postgres_tables  # noqa: E402
-from reidkit.galleries._postgres_address import read_address  # noqa: E402
+from reidkit.galleries._postgres import batch, tables  # noqa: E402
+from reidkit.galleries._postgres import server as connections  # noqa: E402
+from reidkit.galleries._postgres.address import read_address  # noqa: E402
 
 
 def units(num, dim=16, seed=0):
@@ -110,7 +111,7 @@ def test_addresses_that_cannot_be_read_are_not_shown(address, message):
 
 def test_without_psycopg_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    monkeypatch.delitem(sys.modules, "reidkit.galleries._postgres_gallery", raising=False)
+    monkeypatch.delitem(sys.modules, "reidkit.galleries._postgres.gallery", raising=False)
     with pytest.raises(MissingExtra, match=r'needs psycopg: pip install "reidkit\[postgres\]"'):
         open_gallery("postgresql://host/people")
 
@@ -300,8 +301,8 @@ def test_a_commit_whose_answer_is_lost_is_not_repeated(location, monkeypatch):
             raise psycopg.OperationalError("server closed the connection unexpectedly")
 
     with open_gallery(location) as gallery:
-        original = _postgres_server._transaction
-        monkeypatch.setattr(_postgres_server, "_transaction", deaf)
+        original = connections._transaction
+        monkeypatch.setattr(connections, "_transaction", deaf)
         first = gallery.add(units(2), sources=["a", "b"])
         second = gallery.add(units(3, seed=1), sources=["c", None, None])
         assert len(gallery) == 5
@@ -320,7 +321,7 @@ def test_keys_of_changes_are_not_kept_for_ever(postgres_server, location):
 def test_a_server_that_does_not_come_back_is_told(location, monkeypatch):
     with open_gallery(location) as gallery:
         gallery.add(units(1))
-        monkeypatch.setattr(_postgres_server, "PATIENCE", 0.2)
+        monkeypatch.setattr(connections, "PATIENCE", 0.2)
         gallery.close()
         gallery._server._open = True  # without a connection, and with a server that is gone
         gallery.address.connection["port"] = "1"
@@ -435,7 +436,7 @@ def test_it_answers_as_the_embedded_engine_does(location, tmp_path):
 
 
 def test_many_queries_are_compared_block_by_block(location, tmp_path, monkeypatch):
-    monkeypatch.setattr(_postgres_batch, "_AT_ONCE", 37)
+    monkeypatch.setattr(batch, "_AT_ONCE", 37)
     with open_gallery(location) as server, open_gallery(tmp_path / "folder") as folder:
         for gallery in (server, folder):
             gallery.add(units(148, dim=7), cameras=[n % 3 for n in range(148)])
@@ -570,16 +571,16 @@ def test_compact_frees_what_was_removed(location):
 def test_tables_of_an_earlier_version_are_brought_up_to_date(postgres_server, location, monkeypatch):
     with open_gallery(location) as gallery:
         gallery.add(units(3))
-    later = (*_postgres_tables.MIGRATIONS, ("ALTER TABLE items ADD remark text", "SELECT 1"))
-    monkeypatch.setattr(_postgres_tables, "MIGRATIONS", later)
-    monkeypatch.setattr(_postgres_tables, "FORMAT", len(later))
+    later = (*tables.MIGRATIONS, ("ALTER TABLE items ADD remark text", "SELECT 1"))
+    monkeypatch.setattr(tables, "MIGRATIONS", later)
+    monkeypatch.setattr(tables, "FORMAT", len(later))
     with open_gallery(location, create=False) as gallery:
         assert len(gallery.search(units(1))[0]) == 3
     assert execute(postgres_server, location, "SELECT format FROM gallery") == [(len(later),)]
     assert execute(postgres_server, location, "SELECT count(*) FROM decisions") == [(0,)]
     broken = (*later, ("ALTER TABLE items ADD other text", "SELECT nothing FROM nowhere"))
-    monkeypatch.setattr(_postgres_tables, "MIGRATIONS", broken)
-    monkeypatch.setattr(_postgres_tables, "FORMAT", len(broken))
+    monkeypatch.setattr(tables, "MIGRATIONS", broken)
+    monkeypatch.setattr(tables, "FORMAT", len(broken))
     with pytest.raises(DataError):
         open_gallery(location)
     columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'items'::regclass AND attname = 'other'"

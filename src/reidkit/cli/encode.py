@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import click
 
 from reidkit import config
+from reidkit.cli import completion
 from reidkit.cli.options import backend_option, refuse, views_option
 from reidkit.cli.output import print_left_out, say, tell
 from reidkit.errors import ConfigError
@@ -23,7 +24,11 @@ NUM_SHOWN = 20
 @click.command("encode")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--data", help="Embed the query and gallery images of a data set of this layout.")
+@click.option(
+    "--data",
+    shell_complete=completion.layouts,
+    help="Embed the query and gallery images of a data set of this layout.",
+)
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set lies.")
 @click.option(
     "--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the data set; may be repeated."

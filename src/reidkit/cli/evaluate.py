@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reidkit import config
+from reidkit.cli import completion
 from reidkit.cli.options import backend_option, by_flag, given, refuse, views_option
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 
@@ -37,7 +38,11 @@ _OF_ONE_SPLIT = {"branches": "--branches", "store_calibration": "--store-calibra
 @click.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--data", help="Layout of the data set; the one the run was trained on if left out.")
+@click.option(
+    "--data",
+    shell_complete=completion.layouts,
+    help="Layout of the data set; the one the run was trained on if left out.",
+)
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set lies.")
 @click.option("--split", help="Of a set with several train/test splits: the number of one, or `all`.")
 @click.option("--frames", type=int, help="Of a set of tracklets: frames of each to look at; all if left out.")
@@ -54,7 +59,7 @@ _OF_ONE_SPLIT = {"branches": "--branches", "store_calibration": "--store-calibra
 @click.option("--k1", type=int, help="Of re-ranking: neighbours.  [default: 20]")
 @click.option("--k2", type=int, help="Of re-ranking: neighbours averaged over.  [default: 6]")
 @click.option("--lambda", "lambda_value", type=float, help="Of re-ranking: old share.  [default: 0.3]")
-@click.option("--metric", help="Learn a distance from the training images: kissme or xqda.")
+@click.option("--metric", help="Learn a distance from the training images: kissme, xqda or her.")
 @click.option("--multi-query", type=click.Choice(["mean", "max"]), help="Pool a query's images.")
 @click.option("--store-calibration", is_flag=True, help="Keep in the encoder what scores mean, for search.")
 @click.option(

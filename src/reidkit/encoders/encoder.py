@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 64
 
+LOMO = "lomo"
+"""Name of the one encoder that needs no file."""
+
 SkipCallback: TypeAlias = Callable[[int, DataError], None]
 
 
@@ -295,7 +298,8 @@ def load_encoder(
 
     Args:
         path: a run folder (its best weights, else its last), a ``.safetensors`` file, or a network made
-            elsewhere: ``.onnx``, or OpenVINO's ``.xml``.
+            elsewhere: ``.onnx``, or OpenVINO's ``.xml``. "lomo", where nothing of that name lies about, is
+            :class:`reidkit.encoders.lomo.Lomo`.
         device: where it runs; a GPU where there is one. Networks made elsewhere run on the CPU.
         preprocessing: for a network made elsewhere, the TOML file that says how images are prepared for it,
             or its keys and values; left out, the ``.toml`` beside it, else its metadata.
@@ -321,6 +325,8 @@ def load_encoder(
     path = Path(path)
     check_backend(backend)
     check_views(views or WHOLE)
+    if str(path) == LOMO and not path.exists():
+        return _lomo(device, preprocessing, feature, backend).with_views(views or WHOLE)
     if is_network_file(path):
         return _load_network_file(path, device, preprocessing, feature, backend).with_views(views or WHOLE)
     if preprocessing is not None:
@@ -343,6 +349,19 @@ def load_encoder(
     )
     encoder.network = with_backend(encoder, backend)
     return encoder.with_views(views or description.views)
+
+
+def _lomo(
+    device: str | torch.device | None,
+    preprocessing: str | Path | Mapping[str, Any] | None,
+    feature: str | None,
+    backend: str,
+) -> Encoder:
+    from reidkit.encoders.lomo import HEIGHT, WIDTH, Lomo
+
+    if preprocessing is not None or backend != "auto":
+        raise ConfigError("lomo is no network: it takes neither preprocessing nor a backend")
+    return Encoder(Lomo(), height=HEIGHT, width=WIDTH, device=device, feature=feature)
 
 
 def _load_network_file(
@@ -380,7 +399,7 @@ def _network(
 
         return TorchNetwork(model, device=device, bfloat16=bfloat16, feature=feature)
     if str(device or "cpu").partition(":")[0] != "cpu":
-        raise ConfigError(f"device = {device}: {model} was made elsewhere, and such networks run on the CPU")
+        raise ConfigError(f"device = {device}: {model} runs on the CPU alone")
     if bfloat16:
         raise ConfigError(f"bfloat16: {model} was made elsewhere, and computes as its file says")
     if feature is not None:

@@ -96,6 +96,8 @@ class Vectors:
     def item_rows(self, state: State, rows_of: Callable[[State], Rows]) -> Rows:
         """Row numbers (K,) of all items, ascending; asked for only where that is needed."""
         known, start = np.empty(0, np.int64), 0
+        if self._snapshot is not None and self._snapshot.state == state:
+            return self._snapshot.rows
         if self._snapshot is not None and self._snapshot.state.vectors == state.vectors:
             known, start = self._snapshot.rows, self._snapshot.state.num_rows
         if state.num_items - len(known) == state.num_rows - start:  # all new rows are items, and none went

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
-from reidkit.galleries import _decisions_table, _format_1
+from reidkit.galleries import _decisions_table, _format_1, _thumbnails_table
 from reidkit.galleries._adding import Placed
 from reidkit.galleries._contract import Addition, Gallery, Search
 from reidkit.galleries._decisions import Decision, carried_out
@@ -147,6 +147,7 @@ class EmbeddedGallery(Gallery):
             if placed.vectors:
                 self._vectors.append(state, placed.vectors, placed.state.dimension or 0)
                 self._table.put(placed.items.values())
+                _thumbnails_table.put(self._table.db, placed.thumbnails)
                 # Decisions are on pictures: one that is another now was not decided on.
                 self._table.forget_decisions(placed.others)
                 self._table.set_state(placed.state)
@@ -159,7 +160,9 @@ class EmbeddedGallery(Gallery):
                     self._check_encoder(state, search.origin)
         return self._searching.search(search)
 
-    def _relabel(self, ids: list[int], changes: list[dict[str, Any]]) -> None:
+    def _relabel(
+        self, ids: list[int], changes: list[dict[str, Any]], thumbnails: dict[int, bytes | None]
+    ) -> None:
         self._check_items()
         with self._writing() as state:
             rows = [
@@ -172,7 +175,16 @@ class EmbeddedGallery(Gallery):
                 name = taken[0].source if taken else next(n for n in named if named.count(n) > 1)
                 raise DataError(f"two items would have the source {name!r}; nothing was changed")
             self._table.put(rows)
+            _thumbnails_table.put(self._table.db, thumbnails)
             self._table.set_state(state)
+
+    def _thumbnails(self, ids: list[int]) -> dict[int, bytes]:
+        with self._table.reading() as state:
+            found, wrong = _thumbnails_table.read(self._table.db, ids)
+            if wrong:
+                rows = self._table.among(state, "id", wrong)
+                raise self._table.damage(f"the thumbnails of {len(wrong)} of {state.num_items} items", rows)
+            return found
 
     def remove(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> int:
         if ids is None and where is None:
@@ -226,7 +238,9 @@ class EmbeddedGallery(Gallery):
             numbers = np.array(sorted(items), np.int64)
             vectors = self._vectors.damaged(state, self._vectors.words(state), numbers)
             return Verification(
-                state.num_items, vectors=tuple(sorted(items[row].id for row in vectors.tolist()))
+                state.num_items,
+                vectors=tuple(sorted(items[row].id for row in vectors.tolist())),
+                thumbnails=tuple(_thumbnails_table.damaged(self._table.db)),
             )
 
     def repair(self, *, drop: bool = False) -> tuple[int, ...]:
@@ -240,6 +254,8 @@ class EmbeddedGallery(Gallery):
             items = self._table.all(replace(state, num_items=self._table.count()))
             within = np.array([row.row for row in items if row.row < num_rows], np.int64)
             whole = set(within.tolist()) - set(self._vectors.damaged(state, words, within).tolist())
+            pictures = set(_thumbnails_table.damaged(self._table.db))
+            whole -= {row.row for row in items if row.id in pictures}
             vectors = [row.id for row in items if row.row not in whole]
             dropped = tuple(sorted({*labels, *vectors}))
             decisions = _decisions_table.damaged(self._table.db)
@@ -273,6 +289,7 @@ class EmbeddedGallery(Gallery):
                 "num_items": state.num_items,
                 "dimension": state.dimension,
                 "encoder": _decoded(state.encoder),
+                "num_thumbnails": _thumbnails_table.count(self._table.db),
                 "storage": storage_of(state.vectors),
                 "searched_bytes": 8 * num_words(state.vectors, state.dimension or 0) * state.num_rows,
                 "bytes": sum(file.stat().st_size for file in files if file.exists()),
