@@ -13,8 +13,8 @@ from reidkit.files import write_atomically
 from reidkit.galleries import Gallery, Hit
 from reidkit.images.reading import load_image
 from reidkit.reports.charts import ranked_list_picture
-from reidkit.reports.item_pictures import shown_picture, thumbnails_of
 from reidkit.search.found import Found
+from reidkit.search.item_pictures import shown_picture, thumbnails_of
 from reidkit.search.people import FoundPeople
 
 

@@ -13,8 +13,9 @@ from reidkit.files import write_atomically
 from reidkit.galleries import Gallery
 from reidkit.labels import is_date, lasting, moment
 from reidkit.reports.charts import BLUE, Chart, new_axes, own_style
-from reidkit.reports.item_pictures import ItemCell, item_cells, spread
+from reidkit.reports.item_pictures import ItemCell, item_cells
 from reidkit.reports.parts import Figure, render
+from reidkit.search.item_pictures import spread
 from reidkit.search.visits import Timeline, Visit
 from reidkit.texts.printable import printable
 
