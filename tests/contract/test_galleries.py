@@ -17,7 +17,16 @@ import pytest
 
 from reidkit import registry
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.galleries import Decision, Hit, check_where, in_force, open_gallery, parse_labels, parse_where
+from reidkit.galleries import (
+    Decision,
+    Gallery,
+    Hit,
+    check_where,
+    in_force,
+    open_gallery,
+    parse_labels,
+    parse_where,
+)
 from reidkit.galleries._labels import as_listed
 
 
@@ -306,6 +315,11 @@ def test_an_index_is_built_measured_and_dropped(gallery, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if gallery.info()["engine"] == "embedded":
         pytest.importorskip("usearch", reason="usearch is not installed")
+    if type(gallery).build_index is Gallery.build_index:
+        for verb in (gallery.build_index, gallery.drop_index):
+            with pytest.raises(ConfigError, match="is of an engine without an approximate index"):
+                verb()
+        return
     with pytest.raises(DataError, match="is empty; add embeddings first"):
         gallery.build_index()
     gallery.add(units(300))

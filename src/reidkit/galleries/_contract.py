@@ -346,7 +346,6 @@ class Gallery(ABC):
         With ``erase`` no byte of it is left in the gallery's files, whichever version wrote them.
         """
 
-    @abstractmethod
     def build_index(
         self, *, min_recall: float = 0.0, sample: int = 100, progress: ProgressCallback | None = None
     ) -> float:
@@ -356,11 +355,13 @@ class Gallery(ABC):
 
         Raises:
             DataError: the gallery is empty; or the index finds less than ``min_recall``, and is not kept.
+            ConfigError: an engine has no such index that could be built or left out.
         """
+        raise ConfigError(f"{self.location} is of an engine without an approximate index to be built")
 
-    @abstractmethod
     def drop_index(self) -> None:
         """Delete the approximate index, if there is one: all is searched exactly."""
+        raise ConfigError(f"{self.location} is of an engine without an approximate index to be built")
 
     @abstractmethod
     def __len__(self) -> int: ...
