@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError
 from reidkit.galleries import (
     Addition,
     Condition,
@@ -39,11 +39,9 @@ from reidkit.galleries._labels import LABELS
 from reidkit.galleries._postgres import decisions as decision_table
 from reidkit.galleries._postgres import index as approximate_index
 from reidkit.galleries._postgres import tables
-from reidkit.galleries._postgres.adding import add, check_origin, check_sources
+from reidkit.galleries._postgres.adding import add, check_origin, with_sources
 from reidkit.galleries._postgres.address import read_address
 from reidkit.galleries._postgres.items import (
-    Stored,
-    check,
     check_storable,
     lock,
     read,
@@ -54,6 +52,7 @@ from reidkit.galleries._postgres.nearest import Ranking
 from reidkit.galleries._postgres.server import Connection, Server
 from reidkit.galleries._postgres.tables import State
 from reidkit.galleries._postgres.where import EVERYTHING, Clause, clause, of_ids
+from reidkit.galleries._served import Stored, check, check_sources, in_order, verified
 
 
 class PostgresGallery(Gallery):
@@ -138,7 +137,9 @@ class PostgresGallery(Gallery):
                 for index, stored in enumerate(self._by_id(connection, ids))
             ]
             check_storable(rows)
-            check_sources(connection, [row.source for row in rows if row.source is not None], ids)
+            named = [row.source for row in rows if row.source is not None]
+            there = {source: id for source, (id, _) in with_sources(connection, named).items()}
+            check_sources(named, there, set(ids))
             rewrite_labels(connection, rows)
 
         self._server.write(work)
@@ -307,12 +308,7 @@ class PostgresGallery(Gallery):
         if where is not None:
             raise ConfigError("ids and where cannot be combined; give one of them")
         found = with_ids(connection, set(ids), embeddings=embeddings)
-        unknown = [id for id in ids if id not in found]
-        if unknown:
-            raise DataError(
-                f"{self.location} has no item {unknown[0]} ({len(unknown)} such of {len(ids)} ids)"
-            )
-        return check([found[id] for id in ids], self.location)
+        return in_order(found, ids, self.location)
 
     def _clause(self, connection: Connection, ids: Collection[int] | None, where: Where | None) -> Clause:
         if ids is not None:
@@ -335,11 +331,4 @@ class PostgresGallery(Gallery):
         return len(gone)
 
     def _verified(self, connection: Connection) -> Verification:
-        num, labels, vectors = 0, [], []
-        for stored in read(connection, EVERYTHING, embeddings=True):
-            num += 1
-            if not stored.has_whole_labels:
-                labels.append(stored.row.id)
-            if not stored.has_whole_embedding:
-                vectors.append(stored.row.id)
-        return Verification(num, labels=tuple(sorted(labels)), vectors=tuple(sorted(vectors)))
+        return verified(read(connection, EVERYTHING, embeddings=True))
