@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reidkit.cli import completion
 from reidkit.cli.options import backend_option, column_option, named_columns, pattern_option
 from reidkit.cli.output import print_left_out, say, tell
 from reidkit.texts.printable import counted
@@ -21,7 +22,13 @@ _NUM_LISTED = 20  # images that could not be read
 
 @click.command("index")
 @click.argument("words", metavar="[RUN] IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--gallery", "location", required=True, help="Gallery to fill; made if it is not there.")
+@click.option(
+    "--gallery",
+    "location",
+    shell_complete=completion.galleries,
+    required=True,
+    help="Gallery to fill; made if it is not there.",
+)
 @pattern_option
 @column_option
 @click.option(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from reidkit.cli import completion
 from reidkit.cli.options import column_option, named_columns
 from reidkit.cli.output import json_option, print_json, print_table, say
 from reidkit.errors import ConfigError
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
     "--start", "starts", multiple=True, help="When it begins: 2026-11-01T08:00:00; once for all, or each."
 )
 @click.option("--encoder", type=click.Path(path_type=Path), help="Run or file that embeds people.")
-@click.option("--gallery", "location", help="Gallery to fill; made if it is not there.")
+@click.option(
+    "--gallery",
+    "location",
+    shell_complete=completion.galleries,
+    help="Gallery to fill; made if it is not there.",
+)
 @click.option("--out", "outs", multiple=True, help="Write .csv, .txt (MOT), or .mp4 with boxes and names.")
 @click.option("--best", type=int, help="Pictures of a track that are embedded (5).")
 @click.option("--context", type=float, help="Added around a box, as a share of it (0).")

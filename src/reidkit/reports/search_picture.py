@@ -13,9 +13,9 @@ from reidkit.files import write_atomically
 from reidkit.galleries import Hit
 from reidkit.images.reading import load_image
 from reidkit.reports.charts import ranked_list_picture
-from reidkit.reports.item_pictures import item_picture
+from reidkit.search.found import Found
+from reidkit.search.item_pictures import item_picture
 from reidkit.search.people import FoundPeople
-from reidkit.search.searcher import Found
 
 
 def draw_hits(
