@@ -600,6 +600,22 @@ def test_what_another_program_changed_is_found(postgres_server, location, change
         assert len(gallery) == 2
 
 
+def test_a_damaged_thumbnail_is_not_shown(postgres_server, location):
+    small = [b"\xff\xd8\xff" + bytes([number]) * 50 + b"\xff\xd9" for number in range(3)]
+    with open_gallery(location) as gallery:
+        ids = gallery.add(units(3), thumbnails=small).tolist()
+        execute(
+            postgres_server, location, f"UPDATE thumbnails SET data = '\\xffd8ff00ffd9' WHERE id = {ids[1]}"
+        )
+        assert gallery.thumbnails(ids=ids[:1]) == {ids[0]: small[0]}
+        with pytest.raises(DamagedGallery, match="the thumbnails of 1 items are not what was written"):
+            gallery.thumbnails(ids=ids)
+        assert gallery.verify().damaged == gallery.verify().thumbnails == (ids[1],)
+        assert gallery.repair(drop=True) == (ids[1],)
+        assert gallery.thumbnails(ids=ids) == {ids[0]: small[0], ids[2]: small[2]}
+        assert execute(postgres_server, location, "SELECT count(*) FROM thumbnails") == [(2,)]
+
+
 def test_what_is_forgotten_is_in_no_table_of_the_server(postgres_server, location):
     names = [b"Zachariah-Forgotten", b"pictures-of-zachariah", b"zone-of-zachariah"]
     with open_gallery(location) as gallery:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from reidkit.galleries import Addition, check_encoder, unit_embeddings
 from reidkit.galleries._postgres import decisions as decision_table
+from reidkit.galleries._postgres import thumbnails
 from reidkit.galleries._postgres.address import Address
 from reidkit.galleries._postgres.index import make
 from reidkit.galleries._postgres.items import write
@@ -36,6 +37,8 @@ def add(connection: Connection, addition: Addition, address: Address) -> NDArray
     written = write(connection, [ids[i] for i in fresh], [labels[i] for i in fresh], embeddings)
     for index, id in zip(fresh, written, strict=True):
         ids[index] = id
+    small = {id: addition.thumbnails[index] for index, id in zip(fresh, written, strict=True)}
+    thumbnails.put(connection, {id: data for id, data in small.items() if data is not None})
     return np.array(ids, np.int64)
 
 

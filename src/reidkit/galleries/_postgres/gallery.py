@@ -39,6 +39,7 @@ from reidkit.galleries._labels import LABELS
 from reidkit.galleries._postgres import decisions as decision_table
 from reidkit.galleries._postgres import index as approximate_index
 from reidkit.galleries._postgres import tables
+from reidkit.galleries._postgres import thumbnails as thumbnail_table
 from reidkit.galleries._postgres.adding import add, check_origin, with_sources
 from reidkit.galleries._postgres.address import read_address
 from reidkit.galleries._postgres.items import (
@@ -99,7 +100,6 @@ class PostgresGallery(Gallery):
 
     def _add(self, addition: Addition) -> NDArray[np.int64]:
         check_storable(addition.labels)
-        self._check_no_thumbnails(addition.thumbnails)
 
         return self._server.write(lambda connection: add(connection, addition, self.address))
 
@@ -128,8 +128,6 @@ class PostgresGallery(Gallery):
     def _relabel(
         self, ids: list[int], changes: list[dict[str, Any]], thumbnails: dict[int, bytes | None]
     ) -> None:
-        self._check_no_thumbnails(thumbnails.values())
-
         def work(connection: Connection) -> None:
             lock(connection, ids)
             rows = [
@@ -141,17 +139,20 @@ class PostgresGallery(Gallery):
             there = {source: id for source, (id, _) in with_sources(connection, named).items()}
             check_sources(named, there, set(ids))
             rewrite_labels(connection, rows)
+            thumbnail_table.put(connection, thumbnails)
 
         self._server.write(work)
 
-    def _check_no_thumbnails(self, thumbnails: Iterable[bytes | None]) -> None:
-        if any(data is not None for data in thumbnails):
-            raise ConfigError(
-                f"{self.location} keeps no thumbnails; leave them out, or keep them in a folder"
-            )
-
     def _thumbnails(self, ids: list[int]) -> dict[int, bytes]:
-        return {}
+        found, wrong = self._server.read(lambda connection: thumbnail_table.read(connection, ids))
+        if wrong:
+            raise DamagedGallery(
+                f"{self.location} is damaged: the thumbnails of {len(wrong)} items are not what was written "
+                f"(#{wrong[0]} first); drop these items with `reid gallery repair '{self.location}' --drop`, "
+                "and index their images again",
+                ids=wrong,
+            )
+        return found
 
     def _decide(self, decisions: list[Decision]) -> list[Decision]:
         named = {id for decision in decisions for id in decision.items}
@@ -233,7 +234,7 @@ class PostgresGallery(Gallery):
                 "num_items": tables.num_items(connection),
                 "dimension": state.dimension,
                 "encoder": state.encoder,
-                "num_thumbnails": 0,
+                "num_thumbnails": thumbnail_table.count(connection),
                 **tables.about_the_server(connection),
                 **({"recall": state.recall} if state.recall else {}),
             }
@@ -331,4 +332,5 @@ class PostgresGallery(Gallery):
         return len(gone)
 
     def _verified(self, connection: Connection) -> Verification:
-        return verified(read(connection, EVERYTHING, embeddings=True))
+        found = verified(read(connection, EVERYTHING, embeddings=True))
+        return replace(found, thumbnails=tuple(thumbnail_table.damaged(connection)))
