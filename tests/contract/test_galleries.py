@@ -29,13 +29,21 @@ from reidkit.galleries import (
 )
 from reidkit.galleries._labels import as_listed
 
+# Milvus takes its time; tests/galleries/test_milvus.py asks for its answers among the fast tests.
+ENGINES = [
+    pytest.param(name, marks=pytest.mark.slow) if name.startswith("milvus") else name
+    for name in registry.names("gallery")
+]
 
-@pytest.fixture(params=registry.names("gallery"))
+
+@pytest.fixture(params=ENGINES)
 def location(request, tmp_path):
     if request.param == "embedded":
         return str(tmp_path / "people.gallery")
     if request.param == "postgresql":
         return request.getfixturevalue("postgres_server").gallery()
+    if request.param in ("milvus", "milvus-lite"):
+        return request.getfixturevalue({"milvus": "milvus_server"}.get(request.param, "milvus_lite"))()
     variable = f"REIDKIT_TEST_GALLERY_{request.param.upper()}"
     if variable not in os.environ:
         pytest.skip(f"{variable} is not set: no place to test the engine {request.param!r} in")
@@ -284,7 +292,7 @@ def test_no_condition_is_on_a_box(gallery):
 
 
 def test_thumbnails_come_back_and_go_with_their_items(gallery, location):
-    if gallery.info()["engine"] == "postgresql":
+    if gallery.info()["engine"] == "milvus":
         with pytest.raises(ConfigError, match="keeps no thumbnails"):
             gallery.add(units(1), thumbnails=[jpeg(1)])
         return
