@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,8 @@ class Searcher:
         self._storage = storage
         self.gallery: Gallery | None = None
         self._converted = False
-        self._plausibility: Plausibility | None = None  # of the gallery as it is, once it is asked for
+        self._plausibility: tuple[int, Plausibility] | None = None  # of the gallery when it held so many
+        self._judging = threading.Lock()
         try:
             self.gallery = open_gallery(location, create=False)
             self._converted = bool(self.gallery.info().get("converted"))
@@ -310,7 +312,6 @@ class Searcher:
         """
         pictures = once(new_picture(image, camera) for image in images)
         added = Added()
-        self._plausibility = None
         self.encoder.expect(len(pictures))
         for start in range(0, len(pictures), AT_A_TIME):
             part = with_contents(pictures[start : start + AT_A_TIME], added)
@@ -352,12 +353,18 @@ class Searcher:
         calibration = self.calibration
         if calibration is None or prior is None or self.gallery is None:
             return (), ""
-        if self._plausibility is None:
-            self._plausibility = Plausibility(self.gallery, calibration)
-        if doubt := self._plausibility.doubt_of(embedding):
+        if doubt := self._plausible(self.gallery, calibration).doubt_of(embedding):
             return (), doubt
         given = calibration.probability([hit.score for hit in hits], prior=prior.value)
         return tuple(given.tolist()), ""
+
+    def _plausible(self, gallery: Gallery, calibration: Calibration) -> Plausibility:
+        """Whether the calibration fits the gallery; looked at again once a tenth is new, or gone."""
+        with self._judging:
+            num = len(gallery)
+            if self._plausibility is None or abs(num - self._plausibility[0]) > self._plausibility[0] / 10:
+                self._plausibility = num, Plausibility(gallery, calibration)
+            return self._plausibility[1]
 
     def _filled(self) -> Gallery:
         if self.gallery is None:

@@ -59,6 +59,7 @@ _TITLES = {
     421: "Another host",
     422: "Cannot be done as asked",
     429: "Too much at once",
+    431: "Too long a head",
     500: "A fault of the service",
     503: "Not ready",
 }
@@ -74,6 +75,7 @@ _TO_DO = {
     415: "send it as the type that /v1/openapi.json names",
     421: "call the service by a name that its settings list in hosts",
     422: "mend what is named, and ask again",
+    431: "send fewer and shorter headers, and a shorter address",
     429: "wait as long as Retry-After says, then ask again",
     500: "tell whoever runs the service: its log says more",
     503: "wait, then ask again; if that does not help, tell whoever runs the service",
