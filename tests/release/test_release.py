@@ -90,8 +90,8 @@ def test_the_wheel_works_in_an_environment_of_its_own(built: tuple[Path, Path], 
     python = home / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
     [packages] = home.glob("lib/python*/site-packages")
-    # Torch and its kin are 5 GB: they are taken from where they are. A path in a .pth file brings packages, but
-    # not that folder's own .pth files, so that an editable reidkit there stays out.
+    # Torch and its kin are 5 GB: they are taken from where they are. A path in a .pth file brings packages,
+    # but not that folder's own .pth files, so that an editable reidkit there stays out.
     (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def run(*words: str | Path) -> str:
