@@ -2,8 +2,8 @@
 
     python benchmarks/gallery.py --items 100000 1000000 --write
 
-Storages are compared at the first size. Needs room for the vectors on the disk of the temporary folder, and as
-much memory for the bare product.
+Storages are compared at the first size. Needs room for the vectors on the disk of the temporary folder, and
+as much memory for the bare product.
 """
 
 from __future__ import annotations

@@ -30,6 +30,11 @@ column_option: Callable[[F], F] = click.option(
     help="What a table calls a column, for example path=file or camera=cam_name; may be repeated.",
 )
 
+views_option: Callable[[F], F] = click.option(
+    "--views",
+    help="Embed each image as a whole, with its mirror image (flip), or with crops besides (crops).",
+)
+
 backend_option: Callable[[F], F] = click.option(
     "--backend",
     default="auto",

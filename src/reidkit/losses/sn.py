@@ -144,8 +144,8 @@ class Support(NamedTuple):
     ``neighbors`` (N, k + 1) in any order, (N, N - 1) in a smaller batch; ``nearest_positive`` and
     ``furthest_positive`` (N, 1), without meaning where an anchor has no positive, the latter empty unless
     asked for; ``same`` whether each neighbour is a positive; ``num_positive`` (N,) in the batch; ``bounded``
-    whether the furthest neighbour is only the bound of the others, or, with ties, ``neighbors`` are all others,
-    of which those as near as the ``num_with_ties``-th count; ``usable`` (N,).
+    whether the furthest neighbour is only the bound of the others, or, with ties, ``neighbors`` are all
+    others, of which those as near as the ``num_with_ties``-th count; ``usable`` (N,).
     """
 
     neighbors: Tensor

@@ -81,8 +81,8 @@ def _check_size(embeddings: Tensor) -> None:
     most = math.sqrt(torch.finfo(embeddings.dtype).max) / 1e3
     if can_look_at_values(embeddings) and not _stay_below(embeddings, most):
         raise DataError(
-            f"embeddings hold values of {_largest(embeddings):.3g}, whose squares overflow; scale them below {most:.1g}, "
-            "or let the loss normalise them (normalize=true)"
+            f"embeddings hold values of {_largest(embeddings):.3g}, whose squares overflow; scale them below "
+            f"{most:.1g}, or let the loss normalise them (normalize=true)"
         )
 
 

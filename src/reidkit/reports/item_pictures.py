@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from reidkit.errors import DataError
 from reidkit.galleries import Item
-from reidkit.images.reading import load_image
 from reidkit.labels import moment
 from reidkit.reports.parts import as_data_uri
-from reidkit.video.item_pictures import is_from_video, picture_of
-
-_CROP = re.compile(r"(.*)#(\d+),(\d+),(\d+),(\d+)", re.DOTALL)
+from reidkit.search.item_pictures import item_picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +23,6 @@ class ItemCell:
     is_proposed: bool
     data_uri: str
     problem: str
-
-
-def item_picture(item: Item) -> Image.Image:
-    """The picture of an item, cut out where it is a part; :class:`DataError` where it cannot be read."""
-    if is_from_video(item):
-        return picture_of(item)
-    if item.source is None:
-        raise DataError("the item says of no picture")
-    crop = _CROP.fullmatch(item.source)
-    if crop is None or Path(item.source).exists():
-        return load_image(item.source)
-    left, top, right, bottom = map(int, crop.groups()[1:])
-    return load_image(crop[1], box=(left, top, right, bottom))
 
 
 def item_cell(item: Item) -> ItemCell:
@@ -62,10 +42,3 @@ def item_cell(item: Item) -> ItemCell:
         data_uri=data_uri,
         problem=problem,
     )
-
-
-def spread(items: Sequence[Item], num: int) -> list[Item]:
-    """So many of the items at most, from all over; the first and the last among them."""
-    if len(items) <= num:
-        return list(items)
-    return [items[round(place * (len(items) - 1) / max(1, num - 1))] for place in range(num)]

@@ -11,8 +11,9 @@ from reidkit.clustering.proposals import Person, Proposals
 from reidkit.files import write_atomically
 from reidkit.galleries import Item
 from reidkit.labels import moment
-from reidkit.reports.item_pictures import ItemCell, item_cell, spread
+from reidkit.reports.item_pictures import ItemCell, item_cell
 from reidkit.reports.parts import render
+from reidkit.search.item_pictures import spread
 
 MOST_PEOPLE = 200
 MOST_PICTURES = 12

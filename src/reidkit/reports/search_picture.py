@@ -13,8 +13,8 @@ from reidkit.files import write_atomically
 from reidkit.galleries import Hit
 from reidkit.images.reading import load_image
 from reidkit.reports.charts import ranked_list_picture
-from reidkit.reports.item_pictures import item_picture
 from reidkit.search.found import Found
+from reidkit.search.item_pictures import item_picture
 from reidkit.search.people import FoundPeople
 
 

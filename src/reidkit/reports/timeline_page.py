@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from reidkit.files import write_atomically
 from reidkit.labels import is_date, lasting, moment
 from reidkit.reports.charts import BLUE, Chart, new_axes, own_style
-from reidkit.reports.item_pictures import ItemCell, item_cell, spread
+from reidkit.reports.item_pictures import ItemCell, item_cell
 from reidkit.reports.parts import Figure, render
+from reidkit.search.item_pictures import spread
 from reidkit.search.visits import Timeline, Visit
 from reidkit.texts.printable import printable
 

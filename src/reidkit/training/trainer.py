@@ -38,7 +38,7 @@ from reidkit.training.learner import Learner, NotFiniteError
 from reidkit.training.loader import UnreadableImages, batches
 from reidkit.training.log import TrainingLog
 from reidkit.training.objective import Objective, prepare_objectives
-from reidkit.training.optim import learning_rate
+from reidkit.training.optim import described, learning_rate
 from reidkit.training.run_folder import RunFolder
 from reidkit.training.trackers import Tracker, named_tracker
 from reidkit.training.warm_start import start_from
@@ -166,7 +166,7 @@ class Trainer:
             "losses": [objective.describe() for objective in self.objectives],
             "sampler": dataclasses.asdict(self.sampler_config),
             "transform": dataclasses.asdict(self.transform),
-            "optim": dataclasses.asdict(self.optim),
+            "optim": described(self.optim),
             "init": self.train_config.init,
             "precision": self.learner.precision.name,
             "accumulate": self.train_config.accumulate,

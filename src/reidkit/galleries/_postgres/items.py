@@ -51,7 +51,7 @@ class Stored:
 
 
 def embedding_checksum(id: int, embedding: NDArray[np.float32]) -> int:
-    return zlib.crc32(np.ascontiguousarray(embedding, "<f4"), id & 0xFFFFFFFF)
+    return zlib.crc32(np.ascontiguousarray(embedding, "<f4").data, id & 0xFFFFFFFF)
 
 
 def check_storable(labels: Iterable[Labels | Row]) -> None:

@@ -1,0 +1,118 @@
+"""The application: the API, the page, and what guards both."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.templating import Jinja2Templates
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from reidkit import __version__
+from reidkit.errors import ConfigError
+from reidkit.texts.printable import printable
+from reidkit.web import api, problems
+from reidkit.web.access import Access
+from reidkit.web.limits import Guard
+from reidkit.web.metrics import Metrics
+from reidkit.web.service import Service
+from reidkit.web.settings import Settings
+from reidkit.web.users import Users
+from reidkit.web.wanted import Problem
+
+FOLDER = Path(__file__).parent
+
+
+def build_app(settings: Settings) -> FastAPI:
+    """The application for uvicorn, with the galleries open.
+
+    Raises:
+        ConfigError: others than this machine can reach it, and there are no users; or there is no gallery.
+        DataError: a gallery, or the file of users, cannot be opened.
+    """
+    users = checked_users(settings)
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        app.state.is_closing = True
+        service.close()
+
+    app = FastAPI(
+        title="reidkit",
+        version=__version__,
+        summary="Search galleries of people by pictures, and say who is who.",
+        openapi_url="/v1/openapi.json",
+        docs_url=None,  # they load scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.is_closing = False
+    app.state.settings, app.state.service, app.state.users = settings, service, users
+    app.state.access = Access(settings, users, service.audit)
+    app.state.templates = templates()
+    app.state.metrics = Metrics(service)
+    problems.install(app, settings)
+    app.include_router(api.router)
+    if find_spec("reidkit.web.pages") is not None:
+        app.include_router(import_module("reidkit.web.pages").router)
+    if (FOLDER / "static").is_dir():
+        app.mount("/static", StaticFiles(directory=FOLDER / "static"), "static")
+    _describe_problems(app)
+    app.add_middleware(Guard, settings=settings, answer=_answer)
+    app.add_middleware(app.state.metrics.counted)
+    return app
+
+
+def checked_users(settings: Settings) -> Users | None:
+    """The users; ``None`` where there are none, and none are needed.
+
+    Raises :class:`ConfigError` where they are needed.
+    """
+    if not settings.galleries:
+        raise ConfigError("there is no gallery to serve; name some: reid serve people.gallery")
+    users = Users(settings.users_file) if settings.users_file.exists() else None
+    if users is not None and len(users):
+        return users
+    if not settings.is_local:
+        raise ConfigError(
+            f"others can reach {settings.host}, and there are no users in {settings.users_file}; add one: "
+            "reid serve users add NAME --role administrator"
+        )
+    return None
+
+
+def templates() -> Jinja2Templates:
+    """The page's templates, in which all text is escaped and made fit to show."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["printable"] = printable
+    return Jinja2Templates(env=environment)
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Let the description say what errors look like, where FastAPI's own form would stand."""
+    made = app.openapi
+
+    def described() -> dict[str, Any]:
+        found = made()
+        schemas = found["components"]["schemas"]
+        schemas["Problem"] = Problem.model_json_schema()
+        return found
+
+    app.openapi = described  # type: ignore[method-assign]
+
+
+def _answer(status: int, detail: str) -> ASGIApp:
+    response: Response = problems.problem(status, detail)
+    return response
