@@ -19,9 +19,10 @@ from reidkit.logs import get_logger
 from reidkit.search.item_pictures import spread
 from reidkit.search.visits import items_of, timeline
 from reidkit.web import answers as a
-from reidkit.web.audit import AuditLog, Entry, hash_of
+from reidkit.web.audit import AuditLog, Entry, Verified, hash_of
 from reidkit.web.deciding import decide
 from reidkit.web.jobs import Jobs
+from reidkit.web.label_values import LabelsAnswer, labels_answer
 from reidkit.web.longer_work import work_of
 from reidkit.web.roles import Actor, NoSuchGallery, Role
 from reidkit.web.served import Served
@@ -33,6 +34,8 @@ from reidkit.web.wanted import DecisionRequest, JobRequest, NewItem, SearchReque
 logger = get_logger(__name__)
 
 MOST_LISTED = 1000
+LABELS_KEPT = 10.0
+"""Seconds after which the labels of a gallery are looked up again."""
 
 
 class PurposeNeeded(ConfigError):
@@ -51,6 +54,7 @@ class Service:
         self.jobs_done = Jobs(settings.folder / "jobs")
         self.thumbnails = Thumbnails(settings.limits.cached_bytes)
         self.uploads = Uploads(settings.folder / "pictures")
+        self._labels: dict[str, tuple[float, LabelsAnswer | None]] = {}
         self.served: dict[str, Served] = {}
         try:
             for name, given in settings.galleries.items():
@@ -109,6 +113,20 @@ class Service:
             calibrated_on="" if calibration is None else calibration.source,
             card=_public(encoder.card),
         )
+
+    def labels(self, actor: Actor, gallery: str) -> LabelsAnswer:
+        """Which labels items have, as they were up to a few seconds ago."""
+        served = self._served(actor, gallery, Role.viewer)
+        made, found = self._labels.get(gallery, (0.0, None))
+        if found is None or time.monotonic() - made > LABELS_KEPT:
+            found = labels_answer(served.gallery.items())
+            self._labels[gallery] = time.monotonic(), found
+        return found
+
+    def storage(self, actor: Actor, gallery: str) -> dict[str, Any]:
+        """How a gallery is kept: its engine, its items, and what the engine adds; no path."""
+        found = self._gallery(actor, gallery, Role.viewer).info()
+        return {name: value for name, value in found.items() if name not in ("location", "encoder")}
 
     def search(self, actor: Actor, gallery: str, request: SearchRequest) -> a.SearchAnswer:
         """Search a gallery for who is in pictures, stored items or embeddings, all together one query.
@@ -301,6 +319,12 @@ class Service:
         self._served(actor, gallery, Role.administrator)
         with self._audited(actor, "audit", gallery):
             return [entry for entry in self.audit.last(100_000) if entry.gallery == gallery][:num]
+
+    def audit_verified(self, actor: Actor) -> Verified:
+        """Follow the log's chain of hashes. Raises :class:`DataError` where it is broken."""
+        actor.check_everywhere(Role.administrator)
+        self.audit.write(actor.name, "verify audit")
+        return self.audit.verify()
 
     # --- inside -------------------------------------------------------------------------------------------
 

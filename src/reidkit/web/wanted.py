@@ -71,10 +71,10 @@ class DecisionRequest(Wanted):
     """
 
     kind: Literal["accept", "reject", "merge", "split", "undo"]
-    items: tuple[ItemId, ...] = Field((), max_length=10_000)
+    items: tuple[ItemId, ...] = Field(default=(), max_length=10_000)
     identity: Name | None = None
     proposal: Name | None = None
-    others: tuple[Name, ...] = Field((), max_length=1000)
+    others: tuple[Name, ...] = Field(default=(), max_length=1000)
     undoes: ItemId | None = None
 
 
@@ -97,7 +97,7 @@ class JobRequest(Wanted):
 class RemoveRequest(Wanted):
     """Items to remove, by number or by conditions."""
 
-    items: tuple[ItemId, ...] = Field((), max_length=10_000)
+    items: tuple[ItemId, ...] = Field(default=(), max_length=10_000)
     where: dict[str, Any] = Field(default_factory=dict, examples=[{"camera": 3}])
     dry_run: bool = False
 
