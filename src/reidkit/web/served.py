@@ -19,11 +19,12 @@ from reidkit.galleries import DamagedGallery, Gallery, Item, NoGallery, Where
 from reidkit.galleries._group_commit import GroupCommit
 from reidkit.galleries._relative import keys_of_query
 from reidkit.images.reading import load_image
+from reidkit.search.found import Found
 from reidkit.search.own_picture import Query
 from reidkit.search.people import FoundPeople, PeopleSearch
 from reidkit.search.pictures import HASH_LENGTH
 from reidkit.search.probabilities import Prior
-from reidkit.search.searcher import Found, Searcher
+from reidkit.search.searcher import Searcher
 from reidkit.web.batching import BatchingNetwork
 from reidkit.web.settings import Limits, ServedGallery
 from reidkit.web.wanted import SearchRequest
