@@ -5,6 +5,7 @@ What it shares with other engines is in tests/contract/test_galleries.py. Most o
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -111,8 +112,15 @@ def test_a_server_that_is_not_there_is_named():
 
 
 def test_a_gallery_that_is_not_there_is_not_made_unasked(location):
-    assert "the server has people" in refused(location, NoGallery, create=False)
+    message = refused(location, NoGallery, create=False)
+    assert re.search(r"the server has [\w, ]*\bpeople\b[\w, .]*; check the name", message)
+    assert "_book" not in message
     refused(location, NoGallery, create=False)
+
+
+def test_a_file_that_is_not_there_is_not_made_unasked(tmp_path):
+    refused(f"milvus-lite://{tmp_path}/a.db", NoGallery, create=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
@@ -178,7 +186,7 @@ def described(gallery, num=60, **given):
     )
 
 
-def test_it_answers_as_the_embedded_engine_does(location, tmp_path):
+def test_it_answers_as_the_embedded_engine_does(location, tmp_path, monkeypatch):
     queries = units(5, seed=4)
     with open_gallery(location) as gallery, open_gallery(tmp_path / "g") as embedded:
         described(gallery)
@@ -194,10 +202,15 @@ def test_it_answers_as_the_embedded_engine_does(location, tmp_path):
         ):
             assert gallery.search(queries, where=where) == embedded.search(queries, where=where)
             assert gallery.items(where=where) == embedded.items(where=where)
-        for group in ("identity", "tracklet"):
-            for where in (None, {"camera": 2}):
-                found = gallery.search(queries[:2], top=3, where=where, group=group, items=2)
-                assert found == embedded.search(queries[:2], top=3, where=where, group=group, items=2)
+        for group, where, most in (
+            ("identity", None, 4096),
+            ("tracklet", {"camera": 2}, 4096),
+            ("identity", {"camera": 2}, 3),
+            ("tracklet", None, 3),
+        ):
+            monkeypatch.setattr(nearest, "MOST_OF_GROUPS", most)
+            found = gallery.search(queries[:2], top=3, where=where, group=group, items=2)
+            assert found == embedded.search(queries[:2], top=3, where=where, group=group, items=2)
         np.testing.assert_array_equal(gallery.embeddings(), embedded.embeddings())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -43,6 +44,9 @@ from reidkit.galleries._milvus.thumbnails import as_texts as thumbnail_texts
 from reidkit.galleries._milvus.where import carrying, expression, of_sources, tag
 from reidkit.galleries._records import Row
 from reidkit.galleries._served import check, check_sources, in_order, to_be_written, verified
+from reidkit.logs import get_logger
+
+logger = get_logger(__name__)
 
 
 class MilvusGallery(Gallery):
@@ -57,7 +61,7 @@ class MilvusGallery(Gallery):
         self, address: str, *, create: bool = True, encoder: Mapping[str, Any] | None = None
     ) -> None:
         self.address = read_address(address)
-        self._server = Server(self.address)
+        self._server = Server(self.address, create=create)
         try:
             self._book, self._items = Book(self._server), Items(self._server)
             self._changes = Changes(self._server, self._book, self._items.name)
@@ -90,8 +94,8 @@ class MilvusGallery(Gallery):
             )
 
     def _refuse_missing(self) -> None:
-        names = [name[5:-5] for name in self._server.collections() if name.startswith("reid_")]
-        others = sorted({name for name in names if name})
+        books = [re.fullmatch(r"reid_(\w+)_book", name) for name in self._server.collections()]
+        others = sorted(book[1] for book in books if book)
         there = f"; the server has {', '.join(others[:10])}{', ...' if others[10:] else ''}" if others else ""
         raise NoGallery(f"there is no gallery at {self.location}{there}; check the name, or fill one first")
 
@@ -283,7 +287,12 @@ class MilvusGallery(Gallery):
 
     def compact(self, *, erase: bool = False) -> int:
         """Have the server give back the room of removed items; how many those are it does not tell, and 0 is
-        returned. When it deletes their bytes is its own affair, whether or not ``erase`` asks for it."""
+        returned. When it deletes their bytes is its own affair, also where ``erase`` asks for it."""
+        if erase:
+            logger.warning(
+                "%s: what was removed is found no more; when its bytes are deleted is up to Milvus",
+                self.location,
+            )
         if self.dimension is not None:
             self._server.compact(self._items.name)
         self._server.compact(self._book.name)
