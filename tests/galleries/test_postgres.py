@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,6 +164,31 @@ def test_a_user_without_rights_is_told_what_to_ask_for(postgres_server, location
     assert "the user may not use this gallery; ask its owner for GRANT USAGE ON SCHEMA" in refused(guest)
 
 
+def test_a_role_that_may_only_read_reads(postgres_server, location):
+    with open_gallery(location) as gallery:
+        gallery.add(units(3), sources=list("abc"))
+    name = schema(location)
+    postgres_server.execute(
+        f"CREATE ROLE reader LOGIN PASSWORD '{PASSWORD}'; GRANT USAGE ON SCHEMA {name} TO reader; "
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO reader",
+        database="galleries",
+    )
+    with open_gallery(location.replace("tester:", "reader:"), create=False) as gallery:
+        assert len(gallery.search(units(1))[0]) == len(gallery.items()) == 3
+        assert gallery.verify().damaged == ()
+        for change in (
+            lambda: gallery.add(units(1)),
+            lambda: gallery.relabel([1], cameras=[2]),
+            lambda: gallery.remove(where={}),
+        ):
+            with pytest.raises(
+                DataError, match=r"the user reader may not do this \(permission denied"
+            ) as caught:
+                change()
+            assert "\n" not in str(caught.value)
+        assert len(gallery) == 3
+
+
 def test_an_old_pgvector_is_told(postgres_server):
     postgres_server.execute("CREATE DATABASE old")
     forged = "CREATE EXTENSION vector; UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'"
@@ -205,6 +233,46 @@ def test_what_the_server_lacks_is_told_and_nothing_is_stored(postgres_server, lo
         execute(postgres_server, location, "DROP TRIGGER interfere ON items")
         gallery.add(units(5), sources=list("abcde"))
         assert len(gallery) == 8
+
+
+@pytest.fixture
+def small_disk(monkeypatch):
+    """A file system of 300 MB for what is temporary, a server's files among it."""
+    with tempfile.TemporaryDirectory() as folder:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", folder]).returncode:
+            pytest.skip("no file system can be mounted here")
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill_disk(path):
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(2**16)):
+            pass
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_is_told_and_nothing_is_stored(small_disk):
+    with running_server(min_wal_size="32MB", max_wal_size="32MB") as server:
+        location = server.gallery()
+        with open_gallery(location) as gallery:
+            gallery.add(units(10, dim=512), sources=list("abcdefghij"))
+            fill_disk(full := small_disk / "full")
+
+            def add_until_it_is_full():
+                for seed in range(100):
+                    gallery.add(units(500, dim=512, seed=seed), cameras=["new"] * 500)
+
+            with pytest.raises(DataError, match="the server's disk is full; nothing was changed") as caught:
+                add_until_it_is_full()
+            assert "\n" not in str(caught.value)
+            full.unlink()
+            assert len(gallery.items(where={"camera": "new"})) % 500 == 0
+            gallery.add(units(2, dim=512), sources=["a", "z"])
+            assert len(gallery.items(where={"camera": None})) == 11
+            assert gallery.verify().damaged == ()
 
 
 def test_a_statement_that_takes_too_long_is_told(postgres_server, location):
@@ -530,6 +598,22 @@ def test_what_another_program_changed_is_found(postgres_server, location, change
         assert gallery.repair(drop=True) == (ids[0],)
         assert gallery.verify().damaged == ()
         assert len(gallery) == 2
+
+
+def test_a_damaged_thumbnail_is_not_shown(postgres_server, location):
+    small = [b"\xff\xd8\xff" + bytes([number]) * 50 + b"\xff\xd9" for number in range(3)]
+    with open_gallery(location) as gallery:
+        ids = gallery.add(units(3), thumbnails=small).tolist()
+        execute(
+            postgres_server, location, f"UPDATE thumbnails SET data = '\\xffd8ff00ffd9' WHERE id = {ids[1]}"
+        )
+        assert gallery.thumbnails(ids=ids[:1]) == {ids[0]: small[0]}
+        with pytest.raises(DamagedGallery, match="the thumbnails of 1 items are not what was written"):
+            gallery.thumbnails(ids=ids)
+        assert gallery.verify().damaged == gallery.verify().thumbnails == (ids[1],)
+        assert gallery.repair(drop=True) == (ids[1],)
+        assert gallery.thumbnails(ids=ids) == {ids[0]: small[0], ids[2]: small[2]}
+        assert execute(postgres_server, location, "SELECT count(*) FROM thumbnails") == [(2,)]
 
 
 def test_what_is_forgotten_is_in_no_table_of_the_server(postgres_server, location):

@@ -25,7 +25,7 @@ def exists(db: sqlite3.Connection) -> bool:
 def put(db: sqlite3.Connection, thumbnails: Mapping[int, bytes | None]) -> None:
     """Keep the thumbnails of items, by their ids, in place of those they had; ``None`` is none."""
     delete(db, thumbnails)
-    rows = [(id, _checksum(id, data), data) for id, data in thumbnails.items() if data is not None]
+    rows = [(id, checksum_of(id, data), data) for id, data in thumbnails.items() if data is not None]
     if rows and not exists(db):
         db.execute(TABLE)
     db.executemany("INSERT INTO thumbnails VALUES (?, ?, ?)", rows) if rows else None
@@ -44,7 +44,7 @@ def count(db: sqlite3.Connection) -> int:
 
 def read(db: sqlite3.Connection, ids: Iterable[int]) -> tuple[dict[int, bytes], list[int]]:
     """Those of these items that have one, and the ids of those whose thumbnail is not what was written."""
-    return _told(_of(db, list(ids))) if exists(db) else ({}, [])
+    return told(_of(db, list(ids))) if exists(db) else ({}, [])
 
 
 def damaged(db: sqlite3.Connection) -> list[int]:
@@ -64,7 +64,8 @@ def _of(db: sqlite3.Connection, ids: list[int]) -> Iterator[tuple[int, object, o
         )
 
 
-def _told(rows: Iterable[tuple[int, object, object]]) -> tuple[dict[int, bytes], list[int]]:
+def told(rows: Iterable[tuple[int, object, object]]) -> tuple[dict[int, bytes], list[int]]:
+    """Thumbnails by id, of rows of id, checksum and data; and the ids of what is not what was written."""
     whole: dict[int, bytes] = {}
     wrong: list[int] = []
     for id, checksum, data in rows:
@@ -76,8 +77,8 @@ def _told(rows: Iterable[tuple[int, object, object]]) -> tuple[dict[int, bytes],
 
 
 def _is_whole(id: int, checksum: object, data: object) -> bool:
-    return isinstance(data, bytes) and checksum == _checksum(id, data) and _thumbnails.is_whole(data)
+    return isinstance(data, bytes) and checksum == checksum_of(id, data) and _thumbnails.is_whole(data)
 
 
-def _checksum(id: int, data: bytes) -> int:
+def checksum_of(id: int, data: bytes) -> int:
     return zlib.crc32(data, zlib.crc32(str(id).encode()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import Gallery, Hit, NoGallery, Where, open_gallery, without_password
 from reidkit.galleries._relative import apart_from_query
 from reidkit.images.reading import ImageSource
-from reidkit.search.adding import embedded, not_yet_there, store
+from reidkit.search.adding import embedded, not_yet_there, show_known, store
 from reidkit.search.encoder_place import recorded_place
 from reidkit.search.found import Found
 from reidkit.search.nothing_found import why_nothing
@@ -70,7 +71,8 @@ class Searcher:
         self._storage = storage
         self.gallery: Gallery | None = None
         self._converted = False
-        self._plausibility: Plausibility | None = None  # of the gallery as it is, once it is asked for
+        self._plausibility: tuple[int, Plausibility] | None = None  # of the gallery when it held so many
+        self._judging = threading.Lock()
         try:
             self.gallery = open_gallery(location, create=False)
             self._converted = bool(self.gallery.info().get("converted"))
@@ -287,6 +289,7 @@ class Searcher:
         images: Iterable[str | Path | Sample],
         *,
         camera: int | str | None = None,
+        thumbnails: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Added:
         """Embed pictures and store them, with their labels where they are samples.
@@ -300,6 +303,8 @@ class Searcher:
         Args:
             images: paths, whose labels are not known, or samples.
             camera: of all of them, in place of their own; -1 says that it is not known.
+            thumbnails: keep a small picture of each, which pages show when the picture itself is gone; those
+                that the gallery holds already get one, too.
             progress: called with (done, total) after each portion is stored.
 
         Raises:
@@ -307,15 +312,17 @@ class Searcher:
         """
         pictures = once(new_picture(image, camera) for image in images)
         added = Added()
-        self._plausibility = None
         self.encoder.expect(len(pictures))
         for start in range(0, len(pictures), AT_A_TIME):
             part = with_contents(pictures[start : start + AT_A_TIME], added)
             if self.gallery is not None:
-                part = not_yet_there(self.gallery, part, added)
+                whole, part = part, not_yet_there(self.gallery, part, added)
+                if thumbnails:
+                    show_known(self.gallery, whole, part, added)
             part, embeddings = embedded(self.encoder, part, added)
             if part:
-                store(self.gallery or self._open(create=True), part, embeddings)
+                gallery = self.gallery or self._open(create=True)
+                store(gallery, part, embeddings, with_thumbnails=thumbnails)
                 added.embedded += len(part)
             if progress is not None:
                 progress(min(start + AT_A_TIME, len(pictures)), len(pictures))
@@ -346,12 +353,18 @@ class Searcher:
         calibration = self.calibration
         if calibration is None or prior is None or self.gallery is None:
             return (), ""
-        if self._plausibility is None:
-            self._plausibility = Plausibility(self.gallery, calibration)
-        if doubt := self._plausibility.doubt_of(embedding):
+        if doubt := self._plausible(self.gallery, calibration).doubt_of(embedding):
             return (), doubt
         given = calibration.probability([hit.score for hit in hits], prior=prior.value)
         return tuple(given.tolist()), ""
+
+    def _plausible(self, gallery: Gallery, calibration: Calibration) -> Plausibility:
+        """Whether the calibration fits the gallery; looked at again once a tenth is new, or gone."""
+        with self._judging:
+            num = len(gallery)
+            if self._plausibility is None or abs(num - self._plausibility[0]) > self._plausibility[0] / 10:
+                self._plausibility = num, Plausibility(gallery, calibration)
+            return self._plausibility[1]
 
     def _filled(self) -> Gallery:
         if self.gallery is None:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.templating import Jinja2Templates
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from reidkit import __version__
 from reidkit.errors import ConfigError
-from reidkit.texts.printable import printable
-from reidkit.web import api, problems
+from reidkit.web import api, pages, problems
 from reidkit.web.access import Access
 from reidkit.web.limits import Guard
 from reidkit.web.metrics import Metrics
+from reidkit.web.pages_shell import error_page, templates
 from reidkit.web.service import Service
 from reidkit.web.settings import Settings
 from reidkit.web.users import Users
@@ -43,6 +40,7 @@ def build_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        threading.Thread(target=service.warm, name="warming", daemon=True).start()
         yield
         app.state.is_closing = True
         service.close()
@@ -59,14 +57,12 @@ def build_app(settings: Settings) -> FastAPI:
     app.state.is_closing = False
     app.state.settings, app.state.service, app.state.users = settings, service, users
     app.state.access = Access(settings, users, service.audit)
-    app.state.templates = templates()
+    app.state.templates, app.state.error_page = templates(), error_page
     app.state.metrics = Metrics(service)
     problems.install(app, settings)
     app.include_router(api.router)
-    if find_spec("reidkit.web.pages") is not None:
-        app.include_router(import_module("reidkit.web.pages").router)
-    if (FOLDER / "static").is_dir():
-        app.mount("/static", StaticFiles(directory=FOLDER / "static"), "static")
+    app.include_router(pages.router)
+    app.mount("/static", StaticFiles(directory=FOLDER / "static"), "static")
     _describe_problems(app)
     app.add_middleware(Guard, settings=settings, answer=_answer)
     app.add_middleware(app.state.metrics.counted)
@@ -89,15 +85,6 @@ def checked_users(settings: Settings) -> Users | None:
             "reid serve users add NAME --role administrator"
         )
     return None
-
-
-def templates() -> Jinja2Templates:
-    """The page's templates, in which all text is escaped and made fit to show."""
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters["printable"] = printable
-    return Jinja2Templates(env=environment)
 
 
 def _describe_problems(app: FastAPI) -> None:

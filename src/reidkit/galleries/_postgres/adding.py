@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.errors import DataError
 from reidkit.galleries import Addition, check_encoder, unit_embeddings
 from reidkit.galleries._postgres import decisions as decision_table
+from reidkit.galleries._postgres import thumbnails
 from reidkit.galleries._postgres.address import Address
 from reidkit.galleries._postgres.index import make
 from reidkit.galleries._postgres.items import write
 from reidkit.galleries._postgres.server import Connection
 from reidkit.galleries._postgres.tables import State, num_items, set_dimension, set_encoder, state
 from reidkit.galleries._postgres.where import source_hash
+from reidkit.galleries._served import to_be_written
 
 
 def add(connection: Connection, addition: Addition, address: Address) -> NDArray[np.int64]:
@@ -25,13 +26,7 @@ def add(connection: Connection, addition: Addition, address: Address) -> NDArray
     labels, location = addition.labels, str(address)
     there = with_sources(connection, [label.source for label in labels if label.source is not None])
     known = {source: id for source, (id, _) in there.items()}
-    if known and addition.on_duplicate == "error":
-        raise DataError(
-            f"{location} holds {len(known)} of these {len(labels)} sources already, such as "
-            f"{next(iter(known))!r}; nothing was added: choose on_duplicate='replace' or 'skip'"
-        )
-    ids = [None if label.source is None else known.get(label.source) for label in labels]
-    fresh = [i for i, id in enumerate(ids) if id is None or addition.on_duplicate == "replace"]
+    ids, fresh = to_be_written(addition, known, location)
     if addition.on_duplicate == "replace":
         connection.execute("DELETE FROM items WHERE id = ANY(%s)", (list(known.values()),))
         # Decisions are on pictures: one that is another now was not decided on.
@@ -42,6 +37,8 @@ def add(connection: Connection, addition: Addition, address: Address) -> NDArray
     written = write(connection, [ids[i] for i in fresh], [labels[i] for i in fresh], embeddings)
     for index, id in zip(fresh, written, strict=True):
         ids[index] = id
+    small = {id: addition.thumbnails[index] for index, id in zip(fresh, written, strict=True)}
+    thumbnails.put(connection, {id: data for id, data in small.items() if data is not None})
     return np.array(ids, np.int64)
 
 
@@ -75,12 +72,3 @@ def with_sources(connection: Connection, sources: Collection[str]) -> dict[str, 
     query = "SELECT sha256(source), id, content FROM items WHERE sha256(source) = ANY(%b) FOR UPDATE"
     found = connection.execute(query, (list(hashes),), binary=True)
     return {hashes[bytes(hash)]: (id, content) for hash, id, content in found}
-
-
-def check_sources(connection: Connection, named: list[str], ids: Collection[int]) -> None:
-    """Raise :class:`DataError` where one of these sources is that of two of the items, or of another."""
-    there, own = with_sources(connection, named), set(ids)
-    taken = [name for name, (id, _) in there.items() if id not in own]
-    twice = [name for name in named if named.count(name) > 1] if len(set(named)) < len(named) else []
-    if taken or twice:
-        raise DataError(f"two items would have the source {[*taken, *twice][0]!r}; nothing was changed")

@@ -23,24 +23,7 @@ _AT_ONCE = 8192  # embeddings compared in one product
 _HEADER, _TRAILER = 19, 2  # bytes before and behind the rows
 
 
-def near_of_all(
-    connection: Connection, queries: NDArray[np.float32], where: Clause, *, top: int
-) -> list[list[int]]:
-    """Ids of the items that may be among the ``top`` of each query (Q, D), as far as float32 can tell."""
-    tolerance = 2 * queries.shape[1] * float(np.finfo(np.float32).eps)
-    near = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
-    for ids, embeddings in _embeddings(connection, where, queries.shape[1]):
-        scores = queries @ embeddings.T
-        for index, (best_ids, best) in enumerate(near):
-            merged_ids, merged = np.concatenate([best_ids, ids]), np.concatenate([best, scores[index]])
-            if len(merged) > top:
-                kept = merged >= np.partition(merged, -top)[-top] - tolerance
-                merged_ids, merged = merged_ids[kept], merged[kept]
-            near[index] = merged_ids, merged
-    return [ids.tolist() for ids, _ in near]
-
-
-def _embeddings(
+def embeddings_of(
     connection: Connection, where: Clause, dimension: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Ids (N,) and embeddings (N, D) of what a filter lets through, some at a time."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError
 from reidkit.galleries import (
     Addition,
     Condition,
@@ -34,16 +34,15 @@ from reidkit.galleries import (
     unit_embeddings,
 )
 from reidkit.galleries._decisions import carried_out
-from reidkit.galleries._given import checked_ids
+from reidkit.galleries._given import check_recall, checked_ids
 from reidkit.galleries._labels import LABELS
 from reidkit.galleries._postgres import decisions as decision_table
 from reidkit.galleries._postgres import index as approximate_index
 from reidkit.galleries._postgres import tables
-from reidkit.galleries._postgres.adding import add, check_origin, check_sources
+from reidkit.galleries._postgres import thumbnails as thumbnail_table
+from reidkit.galleries._postgres.adding import add, check_origin, with_sources
 from reidkit.galleries._postgres.address import read_address
 from reidkit.galleries._postgres.items import (
-    Stored,
-    check,
     check_storable,
     lock,
     read,
@@ -54,6 +53,10 @@ from reidkit.galleries._postgres.nearest import Ranking
 from reidkit.galleries._postgres.server import Connection, Server
 from reidkit.galleries._postgres.tables import State
 from reidkit.galleries._postgres.where import EVERYTHING, Clause, clause, of_ids
+from reidkit.galleries._served import Stored, check, check_sources, in_order, verified
+
+if TYPE_CHECKING:
+    from reidkit.progress import ProgressCallback
 
 
 class PostgresGallery(Gallery):
@@ -100,7 +103,6 @@ class PostgresGallery(Gallery):
 
     def _add(self, addition: Addition) -> NDArray[np.int64]:
         check_storable(addition.labels)
-        self._check_no_thumbnails(addition.thumbnails)
 
         return self._server.write(lambda connection: add(connection, addition, self.address))
 
@@ -129,8 +131,6 @@ class PostgresGallery(Gallery):
     def _relabel(
         self, ids: list[int], changes: list[dict[str, Any]], thumbnails: dict[int, bytes | None]
     ) -> None:
-        self._check_no_thumbnails(thumbnails.values())
-
         def work(connection: Connection) -> None:
             lock(connection, ids)
             rows = [
@@ -138,19 +138,24 @@ class PostgresGallery(Gallery):
                 for index, stored in enumerate(self._by_id(connection, ids))
             ]
             check_storable(rows)
-            check_sources(connection, [row.source for row in rows if row.source is not None], ids)
+            named = [row.source for row in rows if row.source is not None]
+            there = {source: id for source, (id, _) in with_sources(connection, named).items()}
+            check_sources(named, there, set(ids))
             rewrite_labels(connection, rows)
+            thumbnail_table.put(connection, thumbnails)
 
         self._server.write(work)
 
-    def _check_no_thumbnails(self, thumbnails: Iterable[bytes | None]) -> None:
-        if any(data is not None for data in thumbnails):
-            raise ConfigError(
-                f"{self.location} keeps no thumbnails; leave them out, or keep them in a folder"
-            )
-
     def _thumbnails(self, ids: list[int]) -> dict[int, bytes]:
-        return {}
+        found, wrong = self._server.read(lambda connection: thumbnail_table.read(connection, ids))
+        if wrong:
+            raise DamagedGallery(
+                f"{self.location} is damaged: the thumbnails of {len(wrong)} items are not what was written "
+                f"(#{wrong[0]} first); drop these items with `reid gallery repair '{self.location}' --drop`, "
+                "and index their images again",
+                ids=wrong,
+            )
+        return found
 
     def _decide(self, decisions: list[Decision]) -> list[Decision]:
         named = {id for decision in decisions for id in decision.items}
@@ -232,7 +237,7 @@ class PostgresGallery(Gallery):
                 "num_items": tables.num_items(connection),
                 "dimension": state.dimension,
                 "encoder": state.encoder,
-                "num_thumbnails": 0,
+                "num_thumbnails": thumbnail_table.count(connection),
                 **tables.about_the_server(connection),
                 **({"recall": state.recall} if state.recall else {}),
             }
@@ -249,14 +254,20 @@ class PostgresGallery(Gallery):
         self._server.outside(*tables.vacuum(everything=erase))
         return num_dead
 
-    def build_index(self, *, min_recall: float = 0.0, sample: int = 100) -> float:
+    def build_index(
+        self, *, min_recall: float = 0.0, sample: int = 100, progress: ProgressCallback | None = None
+    ) -> float:
         """Make the approximate index that ``index=hnsw`` in the address uses; the recall measured with it.
 
         That is the share of the 10 nearest items that it finds, over a ``sample`` of stored ones as queries,
         among all and with a filter that half of the items pass; the smaller of the two. Where fewer pass,
         search is exact. Raises :class:`DataError`, and leaves what there was, below ``min_recall``.
         """
+        check_recall(min_recall, sample)
         return approximate_index.build(self._server, self.location, min_recall=min_recall, sample=sample)
+
+    def drop_index(self) -> None:
+        self._server.write(approximate_index.drop)
 
     def __len__(self) -> int:
         return self._server.read(tables.num_items)
@@ -307,12 +318,7 @@ class PostgresGallery(Gallery):
         if where is not None:
             raise ConfigError("ids and where cannot be combined; give one of them")
         found = with_ids(connection, set(ids), embeddings=embeddings)
-        unknown = [id for id in ids if id not in found]
-        if unknown:
-            raise DataError(
-                f"{self.location} has no item {unknown[0]} ({len(unknown)} such of {len(ids)} ids)"
-            )
-        return check([found[id] for id in ids], self.location)
+        return in_order(found, ids, self.location)
 
     def _clause(self, connection: Connection, ids: Collection[int] | None, where: Where | None) -> Clause:
         if ids is not None:
@@ -335,11 +341,5 @@ class PostgresGallery(Gallery):
         return len(gone)
 
     def _verified(self, connection: Connection) -> Verification:
-        num, labels, vectors = 0, [], []
-        for stored in read(connection, EVERYTHING, embeddings=True):
-            num += 1
-            if not stored.has_whole_labels:
-                labels.append(stored.row.id)
-            if not stored.has_whole_embedding:
-                vectors.append(stored.row.id)
-        return Verification(num, labels=tuple(sorted(labels)), vectors=tuple(sorted(vectors)))
+        found = verified(read(connection, EVERYTHING, embeddings=True))
+        return replace(found, thumbnails=tuple(thumbnail_table.damaged(connection)))

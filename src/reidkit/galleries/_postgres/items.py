@@ -7,9 +7,7 @@ client wrote and another reads, whatever lies between them: CRC-32 of the labels
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,40 +16,17 @@ from psycopg import sql
 from psycopg.copy import QueuedLibpqWriter
 
 from reidkit.errors import DataError, shown
-from reidkit.galleries import DamagedGallery, _own_labels
 from reidkit.galleries._labels import Labels
 from reidkit.galleries._postgres.server import Connection
 from reidkit.galleries._postgres.where import Clause, of_ids
 from reidkit.galleries._records import Row
+from reidkit.galleries._served import Stored, embedding_checksum
 from reidkit.labels import camera_value
 
 AT_ONCE = 500  # items that are read at a time: of more, the server writes a temporary file
 _LABELS = "id, place, source, identity, camera, time, content, more, labels_checksum"
 # An embedding is sent as the bytes that pgvector reads, made of all of them at once.
 _TYPES = ("int8", "int8", "bytea", "text", "text", "float8", "text", "text", "int8", "int8", "bytea")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stored:
-    """An item as it was read; ``embedding`` (D,) where it was asked for. ``row.row`` is its place."""
-
-    row: Row
-    labels_checksum: int
-    embedding_checksum: int = 0
-    embedding: NDArray[np.float32] | None = None
-
-    @property
-    def has_whole_labels(self) -> bool:
-        return self.row.values()[-1] == self.labels_checksum and _own_labels.is_readable(self.row.more)
-
-    @property
-    def has_whole_embedding(self) -> bool:
-        embedding = self.embedding
-        return embedding is None or embedding_checksum(self.row.id, embedding) == self.embedding_checksum
-
-
-def embedding_checksum(id: int, embedding: NDArray[np.float32]) -> int:
-    return zlib.crc32(np.ascontiguousarray(embedding, "<f4").data, id & 0xFFFFFFFF)
 
 
 def check_storable(labels: Iterable[Labels | Row]) -> None:
@@ -152,7 +127,7 @@ def _values(row: Row) -> tuple[Any, ...]:
 
 
 def read(connection: Connection, where: Clause, *, embeddings: bool = False) -> Iterator[Stored]:
-    """Items in the order in which they were written, some at a time; compare them by :func:`check`."""
+    """Items in the order in which they were written, some at a time; compare them by ``check``."""
     query = sql.SQL("{} WHERE {} ORDER BY place").format(_select(embeddings), where.text)
     with connection.cursor("items_read") as cursor:
         cursor.execute(query, where.values, binary=True)
@@ -170,20 +145,6 @@ def with_ids(connection: Connection, ids: Collection[int], *, embeddings: bool =
 
 def _select(embeddings: bool) -> sql.SQL:
     return sql.SQL(f"SELECT {_LABELS}{', embedding_checksum, embedding' if embeddings else ''} FROM items")
-
-
-def check(items: Iterable[Stored], location: str) -> list[Stored]:
-    """The same items; :class:`DamagedGallery` where one is not what was written."""
-    listed = list(items)
-    wrong = [item.row.id for item in listed if not (item.has_whole_labels and item.has_whole_embedding)]
-    if wrong:
-        some = ", ".join(f"#{id}" for id in wrong[:3]) + (", ..." if wrong[3:] else "")
-        raise DamagedGallery(
-            f"{location} is damaged: {len(wrong)} items are not what was written ({some}); drop them with "
-            f"`reid gallery repair '{location}' --drop`, and index their images again",
-            ids=wrong,
-        )
-    return listed
 
 
 def _stored(values: Sequence[Any]) -> Stored:

@@ -1,29 +1,21 @@
-"""The nearest items on a PostgreSQL server.
-
-The server ranks by float32 products. Whatever its rounding could have moved into or out of the top is then
-computed again, here, as by the embedded engine: so scores, ties and order are the same.
-"""
+"""The nearest items on a PostgreSQL server: which they may be, as its float32 products tell."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 
 from reidkit.galleries import Condition, Group, GroupBy, Hit
-from reidkit.galleries._nearest import nearest
-from reidkit.galleries._postgres.batch import MANY, near_of_all
-from reidkit.galleries._postgres.items import Stored, check, with_ids
+from reidkit.galleries._postgres.batch import MANY, embeddings_of
+from reidkit.galleries._postgres.items import with_ids
 from reidkit.galleries._postgres.server import Connection
 from reidkit.galleries._postgres.where import EVERYTHING, Clause, clause, either, of_ids
+from reidkit.galleries._served import SLACK, GroupKey, check, groups_of, hits_of, near_in_blocks, reached
 
-_GroupKey: TypeAlias = tuple[str | None, int | None]  # a label, or the id of an item that has none
-_Row = TypeVar("_Row", bound=tuple[Any, ...])
-
-SLACK = 16  # places beyond the top that are looked at first
 LEAST_SHARE = 0.5
 """Of the items, that must pass a filter for the index to be asked: of fewer it misses some, and is slow."""
 
@@ -54,7 +46,9 @@ class Ranking:
         wanted = {id for ids in near.values() for id in ids}
         stored = with_ids(self._connection, wanted, embeddings=True)
         check(stored.values(), self._location)
-        return [_hits([stored[id] for id in near[index]], query, top) for index, query in enumerate(queries)]
+        return [
+            hits_of([stored[id] for id in near[index]], query, top) for index, query in enumerate(queries)
+        ]
 
     def groups(
         self, query: NDArray[np.float32], where: Clause, kind: GroupBy, *, top: int, items: int
@@ -64,14 +58,8 @@ class Ranking:
         members = self._members(query, where, kind, list(sizes), items)
         stored = with_ids(self._connection, {id for ids in members.values() for id in ids}, embeddings=True)
         check(stored.values(), self._location)
-        found = [
-            Group.of(kind, sizes[group], tuple(_hits([stored[id] for id in ids], query, items)))
-            for group, ids in members.items()
-        ]
-        # Scores that are told are 1 at most, and rounding makes more of some.
-        leaders = _hits([stored[group.hits[0].id] for group in found], query, top)
-        by_leader = {group.hits[0].id: group for group in found}
-        return [by_leader[hit.id] for hit in leaders]
+        of_groups = {group: [stored[id] for id in ids] for group, ids in members.items()}
+        return groups_of(kind, of_groups, sizes, query, top=top, items=items)
 
     def _near(self, queries: NDArray[np.float32], where: Clause, top: int) -> list[list[int]]:
         """Ids of the items that may be among the top of each query, all with this filter."""
@@ -80,7 +68,7 @@ class Ranking:
             self._use_index(top, share)
             return [self._near_by_index(query, where, top) for query in queries]
         if len(queries) >= MANY:
-            return near_of_all(self._connection, queries, where, top=top)
+            return near_in_blocks(embeddings_of(self._connection, where, queries.shape[1]), queries, top=top)
         return [self._near_by_scan(query, where, top) for query in queries]
 
     def _near_by_scan(self, query: NDArray[np.float32], where: Clause, top: int) -> list[int]:
@@ -121,7 +109,7 @@ class Ranking:
 
     def _near_groups(
         self, query: NDArray[np.float32], where: Clause, kind: GroupBy, top: int
-    ) -> dict[_GroupKey, int]:
+    ) -> dict[GroupKey, int]:
         """How many items each group has that may be among the top."""
         # With OFFSET, distances are computed before anything is sorted, and no embedding is.
         ranking = sql.SQL(
@@ -137,9 +125,9 @@ class Ranking:
         query: NDArray[np.float32],
         where: Clause,
         kind: GroupBy,
-        groups: Sequence[_GroupKey],
+        groups: Sequence[GroupKey],
         items: int,
-    ) -> dict[_GroupKey, list[int]]:
+    ) -> dict[GroupKey, list[int]]:
         """Ids of the items of each group that may be among its nearest."""
         within = either(
             clause([Condition(kind, "in", tuple(label for label, _ in groups if label is not None))]),
@@ -154,10 +142,10 @@ class Ranking:
         limit = items + SLACK
         while True:
             values = (query, *(where & within).values, limit)
-            members: dict[_GroupKey, list[tuple[int, float]]] = {}
+            members: dict[GroupKey, list[tuple[int, float]]] = {}
             for label, lone, id, far in self._connection.execute(ranking, values):
                 members.setdefault((label, lone), []).append((id, far))
-            near = {group: _reached(found, items, limit, len(query)) for group, found in members.items()}
+            near = {group: reached(found, items, limit, len(query)) for group, found in members.items()}
             if None not in near.values():
                 return {group: [id for id, _ in found or ()] for group, found in near.items()}
             limit *= 4
@@ -169,35 +157,12 @@ class Ranking:
         limit = top + SLACK
         while True:
             found = self._connection.execute(ranking, (query, *where.values, limit)).fetchall()
-            near = _reached(found, top, limit, len(query))
+            near = reached(found, top, limit, len(query))
             if near is not None:
                 return near
             limit *= 4
 
 
-def _reached(found: list[_Row], top: int, limit: int, dimension: int) -> list[_Row] | None:
-    """Of ``limit`` rows or all that there are, nearest first, those that are no farther than the last of the
-    top, or by too little to be sure; ``None`` where there may be more of them."""
-    tolerance = 2 * dimension * float(np.finfo(np.float32).eps)
-    reach = found[top - 1][-1] + tolerance if len(found) >= top else np.inf
-    if len(found) == limit and found[-1][-1] <= reach:
-        return None
-    return [row for row in found if row[-1] <= reach]
-
-
 def _lone(kind: GroupBy) -> sql.Composed:
     """The id of an item that belongs to nobody, and is a group by itself."""
     return sql.SQL("CASE WHEN {} IS NULL THEN id END").format(sql.Identifier(kind))
-
-
-def _hits(items: Sequence[Stored], query: NDArray[np.float32], top: int) -> list[Hit]:
-    """By their exact scores, equal scores in the order in which they were written."""
-    ordered = sorted(items, key=lambda stored: stored.row.row)
-    embeddings = [stored.embedding for stored in ordered if stored.embedding is not None]
-    if not embeddings:
-        return []
-    [(rows, scores)] = nearest(np.stack(embeddings), None, query[None], top=min(top, len(embeddings) + 1))
-    return [
-        Hit.of(ordered[row].row.item, score)
-        for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
-    ]

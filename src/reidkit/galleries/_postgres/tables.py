@@ -75,7 +75,16 @@ _DECISIONS = (
     *(f"ALTER TABLE decisions ALTER COLUMN {name} SET STATISTICS 0" for name in ("items", "who")),
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _DECISIONS)
+_THUMBNAILS = (
+    """CREATE TABLE thumbnails (
+        id bigint PRIMARY KEY REFERENCES items ON DELETE CASCADE,
+        checksum bigint NOT NULL,
+        data bytea NOT NULL
+    )""",
+    "ALTER TABLE thumbnails ALTER COLUMN data SET STATISTICS 0, ALTER COLUMN data SET STORAGE EXTERNAL",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _DECISIONS, _THUMBNAILS)
 """Statements that lead from each format to the next, the first from nothing."""
 
 FORMAT = len(MIGRATIONS)
@@ -214,7 +223,7 @@ def num_dead(connection: Connection) -> int:
 def vacuum(*, everything: bool) -> list[sql.SQL]:
     """Statements that free what was deleted; all of it, by writing the tables anew."""
     how = "FULL, ANALYZE" if everything else "ANALYZE"
-    return [sql.SQL(f"VACUUM ({how}) {table}") for table in ("items", "decisions")]
+    return [sql.SQL(f"VACUUM ({how}) {table}") for table in ("items", "decisions", "thumbnails")]
 
 
 def num_items(connection: Connection) -> int:
