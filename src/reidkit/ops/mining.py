@@ -118,7 +118,7 @@ def mine_hardest(embeddings: Tensor, labels: Tensor) -> HardestPartners:
 def hardest_distances(embeddings: Tensor, labels: Tensor) -> HardestDistances:
     """Distances to the hardest partners of each anchor: (N, D) and (N,), N >= 1.
 
-    Mined on the matrix product without a graph, then computed again as |fi - fj| with one: exact at 0,
+    Mined on the matrix product without a graph, then computed again as ``|fi - fj|`` with one: exact at 0,
     and both passes touch N x D numbers in place of N x N.
     """
     partners = mine_hardest(embeddings, labels)
