@@ -100,9 +100,7 @@ def _with_own(
     """Name, root and options of the data set, taken from the run where nothing else is given."""
     if own is None:
         if wanted.name is None:
-            raise ConfigError(
-                f"{run} does not say which data it was trained on; name data and root"
-            )
+            raise ConfigError(f"{run} does not say which data it was trained on; name data and root")
         if wanted.root is None:
             raise ConfigError("root is missing, the folder that holds the data set")
         return wanted.name, wanted.root, dict(wanted.options)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit import logs
 from reidkit.analysis.calibration import Calibration
-from reidkit.encoders.at_hand import NoEncoder
+from reidkit.encoders.at_hand import NoEncoder, encoders_in
 from reidkit.encoders.encoder import Encoder, load_encoder
+from reidkit.encoders.own import NO_CALIBRATION, OWN, QUALITY, is_own, place_to_record
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import Gallery, Hit, NoGallery, Where, open_gallery, without_password
 from reidkit.galleries._relative import apart_from_query
@@ -32,6 +34,8 @@ from reidkit.types import Sample
 if TYPE_CHECKING:
     from reidkit.galleries._storage import Storage
     from reidkit.progress import ProgressCallback
+
+logger = logs.get_logger(__name__)
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
 _NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture
@@ -85,7 +89,7 @@ class Searcher:
             self.place = None if isinstance(origin, Encoder) else Path(origin)
             self._description = self.encoder.origin
             if self.place is not None:
-                self._description["path"] = str(self.place.resolve())
+                self._description["path"] = place_to_record(self.place)
             if self.gallery is not None:
                 self._open(create=False)
         except BaseException:
@@ -110,6 +114,8 @@ class Searcher:
         """A sentence on how to come by a calibration."""
         from reidkit.encoders.network_file import is_network_file
 
+        if is_own(self.place):
+            return NO_CALIBRATION
         place = self.place or "the encoder"
         return f"{place} has no calibration, which would say what scores mean; " + (
             "a network's file that was made elsewhere cannot keep one: leave the option out"
@@ -304,7 +310,7 @@ class Searcher:
         """Those of the hits, or why there are none."""
         calibration = self.calibration
         if calibration is None or prior is None or self.gallery is None:
-            return (), ""
+            return (), NO_CALIBRATION if is_own(self.place) else ""
         if self._plausibility is None:
             self._plausibility = Plausibility(self.gallery, calibration)
         if doubt := self._plausibility.doubt_of(embedding):
@@ -340,12 +346,19 @@ def searcher_to_fill(
 ) -> Searcher:
     """A searcher to add these images; without an encoder by the one that the gallery was filled by.
 
-    Raises :class:`reidkit.encoders.at_hand.NoEncoder` where there is neither, and as :class:`Searcher` does.
+    Where there is no gallery either, it is ``reidkit-small``, which comes with the package; a log message
+    says how good that is.
+
+    Raises :class:`reidkit.encoders.at_hand.NoEncoder` where the current folder holds encoders, of which one
+    is to be named, and as :class:`Searcher` does.
     """
     try:
         return Searcher(location, encoder=encoder, backend=backend, storage=storage)
     except NoGallery:
-        raise NoEncoder(images, without_password(location), Path()) from None
+        if found := encoders_in(Path()):
+            raise NoEncoder(images, without_password(location), found) from None
+    logger.info(f"no encoder was named, so it is {OWN}: {QUALITY}")
+    return Searcher(location, encoder=OWN, backend=backend, storage=storage)
 
 
 def _any_of(*conditions: IsHidden) -> IsHidden:
