@@ -80,6 +80,12 @@ def user_cache(room: str) -> Path:
     return Path(cache) / "reidkit" / room
 
 
+def user_state(room: str) -> Path:
+    """A folder, maybe not yet there, for what cannot be made again; in ``$XDG_STATE_HOME`` if it is set."""
+    state = os.environ.get("XDG_STATE_HOME") or from_home("~/.local/state")
+    return Path(state) / "reidkit" / room
+
+
 def check_own_folder(path: Path) -> None:
     """Refuse a folder that is a link, where its place was not given: whoever passed it on chose where to.
 

@@ -76,7 +76,10 @@ PATTERN = ("--pattern", "p{identity}_{camera}_*.png")
 
 def test_split_and_index_are_told_what_columns_are_called(file: Path) -> None:
     message = str(reid("split", "list.csv", "--out", "cut.csv").exception)
-    assert "another name is told by column.KEY=NAME, to `reid index` and `reid split ... --column" in message
+    assert (
+        "another name is told by column.KEY=NAME, to `reid index` and `reid split ... --column KEY=NAME`"
+        in message
+    )
     ok("split", "list.csv", "--out", "cut.csv", *COLUMNS)
     assert rk.load_dataset("table", "cut.csv").has_cameras
     ok(

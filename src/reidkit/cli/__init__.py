@@ -43,6 +43,7 @@ _COMMANDS = {
     "timeline": ("timeline", "Say where and when a person was, and how long ways take."),
     "review": ("review", "Say who is who in a gallery: accept, reject, merge, split."),
     "gallery": ("gallery", "Say what a gallery holds, check it, mend it."),
+    "serve": ("serve", "Serve galleries to a team: a page and an API."),
     "recipes": ("recipes", "List, show and copy the shipped recipes."),
     "config": ("config", "Print a configuration with all its values."),
     "list": ("components", "List what is available: losses, models, datasets, galleries."),

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from reidkit.errors import DataError
-from reidkit.galleries import Item
-from reidkit.images.reading import load_image
+from reidkit.galleries import Gallery, Item
 from reidkit.labels import moment
 from reidkit.reports.parts import as_data_uri
-from reidkit.video.item_pictures import is_from_video, picture_of
-
-_CROP = re.compile(r"(.*)#(\d+),(\d+),(\d+),(\d+)", re.DOTALL)
+from reidkit.search.item_pictures import shown_picture, thumbnails_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +26,17 @@ class ItemCell:
     problem: str
 
 
-def item_picture(item: Item) -> Image.Image:
-    """The picture of an item, cut out where it is a part; :class:`DataError` where it cannot be read."""
-    if is_from_video(item):
-        return picture_of(item)
-    if item.source is None:
-        raise DataError("the item says of no picture")
-    crop = _CROP.fullmatch(item.source)
-    if crop is None or Path(item.source).exists():
-        return load_image(item.source)
-    left, top, right, bottom = map(int, crop.groups()[1:])
-    return load_image(crop[1], box=(left, top, right, bottom))
+def item_cells(items: Sequence[Item], gallery: Gallery | None = None) -> tuple[ItemCell, ...]:
+    """Items for a page; the gallery's thumbnails stand in for pictures that are gone."""
+    small = thumbnails_of(items, gallery)
+    return tuple(_item_cell(item, small.get(item.id)) for item in items)
 
 
-def item_cell(item: Item) -> ItemCell:
-    """An item for a page."""
+def _item_cell(item: Item, thumbnail: bytes | None) -> ItemCell:
     name = Path(item.source).name if item.source else f"#{item.id}"
     data_uri = problem = ""
     try:
-        data_uri = as_data_uri(item_picture(item))
+        data_uri = as_data_uri(shown_picture(item, thumbnail))
     except DataError as error:
         problem = str(error).replace(str(item.source), name)
     return ItemCell(
@@ -62,10 +48,3 @@ def item_cell(item: Item) -> ItemCell:
         data_uri=data_uri,
         problem=problem,
     )
-
-
-def spread(items: Sequence[Item], num: int) -> list[Item]:
-    """So many of the items at most, from all over; the first and the last among them."""
-    if len(items) <= num:
-        return list(items)
-    return [items[round(place * (len(items) - 1) / max(1, num - 1))] for place in range(num)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,39 @@ PictureFile = tuple[str | None, str | None]
 """Where a picture's file lies, and the hash of its content, as far as that is known."""
 
 
-def own_picture(file: PictureFile) -> Callable[[Hit], bool]:
-    """Whether a hit shows the very picture that is searched for."""
-    source, content = file
-    if content is None:
-        return lambda hit: False
-    return lambda hit: hit.content == content or (source is not None and hit.source == source)
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is known of a query besides its embedding.
+
+    ``files`` are those of the pictures that it was made of, ``items`` are the gallery's;
+    ``labels`` are given, and come before what the items say.
+    """
+
+    files: tuple[PictureFile, ...] = ()
+    items: tuple[Item, ...] = ()
+    labels: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def is_own(self, hit: Hit) -> bool:
+        """Whether a hit shows a picture that is searched for."""
+        return any(hit.id == item.id for item in self.items) or any(
+            content is not None and (hit.content == content or (source is not None and hit.source == source))
+            for source, content in (*self.files, *((item.source, item.content) for item in self.items))
+        )
+
+    def items_in(self, gallery: Gallery) -> list[Item]:
+        """Its own items, and those of the gallery that show its pictures."""
+        return [*self.items, *(item for file in self.files for item in _items_of(gallery, *file))]
+
+
+def queries_of(images: Sequence[ImageSource], labels: Sequence[Mapping[str, Any]] | None) -> list[Query]:
+    """What is known of images, with labels of each that are given.
+
+    Raises :class:`ConfigError` where these are as many as other images.
+    """
+    if labels is not None and len(labels) != len(images):
+        raise ConfigError(f"queries has {len(labels)} mappings of labels for {len(images)} images")
+    given: Sequence[Mapping[str, Any]] = [{}] * len(images) if labels is None else labels
+    return [Query((file_of(image),), labels=known) for image, known in zip(images, given, strict=True)]
 
 
 def file_of(image: ImageSource) -> PictureFile:
@@ -52,32 +80,26 @@ def file_of(image: ImageSource) -> PictureFile:
 
 
 def known_queries(
-    gallery: Gallery,
-    where: Where | None,
-    files: Sequence[PictureFile],
-    given: Sequence[Mapping[str, Any]] | None,
+    gallery: Gallery, where: Where | None, queries: Sequence[Query]
 ) -> list[Mapping[str, Any]] | None:
-    """What is known of each picture, where conditions refer to it: what is given, then what its item says.
+    """What is known of each query, where conditions refer to it: what is given, then what its items say.
 
     Raises :class:`ConfigError` where nothing says a label that is referred to.
     """
     keys = keys_of_query(where)
     if not keys:
         return None
-    if given is None:
-        given = [{}] * len(files)
-    if len(given) != len(files):
-        raise ConfigError(f"queries has {len(given)} mappings of labels for {len(files)} images")
     known: list[Mapping[str, Any]] = []
-    for (source, content), labels in zip(files, given, strict=True):
-        of_items = _labels(keys, _items_of(gallery, source, content))
-        unsaid = [key for key in keys if key not in labels and key not in of_items]
+    for query in queries:
+        of_items = _labels(keys, query.items_in(gallery))
+        unsaid = [key for key in keys if key not in query.labels and key not in of_items]
         if unsaid:
+            source = next((source for source, _ in query.files if source is not None), "the query")
             raise ConfigError(
-                f"where refers to the {unsaid[0]} of {source or 'the query'}, which no item of it says; "
+                f"where refers to the {unsaid[0]} of {source}, which no item of it says; "
                 f"give it by --query {unsaid[0]}=..., in Python by queries=[...]"
             )
-        known.append({**of_items, **labels})
+        known.append({**of_items, **query.labels})
     return known
 
 

@@ -6,22 +6,23 @@ from collections.abc import Callable
 
 from reidkit.galleries import Gallery, Hit
 from reidkit.galleries._apart import apart, person_of
-from reidkit.search.own_picture import PictureFile
+from reidkit.search.own_picture import Query
 
 
 class Rejected:
-    """What people decided about a gallery, as it is now, for searches with pictures that it holds."""
+    """What people decided about a gallery, as it is now, for searches with what it holds."""
 
     def __init__(self, gallery: Gallery) -> None:
         self._gallery = gallery
         self._apart = apart(gallery)
 
-    def by(self, file: PictureFile) -> Callable[[Hit], bool]:
-        """Whether a hit shows somebody who the person in a picture is not, as somebody decided."""
-        persons = set()
-        for key, value in zip(("source", "content"), file, strict=True):
-            if self._apart and value is not None:
-                persons |= {person_of(item) for item in self._gallery.items(where={key: value})}
+    def by(self, query: Query) -> Callable[[Hit], bool]:
+        """Whether a hit shows somebody who the person in a query is not, as somebody decided."""
+        persons = set(map(person_of, query.items))
+        for file in query.files if self._apart else ():
+            for key, value in zip(("source", "content"), file, strict=True):
+                if value is not None:
+                    persons |= {person_of(item) for item in self._gallery.items(where={key: value})}
         others = {other for person in persons for other in self._apart.of(person)} - persons
         return lambda hit: bool(others) and person_of(hit) in others
 

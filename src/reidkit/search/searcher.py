@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,11 @@ from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import Gallery, Hit, NoGallery, Where, open_gallery, without_password
 from reidkit.galleries._relative import apart_from_query
 from reidkit.images.reading import ImageSource
-from reidkit.search.adding import embedded, not_yet_there, store
+from reidkit.search.adding import embedded, not_yet_there, show_known, store
 from reidkit.search.encoder_place import recorded_place
 from reidkit.search.found import Found
 from reidkit.search.nothing_found import why_nothing
-from reidkit.search.own_picture import PictureFile, file_of, known_queries, own_picture
+from reidkit.search.own_picture import Query, known_queries, queries_of
 from reidkit.search.people import FoundPeople, IsHidden, PeopleSearch, search_people
 from reidkit.search.pictures import Added, new_picture, once, with_contents
 from reidkit.search.probabilities import Plausibility, Prior, gallery_prior, given_prior
@@ -74,7 +75,8 @@ class Searcher:
         self._storage = storage
         self.gallery: Gallery | None = None
         self._converted = False
-        self._plausibility: Plausibility | None = None  # of the gallery as it is, once it is asked for
+        self._plausibility: tuple[int, Plausibility] | None = None  # of the gallery when it held so many
+        self._judging = threading.Lock()
         try:
             self.gallery = open_gallery(location, create=False)
             self._converted = bool(self.gallery.info().get("converted"))
@@ -170,26 +172,52 @@ class Searcher:
             queries: labels of each image, for conditions that refer to the query; of an image that the
                 gallery holds, they come before those of its item.
         """
-        if self.gallery is None:
-            raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
+        self._filled()  # before anything is embedded
+        return self.search_for(
+            self.encoder.encode(list(images)),
+            queries_of(images, queries),
+            top=top,
+            where=where,
+            include_self=include_self,
+            lowest=lowest,
+            prior=prior,
+        )
+
+    def search_for(
+        self,
+        embeddings: NDArray[np.float32],
+        queries: Sequence[Query],
+        *,
+        top: int = 10,
+        where: Where | None = None,
+        include_self: bool = False,
+        lowest: float | None = None,
+        prior: float | None = None,
+    ) -> list[Found]:
+        """The ``top`` nearest items of each embedding, as :meth:`search` finds those of images.
+
+        Args:
+            embeddings: (Q, D), of this searcher's encoder.
+            queries: what is known of each besides.
+            top, where, include_self, lowest, prior: as :meth:`search` takes them.
+        """
+        gallery = self._filled()
         before = None if self.calibration is None else self.prior(where=where, given=prior)
         where = with_whole_paths(where)
-        embeddings = self.encoder.encode(list(images))
-        files = [file_of(image) for image in images]
-        known = known_queries(self.gallery, where, files, queries)
-        found = self.gallery.search(embeddings, top=top, where=where, queries=known)  # checks top itself
-        own, rejected = self._left_out(files)
+        known = known_queries(gallery, where, queries)
+        found = gallery.search(embeddings, top=top, where=where, queries=known)  # checks top itself
+        own, rejected = self._left_out(queries)
         hidden = [_any_of(*([] if include_self else [own[row]]), rejected[row]) for row in range(len(own))]
         asked = top
         if any(is_hidden(hit) for is_hidden, hits in zip(hidden, found, strict=True) for hit in hits):
             asked += _NUM_OWN
-            found = self.gallery.search(embeddings, top=asked, where=where, queries=known)
+            found = gallery.search(embeddings, top=asked, where=where, queries=known)
         results = []
         for row, (is_hidden, hits) in enumerate(zip(hidden, found, strict=True)):
             places = asked
             while len(hits) == places and places - sum(map(is_hidden, hits)) < top:
                 places *= 2  # copies of the picture fill them, or people who were rejected
-                [hits] = self.gallery.search(
+                [hits] = gallery.search(
                     embeddings[row : row + 1],
                     top=places,
                     where=where,
@@ -228,18 +256,29 @@ class Searcher:
             include_self: let the image itself count where the gallery holds it.
             queries: as :meth:`search` takes them.
         """
-        if self.gallery is None:
-            raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
+        self._filled()
+        return self.search_people_for(
+            self.encoder.encode(list(images)), queries_of(images, queries), options, include_self=include_self
+        )
+
+    def search_people_for(
+        self,
+        embeddings: NDArray[np.float32],
+        queries: Sequence[Query],
+        options: PeopleSearch | None = None,
+        *,
+        include_self: bool = False,
+    ) -> list[FoundPeople]:
+        """The people who look most like each embedding (Q, D); otherwise as :meth:`search_people`."""
+        gallery = self._filled()
         options = options or PeopleSearch()
         options = replace(options, where=with_whole_paths(options.where))
-        files = [file_of(image) for image in images]
-        own, rejected = self._left_out(files)
+        own, rejected = self._left_out(queries)
         if include_self:
             own = [lambda hit: False] * len(own)
         hidden = list(map(LeftOut, own, rejected))
-        known = known_queries(self.gallery, options.where, files, queries)
-        embeddings = self.encoder.encode(list(images))
-        found = search_people(self.gallery, embeddings, options, hidden=hidden, queries=known)
+        known = known_queries(gallery, options.where, queries)
+        found = search_people(gallery, embeddings, options, hidden=hidden, queries=known)
         return [
             FoundPeople(tuple(people), len(left_out.own), len(left_out.rejected))
             for people, left_out in zip(found, hidden, strict=True)
@@ -256,6 +295,7 @@ class Searcher:
         images: Iterable[str | Path | Sample],
         *,
         camera: int | str | None = None,
+        thumbnails: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Added:
         """Embed pictures and store them, with their labels where they are samples.
@@ -269,6 +309,8 @@ class Searcher:
         Args:
             images: paths, whose labels are not known, or samples.
             camera: of all of them, in place of their own; -1 says that it is not known.
+            thumbnails: keep a small picture of each, which pages show when the picture itself is gone; those
+                that the gallery holds already get one, too.
             progress: called with (done, total) after each portion is stored.
 
         Raises:
@@ -276,15 +318,17 @@ class Searcher:
         """
         pictures = once(new_picture(image, camera) for image in images)
         added = Added()
-        self._plausibility = None
         self.encoder.expect(len(pictures))
         for start in range(0, len(pictures), AT_A_TIME):
             part = with_contents(pictures[start : start + AT_A_TIME], added)
             if self.gallery is not None:
-                part = not_yet_there(self.gallery, part, added)
+                whole, part = part, not_yet_there(self.gallery, part, added)
+                if thumbnails:
+                    show_known(self.gallery, whole, part, added)
             part, embeddings = embedded(self.encoder, part, added)
             if part:
-                store(self.gallery or self._open(create=True), part, embeddings)
+                gallery = self.gallery or self._open(create=True)
+                store(gallery, part, embeddings, with_thumbnails=thumbnails)
                 added.embedded += len(part)
             if progress is not None:
                 progress(min(start + AT_A_TIME, len(pictures)), len(pictures))
@@ -293,6 +337,10 @@ class Searcher:
                 f"none of {len(pictures)} images can be read; the first: {added.unreadable[0][1]}"
             )
         return added
+
+    def made(self) -> Gallery:
+        """The gallery, which is made if it is not there."""
+        return self._open(create=True) if self.gallery is None else self.gallery
 
     def close(self) -> None:
         if self.gallery is not None:
@@ -311,18 +359,28 @@ class Searcher:
         calibration = self.calibration
         if calibration is None or prior is None or self.gallery is None:
             return (), NO_CALIBRATION if is_own(self.place) else ""
-        if self._plausibility is None:
-            self._plausibility = Plausibility(self.gallery, calibration)
-        if doubt := self._plausibility.doubt_of(embedding):
+        if doubt := self._plausible(self.gallery, calibration).doubt_of(embedding):
             return (), doubt
         given = calibration.probability([hit.score for hit in hits], prior=prior.value)
         return tuple(given.tolist()), ""
 
-    def _left_out(self, files: Sequence[PictureFile]) -> tuple[list[IsHidden], list[IsHidden]]:
-        """For each image, which hits are the image itself, and which show somebody else by decision."""
-        assert self.gallery is not None
-        rejected = Rejected(self.gallery)
-        return [own_picture(file) for file in files], [rejected.by(file) for file in files]
+    def _plausible(self, gallery: Gallery, calibration: Calibration) -> Plausibility:
+        """Whether the calibration fits the gallery; looked at again once a tenth is new, or gone."""
+        with self._judging:
+            num = len(gallery)
+            if self._plausibility is None or abs(num - self._plausibility[0]) > self._plausibility[0] / 10:
+                self._plausibility = num, Plausibility(gallery, calibration)
+            return self._plausibility[1]
+
+    def _filled(self) -> Gallery:
+        if self.gallery is None:
+            raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
+        return self.gallery
+
+    def _left_out(self, queries: Sequence[Query]) -> tuple[list[IsHidden], list[IsHidden]]:
+        """For each query, which hits are its own pictures, and which show somebody else by decision."""
+        rejected = Rejected(self._filled())
+        return [query.is_own for query in queries], [rejected.by(query) for query in queries]
 
     # --- the encoder --------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from reidkit.arrays import Embeddings
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import open_gallery, reject, split
 from reidkit.reranking import rerank
+from reidkit.search.own_picture import Query
 from reidkit.search.people import PeopleSearch, search_people
 from reidkit.search.rejected import LeftOut, Rejected
 
@@ -122,7 +123,7 @@ def test_who_was_told_apart_is_hidden_from_all_pictures_of_a_person(tmp_path):
         )
 
         def left_out(source, content=None):
-            is_rejected = Rejected(gallery).by((source, content))
+            is_rejected = Rejected(gallery).by(Query(((source, content),)))
             return "".join(item.source for item in gallery.items() if is_rejected(item))
 
         assert left_out("a") == ""

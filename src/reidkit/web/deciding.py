@@ -1,0 +1,104 @@
+"""What a reviewer decides, carried out: on people, and on those whom clustering proposes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reidkit.errors import ConfigError, DataError, shown
+from reidkit.galleries import (
+    Decision,
+    Gallery,
+    Item,
+    accept,
+    accept_proposal,
+    merge,
+    proposals,
+    reject,
+    split,
+    undo,
+)
+from reidkit.galleries._feedback import PROPOSAL
+from reidkit.web.wanted import DecisionRequest
+
+_NEEDED = {
+    "accept": "items and an identity, or a proposal",
+    "reject": "two items or more, or a proposal",
+    "merge": "an identity and others",
+    "split": "items",
+    "undo": "the number of a decision in undoes",
+}
+
+
+def decide(gallery: Gallery, wanted: DecisionRequest, *, who: str) -> list[Decision]:
+    """Carry a decision out; the records of it, none where only proposals changed.
+
+    Raises :class:`ConfigError` for what makes no sense, and :class:`DataError` for what does not fit the
+    gallery as it is now.
+    """
+    items, identity = list(wanted.items), wanted.identity
+    if wanted.kind == "accept" and items and identity:
+        return accept(gallery, items, identity, who=who)
+    if wanted.kind == "accept" and wanted.proposal:
+        return accept_proposal(gallery, wanted.proposal, identity=identity, who=who)
+    if wanted.kind == "reject" and len(items) > 1:
+        return reject(gallery, items[0], items[1:], who=who)
+    if wanted.kind == "reject" and wanted.proposal:
+        return _withdraw(gallery, wanted.proposal)
+    if wanted.kind == "merge" and identity and wanted.others:
+        return _merge(gallery, identity, list(wanted.others), who)
+    if wanted.kind == "split" and items:
+        return _split(gallery, items, identity, who)
+    if wanted.kind == "undo" and wanted.undoes is not None:
+        return undo(gallery, wanted.undoes, who=who)
+    raise ConfigError(f"a decision of the kind {wanted.kind} needs {_NEEDED[wanted.kind]}")
+
+
+def _withdraw(gallery: Gallery, proposal: str) -> list[Decision]:
+    """Nobody is proposed as that any more."""
+    _rename(gallery, [item.id for item in _proposed(gallery, proposal)], None)
+    return []
+
+
+def _merge(gallery: Gallery, identity: str, others: list[str], who: str) -> list[Decision]:
+    """People into one; of proposals, those join the person, or, where all are proposals, become one."""
+    open_ones = proposals(gallery)
+    is_known = bool(gallery.items(where={"identity": identity}))
+    proposed = [name for name in others if name in open_ones and not gallery.items(where={"identity": name})]
+    if not is_known and len(proposed) == len(others) and identity in open_ones:
+        _rename(gallery, [item.id for name in proposed for item in open_ones[name]], identity)
+        return []
+    known = [name for name in others if name not in proposed]
+    made = merge(gallery, identity, known, who=who) if known else []
+    for name in proposed:
+        made += accept_proposal(gallery, name, identity=identity, who=who)
+    return made
+
+
+def _split(gallery: Gallery, ids: list[int], identity: str | None, who: str) -> list[Decision]:
+    """Items out of the person that they are, or of a proposal, and told apart from its rest."""
+    items = gallery.items(ids=ids)
+    if all(item.identity is not None for item in items):
+        return split(gallery, ids, identity=identity, who=who)
+    names = {item.labels.get(PROPOSAL) for item in items}
+    if any(item.identity is not None for item in items) or len(names) > 1 or None in names:
+        raise ConfigError("split takes items of one proposal, or items that have identities; not both")
+    [name] = names
+    rest = [item.id for item in _proposed(gallery, str(name)) if item.id not in set(ids)]
+    if not rest:
+        raise DataError(f"these are all items of {shown(name)}; reject the proposal instead")
+    made = [decision for number in ids for decision in reject(gallery, number, rest, who=who)]
+    _rename(gallery, ids, None)
+    if identity is not None:
+        made += accept(gallery, ids, identity, who=who)
+    return made
+
+
+def _proposed(gallery: Gallery, name: str) -> list[Item]:
+    open_ones = proposals(gallery)
+    if name not in open_ones:
+        raise DataError(f"there is no proposal {shown(name)} any more; look again")
+    return open_ones[name]
+
+
+def _rename(gallery: Gallery, ids: Sequence[int], name: str | None) -> None:
+    gallery.relabel(ids, labels={PROPOSAL: [name] * len(ids)})

@@ -1,0 +1,68 @@
+"""A gallery of drawn people, to look around in a service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from reidkit.clustering.proposals import propose
+from reidkit.datasets import load_dataset
+from reidkit.datasets.synthetic.dataset import World, make_synthetic
+from reidkit.encoders.at_hand import encoders_in
+from reidkit.errors import ConfigError
+from reidkit.files import user_cache
+from reidkit.progress import ProgressCallback
+from reidkit.search.searcher import Searcher
+from reidkit.types import Sample
+
+WORLD = World(
+    num_train_identities=2,
+    num_test_identities=40,
+    images_per_camera=3,
+    num_distractors=20,
+    num_junk=0,
+)
+_START = 1_714_550_400.0  # a morning
+_SECONDS_BETWEEN = 420.0
+
+
+def demo_gallery(*, encoder: Path | None = None, progress: ProgressCallback | None = None) -> Path:
+    """Draw people and fill a gallery with them, unless that is done already; where it is.
+
+    Half of the people are known by name, and the others are proposed, to be reviewed.
+
+    Args:
+        encoder: what embeds them; left out, the encoder that is at hand in the current folder.
+        progress: called with (done, total).
+
+    Raises :class:`ConfigError` where there is no encoder.
+    """
+    chosen = encoder or next(iter(encoders_in(Path())), None)
+    if chosen is None:
+        raise ConfigError(
+            "the demo needs an encoder, and there is none here; give one with --encoder, get one as `reid "
+            "encoders` tells, or let `reid demo` train one on drawn people in minutes"
+        )
+    folder = user_cache("serve-demo")
+    people = make_synthetic(folder / "people", WORLD, num_workers=1, progress=progress)
+    data = load_dataset("synthetic", people)
+    with Searcher(folder / "demo.gallery", encoder=chosen) as searcher:
+        added = searcher.add(list(_seen([*data.query, *data.gallery])), progress=progress)
+        if added.embedded:
+            propose(searcher.made())
+    return folder / "demo.gallery"
+
+
+def _seen(samples: Sequence[Sample]) -> Iterator[Sample]:
+    """Samples with times at which they may have been seen, every second person without a name."""
+    for sample in samples:
+        named = sample.identity > 0 and sample.identity % 4 == 1
+        seconds = (
+            _START + _SECONDS_BETWEEN * ((sample.camera or 0) + sample.identity % 20) + (sample.frame or 0)
+        )
+        yield replace(
+            sample,
+            time=seconds,
+            identity_name=f"person {sample.identity}" if named else "",
+        )

@@ -1,0 +1,414 @@
+"""What the service does, for whoever asks and by whichever way: the page and the API call nothing else.
+
+Each verb takes who asks. It refuses what they may not do, and writes the audit log before it does anything,
+so that no caller can forget either.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from reidkit.errors import ConfigError, shown
+from reidkit.galleries import Gallery, Item, Where, erase, expire, forget, in_force, proposals
+from reidkit.galleries._decisions import Decision
+from reidkit.labels import is_junk
+from reidkit.logs import get_logger
+from reidkit.search.item_pictures import spread
+from reidkit.search.visits import items_of, timeline
+from reidkit.web import answers as a
+from reidkit.web.audit import AuditLog, Entry, Verified, hash_of
+from reidkit.web.deciding import decide
+from reidkit.web.jobs import Jobs
+from reidkit.web.label_values import LabelsAnswer, labels_answer
+from reidkit.web.longer_work import work_of
+from reidkit.web.roles import Actor, NoSuchGallery, Role
+from reidkit.web.served import Served
+from reidkit.web.settings import Settings
+from reidkit.web.thumbnails import LARGE, SIZE, Thumbnails, jpeg_of
+from reidkit.web.uploads import Uploads
+from reidkit.web.wanted import DecisionRequest, JobRequest, NewItem, SearchRequest
+
+logger = get_logger(__name__)
+
+MOST_LISTED = 1000
+LABELS_KEPT = 10.0
+"""Seconds after which the labels of a gallery are looked up again."""
+
+
+class PurposeNeeded(ConfigError):
+    """The service asks for what a search is for, and nothing was said."""
+
+
+class Service:
+    """The galleries that are served, and what may be done with them.
+
+    Raises as :class:`reidkit.search.searcher.Searcher` does, for the first gallery that cannot be served.
+    """
+
+    def __init__(self, settings: Settings, audit: AuditLog | None = None) -> None:
+        self.settings = settings
+        self.audit = audit or AuditLog(settings.audit_file)
+        self.jobs_done = Jobs(settings.folder / "jobs")
+        self.thumbnails = Thumbnails(settings.limits.cached_bytes)
+        self.uploads = Uploads(settings.folder / "pictures")
+        self._labels: dict[str, tuple[float, LabelsAnswer | None]] = {}
+        self.served: dict[str, Served] = {}
+        try:
+            for name, given in settings.galleries.items():
+                self.served[name] = Served(name, given, limits=settings.limits, backend=settings.backend)
+                self.uploads.sweep(self.served[name])
+        except BaseException:
+            self.close()
+            raise
+
+    def warm(self) -> None:
+        """Do once, for each gallery, what would make the first search slow."""
+        for served in self.served.values():
+            try:
+                served.warm()
+            except Exception as error:  # whoever searches will hear of it
+                logger.warning(f"the gallery {served.name} was not made ready for searches: {error}")
+
+    def close(self) -> None:
+        """End jobs, embed what waits, close galleries."""
+        self.jobs_done.close()
+        for served in self.served.values():
+            served.close()
+        self.audit.close()
+
+    # --- looking ------------------------------------------------------------------------------------------
+
+    def galleries(self, actor: Actor) -> list[a.GalleryAnswer]:
+        """The galleries that somebody may look at."""
+        found = []
+        for name, served in self.served.items():
+            role = actor.role(name)
+            if role is not None:
+                searcher = served.searcher
+                found.append(
+                    a.GalleryAnswer(
+                        name=name,
+                        role=role.name,
+                        num_items=len(searcher),
+                        dimension=searcher.encoder.dim,
+                        is_calibrated=searcher.calibration is not None,
+                        require_purpose=self.settings.require_purpose,
+                    )
+                )
+        return found
+
+    def card(self, actor: Actor, gallery: str) -> a.CardAnswer:
+        """What is known of the encoder behind a gallery."""
+        encoder = self._served(actor, gallery, Role.viewer).searcher.encoder
+        calibration = encoder.calibration
+        return a.CardAnswer(
+            fingerprint=encoder.fingerprint,
+            dimension=encoder.dim,
+            height=encoder.height,
+            width=encoder.width,
+            is_calibrated=calibration is not None,
+            calibrated_on="" if calibration is None else calibration.source,
+            card=_public(encoder.card),
+        )
+
+    def labels(self, actor: Actor, gallery: str) -> LabelsAnswer:
+        """Which labels items have, as they were up to a few seconds ago."""
+        served = self._served(actor, gallery, Role.viewer)
+        made, found = self._labels.get(gallery, (0.0, None))
+        if found is None or time.monotonic() - made > LABELS_KEPT:
+            found = labels_answer(served.gallery.items())
+            self._labels[gallery] = time.monotonic(), found
+        return found
+
+    def storage(self, actor: Actor, gallery: str) -> dict[str, Any]:
+        """How a gallery is kept: its engine, its items, and what the engine adds; no path."""
+        found = self._gallery(actor, gallery, Role.viewer).info()
+        return {name: value for name, value in found.items() if name not in ("location", "encoder")}
+
+    def search(self, actor: Actor, gallery: str, request: SearchRequest) -> a.SearchAnswer:
+        """Search a gallery for who is in pictures, stored items or embeddings, all together one query.
+
+        Raises :class:`reidkit.web.batching.Busy` where too many pictures wait to be embedded.
+        """
+        served = self._served(actor, gallery, Role.viewer)
+        if self.settings.require_purpose and not request.purpose.strip():
+            raise PurposeNeeded("this service asks what a search is for; give a purpose")
+        if request.top > self.settings.limits.top:
+            raise ConfigError(
+                f"top is {request.top:,}; this service tells {self.settings.limits.top:,} at most"
+            )
+        with self._audited(
+            actor,
+            "search",
+            gallery,
+            pictures=[hash_of(picture) for picture in request.pictures],
+            items=list(request.items),
+            embeddings=len(request.embeddings) or None,
+            where=sorted(request.where),
+            purpose=request.purpose,
+        ):
+            return _searched(served, request)
+
+    def items(
+        self, actor: Actor, gallery: str, *, where: Where | None = None, start: int = 0, num: int = 100
+    ) -> a.ItemsAnswer:
+        """Items, ``num`` of them from place ``start`` on."""
+        found = self._gallery(actor, gallery, Role.viewer).items(where=where)
+        some = found[start : start + min(num, MOST_LISTED)]
+        return a.ItemsAnswer(items=list(map(a.item_answer, some)), total=len(found), start=start)
+
+    def item(self, actor: Actor, gallery: str, item: int) -> a.ItemAnswer:
+        """One item. Raises :class:`NoSuchItem`."""
+        return a.item_answer(self._served(actor, gallery, Role.viewer).item(item))
+
+    def picture(self, actor: Actor, gallery: str, item: int) -> bytes:
+        """An item's picture as a JPEG of 1024 x 2048 pixels at most. Raises :class:`NoPicture`."""
+        return jpeg_of(self._served(actor, gallery, Role.viewer).item(item), LARGE)
+
+    def thumbnail(self, actor: Actor, gallery: str, item: int) -> bytes:
+        """An item's picture as a small JPEG. Raises :class:`NoPicture`."""
+        found = self._served(actor, gallery, Role.viewer).item(item)
+        return self.thumbnails.get(gallery, found, lambda found: jpeg_of(found, SIZE))
+
+    def people(
+        self, actor: Actor, gallery: str, *, start: int = 0, num: int = 100, pictures: int = 6
+    ) -> a.PeopleAnswer:
+        """The people that a gallery knows by name, those with most items first."""
+        known: dict[str, list[Item]] = {}
+        for item in self._gallery(actor, gallery, Role.viewer).items():
+            if item.identity is not None and not is_junk(item.identity):
+                known.setdefault(item.identity, []).append(item)
+        return _people(known, start, num, pictures, is_proposal=False)
+
+    def queue(
+        self, actor: Actor, gallery: str, *, start: int = 0, num: int = 100, pictures: int = 12
+    ) -> a.PeopleAnswer:
+        """Whom items without an identity are proposed to show: what is to be reviewed."""
+        open_ones = proposals(self._gallery(actor, gallery, Role.viewer))
+        return _people(open_ones, start, num, pictures, is_proposal=True)
+
+    def person(self, actor: Actor, gallery: str, name: str) -> a.ItemsAnswer:
+        """All items of a person, or of a proposal."""
+        found = items_of(self._gallery(actor, gallery, Role.viewer), name)
+        return a.ItemsAnswer(items=list(map(a.item_answer, found)), total=len(found))
+
+    def timeline(self, actor: Actor, gallery: str, name: str, *, gap: float = 1800.0) -> a.TimelineAnswer:
+        """Where and when a person was; sightings at one camera within ``gap`` seconds are one visit."""
+        with self._audited(actor, "timeline", gallery, person=hash_of(name)):
+            found = items_of(self._gallery(actor, gallery, Role.viewer), name)
+            return a.timeline_answer(name, timeline(found, gap=gap))
+
+    # --- deciding -----------------------------------------------------------------------------------------
+
+    def decisions(self, actor: Actor, gallery: str, *, num: int = 100) -> a.DecisionsAnswer:
+        """What was decided, the newest first."""
+        found = self._gallery(actor, gallery, Role.viewer).decisions()
+        valid = {decision.id for decision in in_force(found)}
+        some = found[::-1][:num]
+        told = [a.decision_answer(one, in_force=one.id in valid) for one in some]
+        return a.DecisionsAnswer(decisions=told, total=len(found))
+
+    def decide(self, actor: Actor, gallery: str, request: DecisionRequest) -> a.DecisionsAnswer:
+        """Accept, reject, merge, split, or take back; as :func:`reidkit.web.deciding.decide` says."""
+        found = self._gallery(actor, gallery, Role.reviewer)
+        names = [request.identity, request.proposal, *request.others]
+        with self._audited(
+            actor,
+            request.kind,
+            gallery,
+            durable=True,
+            items=list(request.items),
+            people=[hash_of(name) for name in names if name is not None],
+            decision=request.undoes,
+        ):
+            made: Sequence[Decision] = decide(found, request, who=actor.name)
+        return a.DecisionsAnswer(decisions=list(map(a.decision_answer, made)), total=len(made))
+
+    # --- adding and removing ------------------------------------------------------------------------------
+
+    def add(
+        self, actor: Actor, gallery: str, pictures: Sequence[bytes], said: Sequence[NewItem] = ()
+    ) -> a.AddedAnswer:
+        """Add pictures, with what is said of each."""
+        served = self._served(actor, gallery, Role.operator)
+        limit = self.settings.limits.added
+        if not 0 < len(pictures) <= limit:
+            raise ConfigError(f"there are {len(pictures):,} pictures to add; give 1 to {limit:,}")
+        if said and len(said) != len(pictures):
+            raise ConfigError(f"{len(said):,} items are described, and there are {len(pictures):,} pictures")
+        with self._audited(
+            actor, "add", gallery, durable=True, pictures=[hash_of(picture) for picture in pictures]
+        ):
+            labels = said or [NewItem()] * len(pictures)
+            return self.uploads.add(served, pictures, labels, keep=self.settings.keep_uploads)
+
+    def remove(self, actor: Actor, gallery: str, items: Sequence[int]) -> a.RemovedAnswer:
+        """Remove items, and every byte of them."""
+        served = self._served(actor, gallery, Role.operator)
+        with self._audited(actor, "remove", gallery, durable=True, items=list(items)):
+            if not items:
+                raise ConfigError("nothing to remove; give ids of items")
+            with self.uploads.erasing(served):
+                num = served.gallery.remove(ids=items)
+                served.gallery.compact(erase=True)
+            self.thumbnails.forget(gallery)
+        return a.RemovedAnswer(num_items=num)
+
+    def remove_where(
+        self, actor: Actor, gallery: str, where: Where, *, dry_run: bool = False
+    ) -> a.RemovedAnswer:
+        """Remove all items that the conditions let through, and every byte of them."""
+        served = self._served(actor, gallery, Role.operator)
+        if not where:
+            raise ConfigError("nothing says what to remove; give conditions in where")
+        with self._erasing(actor, "remove", served, dry_run, where=sorted(where)):
+            num = erase(served.gallery, where, dry_run=dry_run)
+        return a.RemovedAnswer(num_items=num, dry_run=dry_run)
+
+    def forget(self, actor: Actor, gallery: str, identity: str, *, dry_run: bool = False) -> a.RemovedAnswer:
+        """Remove all items of a person, and every byte of them."""
+        served = self._served(actor, gallery, Role.operator)
+        with self._erasing(actor, "forget", served, dry_run, person=hash_of(identity)):
+            num = forget(served.gallery, identity, dry_run=dry_run)
+        return a.RemovedAnswer(num_items=num, dry_run=dry_run)
+
+    def expire(
+        self, actor: Actor, gallery: str, older_than: str, *, dry_run: bool = False
+    ) -> a.RemovedAnswer:
+        """Remove what is older than an age such as "30d"; what has no time stays."""
+        served = self._served(actor, gallery, Role.administrator)
+        with self._erasing(actor, "expire", served, dry_run, older_than=older_than):
+            num = expire(served.gallery, older_than, dry_run=dry_run)
+        return a.RemovedAnswer(num_items=num, dry_run=dry_run)
+
+    # --- longer work --------------------------------------------------------------------------------------
+
+    def start_job(self, actor: Actor, gallery: str, request: JobRequest) -> a.JobAnswer:
+        """Start to index a folder, to import, or to cluster."""
+        served = self._served(
+            actor, gallery, Role.administrator if request.kind == "import" else Role.operator
+        )
+        work = work_of(served, request, self.settings)
+        with self._audited(actor, request.kind, gallery, durable=True, folder=request.folder):
+            return self.jobs_done.start(request.kind, gallery, actor.name, work)
+
+    def jobs(self, actor: Actor, gallery: str) -> list[a.JobAnswer]:
+        """The jobs of a gallery, the newest first."""
+        self._served(actor, gallery, Role.viewer)
+        return [job for job in self.jobs_done.all() if job.gallery == gallery]
+
+    def job(self, actor: Actor, gallery: str, job: str) -> a.JobAnswer:
+        """A job as it is now. Raises :class:`reidkit.web.jobs.NoSuchJob`."""
+        self._served(actor, gallery, Role.viewer)
+        return self.jobs_done.of_gallery(gallery, job)
+
+    def cancel_job(self, actor: Actor, gallery: str, job: str) -> a.JobAnswer:
+        """Let a job end at its next step."""
+        self._served(actor, gallery, Role.operator)
+        self.jobs_done.of_gallery(gallery, job)
+        with self._audited(actor, "cancel", gallery, job=job):
+            return self.jobs_done.cancel(job)
+
+    # --- the log ------------------------------------------------------------------------------------------
+
+    def audit_entries(self, actor: Actor, gallery: str, *, num: int = 100) -> list[Entry]:
+        """The last entries of the audit log that are of a gallery, the newest first."""
+        self._served(actor, gallery, Role.administrator)
+        with self._audited(actor, "audit", gallery):
+            return [entry for entry in self.audit.last(100_000) if entry.gallery == gallery][:num]
+
+    def audit_verified(self, actor: Actor) -> Verified:
+        """Follow the log's chain of hashes. Raises :class:`DataError` where it is broken."""
+        actor.check_everywhere(Role.administrator)
+        self.audit.write(actor.name, "verify audit")
+        return self.audit.verify()
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _served(self, actor: Actor, gallery: str, role: Role) -> Served:
+        if gallery not in self.served:
+            raise NoSuchGallery(f"there is no gallery {shown(gallery)}; /v1/galleries lists those there are")
+        actor.check(gallery, role)
+        return self.served[gallery]
+
+    def _gallery(self, actor: Actor, gallery: str, role: Role) -> Gallery:
+        return self._served(actor, gallery, role).gallery
+
+    @contextmanager
+    def _audited(
+        self, actor: Actor, action: str, gallery: str, *, durable: bool = False, **details: Any
+    ) -> Iterator[None]:
+        """Write down what is going to be done, and, where that fails, that it did."""
+        self.audit.write(actor.name, action, gallery=gallery, durable=durable, **details)
+        try:
+            yield
+        except BaseException as error:
+            self.audit.write(
+                actor.name, f"{action} failed", gallery=gallery, durable=durable, error=type(error).__name__
+            )
+            raise
+
+    @contextmanager
+    def _erasing(
+        self, actor: Actor, action: str, served: Served, dry_run: bool, **details: Any
+    ) -> Iterator[None]:
+        with self._audited(actor, action, served.name, durable=True, **details, dry_run=dry_run or None):
+            with self.uploads.erasing(served):
+                yield
+            if not dry_run:
+                self.thumbnails.forget(served.name)
+
+
+def _searched(served: Served, request: SearchRequest) -> a.SearchAnswer:
+    started = time.perf_counter()
+    answer, is_empty = _people_found(served, request) if request.group else _items_found(served, request)
+    why = served.searcher.why_nothing(request.where) if is_empty else ""
+    return a.SearchAnswer(**answer, why_nothing=why, seconds=time.perf_counter() - started)
+
+
+def _items_found(served: Served, request: SearchRequest) -> tuple[dict[str, Any], bool]:
+    """The answer, and whether there was nothing to find."""
+    found = served.search(request)
+    probabilities = found.probabilities or (None,) * len(found.hits)
+    answer = {
+        "hits": [
+            a.hit_answer(hit, probability=one, is_query=found.is_own(hit))
+            for hit, one in zip(found.hits, probabilities, strict=True)
+        ],
+        "no_probability": found.no_probability,
+        "prior": found.prior.value if found.prior and found.probabilities else None,
+        "num_low": found.num_low,
+        "num_own": 0 if request.include_self else len(found.own),
+        "num_rejected": found.num_rejected,
+    }
+    return answer, not found
+
+
+def _people_found(served: Served, request: SearchRequest) -> tuple[dict[str, Any], bool]:
+    found, query = served.search_people(request)
+    answer = {
+        "people": [a.person_answer(group, query.is_own) for group in found.people],
+        "num_own": found.num_own,
+        "num_rejected": found.num_rejected,
+    }
+    return answer, not found
+
+
+def _people(
+    known: dict[str, list[Item]], start: int, num: int, pictures: int, *, is_proposal: bool
+) -> a.PeopleAnswer:
+    names = sorted(known, key=lambda name: (-len(known[name]), name))
+    told = [
+        a.known_person_answer(name, known[name], spread(known[name], pictures), is_proposal=is_proposal)
+        for name in names[start : start + min(num, MOST_LISTED)]
+    ]
+    return a.PeopleAnswer(people=told, total=len(known), start=start)
+
+
+def _public(card: dict[str, Any]) -> dict[str, Any]:
+    """What of an encoder's card may be told: no paths of this machine."""
+    told = ("name", "recipe", "dataset", "data", "scores", "reidkit", "licence", "losses", "epochs")
+    return {key: card[key] for key in told if isinstance(card.get(key), str | int | float | bool)}

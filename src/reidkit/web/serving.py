@@ -1,0 +1,145 @@
+"""Running the service: uvicorn, TLS, several processes, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from reidkit.errors import DataError
+from reidkit.web.app import build_app, checked_users
+from reidkit.web.settings import Settings
+
+_SETTINGS = "REIDKIT_SERVE_OF_PARENT"
+"""Carries the settings, as JSON, to processes that are started from here."""
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+class ImpatientProtocol(H11Protocol):
+    """HTTP that closes connections on which no whole request head comes in time.
+
+    uvicorn waits for ever for the rest of a head, so that a few clients that send slowly would hold all
+    connections there may be. Bodies are timed by :class:`reidkit.web.limits.Guard`.
+    """
+
+    seconds = 30.0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:
+            self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.seconds, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def serve(settings: Settings, *, ready: Callable[[str], None] = lambda address: None) -> None:
+    """Serve until a signal ends it; requests that are being answered then are answered first.
+
+    Args:
+        settings: what to serve, and how.
+        ready: called with the address before the first request is taken.
+
+    Raises:
+        ConfigError, DataError: as :func:`reidkit.web.app.build_app` does; the address is taken.
+    """
+    ImpatientProtocol.seconds = settings.limits.seconds
+    address = f"{'https' if settings.certificate else 'http'}://{_shown(settings.host)}:{settings.port}"
+    if settings.workers > 1:
+        checked_users(settings)
+        os.environ[_SETTINGS] = settings.model_dump_json()
+        ready(address)
+        uvicorn.run(
+            "reidkit.web.serving:app_of_parent", factory=True, workers=settings.workers, **_options(settings)
+        )
+        return
+    app = build_app(settings)
+    server = _Server(uvicorn.Config(app, **_options(settings)))
+    ready(address)
+    try:
+        server.run()
+    except SystemExit:
+        raise DataError(
+            f"{address} cannot be listened on: it is taken, or may not be; give another --port"
+        ) from None
+
+
+class _Server(uvicorn.Server):
+    """Tells streams of events that the service is closing, before it waits for their ends."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals that end the service, which has then ended as it was told to: none is raised again."""
+        before = {number: signal.signal(number, self.handle_exit) for number in _ENDING}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        app = self.config.app
+        if isinstance(app, FastAPI):
+            app.state.is_closing = True
+        await super().shutdown(sockets)
+
+
+def app_of_parent() -> FastAPI:
+    """The application in a process that another started."""
+    settings = Settings.model_validate_json(os.environ[_SETTINGS])
+    ImpatientProtocol.seconds = settings.limits.seconds
+    return build_app(settings)
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "http": ImpatientProtocol,
+        "h11_max_incomplete_event_size": settings.limits.header_bytes,
+        "limit_concurrency": settings.limits.connections,
+        "timeout_keep_alive": 15,
+        "timeout_graceful_shutdown": 15,
+        "proxy_headers": False,
+        "server_header": False,
+        "access_log": False,
+        "log_level": "warning",
+        "ssl_certfile": settings.certificate,
+        "ssl_keyfile": settings.key,
+    }
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,91 @@
+"""The audit log: it grows, and shows where it was changed."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from reidkit.errors import DataError
+from reidkit.web.audit import AuditLog
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = AuditLog(tmp_path / "audit.jsonl")
+    for number in range(5):
+        log.write("anna", "search", gallery="hall", items=[number], purpose="")
+    return log
+
+
+def lines(log):
+    return log.path.read_text().splitlines(keepends=True)
+
+
+def test_entries_are_told_and_what_is_empty_is_left_out(log):
+    entries = list(log.entries())
+    assert [entry.number for entry in entries] == [1, 2, 3, 4, 5]
+    assert entries[2].details == {"items": [2]}
+    assert [entry.number for entry in log.last(2)] == [5, 4]
+    assert "anna  search  hall" in str(entries[0])
+
+
+def forge(entry):
+    """An entry with another name, and a hash that fits it."""
+    from reidkit.web.audit import _hash
+
+    changed = json.loads(entry) | {"who": "ben"}
+    return json.dumps(changed | {"hash": _hash(changed)}) + "\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: [*lines[:2], lines[2].replace("anna", "ben"), *lines[3:]],
+        lambda lines: [*lines[:2], *lines[3:]],
+        lambda lines: lines[1:],
+        lambda lines: [*lines[:2], lines[3], lines[2], lines[4]],
+        lambda lines: [*lines[:3], lines[2], *lines[3:]],
+        lambda lines: [*lines[:2], forge(lines[2]), *lines[3:]],
+        lambda lines: [*lines[:2], lines[2].replace('"who": "anna"', '"who":  "anna"'), *lines[3:]],
+        lambda lines: [*lines[:4], "\n", lines[4]],
+        lambda lines: [*lines[:4], "[" * 100_000 + "\n", lines[4]],
+    ],
+)
+def test_whatever_is_changed_shows(log, change):
+    log.path.write_text("".join(change(lines(log))))
+    with pytest.raises(DataError, match="was changed: entry"):
+        log.verify()
+
+
+def test_an_end_that_was_cut_off_shows_by_a_hash_kept_elsewhere(log):
+    head = log.verify().head
+    log.write("anna", "search")
+    assert log.verify(head).num_entries == 6
+    log.path.write_text("".join(lines(log)[:3]))
+    assert log.verify().num_entries == 3
+    with pytest.raises(DataError, match="cut off"):
+        log.verify(head)
+
+
+def test_what_a_crash_tore_is_cut_off_by_the_next_entry(log):
+    log.path.write_text("".join(lines(log)) + '{"number": 6, "ti')
+    AuditLog(log.path).write("ben", "login")
+    assert log.verify().num_entries == 6
+    assert log.last(1)[0].who == "ben"
+
+
+def test_several_objects_and_threads_write_one_chain(log):
+    others = [log, AuditLog(log.path), AuditLog(log.path)]
+
+    def work(one):
+        for _ in range(20):
+            one.write("anna", "search")
+
+    threads = [threading.Thread(target=work, args=(one,)) for one in others for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert log.verify().num_entries == 125
