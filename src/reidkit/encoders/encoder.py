@@ -299,8 +299,8 @@ def load_encoder(
 
     Args:
         path: a run folder (its best weights, else its last), a ``.safetensors`` file, or a network made
-            elsewhere: ``.onnx``, or OpenVINO's ``.xml``. "reidkit-small" comes with the package; "lomo", where
-            nothing of that name lies about, is :class:`reidkit.encoders.lomo.Lomo`.
+            elsewhere: ``.onnx``, or OpenVINO's ``.xml``. "reidkit-small" comes with the package; "lomo",
+            where nothing of that name lies about, is :class:`reidkit.encoders.lomo.Lomo`.
         device: where it runs; a GPU where there is one. Networks made elsewhere run on the CPU.
         preprocessing: for a network made elsewhere, the TOML file that says how images are prepared for it,
             or its keys and values; left out, the ``.toml`` beside it, else its metadata.

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit import logs
 from reidkit.analysis.calibration import Calibration
-from reidkit.encoders.at_hand import NoEncoder, encoders_in
 from reidkit.encoders.encoder import Encoder, load_encoder
-from reidkit.encoders.own import NO_CALIBRATION, OWN, QUALITY, is_own, place_to_record
+from reidkit.encoders.own import NO_CALIBRATION, is_own, place_to_record
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import Gallery, Hit, NoGallery, Where, open_gallery, without_password
 from reidkit.galleries._relative import apart_from_query
@@ -35,8 +33,6 @@ from reidkit.types import Sample
 if TYPE_CHECKING:
     from reidkit.galleries._storage import Storage
     from reidkit.progress import ProgressCallback
-
-logger = logs.get_logger(__name__)
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
 _NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture
@@ -392,31 +388,6 @@ class Searcher:
             self._address, create=create, encoder=self._description, storage=self._storage
         )
         return self.gallery
-
-
-def searcher_to_fill(
-    location: str | Path,
-    images: Sequence[Path],
-    *,
-    encoder: Path | None,
-    backend: str = "auto",
-    storage: Storage | None = None,
-) -> Searcher:
-    """A searcher to add these images; without an encoder by the one that the gallery was filled by.
-
-    Where there is no gallery either, it is ``reidkit-small``, which comes with the package; a log message
-    says how good that is.
-
-    Raises :class:`reidkit.encoders.at_hand.NoEncoder` where the current folder holds encoders, of which one
-    is to be named, and as :class:`Searcher` does.
-    """
-    try:
-        return Searcher(location, encoder=encoder, backend=backend, storage=storage)
-    except NoGallery:
-        if found := encoders_in(Path()):
-            raise NoEncoder(images, without_password(location), found) from None
-    logger.info(f"no encoder was named, so it is {OWN}: {QUALITY}")
-    return Searcher(location, encoder=OWN, backend=backend, storage=storage)
 
 
 def _any_of(*conditions: IsHidden) -> IsHidden:
