@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from reidkit.training.objective import Objective
     from reidkit.training.trainer import Trainer
     from reidkit.types import Dataset, Evaluation, Features, Ranking, Sample
+    from reidkit.web.client import connect
 
 __all__ = [
     "Calibration",
@@ -48,6 +49,7 @@ __all__ = [
     "Trainer",
     "__version__",
     "build_model",
+    "connect",
     "evaluate",
     "evaluate_features",
     "export",
@@ -73,6 +75,7 @@ _HOMES = {
     "Sample": "types",
     "Trainer": "training.trainer",
     "build_model": "models",
+    "connect": "web.client",
     "evaluate": "evaluation.evaluation",
     "evaluate_features": "evaluation.evaluation",
     "export": "encoders.export",

@@ -17,7 +17,16 @@ import pytest
 
 from reidkit import registry
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.galleries import Decision, Hit, check_where, in_force, open_gallery, parse_labels, parse_where
+from reidkit.galleries import (
+    Decision,
+    Gallery,
+    Hit,
+    check_where,
+    in_force,
+    open_gallery,
+    parse_labels,
+    parse_where,
+)
 from reidkit.galleries._labels import as_listed
 
 # Milvus takes its time; tests/galleries/test_milvus.py asks for its answers among the fast tests.
@@ -304,6 +313,32 @@ def test_thumbnails_come_back_and_go_with_their_items(gallery, location):
         assert again.thumbnails(ids=ids) == {ids[3]: jpeg(5), ids[4]: jpeg(4)}
     [new] = gallery.add(units(1, seed=5), sources=["b"]).tolist()
     assert gallery.thumbnails(ids=[new]) == {}
+
+
+def test_an_index_is_built_measured_and_dropped(gallery, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if gallery.info()["engine"] == "embedded":
+        pytest.importorskip("usearch", reason="usearch is not installed")
+    if type(gallery).build_index is Gallery.build_index:
+        for verb in (gallery.build_index, gallery.drop_index):
+            with pytest.raises(ConfigError, match="is of an engine without an approximate index"):
+                verb()
+        return
+    with pytest.raises(DataError, match="is empty; add embeddings first"):
+        gallery.build_index()
+    gallery.add(units(300))
+    assert gallery.info()["index"] == "exact"
+    for given in ({"min_recall": 2}, {"min_recall": "all"}, {"sample": 0}):
+        with pytest.raises(ConfigError, match=r"min_recall is|sample is"):
+            gallery.build_index(**given)
+    assert 0.8 <= gallery.build_index(min_recall=0.8, sample=20) <= 1
+    info = gallery.info()
+    assert info["index"] == "hnsw"
+    assert 0.8 <= info["recall"]["all"] <= 1
+    assert (info["recall"]["num_items"], info["recall"]["queries"], info["recall"]["top"]) == (300, 20, 10)
+    gallery.drop_index()
+    assert gallery.info()["index"] == "exact"
+    assert "recall" not in gallery.info()
 
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

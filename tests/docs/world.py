@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -79,6 +79,15 @@ def photos(root: Path, *, identities: int = 60) -> None:
         draw(root / f"{letter}.jpg", ord(letter))
 
 
+def places(root: Path) -> None:
+    """Photos in a tree of places and days, as somebody's own may be."""
+    for identity in range(1, 81):
+        for number, place in enumerate(["north door", "car park"]):
+            for frame in (1, 2):
+                name = f"p{identity:03}_{frame}.bmp"
+                draw(root / place / "2024-05-01" / name, identity, 2 * number + frame)
+
+
 def market1501(root: Path) -> None:
     for identity in range(1, 109):
         for number in range(4):
@@ -136,9 +145,14 @@ class World:
             (folder / "viper").symlink_to(self.data / "viper")
         return folder
 
-    def give(self, folder: Path, text: str, made_there: Iterable[str]) -> None:
-        """Put everything that the text names into the folder, but for what the page makes itself."""
-        for pattern, (template, make) in GIVEN.items():
+    def give(
+        self, folder: Path, text: str, made_there: Iterable[str], own: Mapping[str, Given] | None = None
+    ) -> None:
+        """Put everything that the text names into the folder, but for what the page makes itself.
+
+        ``own`` takes the place of :data:`GIVEN` for the patterns that both have.
+        """
+        for pattern, (template, make) in {**GIVEN, **(own or {})}.items():
             for name in sorted(set(re.findall(pattern, text)) - set(made_there)):
                 target = folder / name
                 if target.exists():
@@ -254,10 +268,12 @@ def listed_photos(path: Path) -> None:
     path.write_text("file,identity,cam_name\n" + "".join(rows))
 
 
-GIVEN: dict[str, tuple[str, Callable[[World, Path], object]]] = {
-    r"\b(photos)\b": ("photos", lambda _, root: photos(root)),
+Given = tuple[str, Callable[[World, Path], object]]
+PHOTOS = r"\b(photos)\b"
+GIVEN: dict[str, Given] = {
+    PHOTOS: ("photos", lambda _, root: photos(root)),
     r"\bpeople(?=/)": ("people", lambda _, root: people(root)),
-    r"\b(?:query|[abc])\.jpg\b": ("query.jpg", lambda _, path: draw(path, 3, 9)),
+    r"\b(?:query|[abc])\.(?:jpg|bmp)\b": ("query.jpg", lambda _, path: draw(path, 3, 9)),
     r"\bruns/jlml\b": ("jlml", lambda world, out: world.run(out, model="jlml")),
     r"\bruns/viper-split-3\b": ("viper", lambda world, out: world.run(out, layout="viper", split=3)),
     r"\bruns/[\w.-]+(?:/run)?\b": ("run", World.run),

@@ -233,7 +233,7 @@ def test_every_image_is_shown(opened: Opened) -> None:
     num_images = {"report": 14 * 11 - 1 + NUM_OVERLAYS, "plain": 0, "comparison": 11 * lists}
     assert len(widths) == num_images[opened.name]
     assert min(widths, default=1) > 0
-    num_missing = {"report": 1, "plain": 12 * 11, "comparison": 0}
+    num_missing = {"report": 1, "plain": 14 * 11, "comparison": 0}
     assert opened.page.locator("#lists .missing, #changes .missing").count() == num_missing[opened.name]
 
 
@@ -253,7 +253,9 @@ def test_text_can_be_read_in_both_themes(opened: Opened) -> None:
 
 def test_tables_are_not_squeezed(opened: Opened) -> None:
     """No cell breaks a word into letters: rows are at most a few lines high."""
-    heights = opened.page.evaluate("[...document.querySelectorAll('tbody tr')].map(row => row.offsetHeight)")
+    heights = opened.page.evaluate(
+        "[...document.querySelectorAll('table:not(.provenance) tbody tr')].map(row => row.offsetHeight)"
+    )
     assert heights
     assert max(heights) < 90
 
@@ -270,3 +272,30 @@ def test_the_theme_follows_the_reader(browser: Browser, pages: dict[str, Path]) 
         page.close()
     assert colours["light"][0] != colours["dark"][0]
     assert colours["light"][1] != colours["dark"][1]
+
+
+def test_lists_are_shown_a_few_at_a_time_and_by_person(browser: Browser, pages: dict[str, Path]) -> None:
+    page = browser.new_page()
+    page.goto(pages["report"].as_uri())
+    shown = "[...document.querySelectorAll('#lists article')].filter(a => a.offsetParent).length"
+    at_first = page.evaluate(shown)
+    page.click("#lists .more >> visible=true")
+    assert page.evaluate(shown) == 14 > at_first
+    page.fill("#choose input", "5")
+    assert page.evaluate(shown) == 1
+    page.fill("#choose input", "nobody")
+    assert page.evaluate(shown) == 0
+    page.close()
+
+
+def test_a_click_on_a_picture_shows_its_file_name(browser: Browser, pages: dict[str, Path]) -> None:
+    page = browser.new_page()
+    page.goto(pages["report"].as_uri())
+    picture = page.locator("#lists .photo").first
+    name = picture.locator(".file")
+    assert not name.is_visible()
+    small = picture.locator("img").evaluate("image => image.offsetHeight")
+    picture.locator("img").click()
+    assert name.inner_text().endswith(".png")
+    assert picture.locator("img").evaluate("image => image.offsetHeight") > small
+    page.close()

@@ -38,6 +38,11 @@ _NUM_LISTED = 20  # images that could not be read
     "read a quarter.  [default: float32]",
 )
 @click.option("--camera", help="Camera of all these images: a number or a name.")
+@click.option(
+    "--thumbnails",
+    is_flag=True,
+    help="Keep a small picture of each, to be shown when the picture itself is gone; some 4 kB each.",
+)
 @backend_option
 def index_command(
     words: tuple[Path, ...],
@@ -46,6 +51,7 @@ def index_command(
     columns: tuple[str, ...],
     storage: Storage | None,
     camera: str | None,
+    thumbnails: bool,
     backend: str,
 ) -> None:
     """Embed IMAGES with RUN and add them to a gallery.
@@ -60,7 +66,7 @@ def index_command(
     from reidkit.datasets._given_images import given_images
     from reidkit.encoders.at_hand import encoder_and_pictures
     from reidkit.progress import progress
-    from reidkit.search.searcher import searcher_to_fill
+    from reidkit.search.filling import searcher_to_fill
 
     run, images = encoder_and_pictures(words)
     given = given_images(images, pattern=pattern, column=named_columns(columns), needs_identity=False)
@@ -68,7 +74,7 @@ def index_command(
     with searcher_to_fill(location, images, encoder=run, backend=backend, storage=storage) as searcher:
         print_conversion(searcher.converted, searcher.location)
         with progress("images indexed") as shown:
-            added = searcher.add(given.images, camera=camera, progress=shown)
+            added = searcher.add(given.images, camera=camera, thumbnails=thumbnails, progress=shown)
         print_added(added, searcher.location, len(searcher))
     say(f"next: reid search IMAGE --gallery {shlex.quote(searcher.location)}")
 

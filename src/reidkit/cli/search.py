@@ -161,7 +161,7 @@ def show_pictures(
     if picture is not None:
         from reidkit.reports.search_picture import draw_hits
 
-        print_grey(draw_hits(picture, images, found))
+        print_grey(draw_hits(picture, images, found, gallery=searcher.gallery))
         say(f"wrote {picture}")
 
 
@@ -182,7 +182,7 @@ def show_people(
     if picture is not None:
         from reidkit.reports.search_picture import draw_people
 
-        print_grey(draw_people(picture, images, found))
+        print_grey(draw_people(picture, images, found, gallery=searcher.gallery))
         say(f"wrote {picture}")
 
 

@@ -153,7 +153,7 @@ def _check_request(path: Path, to: str, *, int8: bool, images: Images | None) ->
     if int8 and images is None:
         raise ConfigError(
             "int8 needs images, since it is found on them which values to expect; give a hundred or more "
-            "crops of your cameras, best with labels (--images FOLDER)"
+            "crops of your cameras, best with labels, as images"
         )
 
 

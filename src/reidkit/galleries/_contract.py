@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +29,9 @@ from reidkit.galleries._origin import origin_of
 from reidkit.galleries._relative import KnownQuery
 from reidkit.galleries._thumbnails import thumbnail_value
 from reidkit.galleries._where import Where
+
+if TYPE_CHECKING:
+    from reidkit.progress import ProgressCallback
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -342,6 +345,23 @@ class Gallery(ABC):
 
         With ``erase`` no byte of it is left in the gallery's files, whichever version wrote them.
         """
+
+    def build_index(
+        self, *, min_recall: float = 0.0, sample: int = 100, progress: ProgressCallback | None = None
+    ) -> float:
+        """Make the approximate index over what the gallery holds; the recall measured with it.
+
+        That is the share of the 10 nearest items that it finds, so many stored ones being the queries.
+
+        Raises:
+            DataError: the gallery is empty; or the index finds less than ``min_recall``, and is not kept.
+            ConfigError: an engine has no such index that could be built or left out.
+        """
+        raise ConfigError(f"{self.location} is of an engine without an approximate index to be built")
+
+    def drop_index(self) -> None:
+        """Delete the approximate index, if there is one: all is searched exactly."""
+        raise ConfigError(f"{self.location} is of an engine without an approximate index to be built")
 
     @abstractmethod
     def __len__(self) -> int: ...

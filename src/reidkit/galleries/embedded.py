@@ -16,17 +16,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
-from reidkit.galleries import _decisions_table, _format_1, _thumbnails_table
+from reidkit.galleries import _approximate, _decisions_table, _format_1, _index_file, _thumbnails_table
 from reidkit.galleries._adding import Placed
 from reidkit.galleries._contract import Addition, Gallery, Search
 from reidkit.galleries._decisions import Decision, carried_out
 from reidkit.galleries._errors import DamagedGallery
+from reidkit.galleries._given import check_recall
 from reidkit.galleries._group_commit import GroupCommit
 from reidkit.galleries._items import Group, Hit, Item, Verification
 from reidkit.galleries._items_table import ItemsTable
@@ -39,6 +40,9 @@ from reidkit.galleries._table_file import no_gallery
 from reidkit.galleries._vectors import Vectors, floats_of, names
 from reidkit.galleries._where import Where
 from reidkit.registry import register
+
+if TYPE_CHECKING:
+    from reidkit.progress import ProgressCallback
 
 
 @register("gallery", "embedded")
@@ -82,6 +86,8 @@ class EmbeddedGallery(Gallery):
         if storage is not None and storage not in STORAGES:
             near = did_you_mean(shown(storage), STORAGES)
             raise ConfigError(f"storage is {shown(storage)};{near} Allowed: {', '.join(STORAGES)}")
+        if not path:
+            raise ConfigError("location is 'embedded://', without a folder; write it behind, or alone")
         self.path = Path(path)
         self._temporary: TemporaryDirectory[str] | None = None
         _check_place(self.path, create)
@@ -280,9 +286,12 @@ class EmbeddedGallery(Gallery):
     def info(self) -> dict[str, Any]:
         """The keys that all engines have, ``storage`` of the vectors, ``bytes`` on disk, ``searched_bytes``
         that a search without a filter reads, ``num_dead_rows`` that compact() drops, ``converted`` where it
-        was of format 1 when it was opened."""
+        was of format 1 when it was opened; ``index``, and the ``recall`` measured when it was built."""
         with self._table.reading() as state:
+            snapshot = self._selecting.snapshot(state)
             files = [self.path / FILE, *(self._vectors.folder / name for name in names(state))]
+            files.append(self.path / _index_file.name_of(state.vectors))
+            index = self._searching.index(snapshot)
             return {
                 "engine": "embedded",
                 "location": str(self.path),
@@ -295,6 +304,8 @@ class EmbeddedGallery(Gallery):
                 "bytes": sum(file.stat().st_size for file in files if file.exists()),
                 "num_dead_rows": state.num_rows - state.num_items,
                 "converted": self.converted,
+                "index": "exact" if index is None else "hnsw",
+                **({} if index is None else {"recall": index.about.recall_told(state.num_rows)}),
             }
 
     def compact(self, *, erase: bool = False) -> int:
@@ -316,11 +327,42 @@ class EmbeddedGallery(Gallery):
             self._table.write_anew()
         return state.num_rows - len(rows)
 
+    def build_index(
+        self, *, min_recall: float = 0.0, sample: int = 100, progress: ProgressCallback | None = None
+    ) -> float:
+        """As every engine's; from then on searches without a condition use it (:mod:`_approximate`).
+
+        It is of the vectors as they are: what is added later is searched exactly beside it, and
+        :meth:`compact` drops it. Needs as much memory as it takes on disk, a byte a number and 150 an item.
+        """
+        check_recall(min_recall, sample)
+        with self._table.reading() as state:
+            snapshot = self._selecting.snapshot(state)
+        if not len(snapshot.rows):
+            raise DataError(f"{self.path} is empty; add embeddings first, then build the index over them")
+        if self._temporary is not None:
+            raise DataError(f"{self.path} cannot be written to; check the permissions of the folder")
+        self._table.refuse(self._vectors.newly_damaged(snapshot), state)
+        about = _approximate.build(
+            snapshot, self.path, min_recall=min_recall, sample=sample, progress=progress
+        )
+        with self._table.reading() as now:
+            if now.vectors != state.vectors:
+                self._vectors.untidy()  # the next that writes deletes it
+                raise DataError(f"{self.path} was compacted while the index was built; build it again")
+        return about.recall
+
+    def drop_index(self) -> None:
+        with self._writing() as state:
+            _index_file.delete(self.path / _index_file.name_of(state.vectors))
+        self._searching.forget()
+
     def __len__(self) -> int:
         with self._table.reading() as state:
             return state.num_items
 
     def close(self) -> None:
+        self._searching.forget()
         self._vectors.forget()
         self._selecting.forget()
         self._table.close()

@@ -12,6 +12,7 @@ from reidkit.errors import DataError
 from reidkit.galleries import DamagedGallery, Gallery, Item
 from reidkit.galleries._decisions import decided_items
 from reidkit.images.reading import load_image
+from reidkit.images.thumbnails import thumbnail
 from reidkit.search.pictures import Added, Picture, is_there, labelled, moved, not_overruling, said
 from reidkit.types import Sample
 
@@ -64,10 +65,35 @@ def _update(gallery: Gallery, found: list[tuple[Picture, Item]], added: Added) -
             cameras=[said(picture.camera, item.camera) for picture, item in changed],
             times=[said(picture.time, item.time) for picture, item in changed],
             tracklets=[said(picture.tracklet, item.tracklet) for picture, item in changed],
+            frames=[said(picture.frame, item.frame) for picture, item in changed],
         )
 
 
-def store(gallery: Gallery, pictures: Sequence[Picture], embeddings: NDArray[np.float32]) -> None:
+def show_known(
+    gallery: Gallery, pictures: Sequence[Picture], others: Sequence[Picture], added: Added
+) -> None:
+    """Give the pictures that the gallery holds, all but the others, a thumbnail where they have none."""
+    left_out = {picture.source for picture in others}
+    known = {picture.source: picture for picture in pictures if picture.source not in left_out}
+    ids = {item.id: item.source for item in gallery.items(where={"source": list(known)})}
+    missing = ids.keys() - gallery.thumbnails(ids=list(ids)).keys()
+    shown = [(id, _thumbnail(known[source])) for id, source in ids.items() if id in missing and source]
+    if shown:
+        gallery.relabel([id for id, _ in shown], thumbnails=[data for _, data in shown])
+    added.newly_shown += len(shown)
+
+
+def _thumbnail(picture: Picture) -> bytes:
+    return thumbnail(load_image(picture.path, box=picture.box))
+
+
+def store(
+    gallery: Gallery,
+    pictures: Sequence[Picture],
+    embeddings: NDArray[np.float32],
+    *,
+    with_thumbnails: bool = False,
+) -> None:
     """Add pictures with their embeddings (N, D) and labels."""
     gallery.add(
         embeddings,
@@ -77,6 +103,9 @@ def store(gallery: Gallery, pictures: Sequence[Picture], embeddings: NDArray[np.
         times=[picture.time for picture in pictures],
         contents=[picture.content for picture in pictures],
         tracklets=[picture.tracklet for picture in pictures],
+        frames=[picture.frame for picture in pictures],
+        boxes=[picture.box for picture in pictures],
+        thumbnails=list(map(_thumbnail, pictures)) if with_thumbnails else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.analysis.calibration import Calibration
-from reidkit.encoders.at_hand import NoEncoder
 from reidkit.encoders.encoder import Encoder, load_encoder
+from reidkit.encoders.own import NO_CALIBRATION, is_own, place_to_record
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import Gallery, Hit, NoGallery, Where, open_gallery, without_password
 from reidkit.galleries._relative import apart_from_query
 from reidkit.images.reading import ImageSource
-from reidkit.search.adding import embedded, not_yet_there, store
+from reidkit.search.adding import embedded, not_yet_there, show_known, store
 from reidkit.search.encoder_place import recorded_place
 from reidkit.search.found import Found
 from reidkit.search.nothing_found import why_nothing
@@ -70,7 +71,8 @@ class Searcher:
         self._storage = storage
         self.gallery: Gallery | None = None
         self._converted = False
-        self._plausibility: Plausibility | None = None  # of the gallery as it is, once it is asked for
+        self._plausibility: tuple[int, Plausibility] | None = None  # of the gallery when it held so many
+        self._judging = threading.Lock()
         try:
             self.gallery = open_gallery(location, create=False)
             self._converted = bool(self.gallery.info().get("converted"))
@@ -85,7 +87,7 @@ class Searcher:
             self.place = None if isinstance(origin, Encoder) else Path(origin)
             self._description = self.encoder.origin
             if self.place is not None:
-                self._description["path"] = str(self.place.resolve())
+                self._description["path"] = place_to_record(self.place)
             if self.gallery is not None:
                 self._open(create=False)
         except BaseException:
@@ -110,6 +112,8 @@ class Searcher:
         """A sentence on how to come by a calibration."""
         from reidkit.encoders.network_file import is_network_file
 
+        if is_own(self.place):
+            return NO_CALIBRATION
         place = self.place or "the encoder"
         return f"{place} has no calibration, which would say what scores mean; " + (
             "a network's file that was made elsewhere cannot keep one: leave the option out"
@@ -287,6 +291,7 @@ class Searcher:
         images: Iterable[str | Path | Sample],
         *,
         camera: int | str | None = None,
+        thumbnails: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Added:
         """Embed pictures and store them, with their labels where they are samples.
@@ -300,6 +305,8 @@ class Searcher:
         Args:
             images: paths, whose labels are not known, or samples.
             camera: of all of them, in place of their own; -1 says that it is not known.
+            thumbnails: keep a small picture of each, which pages show when the picture itself is gone; those
+                that the gallery holds already get one, too.
             progress: called with (done, total) after each portion is stored.
 
         Raises:
@@ -307,15 +314,17 @@ class Searcher:
         """
         pictures = once(new_picture(image, camera) for image in images)
         added = Added()
-        self._plausibility = None
         self.encoder.expect(len(pictures))
         for start in range(0, len(pictures), AT_A_TIME):
             part = with_contents(pictures[start : start + AT_A_TIME], added)
             if self.gallery is not None:
-                part = not_yet_there(self.gallery, part, added)
+                whole, part = part, not_yet_there(self.gallery, part, added)
+                if thumbnails:
+                    show_known(self.gallery, whole, part, added)
             part, embeddings = embedded(self.encoder, part, added)
             if part:
-                store(self.gallery or self._open(create=True), part, embeddings)
+                gallery = self.gallery or self._open(create=True)
+                store(gallery, part, embeddings, with_thumbnails=thumbnails)
                 added.embedded += len(part)
             if progress is not None:
                 progress(min(start + AT_A_TIME, len(pictures)), len(pictures))
@@ -345,13 +354,19 @@ class Searcher:
         """Those of the hits, or why there are none."""
         calibration = self.calibration
         if calibration is None or prior is None or self.gallery is None:
-            return (), ""
-        if self._plausibility is None:
-            self._plausibility = Plausibility(self.gallery, calibration)
-        if doubt := self._plausibility.doubt_of(embedding):
+            return (), NO_CALIBRATION if is_own(self.place) else ""
+        if doubt := self._plausible(self.gallery, calibration).doubt_of(embedding):
             return (), doubt
         given = calibration.probability([hit.score for hit in hits], prior=prior.value)
         return tuple(given.tolist()), ""
+
+    def _plausible(self, gallery: Gallery, calibration: Calibration) -> Plausibility:
+        """Whether the calibration fits the gallery; looked at again once a tenth is new, or gone."""
+        with self._judging:
+            num = len(gallery)
+            if self._plausibility is None or abs(num - self._plausibility[0]) > self._plausibility[0] / 10:
+                self._plausibility = num, Plausibility(gallery, calibration)
+            return self._plausibility[1]
 
     def _filled(self) -> Gallery:
         if self.gallery is None:
@@ -373,24 +388,6 @@ class Searcher:
             self._address, create=create, encoder=self._description, storage=self._storage
         )
         return self.gallery
-
-
-def searcher_to_fill(
-    location: str | Path,
-    images: Sequence[Path],
-    *,
-    encoder: Path | None,
-    backend: str = "auto",
-    storage: Storage | None = None,
-) -> Searcher:
-    """A searcher to add these images; without an encoder by the one that the gallery was filled by.
-
-    Raises :class:`reidkit.encoders.at_hand.NoEncoder` where there is neither, and as :class:`Searcher` does.
-    """
-    try:
-        return Searcher(location, encoder=encoder, backend=backend, storage=storage)
-    except NoGallery:
-        raise NoEncoder(images, without_password(location), Path()) from None
 
 
 def _any_of(*conditions: IsHidden) -> IsHidden:

@@ -67,10 +67,11 @@ _WITHIN = ("backbone.network.", "backbone.", "")  # where a name is looked for; 
 
 def _part(model: nn.Module, name: str) -> nn.Module:
     """A part of the network, by its name within the backbone or within the whole."""
-    parts = dict(model.named_modules())
+    parts: dict[str, nn.Module] = dict(model.named_modules())
     for place in _WITHIN:
         if name and place + name in parts:
-            return parts[place + name]
+            found: nn.Module = parts[place + name]
+            return found
     known = {part.removeprefix("backbone.").removeprefix("network.") for part in parts} - {""}
     largest = sorted(part for part in known if "." not in part)
     raise ConfigError(

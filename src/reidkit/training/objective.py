@@ -96,7 +96,7 @@ class Objective:
         fields["loss"] = repr(self.loss)
         for option, neutral in getattr(self.loss, "added_later", {}).items():
             if (value := getattr(self.loss, option)) == neutral:
-                fields["loss"] = fields["loss"].replace(f"{option}={value}, ", "")
+                fields["loss"] = fields["loss"].replace(f"{option}={value!r}, ", "")
         fields["schedule"] = [list(point) for point in self.schedule]
         if not self.schedule:
             del fields["schedule"]

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
-from fastapi.templating import Jinja2Templates
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from reidkit import __version__
 from reidkit.errors import ConfigError
-from reidkit.texts.printable import printable
-from reidkit.web import api, problems
+from reidkit.web import api, pages, problems
 from reidkit.web.access import Access
 from reidkit.web.limits import Guard
 from reidkit.web.metrics import Metrics
+from reidkit.web.pages_shell import error_page, templates
 from reidkit.web.service import Service
 from reidkit.web.settings import Settings
 from reidkit.web.users import Users
 from reidkit.web.wanted import Problem
 
 FOLDER = Path(__file__).parent
+_THREADS = 32  # for all that is no search
 
 
 def build_app(settings: Settings) -> FastAPI:
@@ -43,6 +42,9 @@ def build_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # As many threads as pictures may wait, so that it is the queue that is full, and says so.
+        current_default_thread_limiter().total_tokens = settings.limits.waiting + _THREADS
+        threading.Thread(target=service.warm, name="warming", daemon=True).start()
         yield
         app.state.is_closing = True
         service.close()
@@ -59,14 +61,12 @@ def build_app(settings: Settings) -> FastAPI:
     app.state.is_closing = False
     app.state.settings, app.state.service, app.state.users = settings, service, users
     app.state.access = Access(settings, users, service.audit)
-    app.state.templates = templates()
+    app.state.templates, app.state.error_page = templates(), error_page
     app.state.metrics = Metrics(service)
     problems.install(app, settings)
     app.include_router(api.router)
-    if find_spec("reidkit.web.pages") is not None:
-        app.include_router(import_module("reidkit.web.pages").router)
-    if (FOLDER / "static").is_dir():
-        app.mount("/static", StaticFiles(directory=FOLDER / "static"), "static")
+    app.include_router(pages.router)
+    app.mount("/static", StaticFiles(directory=FOLDER / "static"), "static")
     _describe_problems(app)
     app.add_middleware(Guard, settings=settings, answer=_answer)
     app.add_middleware(app.state.metrics.counted)
@@ -89,15 +89,6 @@ def checked_users(settings: Settings) -> Users | None:
             "reid serve users add NAME --role administrator"
         )
     return None
-
-
-def templates() -> Jinja2Templates:
-    """The page's templates, in which all text is escaped and made fit to show."""
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters["printable"] = printable
-    return Jinja2Templates(env=environment)
 
 
 def _describe_problems(app: FastAPI) -> None:

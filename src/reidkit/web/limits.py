@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reidkit.errors import ReidError, shown
@@ -61,14 +62,6 @@ class Rates:
             self._buckets[user] = left - 1, now
 
 
-class _TooLarge(Exception):
-    """The body is longer than it may be."""
-
-
-class _TooSlow(Exception):
-    """The body did not come in time."""
-
-
 class Guard:
     """The outermost layer of the application.
 
@@ -94,22 +87,22 @@ class Guard:
                 message["headers"] = self._with_headers(message["headers"])
             await send(message)
 
-        if problem := self._refused(headers):
+        if problem := self._refused(scope, headers):
             await self._answer(*problem)(scope, receive, sending)
             return
         limit = self._limit(headers)
         try:
             await self._app(scope, _limited(receive, limit, self._settings.limits.seconds), sending)
-        except (_TooLarge, _TooSlow) as error:
+        except HTTPException as error:  # of a body that nothing further in read
             if not started:
-                large = isinstance(error, _TooLarge)
-                text = (
-                    f"the body is longer than {limit:,} bytes" if large else "the body did not come in time"
-                )
-                await self._answer(413 if large else 408, text)(scope, receive, sending)
+                await self._answer(error.status_code, error.detail)(scope, receive, sending)
 
-    def _refused(self, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
-        """A status and a sentence where a request is refused for its headers."""
+    def _refused(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+        """A status and a sentence where a request is refused for its head."""
+        size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        size += sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > self._settings.limits.header_bytes:
+            return 431, f"the head of the request is longer than {self._settings.limits.header_bytes:,} bytes"
         host = headers.get(b"host", b"").decode("latin-1")
         if self._hosts and _without_port(host).lower() not in self._hosts:
             return 421, f"this service is not called {shown(host)}"
@@ -166,10 +159,10 @@ def _limited(receive: Receive, limit: int, seconds: float) -> Receive:
         try:
             message: dict[str, Any] = dict(await asyncio.wait_for(receive(), until - loop.time()))
         except TimeoutError:
-            raise _TooSlow from None
+            raise HTTPException(408, "the body did not come in time") from None
         num += len(message.get("body", b""))
         if num > limit:
-            raise _TooLarge
+            raise HTTPException(413, f"the body is longer than {limit:,} bytes")
         is_over = not message.get("more_body", False)
         return message
 

@@ -59,6 +59,7 @@ _TITLES = {
     421: "Another host",
     422: "Cannot be done as asked",
     429: "Too much at once",
+    431: "Too long a head",
     500: "A fault of the service",
     503: "Not ready",
 }
@@ -74,6 +75,7 @@ _TO_DO = {
     415: "send it as the type that /v1/openapi.json names",
     421: "call the service by a name that its settings list in hosts",
     422: "mend what is named, and ask again",
+    431: "send fewer and shorter headers, and a shorter address",
     429: "wait as long as Retry-After says, then ask again",
     500: "tell whoever runs the service: its log says more",
     503: "wait, then ask again; if that does not help, tell whoever runs the service",
@@ -123,40 +125,60 @@ def told(error: Exception, settings: Settings) -> str:
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Let an application answer errors so."""
+    """Let an application answer errors so: as problems, and to browsers as pages."""
 
     async def of_ours(request: Request, error: Exception) -> Response:
         status = status_of(error)
-        path = request.url.path
-        is_page = not path.startswith(API)
-        if isinstance(error, NotLoggedIn) and is_page and "text/html" in request.headers.get("accept", ""):
+        if isinstance(error, NotLoggedIn) and _wants_page(request) and "hx-request" not in request.headers:
             return RedirectResponse("/login", 303)
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
         if isinstance(error, NotLoggedIn) and "hx-request" in request.headers:
             headers["HX-Redirect"] = "/login"
         if isinstance(error, Busy | TooManyAttempts | TooManyRequests):
             headers["Retry-After"] = str(max(1, round(error.seconds)))
-        return problem(status, told(error, settings), instance=path, headers=headers)
+        return _answer(request, status, told(error, settings), headers=headers)
 
     async def of_starlette(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return problem(error.status_code, str(error.detail), instance=request.url.path, headers=error.headers)
+        return _answer(request, error.status_code, str(error.detail), headers=error.headers or {})
 
     async def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError | ValidationError)
         faults = [_fault(fault) for fault in error.errors()[:_MOST_FAULTS]]
         detail = "; ".join(f"{fault['where']}: {fault['what']}" for fault in faults[:3])
-        return problem(422, detail, instance=request.url.path, faults=faults)
+        return _answer(request, 422, detail, faults=faults)
 
     async def of_nobody(request: Request, error: Exception) -> Response:
         logger.error(f"{request.method} {request.url.path} failed", exc_info=error)
-        return problem(500, "the service met something unforeseen", instance=request.url.path)
+        return _answer(request, 500, "the service met something unforeseen")
 
     app.add_exception_handler(ReidError, of_ours)
     app.add_exception_handler(HTTPException, of_starlette)
     app.add_exception_handler(RequestValidationError, of_validation)
     app.add_exception_handler(ValidationError, of_validation)
     app.add_exception_handler(Exception, of_nobody)
+
+
+def _wants_page(request: Request) -> bool:
+    """Whether a browser asks, for something to show; by itself, or by a page's script."""
+    if request.url.path.startswith(API):
+        return False
+    return "text/html" in request.headers.get("accept", "") or "hx-request" in request.headers
+
+
+def _answer(
+    request: Request,
+    status: int,
+    detail: str,
+    *,
+    faults: Sequence[Mapping[str, str]] = (),
+    headers: Mapping[str, str] = {},
+) -> Response:
+    if not _wants_page(request):
+        return problem(status, detail, instance=request.url.path, faults=faults, headers=headers)
+    page: Response = request.app.state.error_page(request, status, _TITLES.get(status, "Error"), detail)
+    page.headers.update(headers)
+    return page
 
 
 def _fault(fault: Mapping[str, Any]) -> dict[str, str]:

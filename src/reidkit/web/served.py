@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,15 +15,23 @@ from numpy.typing import NDArray
 
 from reidkit.arrays import Embeddings
 from reidkit.errors import ConfigError, DataError
-from reidkit.galleries import DamagedGallery, Gallery, Item, NoGallery
+from reidkit.galleries import DamagedGallery, Gallery, Item, NoGallery, Where
+from reidkit.galleries._group_commit import GroupCommit
 from reidkit.galleries._relative import keys_of_query
 from reidkit.images.reading import load_image
+from reidkit.search.found import Found
 from reidkit.search.own_picture import Query
+from reidkit.search.people import FoundPeople, PeopleSearch
 from reidkit.search.pictures import HASH_LENGTH
+from reidkit.search.probabilities import Prior
 from reidkit.search.searcher import Searcher
 from reidkit.web.batching import BatchingNetwork
 from reidkit.web.settings import Limits, ServedGallery
-from reidkit.web.wanted import SearchRequest
+from reidkit.web.wanted import Box, SearchRequest
+
+_DECODING = threading.BoundedSemaphore(4)
+_PRIOR_SECONDS = 600.0
+_MOST_PRIORS = 100
 
 
 class Served:
@@ -37,6 +48,8 @@ class Served:
             self.searcher.encoder.network, waiting=limits.waiting, seconds=limits.batch_milliseconds / 1000
         )
         self.searcher.encoder.network = self.batching
+        self._together = GroupCommit(self._search_all)
+        self._priors: dict[str, tuple[float, int, Prior]] = {}
 
     @property
     def gallery(self) -> Gallery:
@@ -77,6 +90,73 @@ class Served:
         own = bool(request.pictures) and not items and not request.embeddings
         return (Embeddings(mean, self.searcher.encoder.fingerprints) if own else mean), query
 
+    def search(self, request: SearchRequest) -> Found:
+        """The items that look most like who is searched for.
+
+        Searches that come in while others are made are made at once, where they ask for the same: one pass
+        over the gallery then serves them all.
+        """
+        embedding, query = self.query(request)
+        return self._together.do(_Asked(embedding, query, request, _options(request)))
+
+    def search_people(self, request: SearchRequest) -> tuple[FoundPeople, Query]:
+        """The people, or tracklets, that look most like who is searched for."""
+        assert request.group is not None
+        embedding, query = self.query(request)
+        where = request.where or None
+        options = PeopleSearch(request.group, request.pool, request.top, request.items_each, where)
+        [found] = self.searcher.search_people_for(
+            embedding, [query], options, include_self=request.include_self
+        )
+        return found, query
+
+    def warm(self) -> None:
+        """Do once what would make the first search slow."""
+        grey = np.full((self.searcher.encoder.height, self.searcher.encoder.width, 3), 127, np.uint8)
+        embedding = self.searcher.encoder.encode([grey])
+        if self.searcher.gallery is not None and len(self.gallery):
+            self.searcher.search_for(embedding, [Query()], top=1, prior=self._prior(None, None))
+
+    def _search_all(self, asked: list[_Asked]) -> list[Found | Exception]:
+        """What each asked for, those of equal options at once."""
+        groups: dict[str | int, list[int]] = {}
+        for place, one in enumerate(asked):
+            groups.setdefault(place if one.options is None else one.options, []).append(place)
+        found: dict[int, Found | Exception] = {}
+        for places in groups.values():
+            try:
+                answers: Sequence[Found | Exception] = self._search_equal([asked[place] for place in places])
+            except Exception as error:  # they asked for the same, and so for the same mistake
+                answers = [error] * len(places)
+            found |= zip(places, answers, strict=True)
+        return [found[place] for place in range(len(asked))]
+
+    def _search_equal(self, asked: Sequence[_Asked]) -> list[Found]:
+        request = asked[0].request
+        rate, where = request.false_match_rate, request.where or None
+        rows = np.concatenate([one.embedding for one in asked])
+        return self.searcher.search_for(
+            rows,
+            [one.query for one in asked],
+            top=request.top,
+            where=where,
+            include_self=request.include_self,
+            lowest=None if rate is None else self.searcher.lowest_score(rate),
+            prior=self._prior(where, request.prior),
+        )
+
+    def _prior(self, where: Where | None, given: float | None) -> float | None:
+        """The gallery's prior, which takes a look at every item, kept while the gallery is about as large."""
+        if given is not None or self.searcher.calibration is None:
+            return given
+        key, now, num = json.dumps(where, sort_keys=True, default=str), time.monotonic(), len(self.searcher)
+        kept = self._priors.get(key)
+        if kept is None or now > kept[0] or abs(num - kept[1]) > kept[1] / 100:
+            if len(self._priors) >= _MOST_PRIORS:
+                self._priors.clear()
+            kept = self._priors[key] = now + _PRIOR_SECONDS, num, self.searcher.prior(where=where)
+        return kept[2].value
+
     def close(self) -> None:
         self.batching.close()
         self.searcher.close()
@@ -88,13 +168,16 @@ class Served:
         if request.boxes and len(request.boxes) != len(request.pictures):
             raise ConfigError(f"there are {len(request.boxes)} boxes for {len(request.pictures)} pictures")
         boxes = request.boxes or (None,) * len(request.pictures)
-        images = [
-            load_image(picture, box=box, max_pixels=self.limits.pixels)
-            for picture, box in zip(request.pictures, boxes, strict=True)
-        ]
-        if not images:
+        if not request.pictures:
             return np.empty((0, self.searcher.encoder.dim), np.float32)
+        images = [self._prepared(*one) for one in zip(request.pictures, boxes, strict=True)]
         return np.asarray(self.searcher.encoder.encode(images))
+
+    def _prepared(self, picture: bytes, box: Box | None) -> NDArray[np.uint8]:
+        """A picture of the size that is embedded. Large ones are in memory a few at a time."""
+        with _DECODING:
+            image = load_image(picture, box=box, max_pixels=self.limits.pixels)
+            return self.searcher.encoder.prepare(image)
 
     def _given(self, embeddings: Sequence[Sequence[float]]) -> NDArray[np.float32]:
         dim = self.searcher.encoder.dim
@@ -115,6 +198,23 @@ class Served:
         if len(items) == 1 and not request.pictures:
             said = {key: items[0].label(key) for key in keys_of_query(request.where)}
         return said | request.labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """A search for one embedding (1, D); ``options`` are equal where two ask for the same, or ``None``."""
+
+    embedding: NDArray[np.float32]
+    query: Query
+    request: SearchRequest
+    options: str | None
+
+
+def _options(request: SearchRequest) -> str | None:
+    if keys_of_query(request.where):
+        return None  # its conditions are of this query alone
+    told = request.model_dump(include={"top", "where", "include_self", "false_match_rate", "prior"})
+    return json.dumps(told, sort_keys=True, default=str)
 
 
 class NoSuchItem(DataError):

@@ -15,13 +15,14 @@ from reidkit.errors import ConfigError, shown
 from reidkit.galleries import Gallery, Item, Where, erase, expire, forget, in_force, proposals
 from reidkit.galleries._decisions import Decision
 from reidkit.labels import is_junk
+from reidkit.logs import get_logger
 from reidkit.search.item_pictures import spread
-from reidkit.search.people import PeopleSearch
 from reidkit.search.visits import items_of, timeline
 from reidkit.web import answers as a
-from reidkit.web.audit import AuditLog, Entry, hash_of
+from reidkit.web.audit import AuditLog, Entry, Verified, hash_of
 from reidkit.web.deciding import decide
 from reidkit.web.jobs import Jobs
+from reidkit.web.label_values import LabelsAnswer, labels_answer
 from reidkit.web.longer_work import work_of
 from reidkit.web.roles import Actor, NoSuchGallery, Role
 from reidkit.web.served import Served
@@ -30,7 +31,11 @@ from reidkit.web.thumbnails import LARGE, SIZE, Thumbnails, jpeg_of
 from reidkit.web.uploads import Uploads
 from reidkit.web.wanted import DecisionRequest, JobRequest, NewItem, SearchRequest
 
+logger = get_logger(__name__)
+
 MOST_LISTED = 1000
+LABELS_KEPT = 10.0
+"""Seconds after which the labels of a gallery are looked up again."""
 
 
 class PurposeNeeded(ConfigError):
@@ -49,6 +54,7 @@ class Service:
         self.jobs_done = Jobs(settings.folder / "jobs")
         self.thumbnails = Thumbnails(settings.limits.cached_bytes)
         self.uploads = Uploads(settings.folder / "pictures")
+        self._labels: dict[str, tuple[float, LabelsAnswer | None]] = {}
         self.served: dict[str, Served] = {}
         try:
             for name, given in settings.galleries.items():
@@ -57,6 +63,14 @@ class Service:
         except BaseException:
             self.close()
             raise
+
+    def warm(self) -> None:
+        """Do once, for each gallery, what would make the first search slow."""
+        for served in self.served.values():
+            try:
+                served.warm()
+            except Exception as error:  # whoever searches will hear of it
+                logger.warning(f"the gallery {served.name} was not made ready for searches: {error}")
 
     def close(self) -> None:
         """End jobs, embed what waits, close galleries."""
@@ -99,6 +113,20 @@ class Service:
             calibrated_on="" if calibration is None else calibration.source,
             card=_public(encoder.card),
         )
+
+    def labels(self, actor: Actor, gallery: str) -> LabelsAnswer:
+        """Which labels items have, as they were up to a few seconds ago."""
+        served = self._served(actor, gallery, Role.viewer)
+        made, found = self._labels.get(gallery, (0.0, None))
+        if found is None or time.monotonic() - made > LABELS_KEPT:
+            found = labels_answer(served.gallery.items())
+            self._labels[gallery] = time.monotonic(), found
+        return found
+
+    def storage(self, actor: Actor, gallery: str) -> dict[str, Any]:
+        """How a gallery is kept: its engine, its items, and what the engine adds; no path."""
+        found = self._gallery(actor, gallery, Role.viewer).info()
+        return {name: value for name, value in found.items() if name not in ("location", "encoder")}
 
     def search(self, actor: Actor, gallery: str, request: SearchRequest) -> a.SearchAnswer:
         """Search a gallery for who is in pictures, stored items or embeddings, all together one query.
@@ -292,6 +320,12 @@ class Service:
         with self._audited(actor, "audit", gallery):
             return [entry for entry in self.audit.last(100_000) if entry.gallery == gallery][:num]
 
+    def audit_verified(self, actor: Actor) -> Verified:
+        """Follow the log's chain of hashes. Raises :class:`DataError` where it is broken."""
+        actor.check_everywhere(Role.administrator)
+        self.audit.write(actor.name, "verify audit")
+        return self.audit.verify()
+
     # --- inside -------------------------------------------------------------------------------------------
 
     def _served(self, actor: Actor, gallery: str, role: Role) -> Served:
@@ -330,46 +364,37 @@ class Service:
 
 def _searched(served: Served, request: SearchRequest) -> a.SearchAnswer:
     started = time.perf_counter()
-    searcher = served.searcher
-    embedding, query = served.query(request)
-    where = request.where or None
-    answer: dict[str, Any]
-    if request.group is None:
-        rate = request.false_match_rate
-        [found] = searcher.search_for(
-            embedding,
-            [query],
-            top=request.top,
-            where=where,
-            include_self=request.include_self,
-            lowest=None if rate is None else searcher.lowest_score(rate),
-            prior=request.prior,
-        )
-        probabilities = found.probabilities or (None,) * len(found.hits)
-        hits = [
+    answer, is_empty = _people_found(served, request) if request.group else _items_found(served, request)
+    why = served.searcher.why_nothing(request.where) if is_empty else ""
+    return a.SearchAnswer(**answer, why_nothing=why, seconds=time.perf_counter() - started)
+
+
+def _items_found(served: Served, request: SearchRequest) -> tuple[dict[str, Any], bool]:
+    """The answer, and whether there was nothing to find."""
+    found = served.search(request)
+    probabilities = found.probabilities or (None,) * len(found.hits)
+    answer = {
+        "hits": [
             a.hit_answer(hit, probability=one, is_query=found.is_own(hit))
             for hit, one in zip(found.hits, probabilities, strict=True)
-        ]
-        answer = {
-            "hits": hits,
-            "no_probability": found.no_probability,
-            "prior": found.prior.value if found.prior and found.probabilities else None,
-            "num_low": found.num_low,
-            "num_own": 0 if request.include_self else len(found.own),
-            "num_rejected": found.num_rejected,
-        }
-        is_empty = not found
-    else:
-        options = PeopleSearch(request.group, request.pool, request.top, request.items_each, where)
-        [people] = searcher.search_people_for(embedding, [query], options, include_self=request.include_self)
-        answer = {
-            "people": [a.person_answer(group, query.is_own) for group in people.people],
-            "num_own": people.num_own,
-            "num_rejected": people.num_rejected,
-        }
-        is_empty = not people
-    why = searcher.why_nothing(where or {}) if is_empty else ""
-    return a.SearchAnswer(**answer, why_nothing=why, seconds=time.perf_counter() - started)
+        ],
+        "no_probability": found.no_probability,
+        "prior": found.prior.value if found.prior and found.probabilities else None,
+        "num_low": found.num_low,
+        "num_own": 0 if request.include_self else len(found.own),
+        "num_rejected": found.num_rejected,
+    }
+    return answer, not found
+
+
+def _people_found(served: Served, request: SearchRequest) -> tuple[dict[str, Any], bool]:
+    found, query = served.search_people(request)
+    answer = {
+        "people": [a.person_answer(group, query.is_own) for group in found.people],
+        "num_own": found.num_own,
+        "num_rejected": found.num_rejected,
+    }
+    return answer, not found
 
 
 def _people(

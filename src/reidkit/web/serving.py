@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -17,6 +19,8 @@ from reidkit.web.settings import Settings
 
 _SETTINGS = "REIDKIT_SERVE_OF_PARENT"
 """Carries the settings, as JSON, to processes that are started from here."""
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class ImpatientProtocol(H11Protocol):
@@ -88,12 +92,22 @@ def serve(settings: Settings, *, ready: Callable[[str], None] = lambda address: 
         server.run()
     except SystemExit:
         raise DataError(
-            f"{address} cannot be listened on: it is taken, or may not be; give another --port"
+            f"{address} cannot be listened on: it is taken, or may not be; give another port"
         ) from None
 
 
 class _Server(uvicorn.Server):
     """Tells streams of events that the service is closing, before it waits for their ends."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals that end the service, which has then ended as it was told to: none is raised again."""
+        before = {number: signal.signal(number, self.handle_exit) for number in _ENDING}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def shutdown(self, sockets: Any = None) -> None:
         app = self.config.app

@@ -18,8 +18,8 @@ class Wanted(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SearchRequest(Wanted):
-    """Who is searched for, and how.
+class SearchOptions(Wanted):
+    """Who is searched for, besides pictures, and how.
 
     Pictures, stored items and embeddings together are one query: the mean of their embeddings. ``boxes`` cut
     each picture, (left, top, right, bottom) in pixels of the upright picture, or null for all of it.
@@ -27,7 +27,6 @@ class SearchRequest(Wanted):
     that refer to it. ``group`` asks for people or tracklets in place of pictures, which ``pool`` scores.
     """
 
-    pictures: tuple[bytes, ...] = Field((), exclude=True)
     boxes: tuple[Box | None, ...] = ()
     items: tuple[ItemId, ...] = Field((), max_length=100)
     embeddings: tuple[tuple[FiniteFloat, ...], ...] = Field((), max_length=100)
@@ -41,6 +40,12 @@ class SearchRequest(Wanted):
     false_match_rate: FiniteFloat | None = Field(None, gt=0, lt=1)
     prior: FiniteFloat | None = Field(None, gt=0, lt=1)
     purpose: Purpose = ""
+
+
+class SearchRequest(SearchOptions):
+    """Who is searched for, and how; ``pictures`` are files of images."""
+
+    pictures: tuple[bytes, ...] = ()
 
 
 class NewItem(Wanted):
@@ -66,10 +71,10 @@ class DecisionRequest(Wanted):
     """
 
     kind: Literal["accept", "reject", "merge", "split", "undo"]
-    items: tuple[ItemId, ...] = Field((), max_length=10_000)
+    items: tuple[ItemId, ...] = Field(default=(), max_length=10_000)
     identity: Name | None = None
     proposal: Name | None = None
-    others: tuple[Name, ...] = Field((), max_length=1000)
+    others: tuple[Name, ...] = Field(default=(), max_length=1000)
     undoes: ItemId | None = None
 
 
@@ -92,7 +97,7 @@ class JobRequest(Wanted):
 class RemoveRequest(Wanted):
     """Items to remove, by number or by conditions."""
 
-    items: tuple[ItemId, ...] = Field((), max_length=10_000)
+    items: tuple[ItemId, ...] = Field(default=(), max_length=10_000)
     where: dict[str, Any] = Field(default_factory=dict, examples=[{"camera": 3}])
     dry_run: bool = False
 

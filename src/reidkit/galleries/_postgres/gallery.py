@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from reidkit.galleries import (
     unit_embeddings,
 )
 from reidkit.galleries._decisions import carried_out
-from reidkit.galleries._given import checked_ids
+from reidkit.galleries._given import check_recall, checked_ids
 from reidkit.galleries._labels import LABELS
 from reidkit.galleries._postgres import decisions as decision_table
 from reidkit.galleries._postgres import index as approximate_index
@@ -54,6 +54,9 @@ from reidkit.galleries._postgres.server import Connection, Server
 from reidkit.galleries._postgres.tables import State
 from reidkit.galleries._postgres.where import EVERYTHING, Clause, clause, of_ids
 from reidkit.galleries._served import Stored, check, check_sources, in_order, verified
+
+if TYPE_CHECKING:
+    from reidkit.progress import ProgressCallback
 
 
 class PostgresGallery(Gallery):
@@ -251,14 +254,20 @@ class PostgresGallery(Gallery):
         self._server.outside(*tables.vacuum(everything=erase))
         return num_dead
 
-    def build_index(self, *, min_recall: float = 0.0, sample: int = 100) -> float:
+    def build_index(
+        self, *, min_recall: float = 0.0, sample: int = 100, progress: ProgressCallback | None = None
+    ) -> float:
         """Make the approximate index that ``index=hnsw`` in the address uses; the recall measured with it.
 
         That is the share of the 10 nearest items that it finds, over a ``sample`` of stored ones as queries,
         among all and with a filter that half of the items pass; the smaller of the two. Where fewer pass,
         search is exact. Raises :class:`DataError`, and leaves what there was, below ``min_recall``.
         """
+        check_recall(min_recall, sample)
         return approximate_index.build(self._server, self.location, min_recall=min_recall, sample=sample)
+
+    def drop_index(self) -> None:
+        self._server.write(approximate_index.drop)
 
     def __len__(self) -> int:
         return self._server.read(tables.num_items)

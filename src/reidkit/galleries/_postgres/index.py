@@ -41,6 +41,12 @@ def build(server: Server, location: str, *, min_recall: float, sample: int) -> f
     return server.write(work)
 
 
+def drop(connection: Connection) -> None:
+    """Delete the index, if there is one."""
+    connection.execute("DROP INDEX IF EXISTS items_by_embedding")
+    connection.execute("UPDATE gallery SET recall = NULL")
+
+
 def make(connection: Connection, dimension: int, location: str) -> None:
     """The index, over what there is and what will be added."""
     if dimension > LARGEST_DIMENSION:
