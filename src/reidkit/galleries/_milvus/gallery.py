@@ -143,7 +143,7 @@ class MilvusGallery(Gallery):
     def _made_ready(self, view: View, addition: Addition) -> State:
         """The first embeddings tell how long all are and, where they know it, whose."""
         state, origin = view.state, addition.origin
-        self._check_origin(view, origin)
+        self._check_origin(state, origin)
         unit_embeddings(addition.embeddings[:1], dimension=state.dimension, location=self.location)
         if state.dimension is None:
             index = self.address.index or state.index
@@ -156,7 +156,7 @@ class MilvusGallery(Gallery):
 
     def _search(self, search: Search) -> list[list[Hit]] | list[list[Group]]:
         def work(view: View) -> list[list[Hit]] | list[list[Group]]:
-            self._check_origin(view, search.origin)
+            self._check_origin(view.state, search.origin)
             units = unit_embeddings(search.queries, dimension=view.state.dimension, location=self.location)
             conditions = self._conditions(view, search.where)
             of_each = conditions_of_queries(conditions, search.known, num_queries=len(units))
@@ -331,11 +331,10 @@ class MilvusGallery(Gallery):
         if known is None or known != {**known, **encoder}:
             self._changes.write(plan)
 
-    def _check_origin(self, view: View, origin: Mapping[str, Any] | None) -> None:
+    def _check_origin(self, state: State, origin: Mapping[str, Any] | None) -> None:
         """Refuse embeddings that name another encoder than the gallery's."""
-        if origin is not None and view.state.encoder is not None:
-            num_items = self._items.count(view)
-            check_encoder(view.state.encoder, origin, num_items=num_items, location=self.location)
+        if origin is not None and state.encoder is not None:
+            check_encoder(state.encoder, origin, num_items=0, location=self.location)
 
     # --- selecting ----------------------------------------------------------------------------------------
 

@@ -269,7 +269,7 @@ def _our_error(error: Exception, address: Address) -> ReidError:
     if any(sign in lower for sign in _LOST):
         return DataError(
             f"{address}: no Milvus server answers at {address.server} ({text}); check host, port and that it "
-            "runs"
+            "runs, and the user and password if it asks for them"
         )
     return DataError(f"{address}: the server says: {text}")
 
