@@ -292,10 +292,6 @@ def test_no_condition_is_on_a_box(gallery):
 
 
 def test_thumbnails_come_back_and_go_with_their_items(gallery, location):
-    if gallery.info()["engine"] == "milvus":
-        with pytest.raises(ConfigError, match="keeps no thumbnails"):
-            gallery.add(units(1), thumbnails=[jpeg(1)])
-        return
     large = jpeg(9, 65_536)
     ids = gallery.add(
         units(5), sources=list("abcde"), thumbnails=[jpeg(1), None, large, bytearray(jpeg(3)), jpeg(4)]

@@ -33,6 +33,10 @@ def units(num, dim=16, seed=0):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+def jpeg(number):
+    return b"\xff\xd8\xff" + bytes([number]) * 50 + b"\xff\xd9"
+
+
 def refused(location, error=DataError, **options):
     with pytest.raises(error) as caught:
         open_gallery(location, **options)
@@ -300,19 +304,24 @@ def seen(gallery):
     items = gallery.items()
     assert {hit.id for hit in hits} == {item.id for item in items}
     assert len(gallery) == len(items)
-    return [(item.id, item.source, item.identity, item.camera) for item in items], gallery.decisions()
+    told = [(item.id, item.source, item.identity, item.camera) for item in items]
+    return told, gallery.decisions(), gallery.thumbnails(ids=[item.id for item in items])
 
 
 def fill_and_decide(gallery):
     ids = gallery.add(
         units(6), sources=list("abcdef"), contents=list("abcdef"), identities=[*"xxyy", None, None]
     )
+    gallery.relabel(ids[2:5], thumbnails=[jpeg(2), jpeg(3), jpeg(4)])
     accept(gallery, ids[4:].tolist(), "zoe", who="ann")
 
 
 def replace_some(gallery):
-    """Replaced items, new ones, and a decision from which items are removed: three kinds of rows."""
-    gallery.add(units(4, seed=2), sources=list("defg"), contents=list("DEFG"), cameras=[1, 2, 3, 4])
+    """Replaced items, new ones, their thumbnails, and a decision from which items are removed."""
+    small = [jpeg(5), None, jpeg(7), jpeg(8)]
+    gallery.add(
+        units(4, seed=2), sources=list("defg"), contents=list("DEFG"), cameras=[1, 2, 3, 4], thumbnails=small
+    )
 
 
 def interrupted(location, monkeypatch, number):
@@ -335,7 +344,12 @@ def interrupted(location, monkeypatch, number):
         done = after_end != before
         assert len(after[0]) == (7 if done else 6)
         assert len(after[1]) == (0 if done else 1)
+        after_ids = {source: id for id, source, _, _ in after[0]}
+        pictures = {"c": 2, "d": 5, "f": 7, "g": 8} if done else {"c": 2, "d": 3, "e": 4}
+        assert after[2] == {after_ids[source]: jpeg(number) for source, number in pictures.items()}
         assert not other._server.query(gallery._book.name, 'kind == "removal"', ("key",))
+        written = other._server.query(gallery._book.name, 'kind == "thumbnail"', ("key", "item"))
+        assert len(written) == len(after[2]), "thumbnails were left"
         stored = other._server.query(gallery._items.name, "", ("id", "version"))
         assert sorted(row["id"] for row in stored) == sorted(row[0] for row in after[0]), "rows were left"
         assert other.verify().damaged == ()
