@@ -32,6 +32,9 @@ class ColoursByHeight(nn.Module):
         normalisation: of the images that come in.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, colours: int, stripes: int, normalisation: Normalisation) -> None:
         super().__init__()
         self.palette = nn.Conv2d(3, colours, 1)
