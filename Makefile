@@ -6,7 +6,7 @@ BIN = .venv/bin
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-losses bench-evaluation check format clean
+.PHONY: help demo test test-slow bench-losses bench-evaluation docs release check format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -42,6 +42,20 @@ bench-evaluation: .venv/ready  ## time and memory of evaluation, re-ranking and 
 	$(BIN)/python benchmarks/reranking.py
 	$(BIN)/python benchmarks/report.py
 
+docs: .venv/docs-ready  ## the site, in docs/_build/html/index.html; warnings are errors
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder html docs docs/_build/html
+
+.venv/docs-ready: .venv/ready
+	@if command -v uv >/dev/null; then \
+		uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[docs]'; \
+	else \
+		$(BIN)/python -m pip install --constraint constraints.txt --editable '.[docs]'; \
+	fi
+	@touch $@
+
+release: .venv/ready  ## wheel and sdist, installed and tried in an environment of their own
+	$(BIN)/pytest -m "slow or not slow" tests/release
+
 check: .venv/ready  ## format, lint, strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -52,4 +66,4 @@ format: .venv/ready  ## rewrite in the house format
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove what was built, not runs/
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
+	rm -rf .venv build dist docs/_build docs/reference/generated .mypy_cache .ruff_cache .pytest_cache src/*.egg-info

@@ -1,9 +1,11 @@
 """Gallery engines beside each other: searches, filters, groups, adding, recall; and how they grow.
 
-    python benchmarks/gallery_engines.py --items 25000 100000 --write
+    python benchmarks/gallery_engines.py --items 25000 100000 --folder 250000 1000000 --write
 
 Starts a PostgreSQL server (see tests/postgres_server.py) that syncs what it commits. The slopes between two
-sizes say what more embeddings will need, in docs/scale.md.
+sizes say what more embeddings will need, in docs/scale.md. A folder is measured at sizes of its own as well,
+beyond what a processor's cache holds: between smaller ones its time grows faster than it goes on to. Of
+several runs the lower quartile is told, since other work on the machine only ever adds to it.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +28,7 @@ sys.path.append(str(Path(__file__).parent.parent))
 
 from tests.postgres_server import running_server
 
-from gallery import seconds
+from gallery import bare
 from reidkit.galleries import Gallery, Where, open_gallery
 from results import RESULTS, processor, write_section
 
@@ -39,6 +43,7 @@ SETTINGS = {
     "max_wal_size": "4GB",
     "dynamic_shared_memory_type": "posix",
 }
+BARE = "a bare product"
 FILTERS: dict[str, Where] = {
     "90 %": {"camera": "many"},
     "10 %": {"camera": "some"},
@@ -60,13 +65,27 @@ class Measured:
     built: float = 0.0  # seconds of the index
 
 
-def people(num: int, seed: int) -> NDArray[np.float32]:
-    """Unit embeddings (N, D), some of each person; the same people whatever the seed."""
+def people(num: int, seed: int, wanted: int | None = None) -> NDArray[np.float32]:
+    """Unit embeddings (N, D), some of each person, or so many of all; the same people whatever the seed."""
     centres = np.random.default_rng(0).standard_normal((num // PER_PERSON + 1, DIM), dtype=np.float32)
-    noise = np.random.default_rng(seed + 1).standard_normal((num, DIM), dtype=np.float32)
-    rows = centres[np.arange(num) % len(centres)] + SPREAD * noise
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    who = np.arange(num)[:: max(1, num // (wanted or num))][: wanted or num] % len(centres)
+    rows = np.random.default_rng(seed + 1).standard_normal((len(who), DIM), dtype=np.float32)
+    for start in range(0, len(rows), AT_A_TIME):
+        some = rows[start : start + AT_A_TIME]
+        some *= SPREAD
+        some += centres[who[start : start + AT_A_TIME]]
+        some /= np.linalg.norm(some, axis=1, keepdims=True)
     return rows
+
+
+def seconds(work: Callable[[], object], times: int = 1) -> float:
+    """The lower quartile of several runs."""
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return statistics.quantiles(taken, n=4, method="inclusive")[0] if times > 1 else taken[0]
 
 
 def camera(number: int) -> str:
@@ -122,17 +141,34 @@ def add_singly(gallery: Gallery, embeddings: NDArray[np.float32]) -> float:
     return len(embeddings) / taken
 
 
+def filled(gallery: Gallery, embeddings: NDArray[np.float32], queries: NDArray[np.float32]) -> Measured:
+    """A gallery filled and searched."""
+    result, num = Measured(), len(embeddings)
+    result.added = num / seconds(lambda: fill(gallery, embeddings))
+    result.bytes_each = gallery.info()["bytes"] / num
+    gallery.compact()
+    searches(gallery, queries, result)
+    result.recall = {"all": 1.0}
+    return result
+
+
+def measure_folder(num: int, folder: str) -> Measured:
+    """A folder alone, beside a bare product with a partial sort."""
+    embeddings, queries = people(num, 0), people(num, 1, 200)
+    with open_gallery(folder) as gallery:
+        result = filled(gallery, embeddings, queries)
+    result.seconds[BARE] = seconds(lambda: bare(embeddings, queries[:1]), 15)
+    print(f"{num:,} in a folder: {result}", flush=True)
+    return result
+
+
 def measure(num: int, folder: str, server: str) -> dict[str, Measured]:
     """Each engine, with the same items and queries."""
-    embeddings, queries = people(num, 0), people(num, 1)[:: max(1, num // 200)][:200]
+    embeddings, queries = people(num, 0), people(num, 1, 200)
     results = {FOLDER: Measured(), EXACT: Measured(), INDEXED: Measured()}
     with open_gallery(folder) as local, open_gallery(server) as remote:
         for name, gallery in ((FOLDER, local), (EXACT, remote)):
-            result = results[name]
-            result.added = num / seconds(lambda: fill(gallery, embeddings))  # noqa: B023
-            result.bytes_each = gallery.info()["bytes"] / num
-            gallery.compact()
-            searches(gallery, queries, result)
+            result = results[name] = filled(gallery, embeddings, queries)
             result.recall = recall(gallery, local, queries[:50])
         result = results[INDEXED]
         result.built = seconds(lambda: remote.build_index(sample=1))  # type: ignore[attr-defined]
@@ -207,6 +243,8 @@ class Growth:
     added: float
     recall: Line
     built_each: Line
+    sizes: tuple[int, int]
+    bare: float  # seconds of a bare product for each embedding, where that was measured
 
     @classmethod
     def of(cls, name: str, small: Measured, large: Measured, sizes: tuple[int, int]) -> Growth:
@@ -217,7 +255,10 @@ class Growth:
         query = Line.rising((places[0], small.seconds[what]), (places[1], large.seconds[what]))
         recall = Line.through((logs[0], small.recall["all"]), (logs[1], large.recall["all"]))
         built = Line.rising((logs[0], small.built / sizes[0]), (logs[1], large.built / sizes[1]))
-        return cls(name, query, is_exact, large.bytes_each, large.added, recall, built)
+        per_item = 0.0
+        if BARE in small.seconds:
+            per_item = Line.through((sizes[0], small.seconds[BARE]), (sizes[1], large.seconds[BARE])).slope
+        return cls(name, query, is_exact, large.bytes_each, large.added, recall, built, sizes, per_item)
 
     def seconds(self, num: float) -> float:
         return self.query.at(num if self.is_exact else math.log2(num))
@@ -227,7 +268,7 @@ class Growth:
         return (num / added + build) / 3600
 
 
-def scale(growths: list[Growth], sizes: tuple[int, int]) -> str:
+def scale(growths: list[Growth]) -> str:
     """What more embeddings need, and when to change engine."""
     lines = [
         "| embeddings | engine | on disk, in memory to be fast | one query | recall | to fill |",
@@ -244,7 +285,8 @@ def scale(growths: list[Growth], sizes: tuple[int, int]) -> str:
                 f"| 10^{round(math.log10(num))} | {one.name} | {amount(num * one.bytes_each)} | "
                 f"{duration(one.seconds(num))} | {recall} | {filled} |"
             )
-    place = f"Measured between {sizes[0]:,} and {sizes[1]:,} x {DIM}, {machine()}."
+    between = ", ".join(f"{one.sizes[0]:,} and {one.sizes[1]:,} ({one.name})" for one in growths)
+    place = f"Measured between {between} x {DIM}, {machine()}."
     return "\n".join([*lines, "", *slopes(growths), "", *changes(growths), "", place])
 
 
@@ -258,8 +300,9 @@ def slopes(growths: list[Growth]) -> list[str]:
         if not one.is_exact:
             index = f"; recall {one.recall.slope:+.3f} and building {1e3 * one.built_each.slope:+.2f} ms an "
             index += "embedding, a doubling"
+        bare = f" ({1e3 * one.bare * 1e6:,.1f} ms of it a bare product)" if one.bare else ""
         told.append(
-            f"- {one.name}: one query {more} {per}, {one.bytes_each:,.0f} bytes an "
+            f"- {one.name}: one query {more} {per}{bare}, {one.bytes_each:,.0f} bytes an "
             f"embedding, {one.added:,.0f} added a second{index}."
         )
     return told
@@ -321,18 +364,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--items", type=int, nargs=2, default=[25_000, 100_000], metavar=("FEW", "MANY"))
+    parser.add_argument("--folder", type=int, nargs=2, default=[250_000, 1_000_000], metavar=("FEW", "MANY"))
     parser.add_argument("--write", action="store_true", help="into docs/results.md and docs/scale.md")
     arguments = parser.parse_args()
     few, many = sorted(arguments.items)
-    measured = {}
+    sizes = {FOLDER: tuple(sorted(arguments.folder)), EXACT: (few, many), INDEXED: (few, many)}
+    measured, alone = {}, []
+    for num in sizes[FOLDER]:
+        with tempfile.TemporaryDirectory() as temporary:
+            alone.append(measure_folder(num, f"{temporary}/gallery"))
     with tempfile.TemporaryDirectory() as temporary, running_server(**SETTINGS) as server:
         for num in (few, many):
             measured[num] = measure(num, f"{temporary}/{num}.gallery", server.gallery())
             print(table(measured[num], num), flush=True)
     growths = [
-        Growth.of(name, measured[few][name], measured[many][name], (few, many)) for name in measured[many]
+        Growth.of(name, *(alone if name == FOLDER else (measured[few][name], measured[many][name])), pair)
+        for name, pair in sizes.items()
     ]
-    told = scale(growths, (few, many))
+    told = scale(growths)
     print(f"\n{told}")
     if arguments.write:
         text = f"{table(measured[many], many)}\n\n*x* is a multiple of the folder's time. {machine()}."

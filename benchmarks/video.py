@@ -11,6 +11,7 @@ import resource
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,10 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import reidkit as rk
-from reidkit.clustering.cluster import ClusterOptions, cluster
-from reidkit.clustering.constraints import Constraints
+from reidkit.clustering.cluster import ClusterOptions
+from reidkit.clustering.proposals import Proposals, propose
+from reidkit.datasets.synthetic.dataset import World, make_synthetic
 from reidkit.datasets.synthetic.walks import Seen, WalksWorld, detections, pictures, plan_walks
 from reidkit.encoders.encoder import Encoder
+from reidkit.galleries import Gallery, accept, merge, proposals, reject
 from reidkit.video import Tracked, TrackOptions, track
 from reidkit.video.boxes import NO_TRACK, Boxes, load_boxes
 from reidkit.video.frames import open_video
@@ -32,9 +35,10 @@ from reidkit.video.measures import TrackScores, track_scores
 from results import write_section
 
 WORLD = WalksWorld(num_people=100, num_cameras=4, seconds=300, seed=77)
+BUSY = WalksWorld(num_people=85, num_cameras=4, seconds=60, seed=78, width=1280, height=720)
 START = 1_793_520_000  # 2026-11-01 08:00:00 UTC
 CLOCKS = (0, 7, 13, 29)  # seconds after which each camera begins
-LOOPS = 4
+LOOPS = 12
 
 
 def main() -> None:
@@ -51,7 +55,10 @@ def main() -> None:
     world = WORLD
     make_videos(given.folder, world)
     encoder = rk.load_encoder(given.encoder)
-    lines = [*scores_table(given.folder, world, encoder), "", *speed_table(given.folder, world, encoder), ""]
+    lines = [*scores_table(given.folder, world, encoder), ""]
+    busy = given.folder / "720p"
+    make_videos(busy, BUSY)
+    lines += [*speed_table(busy, BUSY, int8(encoder, given.folder)), ""]
     lines.append(memory_line(given.folder, encoder, given.loops))
     if given.real is not None:
         lines += ["", real_line(given.real, rk.load_encoder(given.real_encoder))]
@@ -115,14 +122,19 @@ def scores_table(folder: Path, world: WalksWorld, encoder: Encoder) -> list[str]
     with tempfile.TemporaryDirectory() as place:
         gallery = Path(place) / "g"
         tracked = run(folder, cameras, gallery, encoder)
+        best = true_identities(tracked, truth)
         with rk.open_gallery(gallery, create=False) as opened:
-            items, embeddings = opened.items(), np.asarray(opened.embeddings())
+            live = nearest_identities(opened, encoder)
+            options = ClusterOptions(lowest=encoder.calibration.threshold_at(1e-2))
+            found = propose(opened, options)
+            clustered = {item.tracklet: person.name for person in found.people for item in person.items}
+            once = looked_through(opened, best)
+            after_one = identities(opened)
+            twice = once + looked_through(opened, best, propose(opened, options))
+            after_two = identities(opened)
+            merged = twice + merged_twins(opened, best)
+            after_three = identities(opened)
     own = [{track.number: str(track.number) for track in view.tracks} for view in tracked.views]
-    means = [place for place, item in enumerate(items) if item.labels["kind"] == "track"]
-    crops = [place for place, item in enumerate(items) if item.labels["kind"] == "crop"]
-    live = nearest_identities(tracked, items, embeddings, means, encoder)
-    clustered = cluster_identities(tracked, items, embeddings, crops, encoder)
-    best = true_identities(tracked, truth)
 
     def named(names: Sequence[dict[int, str]], people: dict[str, str] | None = None) -> list[Boxes]:
         return [
@@ -137,7 +149,10 @@ def scores_table(folder: Path, world: WalksWorld, encoder: Encoder) -> list[str]
     ]
     for title, people in (
         ("nearest identity, as it comes", live),
-        ("clusters of all tracks", clustered),
+        ("clusters of all tracks, before review", clustered),
+        (f"proposals accepted or split: {once} decisions", after_one),
+        (f"clustered and looked through again: {twice} decisions", after_two),
+        (f"and each person's nearest other merged if it is the same: {merged} decisions", after_three),
         ("every track given to the person it shows most", best),
     ):
         boxes = named(tracked.names, people)
@@ -178,43 +193,70 @@ def with_identities(
 _NUMBERS: dict[str, int] = {}
 
 
-def nearest_identities(
-    tracked: Tracked, items: Sequence, embeddings: NDArray[np.float32], means: Sequence[int], encoder: Encoder
-) -> dict[str, str]:
+def nearest_identities(gallery: Gallery, encoder: Encoder) -> dict[str, str]:
     """Each tracklet, in the order in which they came, to the nearest person so far, or a new one."""
     index = LiveIndex(encoder.calibration.threshold_at(1e-3))
+    items = gallery.items(where={"kind": "track"})
+    embeddings = np.asarray(gallery.embeddings(where={"kind": "track"}))
     found: dict[str, str] = {}
-    for place in sorted(means, key=lambda place: items[place].time):
+    for place in sorted(range(len(items)), key=lambda place: items[place].time):
         [found[items[place].tracklet]] = index.update([items[place].tracklet], embeddings[[place]])
     return found
 
 
-def cluster_identities(
-    tracked: Tracked, items: Sequence, embeddings: NDArray[np.float32], crops: Sequence[int], encoder: Encoder
-) -> dict[str, str]:
-    """Clusters of the pictures: those of a tracklet together, tracklets of one camera and moment apart."""
-    names = sorted({items[place].tracklet for place in crops})
-    code = {name: number for number, name in enumerate(names)}
-    must = np.array([code[items[place].tracklet] for place in crops])
-    spans: dict[str, tuple[int, float, float]] = {}
-    for view, numbers in zip(tracked.views, tracked.names, strict=True):
-        for one in view.tracks:
-            name = numbers[one.number]
-            _, first, last = spans.get(name, (0, np.inf, -np.inf))
-            spans[name] = (view.camera, min(first, one.first), max(last, one.last))
-    first_of = {name: int(np.flatnonzero(must == code[name])[0]) for name in names}
-    apart = [
-        (first_of[a], first_of[b])
-        for a in names
-        for b in names
-        if a < b and spans[a][0] == spans[b][0] and spans[a][1] <= spans[b][2] and spans[b][1] <= spans[a][2]
-    ]
-    clusters = cluster(
-        embeddings[list(crops)],
-        ClusterOptions(lowest=encoder.calibration.threshold_at(1e-2)),
-        constraints=Constraints(must_link=must, cannot_link=np.array(apart).reshape(-1, 2)),
+def identities(gallery: Gallery) -> dict[str, str]:
+    """Who each tracklet is, as the gallery has it."""
+    return {item.tracklet: item.identity for item in gallery.items() if item.identity is not None}
+
+
+def looked_through(gallery: Gallery, truth: dict[str, str], proposed: Proposals | None = None) -> int:
+    """What somebody decides who knows everybody and looks at each proposal once; how many decisions.
+
+    Of each proposal, the tracklets of the person who has most items are accepted with one decision, and the
+    others are told apart from these with another.
+    """
+    before = len(gallery.decisions())
+    rows = (
+        [(person.name, person.items) for person in proposed.people]
+        if proposed is not None
+        else list(proposals(gallery).items())
     )
-    return {name: f"cluster {clusters[first_of[name]]}" for name in names}
+    for name, items in rows:
+        undecided = [item for item in items if item.identity is None]
+        known = next((truth.get(item.tracklet) for item in items if item.identity is not None), None)
+        shows = known or Counter(truth.get(item.tracklet, "nobody") for item in items).most_common(1)[0][0]
+        right = [item.id for item in undecided if truth.get(item.tracklet, "nobody") == shows]
+        wrong = [item.id for item in undecided if truth.get(item.tracklet, "nobody") != shows]
+        if right:
+            accept(gallery, right, name, who="who knows")
+        if wrong:
+            one = right[0] if right else next(item.id for item in items if item.identity is not None)
+            reject(gallery, one, wrong, who="who knows")
+    return len(gallery.decisions()) - before
+
+
+def merged_twins(gallery: Gallery, truth: dict[str, str]) -> int:
+    """Of each person the most alike other person is looked at, and merged where it is the same one."""
+    before = len(gallery.decisions())
+    names = sorted(set(identities(gallery).values()))
+    for name in names:
+        own = [item.id for item in gallery.items(where={"identity": name})]
+        if not own:  # merged into another meanwhile
+            continue
+        mean = np.asarray(gallery.embeddings(ids=own)).mean(axis=0)
+        others = {"identity": {"not": name}}
+        found = gallery.search(mean / np.linalg.norm(mean), top=1, where=others, group="identity")[0]
+        other = next((group.label for group in found if group.label is not None), None)
+        shown = [
+            Counter(truth.get(i.tracklet) for i in gallery.items(where={"identity": one})).most_common(1)[0][
+                0
+            ]
+            for one in (name, other)
+            if one is not None
+        ]
+        if len(shown) == 2 and shown[0] == shown[1]:
+            merge(gallery, name, [other], who="who knows")
+    return len(gallery.decisions()) - before
 
 
 def true_identities(tracked: Tracked, truth: Sequence[Boxes]) -> dict[str, str]:
@@ -280,6 +322,17 @@ def real_line(folder: Path, encoder: Encoder) -> str:
     )
 
 
+def int8(encoder: Encoder, folder: Path) -> Encoder:
+    """The same network in 8 bits, measured on drawn people."""
+    people = folder / "people"
+    if not people.is_dir():
+        make_synthetic(people, World(num_train_identities=20, num_test_identities=2, seed=5))
+    file = folder / "int8.onnx"
+    if not file.is_file():
+        rk.export(encoder, file, to="onnx", int8=True, images=people)
+    return rk.load_encoder(file)
+
+
 def speed_table(folder: Path, world: WalksWorld, encoder: Encoder) -> list[str]:
     """Processor seconds, which other work on the machine changes little, for a minute of each video."""
     lines = [
@@ -287,20 +340,16 @@ def speed_table(folder: Path, world: WalksWorld, encoder: Encoder) -> list[str]:
         "|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as place:
-        minute = Path(place)
-        for camera in range(world.num_cameras):
-            shutil.copy(folder / f"{camera}.mp4", minute)
-            boxes = (folder / f"{camera}-det.txt").read_text().splitlines(keepends=True)
-            kept = [line for line in boxes if int(line.split(",")[0]) <= 60 * world.rate]
-            (minute / f"{camera}-det.txt").write_text("".join(kept))
-        run(minute, [0], minute / "warm", encoder)
+        run(folder, [0], Path(place) / "warm", encoder)
         for num in (1, 2, 4):
             began = time.process_time()
-            done = run(minute, range(num), minute / f"g{num}", encoder)
+            done = run(folder, range(num), Path(place) / f"g{num}", encoder)
             used = time.process_time() - began
             minutes = done.video_seconds / 60
             lines.append(f"| {num} | {used / minutes:.1f} | {2 * 60 * minutes / num / used:.1f} |")
-        return [*lines, "", parts_of_time(minute, done, used, encoder)]
+        boxes = sum(len(view.boxes) for view in done.views) / sum(c.frames for c in done.counts)
+        size = f"{world.width} x {world.height} at {world.rate} frames/s, {boxes:.1f} boxes a frame"
+        return [f"{size}, encoder in int8:", "", *lines, "", parts_of_time(folder, done, used, encoder)]
 
 
 def parts_of_time(folder: Path, done: Tracked, used: float, encoder: Encoder) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.milvus_server import running_milvus
 from tests.postgres_server import PostgresServer, running_server
 
 REPOSITORY = Path(__file__).parent.parent
@@ -78,6 +80,24 @@ def postgres_server() -> Iterator[PostgresServer]:
     """A real server, started when a test first asks for it."""
     with running_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def milvus_lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Locations of empty galleries in one file of Milvus Lite, which stays open meanwhile."""
+    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+    from reidkit.galleries import open_gallery
+
+    file, numbers = tmp_path_factory.mktemp("milvus") / "galleries.db", itertools.count()
+    with open_gallery(f"milvus-lite://{file}"):
+        yield lambda: f"milvus-lite://{file}?gallery=test_{next(numbers)}"
+
+
+@pytest.fixture(scope="session")
+def milvus_server() -> Iterator[Callable[[], str]]:
+    """Locations of empty galleries on a real Milvus server."""
+    with running_milvus() as new_location:
+        yield new_location
 
 
 @pytest.fixture

@@ -29,7 +29,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "contrastive": [{"margin": 0.4}, {"margin": 2.0, "normalize": False}],
     "verification": [{"normalize": False}],
-    "triplet": [{"margin": 1.0}, {"margin": 0.5, "normalize": False}],
+    "triplet": [
+        {"margin": 1.0},
+        {"margin": 0.5, "normalize": False},
+        {"margin": 1.0, "squared": True, "intra_weight": 0.5, "intra_bound": 0.2},
+    ],
     "quadruplet": [{"margin": 1.0, "second_margin": 0.7}, {"normalize": False}],
     "p2s": [{"margin": 1.0}, {"margin": 0.5, "normalize": False}],
     "hap2s": [
@@ -193,12 +197,17 @@ def verification(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
 
 def triplet(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
     d, y = distance_table(loss, embeddings), labels.tolist()
+    if getattr(loss, "squared", False):
+        d = [[each**2 for each in row] for row in d]
     terms = [
         hinge(d[a][p] - d[a][n] + loss.margin)
         for a in range(len(y))
         for p in positives_of(a, y)
         for n in negatives_of(a, y)
     ]
+    if weight := getattr(loss, "intra_weight", 0.0):
+        pairs = [hinge(d[a][p] - loss.intra_bound) for a in range(len(y)) for p in positives_of(a, y)]
+        return mean(terms, embeddings) + weight * mean(pairs, embeddings)
     return mean(terms, embeddings)
 
 

@@ -42,7 +42,7 @@ def check_run_folder(folder: Path, settings: dict[str, Any]) -> None:
     if run_file.is_file():
         there = read_run_file(run_file)["settings"]
         if differences := _differences(there, settings):
-            other = f"{folder} holds a run with other settings; choose another folder with --out"
+            other = f"{folder} holds a run with other settings; choose another folder"
             raise ConfigError([other, *differences])
     elif folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
         raise ConfigError(f"{folder} exists and is not a run folder; choose an empty or a new one")

@@ -63,7 +63,8 @@ def register(kind: Kind, name: str) -> Callable[[Factory], Factory]:
 
 def names(kind: Kind) -> tuple[str, ...]:
     """All registered names of a kind, sorted."""
-    _scan(kind)
+    _scan_folder(kind)
+    _load_entry_points()
     return tuple(sorted(_of_kind(kind)))
 
 
@@ -77,11 +78,13 @@ def get(kind: Kind, name: str) -> Callable[..., Any]:
         CodeRefused: a dotted path that :mod:`reidkit.trust` does not let through.
         ConfigError: a dotted path at which nothing is, or an argument for a component that takes none.
     """
-    _scan(kind)
-    components = _of_kind(kind)
     if not isinstance(name, str):
         raise ConfigError(f"{kind} {shown(name)} is no name; give a text")
+    components = _of_kind(kind)
     first, colon, argument = name.partition(":")
+    _scan_folder(kind)
+    if first not in components:
+        _load_entry_points()
     if colon and first in components:
         return _with_argument(kind, components[first], name, argument)
     if trust.is_code(name):
@@ -311,20 +314,22 @@ def _of_kind(kind: str) -> dict[str, Callable[..., Any]]:
     return _components[kind]
 
 
-def _scan(kind: str) -> None:
-    if kind in _scanned:
-        return
-    if kind in FOLDERS:
+def _scan_folder(kind: str) -> None:
+    """Import our own components of a kind."""
+    if kind in FOLDERS and kind not in _scanned:
         folder = importlib.import_module(FOLDERS[kind])
         for module in pkgutil.iter_modules(folder.__path__):
             if not module.name.startswith("_"):  # helpers of their neighbours
                 importlib.import_module(f"{folder.__name__}.{module.name}")
-    _load_entry_points()
-    _scanned.add(kind)
+        _scanned.add(kind)
 
 
 def _load_entry_points() -> None:
-    """Import what other packages offer; their decorators do the registering."""
+    """Import what other packages offer; their decorators do the registering.
+
+    Finding them means to look at every package that is installed, which takes 0.1 s: longer than opening a
+    gallery. So a component of ours is built without that.
+    """
     if "entry points" not in _scanned:
         _scanned.add("entry points")
         for entry_point in entry_points(group="reidkit"):

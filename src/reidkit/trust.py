@@ -110,7 +110,7 @@ def check_origin(kind: str, path: str, component: Callable[..., Any]) -> None:
     if path not in allowed and not _is_within(origin, allowed):
         raise CodeRefused(
             f"{kind} {shown(path)} is defined in another module, {shown(origin)}, which is not allowed; if "
-            f"a file shall name it, add --allow-code {path} to the command"
+            f"a file shall name it, allow that: `reid --allow-code {path} ...`, in Python allow_code"
         )
 
 

@@ -6,7 +6,7 @@ Held by the syntax of `cli/`, file by file:
 - of the library, only what is named here by the command: workflows, and what reads and explains options;
 - no file is written, opened, made or removed;
 - loops and comprehensions stand in functions that print, whose names begin with ``print_``, and in those that
-  write a line of a table, ``_row`` and ``_text``; the five files about the terminal itself are free of this;
+  write a line of a table, ``_row`` and ``_text``; the six files about the terminal itself are free of this;
 - no function has more than 25 statements.
 
 It does not hold that a function that prints computes nothing.
@@ -23,7 +23,7 @@ import pytest
 
 CLI = Path(__file__).parents[2] / "src" / "reidkit" / "cli"
 FILES = sorted(CLI.glob("*.py"))
-OF_THE_TERMINAL = ("__init__", "options", "output", "progress", "endings")
+OF_THE_TERMINAL = ("__init__", "completion", "options", "output", "progress", "endings")
 
 EVERYWHERE = {"config", "errors", "logs", "texts.printable", "progress", "trust", "training.trackers"}
 WORKFLOWS = {
@@ -45,6 +45,7 @@ WORKFLOWS = {
         "search.searcher",
     },
     "compare": {"reports.chosen_data", "reports.run_comparison"},
+    "completion": {"config.tables", "registry", "studies.study"},
     "components": {"models._cost", "registry"},
     "demo": {
         "checks.check",
@@ -101,7 +102,7 @@ WORKFLOWS = {
     },
     "split": {"datasets._splits"},
     "study": {"studies.study", "studies.workers"},
-    "track": {"video", "video.boxes", "video.outputs", "video.tracking"},
+    "track": {"video", "video.boxes", "video.detecting", "video.outputs", "video.tracking"},
     "timeline": {
         "galleries",
         "labels",

@@ -176,7 +176,7 @@ def test_results_do_not_go_where_the_model_lies(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--split", "al"), "--split is 'al'; give a number from 0 on, or 'all'"),
+        (("--split", "al"), "split is 'al'; give a number from 0 on, or 'all'"),
         (("--split", "10"), r"split = 10 is outside 0\.\.9"),
         (("--frames", "3"), "which knows no tracklets"),
         (("splitt=3",), "no option 'splitt'; did you mean 'split'"),
@@ -191,7 +191,7 @@ def test_mistakes(file: Path, tmp_path: Path, words: tuple[str, ...], message: s
 
 def test_all_splits_of_a_set_that_has_one(file: Path, tmp_path: Path) -> None:
     writers.market1501(tmp_path / "data")
-    with pytest.raises(ConfigError, match="data set 'market1501' has one split here; leave --split out"):
+    with pytest.raises(ConfigError, match="data set 'market1501' has one split here; leave split out"):
         ok(file, "--data", "market1501", "--root", tmp_path / "data", "--split", "all")
 
 

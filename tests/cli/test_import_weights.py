@@ -80,7 +80,7 @@ def test_the_encoder_is_named_after_the_file(file, tmp_path, monkeypatch):
     assert reid(file, "--model", "resnet18", "--height", 64, "--width", 32).exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["someone.safetensors"]
     error = refused("someone.safetensors", "--model", "resnet18")
-    assert "someone.safetensors is the file to read; give --out another name" in str(error)
+    assert "someone.safetensors is the file to read; give out another name" in str(error)
 
 
 def test_what_cannot_be_imported_is_refused_and_nothing_written(file, tmp_path):

@@ -76,7 +76,10 @@ PATTERN = ("--pattern", "p{identity}_{camera}_*.png")
 
 def test_split_and_index_are_told_what_columns_are_called(file: Path) -> None:
     message = str(reid("split", "list.csv", "--out", "cut.csv").exception)
-    assert "another name is told by column.KEY=NAME, to `reid index` and `reid split` by --column" in message
+    assert (
+        "another name is told by column.KEY=NAME, to `reid index` and `reid split ... --column KEY=NAME`"
+        in message
+    )
     ok("split", "list.csv", "--out", "cut.csv", *COLUMNS)
     assert rk.load_dataset("table", "cut.csv").has_cameras
     ok(
@@ -101,8 +104,8 @@ def test_split_and_index_are_told_what_columns_are_called(file: Path) -> None:
         (("split", "list.csv", "--out", "x.csv", "--column", "path"), "'path': write KEY=NAME"),
         (("split", "list.csv", "--out", "x.csv", "--column", "pfad=Datei"), "column has no key 'pfad'"),
         (("split", "list.csv", "--out", "x.csv", *COLUMNS[:2], *COLUMNS[:2]), "named twice"),
-        (("split", "photos", "--out", "x.csv", *COLUMNS), "--column names columns of a table"),
-        (("index", "FILE", "photos", "--gallery", "g", *COLUMNS), "--column: there is no table"),
+        (("split", "photos", "--out", "x.csv", *COLUMNS), "column names columns of a table"),
+        (("index", "FILE", "photos", "--gallery", "g", *COLUMNS), "column: there is no table"),
     ],
 )
 def test_columns_that_cannot_be_meant(words: tuple[str, ...], message: str, file: Path) -> None:

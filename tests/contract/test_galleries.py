@@ -17,16 +17,33 @@ import pytest
 
 from reidkit import registry
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.galleries import Decision, Hit, check_where, in_force, open_gallery, parse_labels, parse_where
+from reidkit.galleries import (
+    Decision,
+    Gallery,
+    Hit,
+    check_where,
+    in_force,
+    open_gallery,
+    parse_labels,
+    parse_where,
+)
 from reidkit.galleries._labels import as_listed
 
+# Milvus takes its time; tests/galleries/test_milvus.py asks for its answers among the fast tests.
+ENGINES = [
+    pytest.param(name, marks=pytest.mark.slow) if name.startswith("milvus") else name
+    for name in registry.names("gallery")
+]
 
-@pytest.fixture(params=registry.names("gallery"))
+
+@pytest.fixture(params=ENGINES)
 def location(request, tmp_path):
     if request.param == "embedded":
         return str(tmp_path / "people.gallery")
     if request.param == "postgresql":
         return request.getfixturevalue("postgres_server").gallery()
+    if request.param in ("milvus", "milvus-lite"):
+        return request.getfixturevalue({"milvus": "milvus_server"}.get(request.param, "milvus_lite"))()
     variable = f"REIDKIT_TEST_GALLERY_{request.param.upper()}"
     if variable not in os.environ:
         pytest.skip(f"{variable} is not set: no place to test the engine {request.param!r} in")
@@ -187,6 +204,145 @@ def test_a_missing_label_is_missing_and_not_a_number(gallery, missing):
     gallery.add(units(1), cameras=[missing], identities=[missing])
     [item] = gallery.items()
     assert (item.camera, item.identity) == (None, None)
+
+
+def jpeg(number, size=60):
+    """What begins and ends as a JPEG file does."""
+    return b"\xff\xd8\xff" + bytes([number]) * (size - 5) + b"\xff\xd9"
+
+
+def test_frame_and_box_come_back(gallery):
+    ids = gallery.add(
+        units(4),
+        frames=[0, np.int64(17), 3.0, None],
+        boxes=[(1, 2, 30, 40), np.array([-0.126, 5.5, 6, 7]), "1.0,2,3.50,4", None],
+        tracklets=["t", None, None, None],
+        labels={"zone": ["hall", None, None, None]},
+    )
+    items = gallery.items(ids=ids)
+    assert [item.frame for item in items] == [0, 17, 3, None]
+    assert [item.box for item in items] == [(1, 2, 30, 40), (-0.13, 5.5, 6, 7), (1, 2, 3.5, 4), None]
+    assert (items[0].tracklet, items[0].labels, items[1].labels) == ("t", {"zone": "hall"}, {})
+    [hit] = gallery.search(units(4)[1], top=1)[0]
+    assert (hit.frame, hit.box) == (17, (-0.13, 5.5, 6, 7))
+    assert str(items[0]).endswith("tracklet t  frame 0  box 1,2,30,40  zone hall")
+    gallery.relabel(ids[:2], frames=[5, None], boxes=[None, (0, 0, 1, 1)])
+    items = gallery.items(ids=ids[:2])
+    assert [(item.frame, item.box, item.tracklet) for item in items] == [
+        (5, None, "t"),
+        (None, (0, 0, 1, 1), None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"frame": 3}, "1"),
+        ({"frame": [0, 17]}, "02"),
+        ({"frame": {"from": 3, "to": 17}}, "1"),
+        ({"frame": {"not": 3}}, "023"),
+        ({"frame": None}, "3"),
+        (["frame>=3"], "12"),
+    ],
+)
+def test_frames_can_be_asked_for(gallery, where, expected):
+    where = parse_where(where) if isinstance(where, list) else where
+    assert gallery.items(where=where) == []  # there is no frame yet, and it is a label of every gallery
+    ids = gallery.add(units(4), frames=[0, 3, 17, None])
+    wanted = {ids[int(place)] for place in expected}
+    assert {item.id for item in gallery.items(where=where)} == wanted
+    assert {hit.id for hit in gallery.search(units(1), where=where)[0]} == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"frames": [-1]}, r"frames\[0\]: -1 is no number of a frame"),
+        ({"frames": [1.5]}, "1.5 is no number of a frame"),
+        ({"frames": ["7"]}, "'7' is no number of a frame"),
+        ({"frames": [True]}, "True is no number of a frame"),
+        ({"frames": [1, 2]}, "frames has 2 values for 1 embeddings"),
+        ({"boxes": [(1, 2, 3)]}, r"boxes\[0\]: \(1, 2, 3\) is no box; expected left, top, right, bottom"),
+        ({"boxes": [(1, 2, 1, 4)]}, "is an empty box"),
+        ({"boxes": [(1, 2, np.nan, 4)]}, "is no box"),
+        ({"boxes": [(1, 2, 1e9, 4)]}, "is no box"),
+        ({"boxes": ["a,b,c,d"]}, "is no box"),
+        ({"boxes": [7]}, "7 is no box"),
+        ({"labels": {"frame": [3]}}, "'frame' has an argument of its own"),
+        ({"labels": {"box": ["1,2,3,4"]}}, "'box' has an argument of its own"),
+        ({"thumbnails": ["a.jpg"]}, r"thumbnails\[0\]: 'a.jpg' is of type str; expected the bytes of a JPEG"),
+        ({"thumbnails": [b"\x89PNG"]}, "is not the content of a whole JPEG file"),
+        ({"thumbnails": [jpeg(1)[:-1]]}, "is not the content of a whole JPEG file"),
+        ({"thumbnails": [jpeg(1, 65_537)]}, "a thumbnail has 65,537 bytes; at most 65,536 are kept"),
+        ({"thumbnails": jpeg(1)}, "expected a list with one value an embedding"),
+    ],
+)
+def test_places_and_thumbnails_are_checked(gallery, given, message):
+    [known] = gallery.add(units(1))
+    for verb in (lambda: gallery.add(units(1), **given), lambda: gallery.relabel([known], **given)):
+        with pytest.raises(DataError, match=message):
+            verb()
+    assert len(gallery) == 1
+
+
+def test_no_condition_is_on_a_box(gallery):
+    gallery.add(units(1), boxes=[(1, 2, 3, 4)])
+    with pytest.raises(ConfigError, match="where 'box': no such label"):
+        gallery.items(where={"box": "1,2,3,4"})
+
+
+def test_thumbnails_come_back_and_go_with_their_items(gallery, location):
+    if gallery.info()["engine"] == "milvus":
+        with pytest.raises(ConfigError, match="keeps no thumbnails"):
+            gallery.add(units(1), thumbnails=[jpeg(1)])
+        return
+    large = jpeg(9, 65_536)
+    ids = gallery.add(
+        units(5), sources=list("abcde"), thumbnails=[jpeg(1), None, large, bytearray(jpeg(3)), jpeg(4)]
+    ).tolist()
+    assert gallery.thumbnails(ids=ids) == {
+        ids[0]: jpeg(1), ids[2]: large, ids[3]: jpeg(3), ids[4]: jpeg(4)
+    }  # fmt: skip
+    assert gallery.thumbnails(ids=[ids[1], 999]) == gallery.thumbnails(ids=[]) == {}
+    assert gallery.info()["num_thumbnails"] == 4
+    gallery.relabel(ids[:2], thumbnails=[None, jpeg(7)])
+    assert gallery.thumbnails(ids=ids[:2]) == {ids[1]: jpeg(7)}
+    gallery.relabel(ids[:2], cameras=[1, 2])  # what is left out stays
+    gallery.add(units(3, seed=2), sources=["b", "c", "d"], thumbnails=[jpeg(8), None, jpeg(5)])
+    assert gallery.thumbnails(ids=ids) == {ids[1]: jpeg(8), ids[3]: jpeg(5), ids[4]: jpeg(4)}
+    gallery.add(units(2), sources=["d", "e"], thumbnails=[jpeg(6), None], on_duplicate="skip")
+    gallery.remove(ids=ids[1:2])
+    assert gallery.verify().damaged == ()
+    with open_gallery(location) as again:
+        assert again.thumbnails(ids=ids) == {ids[3]: jpeg(5), ids[4]: jpeg(4)}
+    [new] = gallery.add(units(1, seed=5), sources=["b"]).tolist()
+    assert gallery.thumbnails(ids=[new]) == {}
+
+
+def test_an_index_is_built_measured_and_dropped(gallery, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if gallery.info()["engine"] == "embedded":
+        pytest.importorskip("usearch", reason="usearch is not installed")
+    if type(gallery).build_index is Gallery.build_index:
+        for verb in (gallery.build_index, gallery.drop_index):
+            with pytest.raises(ConfigError, match="is of an engine without an approximate index"):
+                verb()
+        return
+    with pytest.raises(DataError, match="is empty; add embeddings first"):
+        gallery.build_index()
+    gallery.add(units(300))
+    assert gallery.info()["index"] == "exact"
+    for given in ({"min_recall": 2}, {"min_recall": "all"}, {"sample": 0}):
+        with pytest.raises(ConfigError, match=r"min_recall is|sample is"):
+            gallery.build_index(**given)
+    assert 0.8 <= gallery.build_index(min_recall=0.8, sample=20) <= 1
+    info = gallery.info()
+    assert info["index"] == "hnsw"
+    assert 0.8 <= info["recall"]["all"] <= 1
+    assert (info["recall"]["num_items"], info["recall"]["queries"], info["recall"]["top"]) == (300, 20, 10)
+    gallery.drop_index()
+    assert gallery.info()["index"] == "exact"
+    assert "recall" not in gallery.info()
 
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -1,56 +1,76 @@
 """What the documents say exists, exists."""
 
 import ast
+import importlib.util
 import re
-import shlex
-from pathlib import Path
+import unicodedata
+from functools import cache
 
 import pytest
 from click.testing import CliRunner
 
-import reidkit
-from reidkit.cli import allowed_anywhere, cli
+from reidkit.cli import cli
+from tests.docs.pages import DOCUMENTS, ROOT, links
+from tests.docs.pages import name as name_of
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-
-def blocks(document, language=""):
-    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+GENERATED = ROOT / "docs" / "reference" / "generated"
 
 
-def commands():
-    for document in DOCUMENTS:
-        for block in blocks(document):
-            for line in block.splitlines():
-                if line.startswith("reid "):
-                    yield line.partition(" #")[0]
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    """The pages that are made of the code, as the site has them."""
+    found = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    folder = tmp_path_factory.mktemp("generated")
+    module.write(folder)
+    return folder
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_lead_somewhere(document):
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
-        assert (document.parent / target).exists(), target
+@cache
+def anchors(page):
+    """Of the headings of a page, as code hosts and the site make them of their text."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return {slug(heading) for heading in re.findall(r"^#+ (.*)$", prose, re.MULTILINE)}
 
 
-@pytest.mark.parametrize("command", sorted(set(commands())))
-def test_commands_and_their_options_exist(command):
-    name, *words = allowed_anywhere(shlex.split(command)[1:])[1]
-    known = cli.get_command(None, name)
-    assert known is not None, name
-    known.make_context(name, words, resilient_parsing=False)
+def slug(heading):
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").strip().lower()
+    kept = [c for c in text if c in " -_" or unicodedata.category(c)[0] in "LN"]
+    return "".join(kept).replace(" ", "-")
 
 
-@pytest.mark.parametrize("name", ["make demo", "make test", "make check", "make test-slow"])
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(document, generated):
+    for target in links(document):
+        path, _, anchor = target.partition("#")
+        page = (document.parent / path).resolve() if path else document
+        if page.parent == GENERATED:
+            page = generated / page.name
+        assert page.exists(), target
+        assert not anchor or anchor in anchors(page), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_a_guide_says_what_to_read_next(document):
+    if document.parent.name in ("start", "guides", "papers") and document.stem != "index":
+        assert "\nWhat to read next: [" in document.read_text("utf-8")
+
+
+def test_the_reference_tells_every_command_and_every_key(generated):
+    told = (generated / "commands.md").read_text("utf-8")
+    for command in cli.list_commands(None):
+        assert f"## reid {command}\n" in told
+    keys = (generated / "configuration.md").read_text("utf-8")
+    for key in ("seed", "data.val_identities", "loss.NAME.schedule", "train.ema_decay"):
+        assert f"| `{key}` |" in keys
+
+
+@pytest.mark.parametrize(
+    "name", ["make demo", "make test", "make check", "make test-slow", "make docs", "make release"]
+)
 def test_make_targets_exist(name):
     assert re.search(rf"^{name.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-
-
-def test_python_in_the_readme_uses_what_there_is():
-    for block in blocks(ROOT / "README.md", "python"):
-        for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "rk":
-                assert hasattr(reidkit, node.attr), node.attr
 
 
 def test_every_command_has_help():

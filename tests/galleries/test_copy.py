@@ -88,6 +88,38 @@ def test_a_copy_says_what_the_original_says(original, postgres_server, tmp_path)
         assert told(server) == told(original)
 
 
+def test_a_copy_goes_round_all_engines(original, postgres_server, milvus_lite, tmp_path):
+    decide(original)
+    with (
+        open_gallery(milvus_lite(), encoder=original.encoder) as milvus,
+        open_gallery(postgres_server.gallery(), encoder=original.encoder) as postgres,
+        open_gallery(tmp_path / "back", encoder=original.encoder) as back,
+    ):
+        copy_gallery(original, milvus)
+        assert told(milvus) == told(original)
+        copy_gallery(milvus, postgres)
+        copy_gallery(postgres, back)
+        assert told(back) == told(original)
+
+
+def test_an_interrupted_copy_to_milvus_goes_on(original, milvus_lite, monkeypatch):
+    monkeypatch.setattr(_copy, "AT_ONCE", 20)
+    decide(original)
+    with open_gallery(milvus_lite()) as target:
+        real, calls = target._server._put, iter(range(9))
+
+        def failing(collection, rows):
+            next(calls)  # which is in the middle of a change
+            return real(collection, rows)
+
+        monkeypatch.setattr(target._server, "_put", failing)
+        with pytest.raises(StopIteration):
+            copy_gallery(original, target)
+        monkeypatch.setattr(target._server, "_put", real)
+        assert copy_gallery(original, target).num_there == 20
+        assert told(target)[:3] == told(original)[:3]
+
+
 @pytest.mark.parametrize(
     ("verb", "fails_at"),
     [("_add", 0), ("_add", 3), ("_decide", 0), ("_decide", 3), ("_relabel", 0), ("_relabel", 1)],

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +20,9 @@ from reidkit.galleries import DamagedGallery, NoGallery, forget, open_gallery
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
 
-from reidkit.galleries import _postgres_batch, _postgres_server, _postgres_tables  # noqa: E402
-from reidkit.galleries._postgres_address import read_address  # noqa: E402
+from reidkit.galleries._postgres import batch, tables  # noqa: E402
+from reidkit.galleries._postgres import server as connections  # noqa: E402
+from reidkit.galleries._postgres.address import read_address  # noqa: E402
 
 
 def units(num, dim=16, seed=0):
@@ -110,7 +114,7 @@ def test_addresses_that_cannot_be_read_are_not_shown(address, message):
 
 def test_without_psycopg_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    monkeypatch.delitem(sys.modules, "reidkit.galleries._postgres_gallery", raising=False)
+    monkeypatch.delitem(sys.modules, "reidkit.galleries._postgres.gallery", raising=False)
     with pytest.raises(MissingExtra, match=r'needs psycopg: pip install "reidkit\[postgres\]"'):
         open_gallery("postgresql://host/people")
 
@@ -160,6 +164,31 @@ def test_a_user_without_rights_is_told_what_to_ask_for(postgres_server, location
     assert "the user may not use this gallery; ask its owner for GRANT USAGE ON SCHEMA" in refused(guest)
 
 
+def test_a_role_that_may_only_read_reads(postgres_server, location):
+    with open_gallery(location) as gallery:
+        gallery.add(units(3), sources=list("abc"))
+    name = schema(location)
+    postgres_server.execute(
+        f"CREATE ROLE reader LOGIN PASSWORD '{PASSWORD}'; GRANT USAGE ON SCHEMA {name} TO reader; "
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO reader",
+        database="galleries",
+    )
+    with open_gallery(location.replace("tester:", "reader:"), create=False) as gallery:
+        assert len(gallery.search(units(1))[0]) == len(gallery.items()) == 3
+        assert gallery.verify().damaged == ()
+        for change in (
+            lambda: gallery.add(units(1)),
+            lambda: gallery.relabel([1], cameras=[2]),
+            lambda: gallery.remove(where={}),
+        ):
+            with pytest.raises(
+                DataError, match=r"the user reader may not do this \(permission denied"
+            ) as caught:
+                change()
+            assert "\n" not in str(caught.value)
+        assert len(gallery) == 3
+
+
 def test_an_old_pgvector_is_told(postgres_server):
     postgres_server.execute("CREATE DATABASE old")
     forged = "CREATE EXTENSION vector; UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'"
@@ -204,6 +233,46 @@ def test_what_the_server_lacks_is_told_and_nothing_is_stored(postgres_server, lo
         execute(postgres_server, location, "DROP TRIGGER interfere ON items")
         gallery.add(units(5), sources=list("abcde"))
         assert len(gallery) == 8
+
+
+@pytest.fixture
+def small_disk(monkeypatch):
+    """A file system of 300 MB for what is temporary, a server's files among it."""
+    with tempfile.TemporaryDirectory() as folder:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", folder]).returncode:
+            pytest.skip("no file system can be mounted here")
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill_disk(path):
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(2**16)):
+            pass
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_is_told_and_nothing_is_stored(small_disk):
+    with running_server(min_wal_size="32MB", max_wal_size="32MB") as server:
+        location = server.gallery()
+        with open_gallery(location) as gallery:
+            gallery.add(units(10, dim=512), sources=list("abcdefghij"))
+            fill_disk(full := small_disk / "full")
+
+            def add_until_it_is_full():
+                for seed in range(100):
+                    gallery.add(units(500, dim=512, seed=seed), cameras=["new"] * 500)
+
+            with pytest.raises(DataError, match="the server's disk is full; nothing was changed") as caught:
+                add_until_it_is_full()
+            assert "\n" not in str(caught.value)
+            full.unlink()
+            assert len(gallery.items(where={"camera": "new"})) % 500 == 0
+            gallery.add(units(2, dim=512), sources=["a", "z"])
+            assert len(gallery.items(where={"camera": None})) == 11
+            assert gallery.verify().damaged == ()
 
 
 def test_a_statement_that_takes_too_long_is_told(postgres_server, location):
@@ -300,8 +369,8 @@ def test_a_commit_whose_answer_is_lost_is_not_repeated(location, monkeypatch):
             raise psycopg.OperationalError("server closed the connection unexpectedly")
 
     with open_gallery(location) as gallery:
-        original = _postgres_server._transaction
-        monkeypatch.setattr(_postgres_server, "_transaction", deaf)
+        original = connections._transaction
+        monkeypatch.setattr(connections, "_transaction", deaf)
         first = gallery.add(units(2), sources=["a", "b"])
         second = gallery.add(units(3, seed=1), sources=["c", None, None])
         assert len(gallery) == 5
@@ -320,7 +389,7 @@ def test_keys_of_changes_are_not_kept_for_ever(postgres_server, location):
 def test_a_server_that_does_not_come_back_is_told(location, monkeypatch):
     with open_gallery(location) as gallery:
         gallery.add(units(1))
-        monkeypatch.setattr(_postgres_server, "PATIENCE", 0.2)
+        monkeypatch.setattr(connections, "PATIENCE", 0.2)
         gallery.close()
         gallery._server._open = True  # without a connection, and with a server that is gone
         gallery.address.connection["port"] = "1"
@@ -435,7 +504,7 @@ def test_it_answers_as_the_embedded_engine_does(location, tmp_path):
 
 
 def test_many_queries_are_compared_block_by_block(location, tmp_path, monkeypatch):
-    monkeypatch.setattr(_postgres_batch, "_AT_ONCE", 37)
+    monkeypatch.setattr(batch, "_AT_ONCE", 37)
     with open_gallery(location) as server, open_gallery(tmp_path / "folder") as folder:
         for gallery in (server, folder):
             gallery.add(units(148, dim=7), cameras=[n % 3 for n in range(148)])
@@ -531,6 +600,22 @@ def test_what_another_program_changed_is_found(postgres_server, location, change
         assert len(gallery) == 2
 
 
+def test_a_damaged_thumbnail_is_not_shown(postgres_server, location):
+    small = [b"\xff\xd8\xff" + bytes([number]) * 50 + b"\xff\xd9" for number in range(3)]
+    with open_gallery(location) as gallery:
+        ids = gallery.add(units(3), thumbnails=small).tolist()
+        execute(
+            postgres_server, location, f"UPDATE thumbnails SET data = '\\xffd8ff00ffd9' WHERE id = {ids[1]}"
+        )
+        assert gallery.thumbnails(ids=ids[:1]) == {ids[0]: small[0]}
+        with pytest.raises(DamagedGallery, match="the thumbnails of 1 items are not what was written"):
+            gallery.thumbnails(ids=ids)
+        assert gallery.verify().damaged == gallery.verify().thumbnails == (ids[1],)
+        assert gallery.repair(drop=True) == (ids[1],)
+        assert gallery.thumbnails(ids=ids) == {ids[0]: small[0], ids[2]: small[2]}
+        assert execute(postgres_server, location, "SELECT count(*) FROM thumbnails") == [(2,)]
+
+
 def test_what_is_forgotten_is_in_no_table_of_the_server(postgres_server, location):
     names = [b"Zachariah-Forgotten", b"pictures-of-zachariah", b"zone-of-zachariah"]
     with open_gallery(location) as gallery:
@@ -570,16 +655,16 @@ def test_compact_frees_what_was_removed(location):
 def test_tables_of_an_earlier_version_are_brought_up_to_date(postgres_server, location, monkeypatch):
     with open_gallery(location) as gallery:
         gallery.add(units(3))
-    later = (*_postgres_tables.MIGRATIONS, ("ALTER TABLE items ADD remark text", "SELECT 1"))
-    monkeypatch.setattr(_postgres_tables, "MIGRATIONS", later)
-    monkeypatch.setattr(_postgres_tables, "FORMAT", len(later))
+    later = (*tables.MIGRATIONS, ("ALTER TABLE items ADD remark text", "SELECT 1"))
+    monkeypatch.setattr(tables, "MIGRATIONS", later)
+    monkeypatch.setattr(tables, "FORMAT", len(later))
     with open_gallery(location, create=False) as gallery:
         assert len(gallery.search(units(1))[0]) == 3
     assert execute(postgres_server, location, "SELECT format FROM gallery") == [(len(later),)]
     assert execute(postgres_server, location, "SELECT count(*) FROM decisions") == [(0,)]
     broken = (*later, ("ALTER TABLE items ADD other text", "SELECT nothing FROM nowhere"))
-    monkeypatch.setattr(_postgres_tables, "MIGRATIONS", broken)
-    monkeypatch.setattr(_postgres_tables, "FORMAT", len(broken))
+    monkeypatch.setattr(tables, "MIGRATIONS", broken)
+    monkeypatch.setattr(tables, "FORMAT", len(broken))
     with pytest.raises(DataError):
         open_gallery(location)
     columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'items'::regclass AND attname = 'other'"

@@ -68,6 +68,17 @@ def test_an_installed_package_that_cannot_be_imported_is_named(monkeypatch):
         registry.names("tracker")
 
 
+def test_no_other_package_is_looked_for_where_a_component_is_ours(monkeypatch):
+    looked: list[str] = []
+    monkeypatch.setattr(registry, "entry_points", lambda group: looked.append(group) or [])
+    monkeypatch.setattr(registry, "_scanned", set())
+    assert registry.get("gallery", "embedded").__name__ == "EmbeddedGallery"
+    assert not looked
+    with pytest.raises(UnknownName, match="unknown gallery 'embeded'; did you mean 'embedded'"):
+        registry.get("gallery", "embeded")
+    assert looked == ["reidkit"]
+
+
 def test_a_taken_name_is_refused():
     with pytest.raises(ValueError, match="loss 'msml' is already registered by reidkit"):
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from reidkit.cli import completion
 from reidkit.cli.options import refuse
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.errors import ConfigError, shown
@@ -25,7 +26,7 @@ _STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
 @click.command("check")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.layouts)
 @click.argument("root", required=False)
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--make", is_flag=True, help="With `synthetic`: draw the data set into ROOT first.")

@@ -99,12 +99,12 @@ def cluster_command(
     options = ClusterOptions(method, distance, neighbours, lowest=lowest)
     with open_gallery(location, create=False) as gallery:
         found = propose(gallery, options, where=where, walks=walks, dry_run=dry_run)
-    print_found(found, location, as_json, dry_run)
-    if page is not None:
-        from reidkit.reports.people_page import write_people_page
+        print_found(found, location, as_json, dry_run)
+        if page is not None:
+            from reidkit.reports.people_page import write_people_page
 
-        write_people_page(page, found, location=location)
-        say(f"wrote {page}")
+            write_people_page(page, found, location=location, gallery=gallery)
+            say(f"wrote {page}")
 
 
 def lowest_score(location: str, run: Path | None, false_match_rate: float) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reidkit import config
+from reidkit.cli import completion
 from reidkit.cli.options import refuse
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--data", help="Layout of the data set; the one the first run was trained on if left out.")
+@click.option(
+    "--data",
+    shell_complete=completion.layouts,
+    help="Layout of the data set; the one the first run was trained on if left out.",
+)
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set lies.")
 @click.option(
     "--split", type=click.IntRange(min=0), help="Of a set with several train/test splits: its number."

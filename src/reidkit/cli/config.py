@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import click
 
 from reidkit import config, trust
+from reidkit.cli import completion
 from reidkit.cli.output import json_option, print_json, say
 
 
 @click.command("config")
-@click.argument("recipe")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("recipe", shell_complete=completion.recipes)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=completion.keys)
 @json_option
 def config_command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print the configuration that RECIPE (a name or a file) and the overrides come to, checked.

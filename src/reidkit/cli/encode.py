@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
 from reidkit import config
-from reidkit.cli.options import backend_option, refuse
+from reidkit.cli import completion
+from reidkit.cli.options import backend_option, refuse, views_option
 from reidkit.cli.output import print_left_out, say, tell
 from reidkit.errors import ConfigError
 from reidkit.texts.printable import counted
@@ -23,12 +24,17 @@ NUM_SHOWN = 20
 @click.command("encode")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--data", help="Embed the query and gallery images of a data set of this layout.")
+@click.option(
+    "--data",
+    shell_complete=completion.layouts,
+    help="Embed the query and gallery images of a data set of this layout.",
+)
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set lies.")
 @click.option(
     "--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the data set; may be repeated."
 )
 @click.option("--feature", help="Embed by this feature of the network: global, local, ... of JLML.")
+@views_option
 @backend_option
 @click.option(
     "--out",
@@ -42,9 +48,8 @@ def encode_command(
     data: str | None,
     root: Path | None,
     options: tuple[str, ...],
-    feature: str | None,
-    backend: str,
     out: Path,
+    **loading: Unpack[_Loading],
 ) -> None:
     """Embed IMAGES (files or folders), or the test images of a data set, with RUN into a file.
 
@@ -68,7 +73,7 @@ def encode_command(
     if images:
         check_encoding_target(out)
         refuse({"--data": data, "--root": root, "--option": options}, "give either images or a data set")
-        _encode_images(run, images, _Loading(feature=feature, backend=backend), out)
+        _encode_images(run, images, loading, out)
     elif data is None and root is None and not (run / "config.toml").is_file():
         raise ConfigError("nothing to embed; give images, or a data set by --data NAME --root FOLDER")
     else:
@@ -78,7 +83,7 @@ def encode_command(
         _encode_data(
             run,
             Wanted(data, root, config.parse_options(options)),
-            _Loading(feature=feature, backend=backend),
+            loading,
             out,
         )
 
@@ -87,6 +92,7 @@ class _Loading(TypedDict):
     """How the encoder is loaded."""
 
     feature: str | None
+    views: str | None
     backend: str
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reidkit import config
-from reidkit.cli.options import backend_option, by_flag, given, refuse
+from reidkit.cli import completion
+from reidkit.cli.options import backend_option, by_flag, given, refuse, views_option
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _OF_IMAGES = {
     "split": "--split",
     "frames": "--frames",
     "feature": "--feature",
+    "views": "--views",
     "branches": "--branches",
     "metric": "--metric",
     "multi_query": "--multi-query",
@@ -36,7 +38,11 @@ _OF_ONE_SPLIT = {"branches": "--branches", "store_calibration": "--store-calibra
 @click.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--data", help="Layout of the data set; the one the run was trained on if left out.")
+@click.option(
+    "--data",
+    shell_complete=completion.layouts,
+    help="Layout of the data set; the one the run was trained on if left out.",
+)
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set lies.")
 @click.option("--split", help="Of a set with several train/test splits: the number of one, or `all`.")
 @click.option("--frames", type=int, help="Of a set of tracklets: frames of each to look at; all if left out.")
@@ -47,12 +53,13 @@ _OF_ONE_SPLIT = {"branches": "--branches", "store_calibration": "--store-calibra
 )
 @click.option("--distance", type=click.Choice(["cosine", "l1"]), default="cosine", show_default=True)
 @click.option("--feature", help="Embed by this feature of the network: global, local, ... of JLML.")
+@views_option
 @click.option("--branches", is_flag=True, help="Compare all features of the network; write branches.csv.")
 @click.option("--rerank", is_flag=True, help="Also score k-reciprocal re-ranking.")
 @click.option("--k1", type=int, help="Of re-ranking: neighbours.  [default: 20]")
 @click.option("--k2", type=int, help="Of re-ranking: neighbours averaged over.  [default: 6]")
 @click.option("--lambda", "lambda_value", type=float, help="Of re-ranking: old share.  [default: 0.3]")
-@click.option("--metric", help="Learn a distance from the training images: kissme or xqda.")
+@click.option("--metric", help="Learn a distance from the training images: kissme, xqda or her.")
 @click.option("--multi-query", type=click.Choice(["mean", "max"]), help="Pool a query's images.")
 @click.option("--store-calibration", is_flag=True, help="Keep in the encoder what scores mean, for search.")
 @click.option(
@@ -117,7 +124,7 @@ def _score_network(run: Path, asked: dict[str, Any], as_json: bool) -> None:
     from reidkit.training.embed_validation import by_all_processes
 
     distributed.initialise()
-    encoder = load_encoder(run, feature=asked["feature"], backend=asked["backend"])
+    encoder = load_encoder(run, feature=asked["feature"], views=asked["views"], backend=asked["backend"])
     if distributed.world_size() > 1:
         refuse({"--branches": asked["branches"]}, "is for one process; leave torchrun out")
     with by_all_processes(encoder) as shared:
@@ -188,6 +195,7 @@ def _check_going_together(run: Path, encoder: Encoder, asked: dict[str, Any]) ->
         )
         # The file would embed by it from now on.
         refuse({"--feature": feature}, "a calibration is stored for the network's own embedding only")
+        refuse({"--views": asked["views"]}, "a calibration is stored for the views that the file embeds by")
         refuse({"--branches": branches}, "does not go with --store-calibration; run them one by one")
     if branches:
         refuse({"--tables": asked["tables"]}, "--branches writes no report; leave it out")

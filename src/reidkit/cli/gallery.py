@@ -38,6 +38,7 @@ def gallery_command() -> None:
     reid gallery repair people.gallery --drop
     reid gallery export people.gallery people-export
     reid gallery import other.gallery people-export
+    reid gallery index people.gallery --min-recall 0.95
     reid gallery copy people.gallery postgresql://user@host/database?gallery=people
     """
 
@@ -163,6 +164,43 @@ def compact_command(location: str) -> None:
     with open_gallery(location, create=False) as gallery:
         num = gallery.compact()
     tell(f"{gallery.location}: dropped {counted(num, 'embedding')} of removed or replaced items")
+
+
+@gallery_command.command("index")
+@gallery_argument
+@click.option(
+    "--min-recall",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    help="Keep no index that finds fewer of the 10 nearest.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="So many stored items are searched for to measure that.",
+)
+@click.option("--drop", is_flag=True, help="Delete the index instead: all is searched exactly.")
+def index_gallery_command(location: str, min_recall: float, sample: int, drop: bool) -> None:
+    """Make an approximate index, which pays beyond a few million items; its recall is measured first.
+
+    Searches with conditions, and for people, stay exact. What is added later is searched exactly beside it:
+    make it again when that has become much. Compacting, removing and forgetting drop it.
+    """
+    from reidkit.galleries import open_gallery
+    from reidkit.progress import progress
+
+    with open_gallery(location, create=False) as gallery:
+        if drop:
+            gallery.drop_index()
+            tell(f"{gallery.location}: no index, search is exact")
+            return
+        with progress("items indexed") as shown:
+            recall = gallery.build_index(min_recall=min_recall, sample=sample, progress=shown)
+        num = counted(min(sample, len(gallery)), "item")
+        tell(f"{gallery.location}: the index found {100 * recall:.1f} % of the 10 nearest to {num}")
 
 
 @gallery_command.command("copy")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from reidkit import config
+from reidkit.cli import completion
 from reidkit.cli.output import json_option, print_json, say, tell
 from reidkit.errors import ConfigError, shown
 
@@ -15,7 +16,13 @@ from reidkit.errors import ConfigError, shown
 @click.command("import-weights")
 @click.argument("source", metavar="FILE_OR_URL")
 @click.argument("options", nargs=-1, metavar="[model.OPTION=VALUE]...")
-@click.option("--model", "name", required=True, help="Network that the weights are for; `reid list models`.")
+@click.option(
+    "--model",
+    "name",
+    required=True,
+    shell_complete=completion.models,
+    help="Network that the weights are for; `reid list models`.",
+)
 @click.option("--height", type=click.IntRange(min=1), default=256, show_default=True, help="Pixels.")
 @click.option("--width", type=click.IntRange(min=1), default=128, show_default=True, help="Pixels.")
 @click.option(

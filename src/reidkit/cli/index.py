@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reidkit.cli import completion
 from reidkit.cli.options import backend_option, column_option, named_columns, pattern_option
 from reidkit.cli.output import print_left_out, say, tell
 from reidkit.texts.printable import counted
@@ -21,7 +22,13 @@ _NUM_LISTED = 20  # images that could not be read
 
 @click.command("index")
 @click.argument("words", metavar="[RUN] IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--gallery", "location", required=True, help="Gallery to fill; made if it is not there.")
+@click.option(
+    "--gallery",
+    "location",
+    shell_complete=completion.galleries,
+    required=True,
+    help="Gallery to fill; made if it is not there.",
+)
 @pattern_option
 @column_option
 @click.option(
@@ -31,6 +38,11 @@ _NUM_LISTED = 20  # images that could not be read
     "read a quarter.  [default: float32]",
 )
 @click.option("--camera", help="Camera of all these images: a number or a name.")
+@click.option(
+    "--thumbnails",
+    is_flag=True,
+    help="Keep a small picture of each, to be shown when the picture itself is gone; some 4 kB each.",
+)
 @backend_option
 def index_command(
     words: tuple[Path, ...],
@@ -39,6 +51,7 @@ def index_command(
     columns: tuple[str, ...],
     storage: Storage | None,
     camera: str | None,
+    thumbnails: bool,
     backend: str,
 ) -> None:
     """Embed IMAGES with RUN and add them to a gallery.
@@ -61,7 +74,7 @@ def index_command(
     with searcher_to_fill(location, images, encoder=run, backend=backend, storage=storage) as searcher:
         print_conversion(searcher.converted, searcher.location)
         with progress("images indexed") as shown:
-            added = searcher.add(given.images, camera=camera, progress=shown)
+            added = searcher.add(given.images, camera=camera, thumbnails=thumbnails, progress=shown)
         print_added(added, searcher.location, len(searcher))
     say(f"next: reid search IMAGE --gallery {shlex.quote(searcher.location)}")
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from reidkit.cli import completion
 from reidkit.errors import ConfigError, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -15,7 +16,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 images_argument: Callable[[F], F] = click.argument(
     "images", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-gallery_argument: Callable[[F], F] = click.argument("location", metavar="GALLERY")
+gallery_argument: Callable[[F], F] = click.argument(
+    "location", metavar="GALLERY", shell_complete=completion.galleries
+)
 pattern_option: Callable[[F], F] = click.option(
     "--pattern", help='Read labels from file names, for example "{identity}_c{camera}_{frame}.jpg".'
 )
@@ -25,6 +28,11 @@ column_option: Callable[[F], F] = click.option(
     multiple=True,
     metavar="KEY=NAME",
     help="What a table calls a column, for example path=file or camera=cam_name; may be repeated.",
+)
+
+views_option: Callable[[F], F] = click.option(
+    "--views",
+    help="Embed each image as a whole, with its mirror image (flip), or with crops besides (crops).",
 )
 
 backend_option: Callable[[F], F] = click.option(

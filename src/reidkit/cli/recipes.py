@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from reidkit import config
+from reidkit.cli import completion
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 
 
@@ -26,14 +27,14 @@ def recipes_command(ctx: click.Context, as_json: bool) -> None:
 
 
 @recipes_command.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.recipes)
 def show(name: str) -> None:
     """Print a recipe."""
     click.echo(config.recipe_text(name), nl=False)
 
 
 @recipes_command.command("copy")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.recipes)
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
 def copy(name: str, path: Path) -> None:
     """Copy a recipe to a file of your own."""

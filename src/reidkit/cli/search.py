@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from reidkit.cli import completion
 from reidkit.cli.index import print_conversion
 from reidkit.cli.options import backend_option, images_argument, refuse
 from reidkit.cli.output import json_option, print_json, print_left_out, print_table, say, tell
@@ -16,8 +17,9 @@ from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
     from reidkit.galleries import Group, GroupBy, Hit
+    from reidkit.search.found import Found
     from reidkit.search.people import FoundPeople, PeopleSearch, Pool
-    from reidkit.search.searcher import Found, Searcher
+    from reidkit.search.searcher import Searcher
 
 _COLUMNS = ("score", "camera", "identity", "image")
 _NUM_PICTURES = 10  # of each person, in JSON and in the picture
@@ -25,7 +27,13 @@ _NUM_PICTURES = 10  # of each person, in JSON and in the picture
 
 @click.command("search")
 @images_argument
-@click.option("--gallery", "location", required=True, help="Gallery to search, made by `reid index`.")
+@click.option(
+    "--gallery",
+    "location",
+    shell_complete=completion.galleries,
+    required=True,
+    help="Gallery to search, made by `reid index`.",
+)
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Hits for each image.")
 @click.option(
     "--where",
@@ -153,7 +161,7 @@ def show_pictures(
     if picture is not None:
         from reidkit.reports.search_picture import draw_hits
 
-        print_grey(draw_hits(picture, images, found))
+        print_grey(draw_hits(picture, images, found, gallery=searcher.gallery))
         say(f"wrote {picture}")
 
 
@@ -174,7 +182,7 @@ def show_people(
     if picture is not None:
         from reidkit.reports.search_picture import draw_people
 
-        print_grey(draw_people(picture, images, found))
+        print_grey(draw_people(picture, images, found, gallery=searcher.gallery))
         say(f"wrote {picture}")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reidkit import config, trust
+from reidkit.cli import completion
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.texts.printable import printable
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @click.command("study")
-@click.argument("study", required=False)
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("study", required=False, shell_complete=completion.studies)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=completion.keys)
 @click.option("--list", "list_studies", is_flag=True, help="List the shipped studies.")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Study's folder; runs/study-NAME."
@@ -61,7 +62,7 @@ def study_command(
     """Train and measure every cell of STUDY (a name from `reid study --list`, or a TOML file).
 
     \b
-    reid study small-losses data.root=data/Market-1501 --processes 2
+    reid study small-losses data.root=data/market1501 --processes 2
     reid study small-losses --show > mine.toml
     reid study mine.toml --out runs/mine --only '*msml*'
 

@@ -62,13 +62,14 @@ def timeline_command(
             print_transitions(walks.transitions(gallery.items(), gap=age(gap)), as_json)
             return
         items = items_of(gallery, identity)
-    found = timeline(items, gap=age(gap))
-    is_proposed = items[0].identity is None
-    print_timeline(found, identity, is_proposed, as_json)
-    if page is not None:
-        from reidkit.reports.timeline_page import write_timeline_page
+        found = timeline(items, gap=age(gap))
+        is_proposed = items[0].identity is None
+        print_timeline(found, identity, is_proposed, as_json)
+        if page is not None:
+            from reidkit.reports.timeline_page import write_timeline_page
 
-        say(f"wrote {write_timeline_page(page, identity, found, is_proposed=is_proposed)}")
+            write_timeline_page(page, identity, found, is_proposed=is_proposed, gallery=gallery)
+            say(f"wrote {page}")
     if picture is not None:
         from reidkit.reports.timeline_page import draw_timeline
 

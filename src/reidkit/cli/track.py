@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from reidkit.cli import completion
 from reidkit.cli.options import column_option, named_columns
 from reidkit.cli.output import json_option, print_json, print_table, say
 from reidkit.errors import ConfigError
@@ -20,12 +21,22 @@ if TYPE_CHECKING:
 @click.option(
     "--boxes", multiple=True, required=True, type=click.Path(path_type=Path), help="One for each video."
 )
+@click.option(
+    "--detector",
+    type=click.Path(path_type=Path),
+    help="ONNX file that finds people; --boxes keeps what it finds.",
+)
 @click.option("--camera", "cameras", multiple=True, help="Of each video: a number or a name; else 1, 2, ...")
 @click.option(
     "--start", "starts", multiple=True, help="When it begins: 2026-11-01T08:00:00; once for all, or each."
 )
 @click.option("--encoder", type=click.Path(path_type=Path), help="Run or file that embeds people.")
-@click.option("--gallery", "location", help="Gallery to fill; made if it is not there.")
+@click.option(
+    "--gallery",
+    "location",
+    shell_complete=completion.galleries,
+    help="Gallery to fill; made if it is not there.",
+)
 @click.option("--out", "outs", multiple=True, help="Write .csv, .txt (MOT), or .mp4 with boxes and names.")
 @click.option("--best", type=int, help="Pictures of a track that are embedded (5).")
 @click.option("--context", type=float, help="Added around a box, as a share of it (0).")
@@ -40,6 +51,7 @@ if TYPE_CHECKING:
 def track_command(
     videos: tuple[str, ...],
     boxes: tuple[Path, ...],
+    detector: Path | None,
     cameras: tuple[str, ...],
     starts: tuple[str, ...],
     encoder: Path | None,
@@ -55,7 +67,8 @@ def track_command(
 
     Boxes are MOT's text, COCO's JSON, supervision's CSV or JSON, a folder of Ultralytics' text, or a table
     (--column says what its columns are called). Where they have no tracks, ByteTrack makes them. Of each
-    track the best pictures are embedded. Run again, it goes on where it was stopped.
+    track the best pictures are embedded. Run again, it goes on where it was stopped. Where there are no
+    boxes yet, --detector finds them.
 
     \b
     reid track door.mp4 --boxes door.txt --camera 3 --start 2026-11-01T08:00:00 \\
@@ -69,6 +82,8 @@ def track_command(
     if location is None and not outs:
         raise ConfigError("nothing would be kept: give --gallery G, --out FILE, or both")
     check_outputs(outs)
+    if detector is not None:
+        detect(videos, boxes, detector)
     tracked = track(
         videos,
         boxes,
@@ -84,6 +99,15 @@ def track_command(
     else:
         print_tracked(tracked)
     print_outputs(tracked, outs, location)
+
+
+def detect(videos: tuple[str, ...], boxes: tuple[Path, ...], detector: Path) -> None:
+    """Find people, into files of boxes."""
+    from reidkit.progress import progress
+    from reidkit.video.detecting import detect_in_videos
+
+    with progress("frames looked at") as looked:
+        detect_in_videos(videos, boxes, detector, progress=looked)
 
 
 def print_tracked(tracked: Tracked) -> None:

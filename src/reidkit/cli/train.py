@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reidkit import config, trust
+from reidkit.cli import completion
 from reidkit.cli.output import say
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @click.command("train")
-@click.argument("recipe")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("recipe", shell_complete=completion.recipes)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=completion.keys)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Run folder.")
 @click.option("--init", help="Run folder or weights file to start from; short for train.init=...")
 def train_command(recipe: str, overrides: tuple[str, ...], out: Path, init: str | None) -> None:

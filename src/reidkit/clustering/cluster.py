@@ -104,7 +104,7 @@ def cluster(
     if len(rows) > MOST_ITEMS:
         raise DataError(
             f"there are {len(rows):,} items, and clustering compares all pairs of them; at most "
-            f"{MOST_ITEMS:,} are clustered at once: take a part, such as one day (`--where`)"
+            f"{MOST_ITEMS:,} are clustered at once: take a part, such as one day (where)"
         )
     units = (constraints or Constraints()).units(len(rows))
     if len(rows) < 2:

@@ -96,6 +96,8 @@ class LossConfig:
     )
     from_epoch: NonNegativeInt = _key(0, "first epoch (from 0) in which it counts")
     until_epoch: PositiveInt | None = _key(None, "first epoch in which it counts no longer")
+    memory: PositiveInt | None = _key(None, "embeddings of past batches that it compares with, too, say 1024")
+    memory_from_epoch: NonNegativeInt | None = _key(None, "first epoch in which it does; 0 if left out")
     options: Table = _key({}, "")
 
 
@@ -138,6 +140,9 @@ class OptimConfig:
     gamma: PositiveFloat = _key(0.1, "multistep: the factor; exponential: share of the rate left at the end")
     clip_norm: PositiveFloat | None = _key(None, "gradients of a longer norm are scaled down to it")
     freeze_epochs: NonNegativeInt = _key(0, "first epochs in which only neck and losses learn")
+    freeze_until: dict[str, NonNegativeInt] | None = _key(
+        None, "parts of the network by name and the first epoch in which they learn: {layer1 = 5}"
+    )
     layer_decay: LayerDecay = _key(1.0, "factor of the rate a backbone layer down; 0.65 to 0.9 for ViTs")
 
 

@@ -53,7 +53,7 @@ def given_images(
     """
     tables = [path for path in paths if is_table(path)]
     if column and not tables:
-        raise ConfigError("--column: there is no table whose columns it could name; leave it out")
+        raise ConfigError("column: there is no table whose columns it could name; leave it out")
     if pattern is not None or tables:
         return _labelled(paths, pattern, column, needs_identity)
     return image_paths(paths)

@@ -71,10 +71,10 @@ def split_images(
     layout = layout or ("table" if source.is_file() else "folder")
     given = dict(options or {})
     if layout == "table" and given.keys() & {"pattern", "parts"}:
-        raise ConfigError("--pattern and --parts read folders; a table has labels and parts in columns")
+        raise ConfigError("pattern and parts read folders; a table has labels and parts in columns")
     if layout == "folder" and "column" in given:
         raise ConfigError(
-            "--column names columns of a table; a folder has labels in its names, see --pattern"
+            "column names columns of a table; a folder has labels in its names, which pattern reads"
         )
     data = load_dataset(layout, source, **given)
     cut = make_splits(data, test_identities=test_identities, val_identities=val_identities, seed=seed)

@@ -23,7 +23,7 @@ from reidkit.types import Dataset
 REQUIRED = ("path", "identity")
 COLUMNS = (*REQUIRED, "camera", "split", "tracklet", "time", "frame")
 NUM_SHOWN = 5
-_NAMING = "another name is told by column.KEY=NAME, to `reid index` and `reid split` by --column KEY=NAME"
+_NAMING = "another name is told by column.KEY=NAME, to `reid index` and `reid split ... --column KEY=NAME`"
 LAST_SECOND = 253402300800  # the year 10000, where datetime ends
 
 # An optional column under another name would be ignored, and the set would look as if it had none. Letters

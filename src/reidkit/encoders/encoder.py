@@ -22,6 +22,7 @@ from reidkit.encoders.check_encoder import check_encoder
 from reidkit.encoders.network import Network
 from reidkit.encoders.network_file import is_network_file, load_network
 from reidkit.encoders.runtimes import SUFFIXES
+from reidkit.encoders.views import WHOLE, ViewsNetwork, check_views
 from reidkit.errors import CheckpointError, ConfigError, DataError, working_on
 from reidkit.evaluation.features import label_features
 from reidkit.images.reading import ImageSource, load_image
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from reidkit.progress import ProgressCallback
 
 BATCH_SIZE = 64
+
+LOMO = "lomo"
+"""Name of the one encoder that needs no file."""
 
 SkipCallback: TypeAlias = Callable[[int, DataError], None]
 
@@ -90,6 +94,21 @@ class Encoder:
     def feature(self) -> str | None:
         """Which of the network's features it embeds by; ``None`` is the network's own choice."""
         return self.network.feature
+
+    @property
+    def views(self) -> str:
+        """Of each image that it embeds: "whole", "flip" or "crops" (:mod:`reidkit.encoders.views`)."""
+        return self.network.views
+
+    def with_views(self, views: str) -> Encoder:
+        """The same encoder, with embeddings of several views of each image: another space than its own.
+
+        Raises :class:`UnknownName` where there are no such views.
+        """
+        own = self.network.own if isinstance(self.network, ViewsNetwork) else self.network
+        check_views(views)
+        network = own if views == WHOLE else ViewsNetwork(own, views)
+        return Encoder(network, height=self.height, width=self.width, card=self.card)
 
     @property
     def dim(self) -> int:
@@ -201,6 +220,7 @@ class Encoder:
             "transform": {"height": self.height, "width": self.width},
             "card": self.card,
             **({} if self.feature is None else {"feature": self.feature}),
+            **({} if self.views == WHOLE else {"views": self.views}),
         }
         self.network.save(path, description)
         return path
@@ -270,6 +290,7 @@ def load_encoder(
     device: str | torch.device | None = None,
     preprocessing: str | Path | Mapping[str, Any] | None = None,
     feature: str | None = None,
+    views: str | None = None,
     backend: str = "auto",
     allow_code: Sequence[str] = (),
 ) -> Encoder:
@@ -277,12 +298,16 @@ def load_encoder(
 
     Args:
         path: a run folder (its best weights, else its last), a ``.safetensors`` file, or a network made
-            elsewhere: ``.onnx``, or OpenVINO's ``.xml``.
+            elsewhere: ``.onnx``, or OpenVINO's ``.xml``. "lomo", where nothing of that name lies about, is
+            :class:`reidkit.encoders.lomo.Lomo`.
         device: where it runs; a GPU where there is one. Networks made elsewhere run on the CPU.
         preprocessing: for a network made elsewhere, the TOML file that says how images are prepared for it,
             or its keys and values; left out, the ``.toml`` beside it, else its metadata.
         feature: which of the network's features to embed by, such as "global" or "local" of JLML; its
             embedding where left out.
+        views: "flip" adds up the embeddings of each image and of its mirror image, "crops" those of four
+            corners besides, at two and ten times the cost; "whole" is the image alone. What the encoder was
+            saved with, if left out.
         backend: what embeds on a CPU: "torch", "onnx" (onnxruntime), "openvino", or "auto", which for many
             images finds out what is fastest; see :mod:`reidkit.encoders.backends`. A network made elsewhere
             has its own.
@@ -294,13 +319,16 @@ def load_encoder(
             made elsewhere gives embeddings that are not finite, always the same or of another width.
         CodeRefused: the file names a network of your own that is not allowed.
         ConfigError: a device, preprocessing, feature or backend that the network does not go with.
-        UnknownName: the network has no such feature; there is no such backend.
+        UnknownName: the network has no such feature; there are no such views, or backend.
         MissingExtra: the runtime of a network made elsewhere, or of the backend, is not installed.
     """
     path = Path(path)
     check_backend(backend)
+    check_views(views or WHOLE)
+    if str(path) == LOMO and not path.exists():
+        return _lomo(device, preprocessing, feature, backend).with_views(views or WHOLE)
     if is_network_file(path):
-        return _load_network_file(path, device, preprocessing, feature, backend)
+        return _load_network_file(path, device, preprocessing, feature, backend).with_views(views or WHOLE)
     if preprocessing is not None:
         raise ConfigError(f"preprocessing goes with {' and '.join(SUFFIXES)} files; {path} has its own")
     file = weights_file(path)
@@ -320,7 +348,20 @@ def load_encoder(
         feature=None if feature == model.embedding_feature else feature,
     )
     encoder.network = with_backend(encoder, backend)
-    return encoder
+    return encoder.with_views(views or description.views)
+
+
+def _lomo(
+    device: str | torch.device | None,
+    preprocessing: str | Path | Mapping[str, Any] | None,
+    feature: str | None,
+    backend: str,
+) -> Encoder:
+    from reidkit.encoders.lomo import HEIGHT, WIDTH, Lomo
+
+    if preprocessing is not None or backend != "auto":
+        raise ConfigError("lomo is no network: it takes neither preprocessing nor a backend")
+    return Encoder(Lomo(), height=HEIGHT, width=WIDTH, device=device, feature=feature)
 
 
 def _load_network_file(
@@ -358,7 +399,7 @@ def _network(
 
         return TorchNetwork(model, device=device, bfloat16=bfloat16, feature=feature)
     if str(device or "cpu").partition(":")[0] != "cpu":
-        raise ConfigError(f"device = {device}: {model} was made elsewhere, and such networks run on the CPU")
+        raise ConfigError(f"device = {device}: {model} runs on the CPU alone")
     if bfloat16:
         raise ConfigError(f"bfloat16: {model} was made elsewhere, and computes as its file says")
     if feature is not None:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import safetensors.torch
 import torch
@@ -50,14 +50,15 @@ class Description:
     """The header of an encoder's file.
 
     ``model`` holds the network's name and its options; ``feature`` the one to embed by, where that is not
-    the network's own choice. ``card`` says what the network was made from; of it only ``data`` and
-    ``calibration`` are read by reidkit, tables where they are there.
+    the network's own choice, and ``views`` what of an image is embedded. ``card`` says what the network was
+    made from; of it only ``data`` and ``calibration`` are read by reidkit, tables where they are there.
     """
 
     model: dict[str, Any]
     transform: Transform
     card: dict[str, Any] = Field(default_factory=dict)
     feature: str | None = None
+    views: Literal["whole", "flip", "crops"] = "whole"
 
     @property
     def options(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from reidkit.encoders.network_file import load_network
 from reidkit.encoders.quantise import quantised_programs
 from reidkit.encoders.runtimes import EXPORTED_FROM_KEY, METADATA_KEY
 from reidkit.encoders.torchscript import embed_by_torchscript, write_torchscript
+from reidkit.encoders.views import WHOLE
 from reidkit.errors import CheckpointError, ConfigError, DataError, UnknownName
 from reidkit.files import write_atomically
 from reidkit.images.reading import ImageSource
@@ -111,13 +112,18 @@ def export_encoder(
         ConfigError: another ending; int8 without images, or for TorchScript.
         DataError: no image can be read.
         ExportError: embeddings that are not finite, or differ between the network and the file; an encoder
-            that was itself read from a network file. Nothing has been written.
+            that was itself read from a network file, or embeds several views. Nothing has been written.
         MissingExtra: a package that the format needs is not installed.
     """
     path = Path(path)
     _check_request(path, to, int8=int8, images=images)
     check_packages(to)
     encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder, backend="torch")
+    if encoder.views != WHOLE:
+        raise ExportError(
+            f"this encoder embeds several views of an image ({encoder.views}), and a file embeds one: export "
+            "it with_views('whole'), and give views when the file is loaded"
+        )
     if not isinstance(encoder.model, Embedder):
         raise ExportError("this encoder was read from a network file itself; use that file")
     given = _given(images)
@@ -147,7 +153,7 @@ def _check_request(path: Path, to: str, *, int8: bool, images: Images | None) ->
     if int8 and images is None:
         raise ConfigError(
             "int8 needs images, since it is found on them which values to expect; give a hundred or more "
-            "crops of your cameras, best with labels (--images FOLDER)"
+            "crops of your cameras, best with labels, as images"
         )
 
 

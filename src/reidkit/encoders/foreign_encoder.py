@@ -65,7 +65,7 @@ def import_encoder(source: str, wanted: WantedNetwork, *, out: Path | None = Non
     path = locate(source)
     out = out or Path(f"{path.name.partition('.')[0]}.safetensors")
     if out.exists() and path.exists() and out.samefile(path):
-        raise ConfigError(f"{out} is the file to read; give --out another name")
+        raise ConfigError(f"{out} is the file to read; give out another name")
     report = import_weights(model, path, key=wanted.key, drop=tuple(wanted.drop))
     if report.untrained:
         raise CheckpointError(_explain_untrained(path, wanted.model, report))
@@ -85,7 +85,7 @@ def _explain_untrained(path: Path, model: str, report: WeightsReport) -> str:
             return (
                 f"{path}: {cause}: position embeddings of another image size, which cannot be resampled "
                 "since their patches are no square; give the image size that they were trained for, "
-                "model.image_size, --height and --width, and model.patch_stride where patches overlap"
+                "model.image_size, height and width, and model.patch_stride where patches overlap"
             )
     else:
         cause = f"the file has no {first}"

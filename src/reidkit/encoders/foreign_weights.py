@@ -182,7 +182,7 @@ def _notes_on_sets(file: WeightsFile) -> list[str]:
         return []
     others = short(", ".join(map(repr, file.others)), 200)
     return [
-        f"weights under {file.key!r} taken; the file has others under {others} (--weights KEY takes them)"
+        f"weights under {file.key!r} taken; the file has others under {others} (to take them, name their key)"
     ]
 
 

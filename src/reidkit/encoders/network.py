@@ -27,12 +27,14 @@ class Network(ABC):
         device: where it runs.
         feature: which of its features it embeds by; None is its own choice.
         resampling: how images are resized for it.
+        views: of each image that it embeds (:mod:`reidkit.encoders.views`).
     """
 
     model: Any
     device: torch.device | str
     feature: str | None
     resampling: Image.Resampling
+    views: str = "whole"
 
     @property
     @abstractmethod

@@ -1,6 +1,6 @@
-"""Distances learned on top of features: KISSME and XQDA.
+"""Distances learned on top of features: KISSME, XQDA and HER.
 
-Both weigh directions by how differences within an identity vary, and how those between two do. With
+The first two weigh directions by how differences within an identity vary, and how those between two do. With
 x - z over the pairs of one identity (similar) and over those of two (dissimilar),
 
     S = mean of (x - z)(x - z)^T over similar pairs,    D = the same over dissimilar pairs,
@@ -8,7 +8,7 @@ x - z over the pairs of one identity (similar) and over those of two (dissimilar
 and the distance is the Gaussian log-likelihood ratio (x - z)^T (S^-1 - D^-1) (x - z): small along directions
 in which one identity varies, large along those in which identities differ. Where cameras are known, only
 pairs under two cameras count, the ones a search has to bridge. Sums over pairs are written as sums over
-items, so that the cost does not grow with the number of pairs.
+items, so that the cost does not grow with the number of pairs. HER maps each person's images to one point.
 """
 
 from __future__ import annotations
@@ -38,14 +38,19 @@ class LearnedMetric:
     """A squared distance (x - z)^T L L^T (x - z), and the projection by L^T in which it is Euclidean.
 
     Attributes:
-        name: "KISSME" or "XQDA".
+        name: "KISSME", "XQDA" or "HER".
         mean: (D,), of the embeddings it was fitted on.
-        projection: L (D, dim).
+        projection: L (D, dim), or (S, dim) with supports.
+        supports: (S, D), of embeddings about the mean: an embedding x is then first turned into its S values
+            exp(-|x - support|^2 / (2 width^2)).
+        width: of these, in units of the embeddings.
     """
 
     name: str
     mean: Matrix
     projection: Matrix
+    supports: Matrix | None = None
+    width: float = 1.0
 
     @property
     def dim(self) -> int:
@@ -77,7 +82,10 @@ class LearnedMetric:
                 f"{side}embeddings have {values.shape[1]} dimensions, {self.name} was fitted on "
                 f"{len(self.mean)}; encode both with the same model"
             )
-        return (values - self.mean) @ self.projection
+        centred = values - self.mean
+        if self.supports is not None:
+            centred = _gaussian_kernel(centred, self.supports, self.width)
+        return centred @ self.projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +195,76 @@ class XQDA:
         return pairs.metric("XQDA", directions[:, kept] * np.sqrt(1 - 1 / ratios[kept]))
 
 
-METRICS: dict[str, type[KISSME] | type[XQDA]] = {"kissme": KISSME, "xqda": XQDA}
+@dataclass(frozen=True, slots=True)
+class HER:
+    """Highly efficient regression: all images of a person are mapped to one point, by kernel regression.
+
+    Wang, Gong, Xiang, "Highly Efficient Regression for Scalable Person Re-Identification", BMVC 2016. The
+    points are the columns of an identity matrix, divided by the root of the person's number of images: with
+    these, least squares finds Fisher's discriminants. In closed form, K being the kernel matrix of the
+    training images and Y (N, C) their points::
+
+        (K + regularization I)^-1 Y
+
+    Distances are Euclidean between what the regression gives for two images. The kernel is the Gaussian one
+    with the mean squared distance of two training images as twice its squared width.
+
+    Use with: features of many dimensions and few images, as :class:`XQDA`; it looks at no camera labels.
+    Pitfalls: an (N, N) matrix must fit into memory, and embedding an image takes a distance to all N.
+    The paper chooses the regularization by cross-validation; the default was chosen here, on LOMO features of
+    half of a training part of VIPeR.
+
+    ``regularization`` is in units of the kernel's diagonal, which is 1.
+
+    >>> rng = np.random.default_rng(0)
+    >>> identities = np.repeat(np.arange(20), 10)
+    >>> embeddings = rng.normal(size=(20, 8))[identities] + 0.1 * rng.normal(size=(200, 8))
+    >>> metric = HER().fit(Features(embeddings, identities))
+    >>> metric.distances(embeddings[:1], embeddings[[1, 10]]).round(3)
+    array([[0.001, 0.171]], dtype=float32)
+    """
+
+    regularization: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.regularization < np.inf:
+            raise ConfigError(
+                f"regularization is {self.regularization}; give a number above 0 (0.1 is usual)"
+            )
+
+    def fit(self, features: Features) -> LearnedMetric:
+        """Learn from embeddings (N, D) with identities; identity -1 is left out.
+
+        Raises :class:`DataError` for values that are not finite, less than two persons, or embeddings that
+        are all the same.
+        """
+        identities = label_codes(features.identities)
+        values = _checked(features.embeddings, "embeddings")[identities != JUNK]
+        persons, codes, counts = np.unique(
+            identities[identities != JUNK], return_inverse=True, return_counts=True
+        )
+        if len(persons) < 2:
+            raise DataError(f"HER learns to tell persons apart, and here is {len(persons)}; give more images")
+        mean = values.mean(axis=0)
+        values -= mean
+        # The mean over pairs of two images, from sums over images.
+        mean_squared = 2 * np.square(values).sum() / (len(values) - 1)
+        if not mean_squared > 0:
+            raise DataError("all embeddings are the same; look at the images or at the model")
+        width = float(np.sqrt(mean_squared / 2))
+        points = np.zeros((len(values), len(persons)))
+        points[np.arange(len(values)), codes] = 1 / np.sqrt(counts[codes])
+        kernel = _gaussian_kernel(values, values, width)
+        kernel[np.diag_indices_from(kernel)] += self.regularization
+        weights = scipy.linalg.solve(kernel, points, assume_a="pos")
+        return LearnedMetric("HER", mean, weights, values, width)
+
+
+METRICS: dict[str, type[KISSME] | type[XQDA] | type[HER]] = {"kissme": KISSME, "xqda": XQDA, "her": HER}
 
 
 def fit_metric(name: str, features: Features) -> LearnedMetric:
-    """The metric "kissme" or "xqda" with its usual options, fitted on training features.
+    """The metric "kissme", "xqda" or "her" with its usual options, fitted on training features.
 
     Raises :class:`reidkit.errors.UnknownName` for another name, and what its ``fit`` raises.
     """
@@ -290,6 +363,13 @@ def _rank(matrix: Matrix) -> int:
     """Number of eigenvalues that are not rounding errors."""
     eigenvalues = np.linalg.eigvalsh(matrix)
     return int((eigenvalues > 1e-10 * eigenvalues[-1]).sum())
+
+
+def _gaussian_kernel(values: Matrix, supports: Matrix, width: float) -> Matrix:
+    """exp(-|x - s|^2 / (2 width^2)) of rows (N, D) and (S, D): (N, S)."""
+    squared = np.square(values).sum(axis=1)[:, None] + np.square(supports).sum(axis=1)
+    squared -= 2 * values @ supports.T
+    return np.asarray(np.exp(-np.maximum(squared, 0) / (2 * width**2)))
 
 
 def _check_dim(dim: object) -> None:

@@ -55,7 +55,7 @@ class EvaluationOptions:
         rerank: rank by k-reciprocal distances (:func:`reidkit.reranking.rerank`); ``True`` is for the
             paper's options. A note says so where this lowered mAP or rank-1.
         metric: a learned distance in place of ``distance``, applied to the embeddings as they stand: it is
-            not normalised before or after. It can be re-ranked. "kissme" and "xqda" are fitted on the
+            not normalised before or after. It can be re-ranked. "kissme", "xqda" and "her" are fitted on the
             embeddings of a data set's training images, which are encoded too.
         multi_query: "mean" or "max": each query is pooled over all images of its identity and camera, those
             of ``data.multi_query`` where the set has them, else the query images and, out of the gallery,

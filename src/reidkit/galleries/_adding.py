@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ class Placed:
     """What a gallery gets by additions, one after another.
 
     ``state`` is that of the gallery with all of it. ``items`` are by id, the last of each: one addition may
-    replace what an earlier one put there. ``others`` are ids of items that show another picture than before.
+    replace what an earlier one put there. ``others`` are ids of items that show another picture than before;
+    ``thumbnails`` are by id, ``None`` where an item has none.
     """
 
     location: str
@@ -32,6 +33,7 @@ class Placed:
     items: dict[int, Row] = field(default_factory=dict)
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
     others: set[int] = field(default_factory=set)
+    thumbnails: dict[int, bytes | None] = field(default_factory=dict)
 
     @classmethod
     def after(cls, state: State, there: Sequence[Row], location: str) -> Placed:
@@ -61,10 +63,11 @@ class Placed:
         ids = [next(new_ids) if row is None else row.id for row in known]
         fresh = [i for i, row in enumerate(known) if row is None or addition.on_duplicate == "replace"]
         for number, index in enumerate(fresh, state.num_rows):
-            row, before = Row(ids[index], number, *astuple(described[index])), known[index]
+            row, before = Row.labelled(ids[index], number, described[index]), known[index]
             if before is not None and before.content != row.content:
                 self.others.add(row.id)
             self.items[row.id] = row
+            self.thumbnails[row.id] = addition.thumbnails[index]
             if row.source is not None:
                 self.there[row.source] = row
         self.vectors.append(vectors if len(fresh) == len(vectors) else vectors[fresh])

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.galleries import _own_labels
+from reidkit.galleries._places import NO_CONDITIONS
 from reidkit.galleries._records import Row
 
 CHUNK = 2048  # rows
@@ -30,7 +31,9 @@ def labels_of(row: Row | None) -> dict[str, Any]:
         return {}
     tracklet, own = _own_labels.read(row.more)
     labels = {"identity": row.identity, "camera": row.camera, "time": row.time, "tracklet": tracklet, **own}
-    return {ROWS: True} | {key: value for key, value in labels.items() if value is not None}
+    return {ROWS: True} | {
+        key: value for key, value in labels.items() if value is not None and key not in NO_CONDITIONS
+    }
 
 
 def encoded(key: str, values: Sequence[Any]) -> bytes:

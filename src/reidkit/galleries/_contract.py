@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,23 +24,28 @@ from reidkit.galleries._given import (
     unit_embeddings,
 )
 from reidkit.galleries._items import Group, Hit, Item, Verification
-from reidkit.galleries._labels import Labels, changed_labels, label_rows
+from reidkit.galleries._labels import Labels, changed_labels, checked_column, label_rows
 from reidkit.galleries._origin import origin_of
 from reidkit.galleries._relative import KnownQuery
+from reidkit.galleries._thumbnails import thumbnail_value
 from reidkit.galleries._where import Where
+
+if TYPE_CHECKING:
+    from reidkit.progress import ProgressCallback
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Addition:
     """Checked arguments of :meth:`Gallery.add`: unit embeddings (N, D), N >= 1, and the labels of each.
 
-    ``origin`` says which encoder made them, as far as they tell.
+    ``origin`` says which encoder made them, as far as they tell; ``thumbnails`` (N,) are JPEG files.
     """
 
     embeddings: NDArray[np.float32]
     labels: list[Labels]
     on_duplicate: OnDuplicate
     origin: dict[str, Any] | None
+    thumbnails: list[bytes | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +122,9 @@ class Gallery(ABC):
         times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
         contents: Sequence[str | None] | None = None,
         tracklets: Sequence[str | int | None] | NDArray[Any] | None = None,
+        frames: Sequence[int | None] | NDArray[Any] | None = None,
+        boxes: Sequence[Sequence[float] | str | None] | NDArray[Any] | None = None,
+        thumbnails: Sequence[bytes | None] | None = None,
         labels: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
         on_duplicate: OnDuplicate = "replace",
     ) -> NDArray[np.int64]:
@@ -126,8 +134,11 @@ class Gallery(ABC):
         holds already is replaced with all its labels and keeps its id, or is skipped, or is an error, as
         ``on_duplicate`` says.
 
-        ``labels`` are of one's own: ``{"zone": ["hall", None, "door"], "height": [1.7, 1.8, None]}``, each
-        with a text, number, truth value or datetime an embedding, or ``None`` where it is unknown.
+        ``frames`` are numbers of pictures in their video or sequence, from 0; ``boxes`` are left, top, right
+        and bottom in pixels, kept to a hundredth; ``thumbnails`` are JPEG files of at most 64 KiB, which
+        :meth:`thumbnails` gives back. ``labels`` are of one's own: ``{"zone": ["hall", None, "door"],
+        "height": [1.7, 1.8, None]}``, each with a text, number, truth value or datetime an embedding. All
+        of them are ``None`` where they are unknown.
 
         Returns:
             Ids (N,), in the order of the embeddings; ids are never given twice.
@@ -150,11 +161,13 @@ class Gallery(ABC):
             times=times,
             contents=contents,
             tracklets=tracklets,
+            places={"frames": frames, "boxes": boxes},
             own=labels,
         )
+        small = checked_column("thumbnails", thumbnails, len(units), thumbnail_value)
         if not described:
             return np.empty(0, np.int64)
-        return self._add(Addition(units, described, on_duplicate, origin_of(embeddings)))
+        return self._add(Addition(units, described, on_duplicate, origin_of(embeddings), small))
 
     @overload
     def search(
@@ -222,6 +235,9 @@ class Gallery(ABC):
         cameras: Sequence[int | str | None] | NDArray[Any] | None = None,
         times: Sequence[float | str | datetime | None] | NDArray[Any] | None = None,
         tracklets: Sequence[str | int | None] | NDArray[Any] | None = None,
+        frames: Sequence[int | None] | NDArray[Any] | None = None,
+        boxes: Sequence[Sequence[float] | str | None] | NDArray[Any] | None = None,
+        thumbnails: Sequence[bytes | None] | None = None,
         labels: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
     ) -> None:
         """Give the items with these ids other labels, one each; kinds that are left out stay.
@@ -237,8 +253,16 @@ class Gallery(ABC):
             "cameras": cameras,
             "times": times,
             "tracklets": tracklets,
+            "frames": frames,
+            "boxes": boxes,
         }
-        self._relabel(wanted, changed_labels(given, labels, len(wanted)))
+        changes = changed_labels(given, labels, len(wanted))
+        small = checked_column("thumbnails", thumbnails, len(wanted), thumbnail_value)
+        self._relabel(wanted, changes, {} if thumbnails is None else dict(zip(wanted, small, strict=True)))
+
+    def thumbnails(self, *, ids: Iterable[int]) -> dict[int, bytes]:
+        """The JPEG files of those items, by their ids, that have a thumbnail."""
+        return self._thumbnails(checked_ids(ids))
 
     def decide(self, decisions: Iterable[Decision]) -> list[Decision]:
         """Keep what somebody decided, and give the items the identities that follow: all of it or nothing.
@@ -275,8 +299,15 @@ class Gallery(ABC):
     def _search(self, search: Search) -> list[list[Hit]] | list[list[Group]]: ...
 
     @abstractmethod
-    def _relabel(self, ids: list[int], changes: list[dict[str, Any]]) -> None:
-        """Change each item as :func:`~reidkit.galleries._labels.with_changes` does."""
+    def _relabel(
+        self, ids: list[int], changes: list[dict[str, Any]], thumbnails: dict[int, bytes | None]
+    ) -> None:
+        """Change each item as :meth:`reidkit.galleries._records.Row.changed` does, and the thumbnails of
+        these items, by their ids; ``None`` is none."""
+
+    @abstractmethod
+    def _thumbnails(self, ids: list[int]) -> dict[int, bytes]:
+        """Thumbnails by id, of the items that have one. They go with their item, and when it is replaced."""
 
     @abstractmethod
     def remove(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> int:
@@ -305,7 +336,8 @@ class Gallery(ABC):
 
     @abstractmethod
     def info(self) -> dict[str, Any]:
-        """``engine``, ``location``, ``num_items``, ``dimension``, ``encoder``, and what an engine adds."""
+        """``engine``, ``location``, ``num_items``, ``dimension``, ``encoder``, ``num_thumbnails``, and
+        what an engine adds."""
 
     @abstractmethod
     def compact(self, *, erase: bool = False) -> int:
@@ -313,6 +345,23 @@ class Gallery(ABC):
 
         With ``erase`` no byte of it is left in the gallery's files, whichever version wrote them.
         """
+
+    def build_index(
+        self, *, min_recall: float = 0.0, sample: int = 100, progress: ProgressCallback | None = None
+    ) -> float:
+        """Make the approximate index over what the gallery holds; the recall measured with it.
+
+        That is the share of the 10 nearest items that it finds, so many stored ones being the queries.
+
+        Raises:
+            DataError: the gallery is empty; or the index finds less than ``min_recall``, and is not kept.
+            ConfigError: an engine has no such index that could be built or left out.
+        """
+        raise ConfigError(f"{self.location} is of an engine without an approximate index to be built")
+
+    def drop_index(self) -> None:
+        """Delete the approximate index, if there is one: all is searched exactly."""
+        raise ConfigError(f"{self.location} is of an engine without an approximate index to be built")
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -109,7 +109,10 @@ class _Copy:
         for some, embeddings in self._read(self.source, missing):
             named = [replace(item, identity=first.get(item.id, item.identity)) for item in some]
             self._check_sources(named)
-            ids = self.target.add(embeddings, **_labels(named), on_duplicate="error")
+            small = self.source.thumbnails(ids=[item.id for item in some])
+            thumbnails = [small.get(item.id) for item in some] if small else None
+            labels = _labels(named)
+            ids = self.target.add(embeddings, **labels, thumbnails=thumbnails, on_duplicate="error")
             self.pairs |= zip((item.id for item in some), ids.tolist(), strict=True)
 
     def _check_sources(self, items: Sequence[Item]) -> None:
@@ -164,11 +167,14 @@ class _Copy:
         for some, embeddings in self._read(self.source, self.items, tell=False):
             ids = [self.pairs[item.id] for item in some]
             copies, rows = self.target.items(ids=ids), self.target.embeddings(ids=ids)
+            originals = self.source.thumbnails(ids=[item.id for item in some])
+            small = self.target.thumbnails(ids=ids)
             self._step(len(some))
             same = np.einsum("nd,nd->n", embeddings, rows) >= _ROUNDED
             if not self.rounds:
                 same = (embeddings == rows).all(axis=1)
             for item, copied, is_same in zip(some, copies, same.tolist(), strict=True):
+                is_same &= small.get(copied.id) == originals.get(item.id)
                 wrong += not is_same or replace(copied, id=item.id) != item
         if wrong or changed:
             raise DataError(
@@ -210,5 +216,7 @@ def _labels(items: Sequence[Item]) -> dict[str, Any]:
         "times": [item.time for item in items],
         "contents": [item.content for item in items],
         "tracklets": [item.tracklet for item in items],
+        "frames": [item.frame for item in items],
+        "boxes": [item.box for item in items],
         "labels": {name: [item.labels.get(name) for item in items] for name in sorted(names)},
     }

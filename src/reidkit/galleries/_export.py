@@ -1,7 +1,8 @@
 """A gallery as plain files that other programs read, and back: vectors, a table of labels, decisions.
 
 A folder holds ``embeddings.npy``, float32 (N, D); ``items.jsonl``, the labels of each row;
-``decisions.jsonl``; and ``gallery.json``, which names the encoder and has a hash of each file.
+``decisions.jsonl``; ``thumbnails.zip``, of each item that has one a JPEG file of the name of its id; and
+``gallery.json``, which names the encoder and has a hash of each file.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -26,6 +28,8 @@ from reidkit.galleries._copy import AT_ONCE
 from reidkit.galleries._decisions import Decision, checked
 from reidkit.galleries._items import Item
 from reidkit.galleries._labels import EARLIEST, LATEST
+from reidkit.galleries._places import box_of, box_text
+from reidkit.galleries._thumbnails import LARGEST, thumbnail_value
 
 if TYPE_CHECKING:
     from reidkit.galleries import Gallery
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 
 FORMAT = "reidkit gallery export 1"
 _VECTORS, _ITEMS, _DECISIONS, _ABOUT = "embeddings.npy", "items.jsonl", "decisions.jsonl", "gallery.json"
+_THUMBNAILS = "thumbnails.zip"
+_FILES = (_VECTORS, _ITEMS, _DECISIONS, _THUMBNAILS)
 _MOST = 10_000_000  # bytes of what is said about a gallery
 
 T = TypeVar("T")
@@ -56,11 +62,12 @@ def export_gallery(gallery: Gallery, folder: str | Path, *, progress: ProgressCa
         _write_lines(unfinished / _ITEMS, map(_of_item, items))
         _write_lines(unfinished / _DECISIONS, map(asdict, gallery.decisions()))
         _write_vectors(unfinished / _VECTORS, gallery, items, progress)
+        _write_thumbnails(unfinished / _THUMBNAILS, gallery, items)
         about = {
             "format": FORMAT,
             "num_items": len(items),
             "encoder": gallery.encoder,
-            "sha256": {name: _hash(unfinished / name) for name in (_VECTORS, _ITEMS, _DECISIONS)},
+            "sha256": {name: _hash(unfinished / name) for name in _FILES},
         }
         _write(unfinished / _ABOUT, lambda file: file.write(json.dumps(about, indent=1).encode()))
         unfinished.rename(place)
@@ -84,7 +91,7 @@ class ExportedGallery:
             about = self._read(lambda: dict(json.loads(file.read(_MOST))))
         if about.get("format") != FORMAT:
             raise DataError(f"{folder} is no export of a gallery that this version reads")
-        for name in (_VECTORS, _ITEMS, _DECISIONS):
+        for name in _FILES:
             if self._read(lambda: about["sha256"][name]) != _hash(self._folder / name):  # noqa: B023
                 raise DataError(f"{self._folder / name} is not as it was written; put a copy in its place")
         self.encoder: dict[str, Any] | None = about.get("encoder")
@@ -93,6 +100,7 @@ class ExportedGallery:
         self._vectors = self._read(
             lambda: np.load(self._folder / _VECTORS, mmap_mode="r", allow_pickle=False)
         )
+        self._small = self._read(lambda: zipfile.ZipFile(self._folder / _THUMBNAILS))
         self._rows = {item.id: row for row, item in enumerate(self._items)}
         is_table = self._vectors.ndim == 2 and self._vectors.dtype == np.float32
         if not is_table or len(self._rows) < len(self._items) or len(self._vectors) != len(self._items):
@@ -109,6 +117,15 @@ class ExportedGallery:
     def embeddings(self, *, ids: Sequence[int]) -> NDArray[np.float32]:
         """Unit embeddings (N, D) of the items with these ids."""
         return np.array(self._vectors[[self._rows[id] for id in ids]], np.float32)
+
+    def thumbnails(self, *, ids: Sequence[int]) -> dict[int, bytes]:
+        """Those of these items that have one, by their ids."""
+        there = [id for id in ids if _name(id) in self._small.NameToInfo]
+        return self._read(lambda: {id: self._thumbnail(id) for id in there})
+
+    def _thumbnail(self, id: int) -> bytes:
+        with self._small.open(_name(id)) as file:
+            return thumbnail_value(file.read(LARGEST + 1))
 
     def _lines(self, name: str) -> Iterable[str]:
         with open_regular(self._folder / name) as file:
@@ -139,6 +156,8 @@ def _to_item(line: str) -> Item:
         name: datetime.fromtimestamp(value["time"], UTC) if isinstance(value, dict) else value
         for name, value in known.pop("labels").items()
     }
+    if known["box"] is not None:
+        known["box"] = box_of(box_text(known["box"]))
     item = Item(**known, labels=labels)
     texts = (item.source, item.identity, item.content, item.tracklet)
     if type(item.id) is not int or not all(isinstance(text, str | None) for text in texts):
@@ -177,6 +196,21 @@ def _write_vectors(
                 progress(start + len(ids), len(items))
 
     _write(path, write)
+
+
+def _write_thumbnails(path: Path, gallery: Gallery, items: Sequence[Item]) -> None:
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            for start in range(0, len(items), AT_ONCE):
+                ids = [item.id for item in items[start : start + AT_ONCE]]
+                for id, data in gallery.thumbnails(ids=ids).items():
+                    archive.writestr(zipfile.ZipInfo(_name(id)), data)
+
+    _write(path, write)
+
+
+def _name(id: int) -> str:
+    return f"{id}.jpg"
 
 
 def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:

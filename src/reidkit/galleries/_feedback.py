@@ -252,4 +252,4 @@ def _who(who: str | None) -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
-        raise ConfigError("nobody is logged in under a name; say who decides: --who NAME") from None
+        raise ConfigError("nobody is logged in under a name; say who decides (who)") from None

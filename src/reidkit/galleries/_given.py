@@ -26,6 +26,13 @@ def checked_top(top: Any, name: str = "top") -> int:
     return number
 
 
+def check_recall(min_recall: Any, sample: Any) -> None:
+    """Raise :class:`ConfigError` unless these are a share, and a number of queries."""
+    if isinstance(min_recall, bool) or not isinstance(min_recall, int | float) or not 0 <= min_recall <= 1:
+        raise ConfigError(f"min_recall is {shown(min_recall)}; expected a share from 0 to 1, such as 0.95")
+    checked_top(sample, "sample")
+
+
 def checked_group(group: Any) -> GroupBy | None:
     """What hits are grouped by; :class:`ConfigError` unless it is a label of one person or track."""
     if group is not None and group not in ("identity", "tracklet"):

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from reidkit.galleries._labels import LABELS, utc
+from reidkit.galleries._places import PLACES, Box, box_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +15,9 @@ class Item:
     """One embedding's labels; ``None`` means unknown.
 
     ``identity`` is a text, as it was written; ``camera`` a number or a name; ``time`` in Unix seconds;
-    ``content`` the hash of the picture that was embedded; ``tracklet`` the track that it is of; ``labels``
-    those of one's own that are known: texts, numbers, truth values, times (in UTC).
+    ``content`` the hash of the picture that was embedded; ``tracklet`` the track that it is of; ``frame``
+    the number of the picture in its video or sequence; ``box`` where in it the item is: left, top, right and
+    bottom in pixels; ``labels`` those of one's own that are known: texts, numbers, truth values, UTC times.
     """
 
     id: int
@@ -25,13 +27,15 @@ class Item:
     time: float | None
     content: str | None = field(default=None, kw_only=True)
     tracklet: str | None = field(default=None, kw_only=True)
+    frame: int | None = field(default=None, kw_only=True)
+    box: Box | None = field(default=None, kw_only=True)
     labels: dict[str, str | int | float | bool | datetime] = field(
         default_factory=dict, kw_only=True, hash=False
     )
 
     def label(self, name: str) -> Any:
         """The label of that name, one of one's own too; ``None`` where it is not known."""
-        return getattr(self, name) if name in LABELS else self.labels.get(name)
+        return getattr(self, name) if name in LABELS or name in PLACES else self.labels.get(name)
 
     def __str__(self) -> str:
         parts = [f"#{self.id}"]
@@ -45,6 +49,10 @@ class Item:
             parts.append(utc(self.time))
         if self.tracklet is not None:
             parts.append(f"tracklet {self.tracklet}")
+        if self.frame is not None:
+            parts.append(f"frame {self.frame}")
+        if self.box is not None:
+            parts.append(f"box {box_text(self.box)}")
         parts += [f"{name} {value}" for name, value in self.labels.items()]
         return "  ".join(parts)
 
@@ -71,6 +79,8 @@ class Hit(Item):
             max(-1.0, min(1.0, score)),
             content=item.content,
             tracklet=item.tracklet,
+            frame=item.frame,
+            box=item.box,
             labels=item.labels,
         )
 
@@ -80,16 +90,17 @@ class Hit(Item):
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a check of a whole gallery found: ids of items whose labels, or whose vectors, are damaged."""
+    """What a check of a whole gallery found: ids of items whose labels, vectors or thumbnails are damaged."""
 
     num_items: int
     labels: tuple[int, ...] = ()
     vectors: tuple[int, ...] = ()
+    thumbnails: tuple[int, ...] = ()
 
     @property
     def damaged(self) -> tuple[int, ...]:
         """All damaged items."""
-        return tuple(sorted({*self.labels, *self.vectors}))
+        return tuple(sorted({*self.labels, *self.vectors, *self.thumbnails}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import shortened
-from reidkit.galleries import _column_data, _decisions_table
+from reidkit.galleries import _column_data, _decisions_table, _thumbnails_table
 from reidkit.galleries._columns_table import ColumnsTable
 from reidkit.galleries._errors import DamagedGallery
 from reidkit.galleries._records import COLUMNS, FILE, Row, State, are_whole, is_whole, stored
@@ -209,10 +209,11 @@ class ItemsTable(TableFile):
         )
 
     def delete(self, ids: Iterable[int]) -> None:
-        """Take items out."""
+        """Take items out, and their thumbnails."""
         ids = list(ids)
         self._gone(ids)
         self.db.executemany("DELETE FROM items WHERE id = ?", ((id,) for id in ids))
+        _thumbnails_table.delete(self.db, ids)
 
     def forget_decisions(self, ids: Iterable[int], identities: Iterable[str | None] = ()) -> None:
         """Take items that are gone out of all decisions, and names of these that no item has any more."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from reidkit.errors import ConfigError, DataError, shown
 from reidkit.galleries import _own_labels
+from reidkit.galleries._places import PLACES
 from reidkit.labels import camera_value, label_text
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class Labels:
     camera: int | str | None
     time: float | None
     content: str | None
-    more: str | None = None  # tracklet and labels of one's own, as JSON
+    more: str | None = None  # tracklet, place and labels of one's own, as JSON
 
 
 def label_rows(
@@ -49,16 +50,17 @@ def label_rows(
     times: Iterable[Any] | None,
     contents: Iterable[Any] | None = None,
     tracklets: Iterable[Any] | None = None,
+    places: Mapping[str, Iterable[Any] | None] | None = None,
     own: Mapping[str, Iterable[Any]] | None = None,
 ) -> list[Labels]:
-    """The labels of each embedding; :class:`DataError` as ``add`` says."""
+    """The labels of each embedding; :class:`DataError` as ``add`` says. ``places`` are frames and boxes."""
     columns = [
         label_column("sources", sources, num_embeddings),
         label_column("identities", identities, num_embeddings),
         label_column("cameras", cameras, num_embeddings),
         label_column("times", times, num_embeddings),
         label_column("contents", contents, num_embeddings),
-        more_column(num_embeddings, tracklets=tracklets, own=own),
+        more_column(num_embeddings, tracklets=tracklets, places=places or {}, own=own),
     ]
     first: dict[str, int] = {}
     for index, source in enumerate(columns[0]):
@@ -79,21 +81,21 @@ def own_columns(own: Any, num: int) -> dict[str, list[_own_labels.Value | None]]
     columns = {}
     for name, values in (own or {}).items():
         try:
-            _own_labels.check_name(name, LABELS)
+            _own_labels.check_name(name, {**LABELS, **PLACES})
         except ValueError as error:
             raise DataError(f"labels: {error}") from None
-        columns[name] = _checked(f"labels[{name!r}]", values, num, _own_labels.own_value)
+        columns[name] = checked_column(f"labels[{name!r}]", values, num, _own_labels.own_value)
     return columns
 
 
 def changed_labels(given: Mapping[str, Any], own: Any, num: int) -> list[dict[str, Any]]:
-    """Checked new labels of ``num`` items, by field; ``labels`` are those of one's own among them."""
+    """Checked new labels of ``num`` items, by field; ``labels`` are those of one's own, and their places."""
     columns = {
         _SINGULAR[name]: label_column(name, values, num)
         for name, values in given.items()
         if values is not None
     }
-    of_own = own_columns(own, num)
+    of_own = own_columns(own, num) | {name: columns.pop(name) for name in PLACES if name in columns}
     return [
         {field: values[index] for field, values in columns.items()}
         | {"labels": {name: values[index] for name, values in of_own.items()}}
@@ -102,10 +104,17 @@ def changed_labels(given: Mapping[str, Any], own: Any, num: int) -> list[dict[st
 
 
 def more_column(
-    num: int, *, tracklets: Iterable[Any] | None, own: Mapping[str, Iterable[Any]] | None
+    num: int,
+    *,
+    tracklets: Iterable[Any] | None,
+    places: Mapping[str, Iterable[Any] | None],
+    own: Mapping[str, Iterable[Any]] | None,
 ) -> list[str | None]:
-    """Tracklets and labels of one's own as they are kept, ``num`` of them."""
+    """Tracklets, places and labels of one's own as they are kept, ``num`` of them."""
     columns = own_columns(own, num)
+    for name, values in places.items():
+        if values is not None:
+            columns[_SINGULAR[name]] = label_column(name, values, num)
     if tracklets is None and not columns:
         return [None] * num
     return [
@@ -124,10 +133,11 @@ def more(tracklet: str | None, labels: Mapping[str, Any], index: int) -> str | N
 
 def label_column(name: str, values: Iterable[Any] | None, num: int) -> list[Any]:
     """Checked labels of one kind, such as "cameras", ``num`` of them; ``None`` where nothing is given."""
-    return _checked(name, values, num, LABELS[_SINGULAR[name]])
+    return checked_column(name, values, num, (LABELS | PLACES)[_SINGULAR[name]])
 
 
-def _checked(name: str, values: Any, num: int, convert: Callable[[Any], Any]) -> list[Any]:
+def checked_column(name: str, values: Any, num: int, convert: Callable[[Any], Any]) -> list[Any]:
+    """Checked values of ``num`` embeddings, ``None`` where one is unknown."""
     if values is None:
         return [None] * num
     if isinstance(values, str | bytes):
@@ -228,6 +238,8 @@ _SINGULAR = {
     "times": "time",
     "contents": "content",
     "tracklets": "tracklet",
+    "frames": "frame",
+    "boxes": "box",
 }
 
 

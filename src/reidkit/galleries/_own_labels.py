@@ -1,7 +1,7 @@
 """Labels of one's own: any name, with texts, numbers, truth values and times as values; kept as JSON.
 
-A tracklet is kept with them. Values of different kinds are never equal, and only those of one kind are in
-an order: 3 is before 12, "12" before "3".
+A tracklet is kept with them, and so is where an item is (:mod:`reidkit.galleries._places`). Values of
+different kinds are never equal, and only those of one kind are in an order: 3 is before 12, "12" before "3".
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from reidkit.errors import shown
+from reidkit.galleries._places import PLACES
 from reidkit.labels import label_text
 
 Value = str | int | float | bool | datetime
@@ -107,6 +108,8 @@ def read(text: str | None) -> tuple[str | None, dict[str, Value]]:
         if known or not isinstance(tracklet, str | None) or written(tracklet, labels) != text:
             raise ValueError
         if any(own_value(value) != value for value in labels.values()):
+            raise ValueError
+        if any(repr(PLACES[name](labels[name])) != repr(labels[name]) for name in PLACES.keys() & labels):
             raise ValueError
     except Exception as error:  # whatever a crafted text makes JSON and dates raise
         raise ValueError(f"{shown(text)} is not how labels are written") from error

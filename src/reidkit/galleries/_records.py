@@ -16,7 +16,8 @@ from typing import Any
 from reidkit.errors import shown
 from reidkit.galleries import _own_labels
 from reidkit.galleries._items import Item
-from reidkit.galleries._labels import EARLIEST, LATEST, more
+from reidkit.galleries._labels import EARLIEST, LATEST, Labels, more
+from reidkit.galleries._places import box_of
 from reidkit.galleries._vector_file import NAME
 
 FORMAT = 2
@@ -25,7 +26,8 @@ LARGEST_DIMENSION = 2**20
 
 # "revision" counts changes: what a reader holds is fresh while it is the same. "vectors" is the name of the
 # file; "num_rows" are its rows that were committed, those of removed items among them.
-# "content" is the hash of what was embedded. "more" is JSON: the tracklet, and labels of one's own.
+# "content" is the hash of what was embedded. "more" is JSON: the tracklet, the place, and labels
+# of one's own.
 TABLES = {
     2: (
         "CREATE TABLE gallery (revision INTEGER NOT NULL, vectors TEXT NOT NULL, num_rows INTEGER NOT NULL, "
@@ -117,7 +119,9 @@ class Row:
 
     @property
     def item(self) -> Item:
-        tracklet, labels = _own_labels.read(self.more)
+        tracklet, kept = _own_labels.read(self.more)
+        labels: dict[str, Any] = dict(kept)
+        frame, box = labels.pop("frame", None), labels.pop("box", None)
         return Item(
             self.id,
             self.source,
@@ -126,7 +130,9 @@ class Row:
             self.time,
             content=self.content,
             tracklet=tracklet,
-            labels=dict(labels),
+            frame=frame,
+            box=None if box is None else box_of(box),
+            labels=labels,
         )
 
     def changed(self, changes: Mapping[str, Any], index: int) -> Row:
@@ -135,8 +141,9 @@ class Row:
         Raises :class:`DataError` where number so-and-so of a call then has too many.
         """
         fields = dict(changes)
-        own = {**self.item.labels, **fields.pop("labels", {})}
-        tracklet = fields.pop("tracklet", self.item.tracklet)
+        tracklet, own = _own_labels.read(self.more)
+        own = {**own, **fields.pop("labels", {})}
+        tracklet = fields.pop("tracklet", tracklet)
         return replace(self, more=more(tracklet, own, index), **fields)
 
     def values(self) -> tuple[Any, ...]:
@@ -144,6 +151,12 @@ class Row:
         labels = self.identity, self.camera, self.time, self.content, self.more
         values = (self.id, self.row, stored(self.source), *labels)
         return *values, checksum_of(values)
+
+    @classmethod
+    def labelled(cls, id: int, row: int, labels: Labels) -> Row:
+        """A new item. The labels one by one: ``astuple`` copies each of them, and takes most of an add."""
+        known = labels.identity, labels.camera, labels.time, labels.content, labels.more
+        return cls(id, row, labels.source, *known)
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Row:

@@ -9,6 +9,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.galleries import _index_file
+from reidkit.galleries._approximate import Approximate, Ranked, load
 from reidkit.galleries._contract import Search
 from reidkit.galleries._errors import DamagedGallery
 from reidkit.galleries._given import GroupBy, unit_embeddings
@@ -32,6 +34,7 @@ class Searching:
 
     def __init__(self, table: ItemsTable, vectors: Vectors, selecting: Selecting) -> None:
         self._table, self._vectors, self._selecting = table, vectors, selecting
+        self._index: tuple[object, Approximate | None] | None = None
 
     def search(self, search: Search) -> list[list[Hit]] | list[list[Group]]:
         """Hits or groups of each query."""
@@ -75,7 +78,13 @@ class Searching:
         with self._table.reading() as state:
             snapshot = self._selecting.snapshot(state)
             rows = self._selecting.matching(state, conditions)
-        units = self._units(queries, snapshot)
+        units = self._unit(queries, snapshot)
+        index = None if conditions else self.index(snapshot)
+        if index is not None:
+            ranked = self._by_index(index, snapshot, units, search.top)
+            if ranked is not None:
+                return self._told(ranked, snapshot.state)
+        self._check_vectors(snapshot)
         every = len(rows) == state.num_rows
         top = min(search.top, len(rows) + 1)
         return self._told(nearest(snapshot.stored, None if every else rows, units, top=top), snapshot.state)
@@ -90,7 +99,8 @@ class Searching:
             snapshot = self._selecting.snapshot(state)
             rows = self._selecting.matching(state, conditions)
             groups = self._selecting.groups(state, kind, rows)
-        units = self._units(queries, snapshot)
+        units = self._unit(queries, snapshot)
+        self._check_vectors(snapshot)
         top = min(search.top, len(rows) + 1)
         ranked = nearest_groups(snapshot.stored, rows, groups, units, top=top, items=search.items)
         hits = self._told([(group.rows, group.scores) for found in ranked for group in found], state)
@@ -99,17 +109,50 @@ class Searching:
         of_each = iter(hits)
         return [[Group.of(kind, group.num_rows, tuple(next(of_each))) for group in found] for found in ranked]
 
-    def _units(self, queries: NDArray[np.float32], snapshot: Snapshot) -> NDArray[np.float32]:
-        """Unit queries, once it is sure that what they are compared with is whole."""
-        dimension, location = snapshot.state.dimension, str(self._table.folder)
-        units = unit_embeddings(queries, dimension=dimension, location=location)
-        wrong = self._vectors.newly_damaged(snapshot)
+    def _unit(self, queries: NDArray[np.float32], snapshot: Snapshot) -> NDArray[np.float32]:
+        return unit_embeddings(queries, dimension=snapshot.state.dimension, location=str(self._table.folder))
+
+    def _check_vectors(self, snapshot: Snapshot) -> None:
+        """Raise :class:`DamagedGallery` unless all that is searched is as it was written."""
+        self._refuse(self._vectors.newly_damaged(snapshot), snapshot.state)
+
+    def _refuse(self, wrong: NDArray[np.int64], searched: State) -> None:
         if len(wrong):
             with self._table.reading() as now:
                 # What was replaced or removed since is of no account.
-                if now.vectors == snapshot.state.vectors:
+                if now.vectors == searched.vectors:
                     self._table.refuse(wrong, now)
-        return units
+
+    def index(self, snapshot: Snapshot) -> Approximate | None:
+        """The approximate index over these vectors, if there is one that may be used."""
+        state, folder = snapshot.state, self._vectors.folder
+        file = _index_file.identity(folder / _index_file.name_of(state.vectors))
+        if self._index is None or self._index[0] != (state.vectors, file):
+            found = None if file is None else load(folder, state.vectors, state.dimension or 0)
+            self._index = (state.vectors, file), found
+        return self._index[1]
+
+    def forget(self) -> None:
+        """Let go of the index."""
+        self._index = None
+
+    def _by_index(
+        self, index: Approximate, snapshot: Snapshot, units: NDArray[np.float32], top: int
+    ) -> list[Ranked] | None:
+        """What is nearest by an index; ``None`` where it knows too few of the rows that there are.
+
+        Its own copy of a vector says which rows are looked at, so that damage to one of these is not missed.
+        """
+        self._refuse(self._vectors.newly_damaged(snapshot, first=index.about.num_rows), snapshot.state)
+        ranked = []
+        for unit in units:
+            found = index.nearest(snapshot, unit, top=top)
+            if found is None:
+                return None
+            ranked.append(found)
+        rows = np.unique(np.concatenate([rows for rows, _ in ranked]))
+        self._refuse(self._vectors.damaged(snapshot.state, snapshot.words, rows), snapshot.state)
+        return ranked
 
     def _told(
         self, ranked: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]], searched: State

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from reidkit.errors import DataError
-from reidkit.galleries import _columns_table, _decisions_table
+from reidkit.galleries import _columns_table, _decisions_table, _thumbnails_table
 from reidkit.galleries._errors import NoGallery
 from reidkit.galleries._records import FILE, FORMAT, STATE_COLUMNS, TABLES, State
 from reidkit.galleries._storage import Storage
@@ -37,7 +37,7 @@ REASONS = {
     "SQLITE_NOTADB": f"{FILE} is damaged or not made by reidkit",
     "SQLITE_NOMEM": "there is not enough memory",
 }
-OPTIONAL = (_columns_table.TABLE, _decisions_table.TABLE)
+OPTIONAL = (_columns_table.TABLE, _decisions_table.TABLE, _thumbnails_table.TABLE)
 """Tables that are made when there is something to write to them."""
 
 # Bugs of ours, which are not to look like a user's mistake.

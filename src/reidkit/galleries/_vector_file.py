@@ -30,6 +30,9 @@ from reidkit.galleries._storage import Storage, Words, float_name, is_whole, num
 NAME = re.compile(r"vectors-[0-9a-f]{16}\.(f32|f16|i8)")
 """Names that are written."""
 
+INDEX_NAME = re.compile(r"index-[0-9a-f]{16}\.usearch(\.unfinished)?")
+"""Names of approximate indexes over such files, of the same number."""
+
 NAME_1 = re.compile(r"vectors(-[1-9][0-9]{0,18})?\.f32")
 """Names of format 1."""
 
@@ -42,12 +45,18 @@ def new_name(storage: Storage = "float32") -> str:
 
 
 def remove_others(folder: Path, name: str) -> None:
-    """Delete the files of vectors, of any format, but that of this name: no item's vector is in them."""
+    """Delete the files of vectors, of any format, but that of this name, and the indexes over them: no item's
+    vector is in them."""
     for path in folder.glob("vectors*"):
         if path.name not in (name, float_name(name)) and (
             NAME.fullmatch(path.name) or NAME_1.fullmatch(path.name)
         ):
             with contextlib.suppress(OSError):  # in use, where the system forbids it; a later writer does it
+                path.unlink()
+    index = name.replace("vectors-", "index-").partition(".")[0]
+    for path in folder.glob("index-*"):
+        if INDEX_NAME.fullmatch(path.name) and not path.name.startswith(f"{index}."):
+            with contextlib.suppress(OSError):
                 path.unlink()
     for path in folder.glob("labels.columns*"):  # an earlier version kept labels there
         with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,7 +70,8 @@ class Vectors:
         self.folder = folder
         self._tidy = False
         self._snapshot: Snapshot | None = None
-        self._verified: tuple[object, int] = (None, 0)  # a file of vectors, and how many rows were checked
+        # Of each first row from which on all are checked: a file of vectors, and up to where they were.
+        self._verified: dict[int, tuple[object, int]] = {}
 
     def forget(self) -> None:
         """Let go of the file."""
@@ -96,6 +98,8 @@ class Vectors:
     def item_rows(self, state: State, rows_of: Callable[[State], Rows]) -> Rows:
         """Row numbers (K,) of all items, ascending; asked for only where that is needed."""
         known, start = np.empty(0, np.int64), 0
+        if self._snapshot is not None and self._snapshot.state == state:
+            return self._snapshot.rows
         if self._snapshot is not None and self._snapshot.state.vectors == state.vectors:
             known, start = self._snapshot.rows, self._snapshot.state.num_rows
         if state.num_items - len(known) == state.num_rows - start:  # all new rows are items, and none went
@@ -108,21 +112,22 @@ class Vectors:
         wrong = [_vector_file.damaged(words[name], rows, name=name, dimension=dimension) for name in words]
         return np.unique(np.concatenate(wrong))
 
-    def newly_damaged(self, snapshot: Snapshot) -> Rows:
-        """Items' rows that are not as they were written; what was found whole once is not read again.
+    def newly_damaged(self, snapshot: Snapshot, first: int = 0) -> Rows:
+        """Items' rows from the first on that are not as they were written; what was found whole once is not
+        read again.
 
         Call outside of transactions, since it takes long.
         """
         state = snapshot.state
-        file, num_checked = self._verified
+        file, num_checked = self._verified.get(first, (None, first))
         if file != (state.vectors, snapshot.files):
-            num_checked = 0
+            num_checked = first
         if num_checked >= state.num_rows:
             return np.empty(0, np.int64)
         new = snapshot.rows[np.searchsorted(snapshot.rows, num_checked) :]
         wrong = self.damaged(state, snapshot.words, new)
         if not len(wrong):
-            self._verified = (state.vectors, snapshot.files), state.num_rows
+            self._verified[first] = (state.vectors, snapshot.files), state.num_rows
         return wrong
 
     def num_whole_rows(self, state: State) -> int:
@@ -164,7 +169,14 @@ class Vectors:
         def portions() -> Iterator[NDArray[np.float32]]:
             return (np.asarray(vectors[some], np.float32) for some in pieces(rows))
 
-        self._write(replace(state, vectors=file, num_rows=0), portions)
+        anew = replace(state, vectors=file, num_rows=0)
+        try:
+            self._write(anew, portions)
+        except BaseException:
+            for name in names(anew):
+                with contextlib.suppress(OSError):
+                    (self.folder / name).unlink()
+            raise
         return file
 
     def _write(self, state: State, portions: Callable[[], Iterator[NDArray[np.float32]]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from reidkit.errors import ConfigError, DataError, did_you_mean, shown
 from reidkit.galleries._labels import LABELS, age, seconds_of
 from reidkit.galleries._own_labels import order, own_value
+from reidkit.galleries._places import NO_CONDITIONS, PLACES
 
 Where = Mapping[str, Any]
 Operator = Literal["in", "not in", ">=", "<", "<=", "same", "other", "within"]
@@ -56,7 +57,7 @@ def check_where(where: Where | None, own: Collection[str] = ()) -> tuple[Conditi
 
 
 def _conditions(key: str, wanted: Any, own: Collection[str]) -> list[Condition]:
-    known = [*LABELS, *sorted(own)]
+    known = [*LABELS, *sorted({*PLACES, *own} - NO_CONDITIONS)]
     if key not in known:
         raise ValueError(f"no such label;{did_you_mean(shown(key), known)} Labels: {', '.join(known)}")
     forms = _forms(key)

@@ -16,17 +16,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
-from reidkit.galleries import _decisions_table, _format_1
+from reidkit.galleries import _approximate, _decisions_table, _format_1, _index_file, _thumbnails_table
 from reidkit.galleries._adding import Placed
 from reidkit.galleries._contract import Addition, Gallery, Search
 from reidkit.galleries._decisions import Decision, carried_out
 from reidkit.galleries._errors import DamagedGallery
+from reidkit.galleries._given import check_recall
 from reidkit.galleries._group_commit import GroupCommit
 from reidkit.galleries._items import Group, Hit, Item, Verification
 from reidkit.galleries._items_table import ItemsTable
@@ -39,6 +40,9 @@ from reidkit.galleries._table_file import no_gallery
 from reidkit.galleries._vectors import Vectors, floats_of, names
 from reidkit.galleries._where import Where
 from reidkit.registry import register
+
+if TYPE_CHECKING:
+    from reidkit.progress import ProgressCallback
 
 
 @register("gallery", "embedded")
@@ -82,6 +86,8 @@ class EmbeddedGallery(Gallery):
         if storage is not None and storage not in STORAGES:
             near = did_you_mean(shown(storage), STORAGES)
             raise ConfigError(f"storage is {shown(storage)};{near} Allowed: {', '.join(STORAGES)}")
+        if not path:
+            raise ConfigError("location is 'embedded://', without a folder; write it behind, or alone")
         self.path = Path(path)
         self._temporary: TemporaryDirectory[str] | None = None
         _check_place(self.path, create)
@@ -147,6 +153,7 @@ class EmbeddedGallery(Gallery):
             if placed.vectors:
                 self._vectors.append(state, placed.vectors, placed.state.dimension or 0)
                 self._table.put(placed.items.values())
+                _thumbnails_table.put(self._table.db, placed.thumbnails)
                 # Decisions are on pictures: one that is another now was not decided on.
                 self._table.forget_decisions(placed.others)
                 self._table.set_state(placed.state)
@@ -159,7 +166,9 @@ class EmbeddedGallery(Gallery):
                     self._check_encoder(state, search.origin)
         return self._searching.search(search)
 
-    def _relabel(self, ids: list[int], changes: list[dict[str, Any]]) -> None:
+    def _relabel(
+        self, ids: list[int], changes: list[dict[str, Any]], thumbnails: dict[int, bytes | None]
+    ) -> None:
         self._check_items()
         with self._writing() as state:
             rows = [
@@ -172,7 +181,16 @@ class EmbeddedGallery(Gallery):
                 name = taken[0].source if taken else next(n for n in named if named.count(n) > 1)
                 raise DataError(f"two items would have the source {name!r}; nothing was changed")
             self._table.put(rows)
+            _thumbnails_table.put(self._table.db, thumbnails)
             self._table.set_state(state)
+
+    def _thumbnails(self, ids: list[int]) -> dict[int, bytes]:
+        with self._table.reading() as state:
+            found, wrong = _thumbnails_table.read(self._table.db, ids)
+            if wrong:
+                rows = self._table.among(state, "id", wrong)
+                raise self._table.damage(f"the thumbnails of {len(wrong)} of {state.num_items} items", rows)
+            return found
 
     def remove(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> int:
         if ids is None and where is None:
@@ -226,7 +244,9 @@ class EmbeddedGallery(Gallery):
             numbers = np.array(sorted(items), np.int64)
             vectors = self._vectors.damaged(state, self._vectors.words(state), numbers)
             return Verification(
-                state.num_items, vectors=tuple(sorted(items[row].id for row in vectors.tolist()))
+                state.num_items,
+                vectors=tuple(sorted(items[row].id for row in vectors.tolist())),
+                thumbnails=tuple(_thumbnails_table.damaged(self._table.db)),
             )
 
     def repair(self, *, drop: bool = False) -> tuple[int, ...]:
@@ -240,6 +260,8 @@ class EmbeddedGallery(Gallery):
             items = self._table.all(replace(state, num_items=self._table.count()))
             within = np.array([row.row for row in items if row.row < num_rows], np.int64)
             whole = set(within.tolist()) - set(self._vectors.damaged(state, words, within).tolist())
+            pictures = set(_thumbnails_table.damaged(self._table.db))
+            whole -= {row.row for row in items if row.id in pictures}
             vectors = [row.id for row in items if row.row not in whole]
             dropped = tuple(sorted({*labels, *vectors}))
             decisions = _decisions_table.damaged(self._table.db)
@@ -264,20 +286,26 @@ class EmbeddedGallery(Gallery):
     def info(self) -> dict[str, Any]:
         """The keys that all engines have, ``storage`` of the vectors, ``bytes`` on disk, ``searched_bytes``
         that a search without a filter reads, ``num_dead_rows`` that compact() drops, ``converted`` where it
-        was of format 1 when it was opened."""
+        was of format 1 when it was opened; ``index``, and the ``recall`` measured when it was built."""
         with self._table.reading() as state:
+            snapshot = self._selecting.snapshot(state)
             files = [self.path / FILE, *(self._vectors.folder / name for name in names(state))]
+            files.append(self.path / _index_file.name_of(state.vectors))
+            index = self._searching.index(snapshot)
             return {
                 "engine": "embedded",
                 "location": str(self.path),
                 "num_items": state.num_items,
                 "dimension": state.dimension,
                 "encoder": _decoded(state.encoder),
+                "num_thumbnails": _thumbnails_table.count(self._table.db),
                 "storage": storage_of(state.vectors),
                 "searched_bytes": 8 * num_words(state.vectors, state.dimension or 0) * state.num_rows,
                 "bytes": sum(file.stat().st_size for file in files if file.exists()),
                 "num_dead_rows": state.num_rows - state.num_items,
                 "converted": self.converted,
+                "index": "exact" if index is None else "hnsw",
+                **({} if index is None else {"recall": index.about.recall_told(state.num_rows)}),
             }
 
     def compact(self, *, erase: bool = False) -> int:
@@ -299,11 +327,42 @@ class EmbeddedGallery(Gallery):
             self._table.write_anew()
         return state.num_rows - len(rows)
 
+    def build_index(
+        self, *, min_recall: float = 0.0, sample: int = 100, progress: ProgressCallback | None = None
+    ) -> float:
+        """As every engine's; from then on searches without a condition use it (:mod:`_approximate`).
+
+        It is of the vectors as they are: what is added later is searched exactly beside it, and
+        :meth:`compact` drops it. Needs as much memory as it takes on disk, a byte a number and 150 an item.
+        """
+        check_recall(min_recall, sample)
+        with self._table.reading() as state:
+            snapshot = self._selecting.snapshot(state)
+        if not len(snapshot.rows):
+            raise DataError(f"{self.path} is empty; add embeddings first, then build the index over them")
+        if self._temporary is not None:
+            raise DataError(f"{self.path} cannot be written to; check the permissions of the folder")
+        self._table.refuse(self._vectors.newly_damaged(snapshot), state)
+        about = _approximate.build(
+            snapshot, self.path, min_recall=min_recall, sample=sample, progress=progress
+        )
+        with self._table.reading() as now:
+            if now.vectors != state.vectors:
+                self._vectors.untidy()  # the next that writes deletes it
+                raise DataError(f"{self.path} was compacted while the index was built; build it again")
+        return about.recall
+
+    def drop_index(self) -> None:
+        with self._writing() as state:
+            _index_file.delete(self.path / _index_file.name_of(state.vectors))
+        self._searching.forget()
+
     def __len__(self) -> int:
         with self._table.reading() as state:
             return state.num_items
 
     def close(self) -> None:
+        self._searching.forget()
         self._vectors.forget()
         self._selecting.forget()
         self._table.close()

@@ -16,7 +16,7 @@ def postgres_gallery(
 ) -> Gallery:
     """A gallery on a PostgreSQL server, for many machines; search is exact, or by pgvector's HNSW index.
 
-    See :class:`reidkit.galleries._postgres_gallery.PostgresGallery`.
+    See :class:`reidkit.galleries._postgres.gallery.PostgresGallery`.
 
     Raises:
         MissingExtra: psycopg or pgvector is not installed.
@@ -25,7 +25,7 @@ def postgres_gallery(
         DataError: no server, no such database or user, no pgvector, a later format, another encoder.
     """
     try:
-        from reidkit.galleries._postgres_gallery import PostgresGallery
+        from reidkit.galleries._postgres.gallery import PostgresGallery
     except ImportError as error:
         package = (error.name or "psycopg").partition(".")[0]
         raise MissingExtra(

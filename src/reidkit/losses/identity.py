@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reidkit.errors import ConfigError, UnknownName
 from reidkit.losses._classes import OfIdentities
-from reidkit.ops import check_number, prepare_batch
+from reidkit.losses._domain_dropout import guided_values
+from reidkit.ops import check_number, check_positive, prepare_batch
 from reidkit.registry import register
+
+DomainDropout = Literal["none", "deterministic", "stochastic"]
+DOMAIN_DROPOUTS = ("none", "deterministic", "stochastic")
 
 
 @register("loss", "identity")
@@ -40,11 +47,17 @@ class IdentityLoss(OfIdentities):
         bias: whether the classifier has one.
         dropout: share of the embedding's values dropped before the classifier in training, in [0, 1).
         init_std: standard deviation of the classifier's first weights.
+        domain_dropout: "none"; or drop, in training, the values that do not help to tell the people of an
+            image's data set apart (Xiao et al. 2016, DGD): "deterministic", or "stochastic", where each is
+            kept with a chance of sigmoid(impact / temperature). For a union of data sets, after a training
+            without. The paper finds the impacts on all images once; here they are those of the batch.
+        temperature: of "stochastic", in units of the loss.
 
     Shapes: embeddings (N, dim), labels (N,) integers; returns a scalar, float32 or float64; 0 for N = 0.
 
     Raises:
-        ConfigError: an option out of its range; no sizes yet at the first call.
+        UnknownName: another domain_dropout.
+        ConfigError: an option out of its range; no sizes, or no data sets for domain_dropout, at a call.
         DataError: embeddings and labels that do not make a batch; a label outside 0..num_identities-1
             (looked for in eager mode on the CPU).
 
@@ -57,6 +70,7 @@ class IdentityLoss(OfIdentities):
     reads: ClassVar[str] = "classification"
     title: ClassVar[str] = "identity loss"
     part: ClassVar[str] = "classifier"
+    added_later: ClassVar[dict[str, Any]] = {"domain_dropout": "none", "temperature": 1e-6}
     classifier: nn.Linear | None
 
     def __init__(
@@ -68,6 +82,8 @@ class IdentityLoss(OfIdentities):
         bias: bool = False,
         dropout: float = 0.0,
         init_std: float = 0.001,
+        domain_dropout: DomainDropout = "none",
+        temperature: float = 1e-6,
     ) -> None:
         super().__init__(num_identities, dim)
         check_number("label_smoothing", label_smoothing, high=1.0)
@@ -77,8 +93,18 @@ class IdentityLoss(OfIdentities):
         self.bias = bias
         self.dropout = dropout
         self.init_std = init_std
+        check_positive("temperature", temperature)
+        if domain_dropout not in DOMAIN_DROPOUTS:
+            raise UnknownName("domain_dropout", domain_dropout, DOMAIN_DROPOUTS)
+        self.domain_dropout = domain_dropout
+        self.temperature = temperature
+        self.sets: Tensor | None = None
         self.classifier = None
         self._build()
+
+    def fill_sets(self, sets: Sequence[int]) -> None:
+        """Give the number of each identity's data set, from 0, (num_identities,); for ``domain_dropout``."""
+        self.sets = torch.as_tensor(sets)
 
     def draw(self, num_identities: int, dim: int) -> None:
         self.classifier = nn.Linear(dim, num_identities, bias=self.bias)
@@ -91,13 +117,32 @@ class IdentityLoss(OfIdentities):
         self.check(embeddings, labels)
         assert self.classifier is not None  # it is built with the sizes
         embeddings = F.dropout(embeddings, self.dropout, self.training)
+        if self.training and self.domain_dropout != "none":
+            embeddings = embeddings * self._guided(embeddings, labels)
         logits = linear_in_its_precision(embeddings, self.classifier)  # (N, num_identities)
         return F.cross_entropy(logits, labels.long(), label_smoothing=self.label_smoothing)
+
+    def _guided(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        assert self.classifier is not None
+        if self.sets is None:
+            raise ConfigError(
+                "domain_dropout needs the data set of each identity: call fill_sets(...), as rk.Trainer does"
+            )
+        weight, bias = (
+            None if parameter is None else parameter.to(embeddings.dtype)
+            for parameter in (self.classifier.weight, self.classifier.bias)
+        )
+        assert weight is not None
+        temperature = self.temperature if self.domain_dropout == "stochastic" else 0.0
+        sets = self.sets.to(labels.device)
+        return guided_values(embeddings, labels, weight, bias, sets, temperature)
 
     def extra_repr(self) -> str:
         return (
             f"num_identities={self.num_identities}, dim={self.dim}, label_smoothing={self.label_smoothing}, "
-            f"bias={self.bias}, dropout={self.dropout}, init_std={self.init_std}"
+            f"bias={self.bias}, dropout={self.dropout}, "
+            f"domain_dropout={self.domain_dropout!r}, temperature={self.temperature}, "
+            f"init_std={self.init_std}"
         )
 
 

@@ -17,8 +17,10 @@ from reidkit.ops import (
     distances_between,
     distances_to,
     is_traced,
+    largest_indices,
     mean_over,
     nearness_blocks,
+    num_of_identity,
     pairwise_distances,
     prepare_batch,
 )
@@ -139,11 +141,11 @@ class SupportNeighborLoss(nn.Module):
 class Support(NamedTuple):
     """Batch indices of the images that may be in the support sets of each anchor.
 
-    ``neighbors`` (N, k + 1), nearest first, (N, N - 1) in a smaller batch; ``nearest_positive`` and
+    ``neighbors`` (N, k + 1) in any order, (N, N - 1) in a smaller batch; ``nearest_positive`` and
     ``furthest_positive`` (N, 1), without meaning where an anchor has no positive, the latter empty unless
     asked for; ``same`` whether each neighbour is a positive; ``num_positive`` (N,) in the batch; ``bounded``
-    whether the last neighbour is only the bound of the others, or, with ties, ``neighbors`` are all others,
-    of which those as near as the ``num_with_ties``-th count; ``usable`` (N,).
+    whether the furthest neighbour is only the bound of the others, or, with ties, ``neighbors`` are all
+    others, of which those as near as the ``num_with_ties``-th count; ``usable`` (N,).
     """
 
     neighbors: Tensor
@@ -170,7 +172,8 @@ def mine_support(
         _mine_rows(nearness, labels[rows], labels, num_candidates=num_candidates, furthest=furthest)
         for rows, nearness in _nearness(embeddings)
     ]
-    neighbors, nearest, furthest_positive, num_same = map(torch.cat, zip(*of_blocks, strict=True))
+    neighbors, nearest, furthest_positive = map(torch.cat, zip(*of_blocks, strict=True))
+    num_same = num_of_identity(labels)
     return Support(
         neighbors=neighbors,
         nearest_positive=nearest,
@@ -193,18 +196,18 @@ def _nearness(embeddings: Tensor) -> Iterable[tuple[slice, Tensor]]:
 
 def _mine_rows(
     nearness: Tensor, own: Tensor, labels: Tensor, *, num_candidates: int, furthest: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of some anchors: neighbours, nearest positive, furthest positive, number of images of their identity.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of some anchors: neighbours, nearest positive, furthest positive.
 
     Nearness (b, N), -inf of an image to itself, their labels (b,), all labels (N,).
     """
     others = own[:, None] != labels
-    neighbors = nearness.topk(num_candidates, dim=1).indices
+    neighbors = largest_indices(nearness, num_candidates)
     nearest = nearness.masked_fill(others, -math.inf).max(dim=1, keepdim=True).indices
     far = nearest[:, :0]
     if furthest:
         far = nearness.masked_fill(others | nearness.isneginf(), math.inf).min(dim=1, keepdim=True).indices
-    return neighbors, nearest, far, len(labels) - others.sum(dim=1)
+    return neighbors, nearest, far
 
 
 def support_sets(distances: Tensor, mined: Support) -> tuple[Tensor, Tensor]:

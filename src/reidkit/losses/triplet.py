@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.losses._rowwise import of_each_anchor
 from reidkit.losses._tuple_sums import num_triplets, triplet_hinges
-from reidkit.ops import check_number, pairwise_distances, prepare_batch
+from reidkit.ops import check_number, pairwise_distances, positive_mask, prepare_batch
 from reidkit.registry import register
 
 
@@ -31,17 +32,25 @@ class TripletLoss(nn.Module):
     Pitfalls: nearly all triplets meet the margin after a while, and the mean goes to 0 while hard ones
     remain. Images of large identities are in many more triplets than others.
 
+    The improved triplet loss of Cheng et al. (CVPR 2016, MCP) has squared distances and a bound on those
+    within an identity: ``squared=True, margin=1.0, intra_weight=0.002`` (beta and tau 2 of the paper; its
+    tau 1 is the margin, and shifts the value alone). Its second term is the mean over positive pairs of
+    ``[d(a, p) - intra_bound]+``.
+
     See also: :class:`BatchHardTripletLoss`, the hardest triplet of each anchor; :class:`QuadrupletLoss`.
 
     Args:
         margin: distance that negatives must keep beyond positives.
+        squared: take squared distances.
+        intra_weight: of the bound on distances within an identity.
+        intra_bound: that distance; squared where the others are.
         normalize: scale embeddings to unit length first, so that distances lie in [0, 2].
 
     Shapes: embeddings (N, D), labels (N,) integers; returns a scalar, float32 or float64; 0 if there is no
     triplet.
 
     Raises:
-        ConfigError: a negative margin.
+        ConfigError: a negative margin, weight or bound.
         DataError: embeddings and labels that do not make a batch.
 
     >>> import torch
@@ -52,21 +61,52 @@ class TripletLoss(nn.Module):
 
     reads: ClassVar[str] = "metric"
 
-    def __init__(self, margin: float = 0.3, *, normalize: bool = True) -> None:
+    added_later: ClassVar[dict[str, Any]] = {"squared": False, "intra_weight": 0.0, "intra_bound": 0.01}
+
+    def __init__(
+        self,
+        margin: float = 0.3,
+        *,
+        squared: bool = False,
+        intra_weight: float = 0.0,
+        intra_bound: float = 0.01,
+        normalize: bool = True,
+    ) -> None:
         super().__init__()
         check_number("margin", margin)
+        check_number("intra_weight", intra_weight)
+        check_number("intra_bound", intra_bound)
         self.margin = margin
+        self.squared = squared
+        self.intra_weight = intra_weight
+        self.intra_bound = intra_bound
         self.normalize = normalize
 
     @prepare_batch
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        return triplet(pairwise_distances(embeddings), labels, margin=self.margin)
+        distances = pairwise_distances(embeddings)
+        if self.squared:
+            distances = distances.square()
+        value = triplet(distances, labels, margin=self.margin)
+        if self.intra_weight:
+            value = value + self.intra_weight * beyond_bound(distances, labels, bound=self.intra_bound)
+        return value
 
     def extra_repr(self) -> str:
-        return f"margin={self.margin}, normalize={self.normalize}"
+        return (
+            f"margin={self.margin}, squared={self.squared}, intra_weight={self.intra_weight}, "
+            f"intra_bound={self.intra_bound}, normalize={self.normalize}"
+        )
 
 
 def triplet(distances: Tensor, labels: Tensor, *, margin: float) -> Tensor:
     """The loss from all distances, (N, N) and (N,)."""
     hinges = of_each_anchor(partial(triplet_hinges, margin=margin), distances, labels)  # (N,)
     return (hinges.sum() / num_triplets(labels).clamp_min(1)).to(distances.dtype)
+
+
+def beyond_bound(distances: Tensor, labels: Tensor, *, bound: float) -> Tensor:
+    """Mean over positive pairs of what their distance has beyond the bound, (N, N) and (N,); 0 of none."""
+    positive = positive_mask(labels)
+    beyond = F.relu(distances - bound).masked_fill(~positive, 0.0)
+    return beyond.sum() / positive.sum().clamp_min(1)

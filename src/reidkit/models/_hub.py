@@ -28,7 +28,7 @@ def hub_told(network: str, *, asked: bool) -> Iterator[None]:
         raise DataError(
             f"pretrained weights of timm:{network} could not be had from the hub ({short(error, 160)}); "
             f"without it: {_offline(network)}or import a file from elsewhere, `reid import-weights FILE "
-            f"--model timm:{network} --out start.safetensors`, and train with `--init start.safetensors`"
+            f"--model timm:{network} --out start.safetensors`, and train with train.init=start.safetensors"
         ) from error
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from reidkit.errors import ConfigError
 from reidkit.models._embedder import Embedder, LastMap, Penalty
 from reidkit.models._options import check_choice, check_whole
+from reidkit.models._stripes import cut_stripes
 from reidkit.ops import l12, l21
 from reidkit.registry import register
 
@@ -205,13 +205,6 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.residual(x) + self.shortcut(x))
-
-
-def cut_stripes(feature_map: Tensor, num_stripes: int) -> list[Tensor]:
-    """Rows round(j h / m) to round((j + 1) h / m) of (B, C, h, w), for each of m stripes."""
-    height = feature_map.shape[2]
-    edges = [round(j * height / num_stripes) for j in range(num_stripes + 1)]
-    return [feature_map[:, :, top:bottom] for top, bottom in pairwise(edges)]
 
 
 def _stages(widths: tuple[int, ...]) -> nn.Sequential:

@@ -68,7 +68,7 @@ def check_batch(embeddings: Tensor, labels: Tensor) -> None:
         raise DataError(
             f"labels are on {labels.device}, embeddings on {embeddings.device}; move them to one device"
         )
-    if can_look_at_values(embeddings) and not _largest(embeddings) < torch.inf:
+    if can_look_at_values(embeddings) and not _stay_below(embeddings, torch.inf):
         row = int((~embeddings.isfinite()).any(dim=1).nonzero()[0])
         raise DataError(
             f"embeddings hold NaN or infinity, first in row {row}; "
@@ -79,11 +79,17 @@ def check_batch(embeddings: Tensor, labels: Tensor) -> None:
 def _check_size(embeddings: Tensor) -> None:
     """Raise :class:`DataError` where squared distances would overflow; where it costs nothing to look."""
     most = math.sqrt(torch.finfo(embeddings.dtype).max) / 1e3
-    if can_look_at_values(embeddings) and (largest := _largest(embeddings)) > most:
+    if can_look_at_values(embeddings) and not _stay_below(embeddings, most):
         raise DataError(
-            f"embeddings hold values of {largest:.3g}, whose squares overflow; scale them below {most:.1g}, "
-            "or let the loss normalise them (normalize=true)"
+            f"embeddings hold values of {_largest(embeddings):.3g}, whose squares overflow; scale them below "
+            f"{most:.1g}, or let the loss normalise them (normalize=true)"
         )
+
+
+def _stay_below(embeddings: Tensor, most: float) -> bool:
+    """Whether all absolute values do. The length of all together is cheaper to have, and no less than any."""
+    whole = float(torch.linalg.vector_norm(embeddings.detach()))
+    return whole < most or _largest(embeddings) < most
 
 
 def _largest(embeddings: Tensor) -> float:

@@ -23,15 +23,40 @@ def negative_mask(labels: Tensor) -> Tensor:
     return labels[:, None] != labels
 
 
+def num_of_identity(labels: Tensor) -> Tensor:
+    """How many images each image's identity has, itself among them: (N,) -> (N,)."""
+    ordered = labels.sort().values  # counting equal labels of all pairs would touch N x N numbers
+    return torch.searchsorted(ordered, labels, right=True) - torch.searchsorted(ordered, labels)
+
+
 def has_both_partners(labels: Tensor) -> Tensor:
     """Anchors with a positive and a negative: (N,) -> bool (N,)."""
-    num_same = (labels[:, None] == labels).sum(dim=1)  # the anchor itself among them
+    num_same = num_of_identity(labels)
     return (num_same > 1) & (num_same < len(labels))
 
 
 def mean_over(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of ``values`` where ``mask``; 0 with a graph where nothing is left."""
     return torch.where(mask, values, 0.0).sum() / mask.sum().clamp_min(1)
+
+
+STRANDS = 8
+"""Into so many strands a row is cut in a search for its largest numbers."""
+
+
+def largest_indices(values: Tensor, count: int) -> Tensor:
+    """Columns of the ``count`` largest numbers of each row, in any order: (b, N) -> (b, count).
+
+    One fast pass lays the strands of a row over each other and keeps the largest number of each place. The
+    ``count`` largest numbers of the row then lie in the ``count`` places with the largest of these.
+    """
+    width = values.shape[1] // STRANDS
+    if is_traced() or values.device.type != "cpu" or values.shape[1] % STRANDS or width < 2 * count:
+        return values.topk(count, dim=1, sorted=False).indices
+    places = values.view(len(values), STRANDS, width).amax(dim=1).topk(count, dim=1, sorted=False).indices
+    starts = torch.arange(0, values.shape[1], width, device=values.device)
+    columns = (places[:, None] + starts[:, None]).flatten(1)  # (b, STRANDS * count)
+    return columns.gather(1, values.gather(1, columns).topk(count, dim=1, sorted=False).indices)
 
 
 class HardestPartners(NamedTuple):
@@ -81,18 +106,19 @@ def mine_hardest(embeddings: Tensor, labels: Tensor) -> HardestPartners:
     of_blocks = []
     for rows, nearness in nearness_blocks(embeddings):
         same = labels[rows, None] == labels
-        num_same = same.sum(dim=1)
         negatives = nearness.masked_fill(same, -math.inf).max(dim=1).indices  # faster than argmax
         same.diagonal(rows.start).fill_(False)
         positives = nearness.masked_fill_(~same, math.inf).min(dim=1).indices
-        of_blocks.append((positives, negatives, num_same > 1, num_same < len(labels)))
-    return HardestPartners(*map(torch.cat, zip(*of_blocks, strict=True)))
+        of_blocks.append((positives, negatives))
+    num_same = num_of_identity(labels)
+    positives, negatives = map(torch.cat, zip(*of_blocks, strict=True))
+    return HardestPartners(positives, negatives, num_same > 1, num_same < len(labels))
 
 
 def hardest_distances(embeddings: Tensor, labels: Tensor) -> HardestDistances:
     """Distances to the hardest partners of each anchor: (N, D) and (N,), N >= 1.
 
-    Mined on the matrix product without a graph, then computed again as |fi - fj| with one: exact at 0,
+    Mined on the matrix product without a graph, then computed again as ``|fi - fj|`` with one: exact at 0,
     and both passes touch N x D numbers in place of N x N.
     """
     partners = mine_hardest(embeddings, labels)

@@ -26,6 +26,9 @@ from reidkit.reports.charts import (
 )
 from reidkit.texts.printable import printable
 
+FEW_QUERIES = 10
+"""A field of fewer says little, and gets no colour."""
+
 _MOST_CAMERAS_WITH_NUMBERS = 8
 _LEAST_TINT, _MOST_TINT = 0.06, 0.55  # text in the page's colour stays readable on both, in both themes
 
@@ -79,23 +82,30 @@ def camera_figure(
     query_cameras: Iterable[Any],
     gallery_cameras: Iterable[Any],
     fractions: NDArray[np.float64],
+    num_queries: NDArray[np.integer[Any]],
 ) -> Chart:
-    """Heat map of metrics (A, B), NaN left empty, by query camera (rows) and gallery camera (columns)."""
+    """Heat map of metrics (A, B), NaN left empty, by query camera (rows) and gallery camera (columns).
+
+    ``num_queries`` (A, B) stand below the metrics; fields of fewer than :data:`FEW_QUERIES` have no colour.
+    """
     figure, axes = new_axes("gallery camera", "query camera")
     num_rows, num_columns = fractions.shape
-    figure.set_figheight(min(4.2, 1.2 + 0.34 * num_rows))
+    figure.set_figheight(min(4.8, 1.2 + 0.42 * num_rows))
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
-    low, high = np.nanmin(fractions), np.nanmax(fractions)
+    many = np.isfinite(fractions) & (num_queries >= FEW_QUERIES)
+    low, high = (fractions[many].min(), fractions[many].max()) if many.any() else (0.0, 1.0)
     for row, column in zip(*np.nonzero(np.isfinite(fractions)), strict=True):
         value = fractions[row, column]
         share = (value - low) / (high - low) if high > low else 0.5
-        tint = _LEAST_TINT + (_MOST_TINT - _LEAST_TINT) * share
+        tint = _LEAST_TINT + (_MOST_TINT - _LEAST_TINT) * share if many[row, column] else 0.0
         axes.add_patch(
             Rectangle((column - 0.47, row - 0.46), 0.94, 0.92, color=BLUE, alpha=tint, linewidth=0)
         )
         if max(fractions.shape) <= _MOST_CAMERAS_WITH_NUMBERS:
-            axes.text(column, row, f"{100 * value:.0f}", color=INK, ha="center", va="center", fontsize=9)
+            texts = f"{100 * value:.0f}", f"n = {num_queries[row, column]:,}"
+            for text, height, size in zip(texts, (-0.12, 0.27), (9, 6.5), strict=True):
+                axes.text(column, row + height, text, color=INK, ha="center", va="center", fontsize=size)
     axes.set_xlim(-0.5, num_columns - 0.5)
     axes.set_ylim(num_rows - 0.5, -0.5)
     font_size = 10 if max(fractions.shape) <= _MOST_CAMERAS_WITH_NUMBERS else 6

@@ -1,4 +1,4 @@
-"""Charts of scores and of training, as inline SVG or PNG, and pictures of ranked lists.
+"""Charts of scores, as inline SVG or PNG, and pictures of ranked lists.
 
 The SVG strings go into an HTML page: transparent, as wide as their container, with text and axes in
 ``currentColor`` and in the page's font, so that they follow light and dark themes; their ids carry the
@@ -8,21 +8,18 @@ chart's name, so that charts of one page do not collide. A PNG stands on white.
 from __future__ import annotations
 
 import io
-import itertools
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -142,87 +139,6 @@ def occupied_range(edges: NDArray[np.float64], counts: NDArray[np.int64]) -> tup
     return (float(edges[occupied[0]]), float(edges[occupied[-1] + 1])) if len(occupied) else None
 
 
-def loss_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """The loss and its terms in the course of training; ``None`` where no loss was recorded.
-
-    Args:
-        records: lines of a run's ``metrics.jsonl``; those of kind ``step`` with ``loss`` and ``loss/NAME``.
-    """
-    steps = _of_kind(records, "step")
-    terms = sorted({key for record in steps for key in record if key.startswith("loss/")})
-    x, x_label = _time(steps)
-    figure, axes = new_axes(x_label, "loss")
-    if len(terms) != 1:
-        _curve(axes, steps, x, "loss", _Line(INK, "total", width=2))
-    for term, (colour, style) in zip(terms, itertools.cycle(LINES), strict=False):
-        _curve(axes, steps, x, term, _Line(colour, term.removeprefix("loss/"), style))
-    if not axes.lines:
-        return None
-    axes.set_ylim(bottom=min(0.0, axes.dataLim.ymin))
-    add_legend(axes, figure)
-    return Chart("loss", figure)
-
-
-def gradient_norm_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """Length of each loss's gradient in the course of training; ``None`` where none was recorded.
-
-    Args:
-        records: lines of a run's ``metrics.jsonl``; those of kind ``gradients`` with ``norm/NAME``.
-    """
-    chart = _gradient_figure(records, "norm/", "length of the gradient")
-    if chart is not None and max(chart.figure.axes[0].dataLim.intervaly) > 0:
-        chart.figure.axes[0].set_yscale("log")
-        chart.figure.axes[0].tick_params(which="minor", colors=INK, length=0)
-    return chart
-
-
-def gradient_cosine_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """Cosine between the gradients of each two losses; ``None`` where none was recorded."""
-    chart = _gradient_figure(records, "cosine/", "cosine of two gradients")
-    if chart is not None:
-        chart.figure.axes[0].set_ylim(-1, 1)
-    return chart
-
-
-def _gradient_figure(records: Sequence[Mapping[str, Any]], prefix: str, y_label: str) -> Chart | None:
-    found = _of_kind(records, "gradients")
-    x, x_label = _time(found)
-    figure, axes = new_axes(x_label, y_label)
-    names = sorted({key for record in found for key in record if key.startswith(prefix)})
-    for name, (colour, style) in zip(names, itertools.cycle(LINES), strict=False):
-        _curve(axes, found, x, name, _Line(colour, name.removeprefix(prefix).replace(",", ", "), style))
-    if not axes.lines:
-        return None
-    add_legend(axes, figure)
-    return Chart(f"gradient_{prefix.rstrip('/')}", figure)
-
-
-def learning_rate_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """The learning rate in the course of training; ``None`` where none was recorded."""
-    steps = _of_kind(records, "step")
-    x, x_label = _time(steps)
-    figure, axes = new_axes(x_label, "learning rate")
-    _curve(axes, steps, x, "lr", _Line(TEAL))
-    if not axes.lines:
-        return None
-    axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    return Chart("lr", figure)
-
-
-def validation_figure(records: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """mAP and rank-1 on the validation images by epoch; ``None`` where no validation was recorded."""
-    validations = _of_kind(records, "validation")
-    figure, axes = new_axes("epoch", "validation score (%)")
-    _curve(axes, validations, "epoch", "mAP", _Line(BLUE, "mAP"), scale=100)
-    _curve(axes, validations, "epoch", "rank-1", _Line(ORANGE, "rank-1", "--"), scale=100)
-    if not axes.lines:
-        return None
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    add_legend(axes, figure)
-    return Chart("validation", figure)
-
-
 def ranked_list_picture(
     lists: Sequence[tuple[Image.Image, Sequence[tuple[Image.Image, float, bool | None]]]],
     *,
@@ -291,58 +207,6 @@ def _shortened(name: str) -> str:
     name = printable(name)
     half = _MAX_NAME // 2
     return name if len(name) <= _MAX_NAME else f"{name[:half]}…{name[-half:]}"
-
-
-def _of_kind(records: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
-    return [record for record in records if record.get("kind") == kind]
-
-
-def _time(steps: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The key that measures training progress, and its axis label."""
-    if all("progress" in record for record in steps):
-        return "progress", "epoch"  # in parts of an epoch
-    return "step", "training step"
-
-
-class _Line(NamedTuple):
-    """How a curve is drawn; without a label it is not in the legend."""
-
-    color: str
-    label: str | None = None
-    style: str = "-"
-    width: float = 1.6
-
-
-def _curve(
-    axes: Axes,
-    records: Sequence[Mapping[str, Any]],
-    x: str,
-    y: str,
-    line: _Line,
-    *,
-    scale: float = 1,
-) -> None:
-    """Draw ``y`` of the records over ``x``; nothing where no record has both."""
-    points = [(r[x], scale * r[y]) for r in records if _is_number(r.get(x)) and _is_number(r.get(y))]
-    if not points:
-        return
-    stretches = np.array_split(sorted(points), min(len(points), MAX_POINTS))
-    xs, ys = np.array([stretch.mean(axis=0) for stretch in stretches]).T
-    marker = "o" if len(xs) <= 20 else ""
-    axes.plot(
-        xs,
-        ys,
-        label=line.label,
-        color=line.color,
-        linestyle=line.style,
-        linewidth=line.width,
-        marker=marker,
-        markersize=3.5,
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 @contextmanager

@@ -100,11 +100,9 @@ def _with_own(
     """Name, root and options of the data set, taken from the run where nothing else is given."""
     if own is None:
         if wanted.name is None:
-            raise ConfigError(
-                f"{run} does not say which data it was trained on; give the data (--data NAME --root FOLDER)"
-            )
+            raise ConfigError(f"{run} does not say which data it was trained on; name data and root")
         if wanted.root is None:
-            raise ConfigError("give --root, the folder that holds the data set")
+            raise ConfigError("root is missing, the folder that holds the data set")
         return wanted.name, wanted.root, dict(wanted.options)
     if wanted.name not in (None, own.name):
         return str(wanted.name), wanted.root or own.root, dict(wanted.options)
@@ -114,13 +112,13 @@ def _with_own(
 def _load(name: str, root: Path | str, options: Mapping[str, Any], split: str | None) -> tuple[Dataset, ...]:
     if split is not None and split != ALL_SPLITS:
         if not split.isdecimal():
-            raise ConfigError(f"--split is {split!r}; give a number from 0 on, or {ALL_SPLITS!r}")
+            raise ConfigError(f"split is {split!r}; give a number from 0 on, or {ALL_SPLITS!r}")
         options = {**options, "split": int(split)}
     data = load_dataset(name, root, **options)
     if split != ALL_SPLITS:
         return (data,)
     if data.num_splits == 1:
-        raise ConfigError(f"--split all: data set {name!r} has one split here; leave --split out")
+        raise ConfigError(f"split = {ALL_SPLITS!r}: data set {name!r} has one split here; leave split out")
     numbers = range(data.num_splits)
     return tuple(load_dataset(name, root, **{**options, "split": number}) for number in numbers)
 
@@ -130,6 +128,6 @@ def check_same_training_data(runs: Sequence[Path]) -> None:
     own = {run: config.load(run / "config.toml").data for run in runs}
     if len({(data.name, str(data.root), str(data.options)) for data in own.values()}) > 1:
         raise ConfigError(
-            f"{' and '.join(map(str, own))} were trained on different data; say with --data NAME --root "
-            "FOLDER on which to compare them"
+            f"{' and '.join(map(str, own))} were trained on different data; say on which to compare "
+            "them: name data and root"
         )

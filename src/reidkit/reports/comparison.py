@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from reidkit.reports.breakdown_charts import two_cmc_figure
 from reidkit.reports.charts import occupied_range, own_style
 from reidkit.reports.parts import Figure, RankedList, check_lengths, longest_list, ranked_lists, render, sides
 from reidkit.reports.sections import distance_figure, metric_names
+from reidkit.reports.training_charts import runs_figure, shows_a_course
 from reidkit.types import Evaluation, Features, Split
 
 _NUM_CHANGED = 6
@@ -40,6 +41,7 @@ class ComparedRun:
         query_split, gallery_split: samples; without them no picture is shown and rows are named by number.
         camera_filter: the one ``evaluation`` was made with.
         galleries: gallery rows of each query, where queries have galleries of their own.
+        records: lines of the run's ``metrics.jsonl``; where both have some, their courses are drawn.
     """
 
     name: str
@@ -50,6 +52,7 @@ class ComparedRun:
     gallery_split: Split | None = None
     camera_filter: str = "same_identity"
     galleries: Sequence[Sequence[int]] | None = None
+    records: Sequence[Mapping[str, Any]] = ()
 
     @cached_property
     def comparison(self) -> Comparison:
@@ -155,7 +158,11 @@ def write_comparison(
         num_better=int((changes > 0).sum()),
         num_worse=int((changes < 0).sum()),
         num_equal=int((changes == 0).sum()),
-        figures=[_cmc(names, first, second), *_distances(names, found.distances)],
+        figures=[
+            _cmc(names, first, second),
+            *_distances(names, found.distances),
+            *_courses(names, first, second),
+        ],
         groups=[
             (
                 f"Where {names[1]} is worse",
@@ -193,6 +200,24 @@ def _check_alike(first: ComparedRun, second: ComparedRun) -> None:
                 f"{kind} row {odd[0]} is identity {names[0]} in {first.name} and {names[1]} in "
                 f"{second.name}; compare runs on the same images in the same order"
             )
+
+
+def _courses(names: tuple[str, str], first: ComparedRun, second: ComparedRun) -> list[Figure]:
+    """Loss and validation of both runs in one picture, as far as both were recorded."""
+    records = dict(zip(names, (first.records, second.records), strict=True))
+    charts = [
+        (
+            "Loss of both",
+            runs_figure(records, "loss"),
+            "The sum of the terms: other losses, other sums.",
+        ),
+        ("Validation of both", runs_figure(records, "mAP"), "On people held out of training, by epoch."),
+    ]
+    return [
+        Figure(title, chart, explanation)
+        for title, chart, explanation in charts
+        if chart is not None and shows_a_course(chart)
+    ]
 
 
 def _items(run: ComparedRun) -> Features:

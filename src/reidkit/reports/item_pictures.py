@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from reidkit.errors import DataError
-from reidkit.galleries import Item
+from reidkit.galleries import Gallery, Item
 from reidkit.labels import moment
 from reidkit.reports.parts import as_data_uri
-from reidkit.search.item_pictures import item_picture
+from reidkit.search.item_pictures import shown_picture, thumbnails_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,17 @@ class ItemCell:
     problem: str
 
 
-def item_cell(item: Item) -> ItemCell:
-    """An item for a page."""
+def item_cells(items: Sequence[Item], gallery: Gallery | None = None) -> tuple[ItemCell, ...]:
+    """Items for a page; the gallery's thumbnails stand in for pictures that are gone."""
+    small = thumbnails_of(items, gallery)
+    return tuple(_item_cell(item, small.get(item.id)) for item in items)
+
+
+def _item_cell(item: Item, thumbnail: bytes | None) -> ItemCell:
     name = Path(item.source).name if item.source else f"#{item.id}"
     data_uri = problem = ""
     try:
-        data_uri = as_data_uri(item_picture(item))
+        data_uri = as_data_uri(shown_picture(item, thumbnail))
     except DataError as error:
         problem = str(error).replace(str(item.source), name)
     return ItemCell(

@@ -80,7 +80,7 @@ def write_report(
     results: Results,
     details: RunDetails,
     *,
-    num_ranked_lists: int = 12,
+    num_ranked_lists: int = 24,
     top: int = 10,
     encoder: Encoder | None = None,
     calibration: Probability | None = None,
@@ -155,6 +155,7 @@ def write_report(
         no_projection=no_projection,
         training_figures=of_training,
         groups=groups,
+        list_cameras=sorted({item.query.camera for item in lists} - {""}),
         # The evaluation ranked as the page shows, unless it used another distance.
         other_order=any(item.match_ranks[:1] != (item.first_match_rank,) for item in lists),
         top=top,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +28,8 @@ from reidkit.types import Evaluation, Features, Split
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-IMAGE_SIZE = (192, 128)
-"""Images of ranked lists are made to fit this width and height; the page shows them no larger."""
+IMAGE_SIZE = (384, 256)
+"""Images of ranked lists are made to fit this width and height; half of it is shown until one clicks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,10 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    script = (TEMPLATES / "report.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    # Of all scripts a page lets this one run, by its hash: names and labels come from anywhere.
+    environment.globals.update(script=Markup(script), script_hash=f"sha256-{digest}")
     environment.filters["percent"] = lambda fraction: f"{100 * fraction:.1f}"
     environment.filters["signed_percent"] = lambda fraction: f"{100 * fraction:+.1f}"
     environment.filters["thousands"] = lambda number: f"{number:,}"

@@ -9,9 +9,9 @@ from shlex import quote
 
 from reidkit.clustering.proposals import Person, Proposals
 from reidkit.files import write_atomically
-from reidkit.galleries import Item
+from reidkit.galleries import Gallery, Item
 from reidkit.labels import moment
-from reidkit.reports.item_pictures import ItemCell, item_cell
+from reidkit.reports.item_pictures import ItemCell, item_cells
 from reidkit.reports.parts import render
 from reidkit.search.item_pictures import spread
 
@@ -37,6 +37,7 @@ def write_people_page(
     proposals: Proposals,
     *,
     location: str,
+    gallery: Gallery | None = None,
     most_people: int = MOST_PEOPLE,
     most_pictures: int = MOST_PICTURES,
 ) -> Path:
@@ -46,6 +47,7 @@ def write_people_page(
         path: the HTML file; an older one is replaced in one go.
         proposals: what :func:`reidkit.clustering.proposals.propose` gave.
         location: of the gallery, for the commands that accept.
+        gallery: whose thumbnails stand in for pictures that are gone.
         most_people: with a row, the largest first; the page says how many are left out.
         most_pictures: of each, from all over their time.
     """
@@ -53,7 +55,7 @@ def write_people_page(
         "people.html",
         title=f"People in {Path(location).name or location}",
         proposals=proposals,
-        rows=[_row(person, location, most_pictures) for person in proposals.people[:most_people]],
+        rows=[_row(person, location, gallery, most_pictures) for person in proposals.people[:most_people]],
         num_left_out=max(0, len(proposals.people) - most_people),
         num_known=sum(person.is_known for person in proposals.people),
         location=quote(location),
@@ -62,7 +64,7 @@ def write_people_page(
     return write_atomically(path, page)
 
 
-def _row(person: Person, location: str, most_pictures: int) -> _Row:
+def _row(person: Person, location: str, gallery: Gallery | None, most_pictures: int) -> _Row:
     in_order = sorted(person.items, key=_when)
     times = [item.time for item in person.items if item.time is not None]
     cameras = dict.fromkeys(str(item.camera) for item in in_order if item.camera is not None)
@@ -74,7 +76,7 @@ def _row(person: Person, location: str, most_pictures: int) -> _Row:
         cameras=", ".join(sorted(cameras)),
         first=moment(min(times)) if times else "",
         last=moment(max(times)) if times else "",
-        cells=tuple(map(item_cell, _shown(in_order, most_pictures))),
+        cells=item_cells(_shown(in_order, most_pictures), gallery),
         command=f"reid review accept {quote(location)} {quote(person.name)}" if person.num_proposed else "",
     )
 

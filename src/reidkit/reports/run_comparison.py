@@ -23,6 +23,7 @@ from reidkit.reports.comparison import ComparedRun, Differences, differences, wr
 from reidkit.reports.inputs import pooled_features, pooled_sides
 from reidkit.reports.results_folder import MADE_FROM, folder_in_runs, made_from
 from reidkit.reports.run_report import Scoring, embed
+from reidkit.training.trackers import read_metrics
 from reidkit.types import Dataset
 
 SURE = 0.05
@@ -174,6 +175,7 @@ def _measured_network(
         **pooled_sides(source, data)._asdict(),
         camera_filter=camera_filter or own_camera_filter(data),
         galleries=data.galleries,
+        records=read_metrics(path / "metrics.jsonl") if path.is_dir() else (),
     )
 
 

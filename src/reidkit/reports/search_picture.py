@@ -10,12 +10,12 @@ from PIL import Image
 
 from reidkit.errors import DataError
 from reidkit.files import write_atomically
-from reidkit.galleries import Hit
+from reidkit.galleries import Gallery, Hit
 from reidkit.images.reading import load_image
 from reidkit.reports.charts import ranked_list_picture
-from reidkit.search.item_pictures import item_picture
+from reidkit.search.found import Found
+from reidkit.search.item_pictures import shown_picture, thumbnails_of
 from reidkit.search.people import FoundPeople
-from reidkit.search.searcher import Found
 
 
 def draw_hits(
@@ -24,6 +24,7 @@ def draw_hits(
     found: Sequence[Found],
     *,
     identities: Sequence[str] | None = None,
+    gallery: Gallery | None = None,
 ) -> list[str]:
     """Write a PNG with a row for each query: the query, then its hits.
 
@@ -32,16 +33,18 @@ def draw_hits(
         images: what was searched for.
         found: what :meth:`reidkit.search.searcher.Searcher.search` gave for each of them.
         identities: of each image, if known; hits are then marked right or wrong.
+        gallery: whose thumbnails stand in for pictures that are gone.
 
     Returns:
         Sources of hits that cannot be read any more, moved or deleted since they were indexed; their places
         are grey.
     """
     grey: list[str] = []
+    small = thumbnails_of([hit for result in found for hit in result.hits], gallery)
 
     def shown(hit: Hit) -> Image.Image:
         try:
-            return item_picture(hit)
+            return shown_picture(hit, small.get(hit.id))
         except DataError:
             grey.append(hit.source or "an item without a source")
             return Image.new("RGB", (64, 128), "grey")
@@ -59,7 +62,13 @@ def draw_hits(
     return grey
 
 
-def draw_people(path: str | Path, images: Sequence[Path], found: Sequence[FoundPeople]) -> list[str]:
+def draw_people(
+    path: str | Path,
+    images: Sequence[Path],
+    found: Sequence[FoundPeople],
+    *,
+    gallery: Gallery | None = None,
+) -> list[str]:
     """Write a PNG with a row for each person found for each query: the query, then the person's pictures.
 
     Returns what :func:`draw_hits` does.
@@ -69,4 +78,4 @@ def draw_people(path: str | Path, images: Sequence[Path], found: Sequence[FoundP
         for image, result in zip(images, found, strict=True)
         for hits in [person.hits for person in result.people] or [()]
     ]
-    return draw_hits(path, [image for image, _ in rows], [result for _, result in rows])
+    return draw_hits(path, [image for image, _ in rows], [result for _, result in rows], gallery=gallery)

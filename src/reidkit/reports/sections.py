@@ -29,6 +29,7 @@ from reidkit.evaluation.nearest import NearestNegatives
 from reidkit.evaluation.row_labels import camera_names, label_name
 from reidkit.reports import breakdown_charts as viz_breakdown
 from reidkit.reports import charts as viz
+from reidkit.reports import training_charts as viz_training
 from reidkit.reports.parts import Cell, Figure, RankedList, Shown, as_data_uri
 from reidkit.types import Evaluation, Features
 
@@ -270,27 +271,35 @@ def training_figures(records: Sequence[Mapping[str, Any]]) -> list[Figure]:
     charts = [
         (
             "Loss",
-            viz.loss_figure(records),
+            viz_training.loss_figure(records),
             "What training makes small: it should fall quickly at first and then level out.",
         ),
         (
             "Validation",
-            viz.validation_figure(records),
+            viz_training.validation_figure(records),
             "Scores on people held out of training: rising means learning, falling means learning by heart.",
         ),
         (
             "Gradients of the losses",
-            viz.gradient_norm_figure(records),
+            viz_training.gradient_norm_figure(records),
             "How strongly each loss, times its weight, pulls at the network: the strongest one decides.",
         ),
         (
             "Do the losses agree?",
-            viz.gradient_cosine_figure(records),
+            viz_training.gradient_cosine_figure(records),
             "1 is one direction, 0 is none in common, below 0 they work against each other.",
         ),
-        ("Learning rate", viz.learning_rate_figure(records), "How large the steps of training were."),
+        (
+            "Learning rate",
+            viz_training.learning_rate_figure(records),
+            "How large the steps were.",
+        ),
     ]
-    return [Figure(title, chart, explanation) for title, chart, explanation in charts if chart is not None]
+    return [
+        Figure(title, chart, explanation)
+        for title, chart, explanation in charts
+        if chart is not None and viz_training.shows_a_course(chart)
+    ]
 
 
 def reliability(found: Roc, calibration: Probability) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -374,13 +383,16 @@ def _reliability(found: Roc, calibration: Probability) -> Figure:
 
 
 def _cameras(found: CameraPairs, score: str, name: str, fractions: NDArray[np.float64]) -> Figure:
-    row, column = np.unravel_index(np.nanargmin(fractions), fractions.shape)
+    many = np.isfinite(fractions) & (found.num_queries >= viz_breakdown.FEW_QUERIES)
+    told = np.where(many, fractions, np.nan) if many.any() else fractions
+    row, column = np.unravel_index(np.nanargmin(told), fractions.shape)
     names = camera_names(found.query_cameras), camera_names(found.gallery_cameras)
     return Figure(
         f"{score} by pair of cameras",
-        viz_breakdown.camera_figure(name, *names, fractions),
+        viz_breakdown.camera_figure(name, *names, fractions, found.num_queries),
         f"{score} in percent, the deeper the blue the higher, for queries of the row's camera that look "
-        "among gallery photos of the column's camera only. An empty field has no query with a right photo.",
+        "among gallery photos of the column's camera only; n is how many queries that are. Fields of fewer "
+        f"than {viz_breakdown.FEW_QUERIES} are not coloured, empty ones have none with a right photo.",
         f"Hardest: from camera {names[0][row]} to camera {names[1][column]}, "
         f"{100 * fractions[row, column]:.1f} % over {found.num_queries[row, column]:,} queries.",
     )

@@ -10,9 +10,10 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.ticker import MaxNLocator
 
 from reidkit.files import write_atomically
+from reidkit.galleries import Gallery
 from reidkit.labels import is_date, lasting, moment
 from reidkit.reports.charts import BLUE, Chart, new_axes, own_style
-from reidkit.reports.item_pictures import ItemCell, item_cell
+from reidkit.reports.item_pictures import ItemCell, item_cells
 from reidkit.reports.parts import Figure, render
 from reidkit.search.item_pictures import spread
 from reidkit.search.visits import Timeline, Visit
@@ -34,7 +35,14 @@ class _Row:
 
 
 @own_style()
-def write_timeline_page(path: str | Path, name: str, found: Timeline, *, is_proposed: bool = False) -> Path:
+def write_timeline_page(
+    path: str | Path,
+    name: str,
+    found: Timeline,
+    *,
+    is_proposed: bool = False,
+    gallery: Gallery | None = None,
+) -> Path:
     """Write the page of a person.
 
     Args:
@@ -42,6 +50,7 @@ def write_timeline_page(path: str | Path, name: str, found: Timeline, *, is_prop
         name: the person's.
         found: where and when they were.
         is_proposed: nobody has said yet that all of this is one person.
+        gallery: whose thumbnails stand in for pictures that are gone.
     """
     visits = found.visits[:MOST_VISITS]
     page = render(
@@ -51,7 +60,7 @@ def write_timeline_page(path: str | Path, name: str, found: Timeline, *, is_prop
         is_proposed=is_proposed,
         found=found,
         figure=_figure(found.visits) if found.visits else None,
-        rows=[_row(visit, before) for visit, before in zip(visits, [None, *visits], strict=False)],
+        rows=[_row(visit, before, gallery) for visit, before in zip(visits, [None, *visits], strict=False)],
         num_left_out=len(found.visits) - len(visits),
     )
     return write_atomically(path, page)
@@ -95,12 +104,12 @@ def _figure(visits: Sequence[Visit]) -> Figure:
     return Figure("Where and when", timeline_chart(visits), "A bar is a visit, a dot its beginning.")
 
 
-def _row(visit: Visit, before: Visit | None) -> _Row:
+def _row(visit: Visit, before: Visit | None, gallery: Gallery | None) -> _Row:
     return _Row(
         camera=str(visit.camera),
         start=moment(visit.start),
         stay=lasting(visit.end - visit.start),
         since="" if before is None else lasting(visit.start - before.end),
         num_items=len(visit.items),
-        cells=tuple(map(item_cell, spread(visit.items, MOST_PICTURES))),
+        cells=item_cells(spread(visit.items, MOST_PICTURES), gallery),
     )

@@ -23,7 +23,8 @@ class Added:
     """What became of pictures that were to be added, counted.
 
     ``known`` were there already, with the same content and labels; of ``relabelled`` the labels changed;
-    ``moved`` have the content of an item whose file is gone, and are that item in its new place.
+    ``moved`` have the content of an item whose file is gone, and are that item in its new place;
+    ``newly_shown`` were there without a thumbnail, and have one now.
     ``unreadable`` pictures were left out, each for a reason.
     """
 
@@ -31,6 +32,7 @@ class Added:
     known: int = 0
     relabelled: int = 0
     moved: int = 0
+    newly_shown: int = 0
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -39,6 +41,7 @@ class Added:
             "there already": self.known,
             "with other labels now": self.relabelled,
             "found again in a new place": self.moved,
+            "with a thumbnail now": self.newly_shown,
             "left out, since they cannot be read": len(self.unreadable),
         }
         return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no images"
@@ -55,6 +58,7 @@ class Picture:
     time: float | None
     content: str = ""
     tracklet: str | None = None
+    frame: int | None = None
 
     @property
     def source(self) -> str:
@@ -70,7 +74,7 @@ class Picture:
     def differs_from(self, item: Item) -> bool:
         """Whether an item has other labels than what is said."""
         said = [(self.identity, item.identity), (self.camera, item.camera), (self.time, item.time)]
-        said.append((self.tracklet, item.tracklet))
+        said += [(self.tracklet, item.tracklet), (self.frame, item.frame)]
         return any(new is not None and new != old for new, old in said)
 
 
@@ -83,7 +87,13 @@ def new_picture(image: str | Path | Sample, camera: int | str | None) -> Picture
     identity = str(image.identity) if image.identity_name is None else image.identity_name
     tracklet = None if image.tracklet is None else str(image.tracklet)
     return Picture(
-        image.path, image.box, identity or None, camera_value(camera), image.time, tracklet=tracklet
+        image.path,
+        image.box,
+        identity or None,
+        camera_value(camera),
+        image.time,
+        tracklet=tracklet,
+        frame=image.frame if (image.frame or 0) >= 0 else None,
     )
 
 
@@ -148,6 +158,7 @@ def labelled(picture: Picture, item: Item) -> Picture:
         camera=said(picture.camera, item.camera),
         time=said(picture.time, item.time),
         tracklet=said(picture.tracklet, item.tracklet),
+        frame=said(picture.frame, item.frame),
     )
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,38 +14,20 @@ from numpy.typing import NDArray
 from reidkit.analysis.calibration import Calibration
 from reidkit.encoders.at_hand import NoEncoder
 from reidkit.encoders.encoder import Encoder, load_encoder
-from reidkit.errors import ConfigError, DataError, shortened, shown
-from reidkit.galleries import (
-    DamagedGallery,
-    Gallery,
-    Hit,
-    Item,
-    NoGallery,
-    Where,
-    open_gallery,
-    without_password,
-)
-from reidkit.galleries._decisions import decided_items
-from reidkit.galleries._labels import as_listed, utc
-from reidkit.galleries._relative import apart_from_query, keys_of_query
-from reidkit.images.reading import ImageSource, load_image
-from reidkit.labels import near_labels
+from reidkit.errors import ConfigError, DataError
+from reidkit.galleries import Gallery, Hit, NoGallery, Where, open_gallery, without_password
+from reidkit.galleries._relative import apart_from_query
+from reidkit.images.reading import ImageSource
+from reidkit.search.adding import embedded, not_yet_there, show_known, store
+from reidkit.search.encoder_place import recorded_place
+from reidkit.search.found import Found
+from reidkit.search.nothing_found import why_nothing
 from reidkit.search.own_picture import Query, known_queries, queries_of
 from reidkit.search.people import FoundPeople, IsHidden, PeopleSearch, search_people
-from reidkit.search.pictures import (
-    Added,
-    Picture,
-    is_there,
-    labelled,
-    moved,
-    new_picture,
-    not_overruling,
-    once,
-    said,
-    with_contents,
-)
+from reidkit.search.pictures import Added, new_picture, once, with_contents
 from reidkit.search.probabilities import Plausibility, Prior, gallery_prior, given_prior
 from reidkit.search.rejected import LeftOut, Rejected
+from reidkit.search.whole_paths import with_whole_paths
 from reidkit.types import Sample
 
 if TYPE_CHECKING:
@@ -56,45 +36,6 @@ if TYPE_CHECKING:
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
 _NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture
-_LONGEST_PLACE = 4096  # characters of a path
-_NUM_VALUES = 8  # labels that a message lists
-_NUM_NEAR = 3  # of them near to one that was meant
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a search found for one picture.
-
-    ``own`` are hits that show that very picture, by their source or by their content; they are among the
-    ``hits`` only where that was asked for. ``probabilities`` are those that the hits show the same person, in
-    their order; empty where the encoder is not calibrated, or where ``no_probability`` says why none can be
-    told; ``prior`` is what they rest on. ``num_low`` hits were left out for their scores, ``num_rejected``
-    because somebody decided that they show somebody else.
-    """
-
-    hits: tuple[Hit, ...]
-    own: tuple[Hit, ...] = ()
-    probabilities: tuple[float, ...] = ()
-    num_low: int = 0
-    no_probability: str = ""
-    prior: Prior | None = None
-    num_rejected: int = 0
-
-    def __bool__(self) -> bool:
-        """Whether there was anything to find, shown or not."""
-        return bool(self.hits or self.own or self.num_low or self.num_rejected)
-
-    def is_own(self, hit: Hit) -> bool:
-        """Whether a hit shows the very picture that was searched for."""
-        return hit in self.own
-
-    def as_list(self) -> list[dict[str, Any]]:
-        """Plain values of each hit, for JSON."""
-        known = [{"probability": value} for value in self.probabilities] or [{}] * len(self.hits)
-        return [
-            {**asdict(hit), "is_query": self.is_own(hit), **more}
-            for hit, more in zip(self.hits, known, strict=True)
-        ]
 
 
 class Searcher:
@@ -139,7 +80,9 @@ class Searcher:
             if encoder is None:
                 raise
         try:
-            origin = self._recorded_place() if encoder is None else encoder
+            origin = (
+                recorded_place(self.gallery, self._address, self.location) if encoder is None else encoder
+            )
             self.encoder = origin if isinstance(origin, Encoder) else load_encoder(origin, backend=backend)
             self.place = None if isinstance(origin, Encoder) else Path(origin)
             self._description = self.encoder.origin
@@ -193,7 +136,7 @@ class Searcher:
         """
         if given is not None:
             return given_prior(given)
-        where = apart_from_query(_with_whole_paths(where))
+        where = apart_from_query(with_whole_paths(where))
         return gallery_prior([] if self.gallery is None else self.gallery.items(where=where))
 
     def search(
@@ -223,7 +166,7 @@ class Searcher:
             queries: labels of each image, for conditions that refer to the query; of an image that the
                 gallery holds, they come before those of its item.
         """
-        self._filled()
+        self._filled()  # before anything is embedded
         return self.search_for(
             self.encoder.encode(list(images)),
             queries_of(images, queries),
@@ -254,7 +197,7 @@ class Searcher:
         """
         gallery = self._filled()
         before = None if self.calibration is None else self.prior(where=where, given=prior)
-        where = _with_whole_paths(where)
+        where = with_whole_paths(where)
         known = known_queries(gallery, where, queries)
         found = gallery.search(embeddings, top=top, where=where, queries=known)  # checks top itself
         own, rejected = self._left_out(queries)
@@ -323,7 +266,7 @@ class Searcher:
         """The people who look most like each embedding (Q, D); otherwise as :meth:`search_people`."""
         gallery = self._filled()
         options = options or PeopleSearch()
-        options = replace(options, where=_with_whole_paths(options.where))
+        options = replace(options, where=with_whole_paths(options.where))
         own, rejected = self._left_out(queries)
         if include_self:
             own = [lambda hit: False] * len(own)
@@ -335,31 +278,18 @@ class Searcher:
             for people, left_out in zip(found, hidden, strict=True)
         ]
 
-    def why_nothing(self, where: Where) -> str:
+    def why_nothing(self, where: Where | None) -> str:
         """Why a search with these conditions found nothing: what each leaves, and which labels there are."""
         if self.gallery is None or not len(self.gallery):
             return f"{self.location} holds no items"
-        left: list[str] = []
-        meant: list[str] = []
-        of_query = keys_of_query(where)
-        for key, wanted in (apart_from_query(_with_whole_paths(where)) or {}).items():
-            num = len(self.gallery.items(where={key: wanted}))
-            note = f"the condition on {key} alone leaves {num:,} of {len(self.gallery):,}"
-            if not num:
-                labels = {item.label(key) for item in self.gallery.items()} - {None}
-                note += f" ({_listed_labels(key, labels)})"
-                meant += [f"{key}={as_listed(near)}" for near in _near(key, wanted, labels)]
-            left.append(note)
-        if of_query:
-            left.append(f"{' and '.join(of_query)} had to fit the query's own")
-        hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
-        return "no item meets the conditions: " + "; ".join(left) + hint
+        return why_nothing(self.gallery, where)
 
     def add(
         self,
         images: Iterable[str | Path | Sample],
         *,
         camera: int | str | None = None,
+        thumbnails: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Added:
         """Embed pictures and store them, with their labels where they are samples.
@@ -373,6 +303,8 @@ class Searcher:
         Args:
             images: paths, whose labels are not known, or samples.
             camera: of all of them, in place of their own; -1 says that it is not known.
+            thumbnails: keep a small picture of each, which pages show when the picture itself is gone; those
+                that the gallery holds already get one, too.
             progress: called with (done, total) after each portion is stored.
 
         Raises:
@@ -383,7 +315,15 @@ class Searcher:
         self.encoder.expect(len(pictures))
         for start in range(0, len(pictures), AT_A_TIME):
             part = with_contents(pictures[start : start + AT_A_TIME], added)
-            self._embed(self._unknown(part, added), added)
+            if self.gallery is not None:
+                whole, part = part, not_yet_there(self.gallery, part, added)
+                if thumbnails:
+                    show_known(self.gallery, whole, part, added)
+            part, embeddings = embedded(self.encoder, part, added)
+            if part:
+                gallery = self.gallery or self._open(create=True)
+                store(gallery, part, embeddings, with_thumbnails=thumbnails)
+                added.embedded += len(part)
             if progress is not None:
                 progress(min(start + AT_A_TIME, len(pictures)), len(pictures))
         if added.unreadable and len(added.unreadable) == len(pictures):
@@ -447,127 +387,6 @@ class Searcher:
         )
         return self.gallery
 
-    def _recorded_place(self) -> Path:
-        """Where the encoder was when the gallery was filled. A gallery travels: what lies in it, or beside
-        the current folder by chance, is not what its owner meant."""
-        recorded = (self.gallery.encoder if self.gallery is not None else None) or {}
-        way_out = "give its place: --encoder RUN"
-        place = recorded.get("path")
-        if not isinstance(place, str) or "\0" in place or len(place) > _LONGEST_PLACE:
-            raise ConfigError(f"{self.location} does not say where the encoder is that filled it; {way_out}")
-        path = Path(place)
-        try:
-            outside = not path.resolve().is_relative_to(Path(self._address).resolve())
-        except (OSError, RuntimeError, ValueError):  # links that run in circles, surrogates
-            outside = False
-        if not path.is_absolute() or not outside:
-            raise ConfigError(
-                f"{self.location} names {shown(place)} as its encoder, which is no path outside of it; "
-                f"{way_out}"
-            )
-        if not is_there(place):
-            raise ConfigError(
-                f"{self.location} was filled with the encoder {shortened(place, 200)}, which is gone; if it "
-                f"moved, {way_out}"
-            )
-        return path
-
-    # --- adding -------------------------------------------------------------------------------------------
-
-    def _unknown(self, pictures: list[Picture], added: Added) -> list[Picture]:
-        """The pictures that have to be embedded; what is known of the others is brought up to date."""
-        if self.gallery is None or not pictures:
-            return pictures
-        there: dict[str | None, Item] = {
-            i.source: i for i in self.gallery.items(where={"source": [p.source for p in pictures]})
-        }
-        same = self.gallery.items(where={"content": [p.content for p in pictures]})
-        gone = [item for item in same if not is_there(item.source)]
-        there |= moved([picture for picture in pictures if picture.source not in there], gone)
-        pictures = not_overruling(pictures, there, decided_items(self.gallery.decisions()))
-        found = [(picture, there[picture.source]) for picture in pictures if picture.source in there]
-        unknown = [picture for picture in pictures if picture.source not in there]
-        whole = {item.id for picture, item in found if item.content == picture.content}
-        whole -= self._damaged(whole)
-        # A damaged item that moved does so first, to be replaced in its new place.
-        self._update([(p, item) for p, item in found if item.id in whole or item.source != p.source], added)
-        return unknown + [labelled(*pair) for pair in found if pair[1].id not in whole]
-
-    def _damaged(self, ids: set[int]) -> set[int]:
-        """Items whose embeddings are not what was written, and which are embedded anew."""
-        assert self.gallery is not None
-        try:
-            self.gallery.embeddings(ids=ids)
-        except DamagedGallery as error:
-            return set(error.ids)
-        return set()
-
-    def _update(self, found: list[tuple[Picture, Item]], added: Added) -> None:
-        assert self.gallery is not None
-        changed = []
-        for picture, item in found:
-            if picture.source != item.source:
-                added.moved += 1
-            elif picture.differs_from(item):
-                added.relabelled += 1
-            else:
-                added.known += 1
-                continue
-            changed.append((picture, item))
-        if changed:
-            self.gallery.relabel(
-                [item.id for _, item in changed],
-                sources=[picture.source for picture, _ in changed],
-                identities=[said(picture.identity, item.identity) for picture, item in changed],
-                cameras=[said(picture.camera, item.camera) for picture, item in changed],
-                times=[said(picture.time, item.time) for picture, item in changed],
-                tracklets=[said(picture.tracklet, item.tracklet) for picture, item in changed],
-            )
-
-    def _embed(self, pictures: list[Picture], added: Added) -> None:
-        pictures, embeddings = self._embeddings(pictures, added)
-        if not pictures:
-            return
-        self.made().add(
-            embeddings,
-            sources=[picture.source for picture in pictures],
-            identities=[picture.identity for picture in pictures],
-            cameras=[picture.camera for picture in pictures],
-            times=[picture.time for picture in pictures],
-            contents=[picture.content for picture in pictures],
-            tracklets=[picture.tracklet for picture in pictures],
-        )
-        added.embedded += len(pictures)
-
-    def _embeddings(self, pictures: list[Picture], added: Added) -> tuple[list[Picture], NDArray[np.float32]]:
-        """The pictures that can be read, and their embeddings (N, D)."""
-        if not pictures:
-            return [], np.empty((0, self.encoder.dim), np.float32)
-        try:
-            return pictures, self._encoded(pictures)
-        except DataError:  # of one of them, or of the encoder itself, which then fails again
-            readable = []
-            for picture in pictures:
-                try:
-                    load_image(picture.path, box=picture.box)
-                    readable.append(picture)
-                except DataError as error:
-                    added.unreadable.append((picture.path, str(error)))
-            if len(readable) == len(pictures):
-                raise
-        return self._embeddings(readable, added)
-
-    def _encoded(self, pictures: list[Picture]) -> NDArray[np.float32]:
-        samples = tuple(Sample(p.path, 0, 0, index, box=p.box) for index, p in enumerate(pictures))
-        embeddings = np.asarray(self.encoder.features(samples).embeddings, np.float32)
-        zero = np.flatnonzero(~embeddings.any(axis=1))
-        if len(zero):
-            raise DataError(
-                f"the encoder embeds {len(zero)} of {len(pictures)} pictures as zeros, which are near "
-                f"nothing (the first is {pictures[zero[0]].path}); its weights are unusable"
-            )
-        return embeddings
-
 
 def searcher_to_fill(
     location: str | Path,
@@ -589,47 +408,3 @@ def searcher_to_fill(
 
 def _any_of(*conditions: IsHidden) -> IsHidden:
     return lambda hit: any(holds(hit) for holds in conditions)
-
-
-def _with_whole_paths(where: Where | None) -> Where | None:
-    """Conditions whose sources may be paths from the current folder, as they are shown there."""
-    if not isinstance(where, Mapping) or "source" not in where:
-        return where
-    wanted = where["source"]
-    if isinstance(wanted, Mapping):
-        return {**where, "source": {key: _whole_paths(value) for key, value in wanted.items()}}
-    return {**where, "source": _whole_paths(wanted)}
-
-
-def _whole_paths(wanted: Any) -> list[Any]:
-    single = isinstance(wanted, str | bytes | os.PathLike) or not isinstance(wanted, Iterable)
-    values = [wanted] if single else list(wanted)
-    whole = []
-    for value in values:
-        try:
-            whole.append(str(Path(os.fsdecode(value)).resolve()))
-        except (TypeError, ValueError, OSError, RuntimeError):  # the gallery says what is wrong with it
-            continue
-    return [*values, *whole]
-
-
-def _listed_labels(key: str, labels: Set[Any]) -> str:
-    """A few of the labels of one kind that there are."""
-    if not labels:
-        return f"no item has a {key}"
-    values = sorted(labels, key=lambda value: (isinstance(value, str), isinstance(value, datetime), value))
-    writers: dict[str, Callable[[Any], str]] = {"time": utc, "source": str}
-    write = writers.get(key, as_listed)
-    listed = ", ".join(shortened(write(value)) for value in values[:_NUM_VALUES])
-    more = f", and {len(values) - _NUM_VALUES:,} more" if len(values) > _NUM_VALUES else ""
-    return f"there are {listed}{more}"
-
-
-def _near(key: str, wanted: Any, labels: Set[Any]) -> list[str]:
-    """Labels that may be meant by those that a condition asks for and nothing has."""
-    if key not in ("identity", "camera") or isinstance(wanted, Mapping):
-        return []
-    single = isinstance(wanted, str) or not isinstance(wanted, Iterable)
-    asked = [str(value) for value in ([wanted] if single else wanted) if value is not None]
-    known = [str(label) for label in labels]
-    return [near for text in asked for near in near_labels(text, known)][:_NUM_NEAR]

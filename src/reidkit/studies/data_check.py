@@ -56,8 +56,8 @@ def _add_identities(file: Path, tested: Dataset) -> None:
 
 def _other_images(folder: Path, what: str, data: Dataset) -> ConfigError:
     return ConfigError(
-        f"{folder} was {what} than {data.root} holds now; bring them back, choose another folder (--out, "
-        "--runs), or delete that run"
+        f"{folder} was {what} than {data.root} holds now; bring them back, choose another folder for the "
+        "study or its runs, or delete that run"
     )
 
 

@@ -196,7 +196,7 @@ def cells_of(study: Study, overrides: Sequence[str] = ()) -> list[Cell]:
     )
     problems: dict[str, str] = {}  # each with the first cell that has it
     if any(override.partition("=")[0].strip() == "seed" for override in overrides):
-        problems["seed is one of the study's own seeds; choose among them with --only '*/seed-0'"] = ""
+        problems["seed is one of the study's own seeds; choose among its cells, as only '*/seed-0' does"] = ""
     cells: list[Cell] = []
     runs: dict[str, Run] = {}
     for choice in itertools.product(*(axis.cells for axis in study.axis)):

@@ -27,6 +27,14 @@ def class_labels(split: Split) -> NDArray[np.int64]:
     return np.unique([sample.identity for sample in split], return_inverse=True)[1].astype(np.int64)
 
 
+def sets_of_classes(data: Dataset, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(C,) the number of each class's data set, of a union several; ``labels`` (N,) of the training part."""
+    numbers = np.unique([sample.dataset or data.name for sample in data.train], return_inverse=True)[1]
+    sets = np.zeros(int(labels.max()) + 1, np.int64)
+    sets[labels] = numbers
+    return sets
+
+
 def build_sampler(
     data: Dataset, labels: NDArray[np.int64], config: SamplerConfig, *, seed: int
 ) -> BatchSampler:

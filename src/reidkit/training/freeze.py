@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from reidkit.errors import ConfigError
+from reidkit.errors import ConfigError, did_you_mean
 
 
 class TrainingMode:
@@ -16,29 +18,62 @@ class TrainingMode:
         freeze_statistics: batch norms normalise by the running statistics that they have at the start.
         freeze_epochs: first epochs in which the backbone stays as it is, batch norm's statistics included,
             while neck and losses learn.
+        freeze_until: by the name of a part of the network, of its backbone or of the whole, the first epoch
+            in which it learns.
 
     Raises:
-        ConfigError: freeze_epochs with a network that has no part named backbone.
+        ConfigError: freeze_epochs with a network that has no part named backbone; a part that there is not.
     """
 
-    def __init__(self, model: nn.Module, *, freeze_statistics: bool, freeze_epochs: int) -> None:
-        self.model, self.freeze_statistics, self.freeze_epochs = model, freeze_statistics, freeze_epochs
-        self.backbone = getattr(model, "backbone", None)
-        if freeze_epochs and self.backbone is None:
-            raise ConfigError(
-                "optim.freeze_epochs goes with networks of backbone and neck, and "
-                f"{type(model).__name__} has no backbone; set it to 0"
-            )
-        self.learned = [p for p in self.backbone.parameters() if p.requires_grad] if self.backbone else []
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        freeze_statistics: bool,
+        freeze_epochs: int,
+        freeze_until: Mapping[str, int] | None = None,
+    ) -> None:
+        self.model, self.freeze_statistics = model, freeze_statistics
+        self.frozen_until = [(_part(model, name), epoch) for name, epoch in (freeze_until or {}).items()]
+        if freeze_epochs:
+            backbone = getattr(model, "backbone", None)
+            if backbone is None:
+                raise ConfigError(
+                    "optim.freeze_epochs goes with networks of backbone and neck, and "
+                    f"{type(model).__name__} has no backbone; set it to 0"
+                )
+            self.frozen_until.append((backbone, freeze_epochs))
+        self.learned = {
+            p for part, _ in self.frozen_until for p in part.parameters() if p.requires_grad
+        }  # what never learns stays so
 
     def start(self, epoch: int) -> None:
         """To be called before an epoch's first step."""
         self.model.train()
-        frozen = epoch < self.freeze_epochs
         for parameter in self.learned:
-            parameter.requires_grad_(not frozen)
-        if frozen and self.backbone is not None:
-            self.backbone.eval()
+            parameter.requires_grad_(True)
+        for part, until in self.frozen_until:
+            if epoch < until:
+                part.eval()
+                for parameter in part.parameters():
+                    parameter.requires_grad_(False)
         for module in self.model.modules():
             if self.freeze_statistics and isinstance(module, _BatchNorm):
                 module.eval()
+
+
+_WITHIN = ("backbone.network.", "backbone.", "")  # where a name is looked for; timm's networks are the first
+
+
+def _part(model: nn.Module, name: str) -> nn.Module:
+    """A part of the network, by its name within the backbone or within the whole."""
+    parts: dict[str, nn.Module] = dict(model.named_modules())
+    for place in _WITHIN:
+        if name and place + name in parts:
+            return parts[place + name]
+    known = {part.removeprefix("backbone.").removeprefix("network.") for part in parts} - {""}
+    largest = sorted(part for part in known if "." not in part)
+    raise ConfigError(
+        f"optim.freeze_until names {name!r}, which the network does not have;{did_you_mean(name, known)} "
+        f"It has {', '.join(largest)}, and what is inside of them, with dots between"
+    )

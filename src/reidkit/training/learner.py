@@ -60,7 +60,10 @@ class Learner:
         self.module = Step(model, objectives, num_pieces=self.num_pieces)
         self.module.to(device, self.dtype).to(memory_format=self.memory_format)
         self.mode = TrainingMode(
-            model, freeze_statistics=train.batch_norm == "frozen", freeze_epochs=optim.freeze_epochs
+            model,
+            freeze_statistics=train.batch_norm == "frozen",
+            freeze_epochs=optim.freeze_epochs,
+            freeze_until=optim.freeze_until,
         )
         self.optimizer = build_optimizer(optim, [self.module])
         if train.compile:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from reidkit import logs
 from reidkit.errors import ConfigError, did_you_mean
 from reidkit.models import Embedder, Penalty
-from reidkit.ops import at_least_float32
+from reidkit.ops import at_least_float32, check_count
 from reidkit.training import distributed
 from reidkit.training.foreign_losses import checked
 from reidkit.training.foreign_losses import reads as reads
 from reidkit.training.gradient_cache import embed_in_pieces
+from reidkit.training.memory import BatchMemory
 
 logger = logs.get_logger(__name__)
 
@@ -38,9 +39,13 @@ class Objective:
         name: what it is called in logs; the class's name if left out.
         schedule: (epoch, factor), by ascending epochs: the weight is times the factor, linear between two
             epochs, the first one's before and the last one's after; empty leaves the weight as it is.
+        memory: how many embeddings of past batches it compares with, besides the batch
+            (:class:`reidkit.training.memory.BatchMemory`); for losses of pairs. None is the batch alone.
+        memory_from_epoch: first epoch (from 0) in which it does; before, they are only remembered. While the
+            network changes fast, what it gave some batches ago says little.
 
     Raises:
-        ConfigError: a schedule whose epochs do not ascend.
+        ConfigError: a schedule whose epochs do not ascend; a memory for a loss that compares no pairs.
     """
 
     loss: nn.Module
@@ -50,6 +55,8 @@ class Objective:
     until_epoch: int | None = None
     name: str | None = None
     schedule: Sequence[tuple[int, float]] = ()
+    memory: int | None = None
+    memory_from_epoch: int = 0
 
     def __post_init__(self) -> None:
         epochs = [epoch for epoch, _ in self.schedule]
@@ -57,6 +64,16 @@ class Objective:
             raise ConfigError(
                 f"the schedule of loss {name_of(self)!r} has the epochs {epochs}; give [epoch, factor] in "
                 "ascending order of epochs, each once"
+            )
+        if self.memory is None and self.memory_from_epoch:
+            raise ConfigError(
+                f"loss {name_of(self)!r} has memory_from_epoch and no memory; give memory, say 1024"
+            )
+        if self.memory is not None:
+            check_count("memory", self.memory, also=", or None for the batch alone")
+        if self.memory is not None and reads(self.loss) != "metric":
+            raise ConfigError(
+                f"loss {name_of(self)!r} has a memory of past batches and compares no pairs; leave memory out"
             )
 
     def weight_in(self, epoch: int) -> float:
@@ -79,10 +96,12 @@ class Objective:
         fields["loss"] = repr(self.loss)
         for option, neutral in getattr(self.loss, "added_later", {}).items():
             if (value := getattr(self.loss, option)) == neutral:
-                fields["loss"] = fields["loss"].replace(f"{option}={value}, ", "")
+                fields["loss"] = fields["loss"].replace(f"{option}={value!r}, ", "")
         fields["schedule"] = [list(point) for point in self.schedule]
         if not self.schedule:
             del fields["schedule"]
+        if self.memory is None:
+            del fields["memory"], fields["memory_from_epoch"]
         return {**fields, "name": name_of(self)}
 
 
@@ -106,6 +125,12 @@ class Step(nn.Module):
         self.model, self.num_pieces = model, num_pieces
         self.objectives = objectives
         self.losses = nn.ModuleList(objective.loss for objective in objectives)
+        self.memory_of = {
+            name_of(o): BatchMemory(o.memory, model.features[feature_of(model, o)])
+            for o in objectives
+            if o.memory is not None
+        }
+        self.memories = nn.ModuleList(self.memory_of.values())  # so that checkpoints hold them
 
     def forward(
         self, images: Tensor, labels: Tensor, epoch: int, seed: int | None = None
@@ -128,11 +153,20 @@ class Step(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             embeddings = {name: at_least_float32(feature) for name, feature in gathered.items()}
             terms = {
-                name_of(o): checked(name_of(o), o.loss, embeddings[feature_of(self.model, o)], labels)
+                name_of(o): self._term(o, embeddings[feature_of(self.model, o)], labels, epoch)
                 for o in of_features
             }
             terms |= self.model.regularizers()
         return {name_of(o): terms[name_of(o)] for o in counting}, gathered
+
+    def _term(self, objective: Objective, embeddings: Tensor, labels: Tensor, epoch: int) -> Tensor:
+        """The value of a loss of features, which then are remembered where it has a memory."""
+        name, seen = name_of(objective), (embeddings, labels)
+        if memory := self.memory_of.get(name):
+            if epoch >= objective.memory_from_epoch:
+                seen = memory.beside(embeddings, labels)
+            memory.remember(embeddings, labels)
+        return checked(name, objective.loss, *seen)
 
 
 def prepare_objectives(

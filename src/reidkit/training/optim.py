@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterable
@@ -12,6 +13,14 @@ from torch import nn
 
 from reidkit.config import OptimConfig, schedule_problems
 from reidkit.errors import ConfigError
+
+
+def described(config: OptimConfig) -> dict[str, Any]:
+    """The table as plain values, to compare two runs by: without what runs of before could not choose."""
+    values = dataclasses.asdict(config)
+    if values["freeze_until"] is None:
+        del values["freeze_until"]
+    return values
 
 
 def build_optimizer(config: OptimConfig, modules: Iterable[nn.Module]) -> torch.optim.Optimizer:

@@ -63,7 +63,7 @@ class RunFolder:
                 if not locks.enter_context(exclusive(self.path / LOCK_FILE)):
                     raise ConfigError(
                         f"{self.path} is being trained by another process; wait for it, stop it, or choose "
-                        "another folder (--out)"
+                        "another folder"
                     )
                 remove_unfinished(self.path)
 

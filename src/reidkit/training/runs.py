@@ -90,6 +90,8 @@ def build_trainer(
             until_epoch=loss.until_epoch,
             name=name,
             schedule=loss.schedule,
+            memory=loss.memory,
+            memory_from_epoch=loss.memory_from_epoch or 0,
         )
         for name, loss in resolved.loss.items()
     ]

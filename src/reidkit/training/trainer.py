@@ -30,7 +30,7 @@ from reidkit.models import Embedder
 from reidkit.provenance import data_fingerprint, versions
 from reidkit.texts.printable import counted
 from reidkit.training import distributed
-from reidkit.training.batches import build_loader, build_sampler, check_batches, class_labels
+from reidkit.training.batches import build_loader, build_sampler, check_batches, class_labels, sets_of_classes
 from reidkit.training.ema import WeightAverage
 from reidkit.training.embed_validation import check_validation, embed_validation
 from reidkit.training.interrupt import GracefulStop
@@ -38,7 +38,7 @@ from reidkit.training.learner import Learner, NotFiniteError
 from reidkit.training.loader import UnreadableImages, batches
 from reidkit.training.log import TrainingLog
 from reidkit.training.objective import Objective, prepare_objectives
-from reidkit.training.optim import learning_rate
+from reidkit.training.optim import described, learning_rate
 from reidkit.training.run_folder import RunFolder
 from reidkit.training.trackers import Tracker, named_tracker
 from reidkit.training.warm_start import start_from
@@ -132,6 +132,9 @@ class Trainer:
         self.objectives = prepare_objectives(
             losses, self.model, num_epochs=self.epochs, num_identities=num_identities, seed=self.seed
         )
+        for objective in self.objectives:
+            if fill := getattr(objective.loss, "fill_sets", None):
+                fill(sets_of_classes(self.data, classes))
         self.sampler = build_sampler(self.data, classes, self.sampler_config, seed=self.seed)
         self.remarks = check_batches(self.sampler, self.data, classes, self.objectives, train)
         self.stop = GracefulStop()
@@ -166,7 +169,7 @@ class Trainer:
             "losses": [objective.describe() for objective in self.objectives],
             "sampler": dataclasses.asdict(self.sampler_config),
             "transform": dataclasses.asdict(self.transform),
-            "optim": dataclasses.asdict(self.optim),
+            "optim": described(self.optim),
             "init": self.train_config.init,
             "precision": self.learner.precision.name,
             "accumulate": self.train_config.accumulate,

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import Gallery, Item, Where
+from reidkit.images.thumbnails import thumbnail
 from reidkit.video.view import Crop, SeenTrack, View
 
 
@@ -55,11 +57,13 @@ def known_tracks(gallery: Gallery, view: View) -> dict[int, KnownTrack]:
 
 
 def add_tracks(gallery: Gallery, tracks: Sequence[EmbeddedTrack]) -> None:
-    """Store tracks, all of them or none: an item for each picture, one of the kind "track" for each mean."""
+    """Store tracks, all of them or none: an item for each picture, one of the kind "track" for each mean,
+    with frame, box and thumbnail of the best picture."""
     rows = [(track, crop) for track in tracks for crop in track.seen.crops]
     rows_and_means = [*rows, *((track, _best(track)) for track in tracks)]
     num = len(rows)
     kinds = ["crop"] * num + ["track"] * len(tracks)
+    small = {id(crop): thumbnail(Image.fromarray(crop.pixels)) for _, crop in rows}
     views = [track.seen.view for track, _ in rows_and_means]
     gallery.add(
         np.concatenate([*(track.embeddings for track in tracks), np.stack([track.mean for track in tracks])]),
@@ -69,13 +73,14 @@ def add_tracks(gallery: Gallery, tracks: Sequence[EmbeddedTrack]) -> None:
         cameras=[view.camera for view in views],
         times=[view.moment(crop.time) for view, (_, crop) in zip(views, rows_and_means, strict=True)],
         tracklets=[track.tracklet for track, _ in rows_and_means],
+        frames=[crop.frame for _, crop in rows_and_means],
+        boxes=[_box(track.seen.view, crop) for track, crop in rows_and_means],
+        thumbnails=[small[id(crop)] for _, crop in rows_and_means],
         labels={
             "kind": kinds,
             "video": [view.source for view in views],
             "plan": [view.plan for view in views],
             "track": [track.seen.track.number for track, _ in rows_and_means],
-            "frame": [crop.frame for _, crop in rows_and_means],
-            "box": [_box(track.seen.view, crop) for track, crop in rows_and_means],
             "quality": [round(crop.quality, 4) for _, crop in rows_and_means],
         },
     )
@@ -99,5 +104,5 @@ def _source(track: EmbeddedTrack, crop: Crop, kind: str) -> str:
     return f"{track.seen.view.source}#{place}" + (f",frame={crop.frame}" if kind == "crop" else "")
 
 
-def _box(view: View, crop: Crop) -> str:
-    return ",".join(f"{value:.1f}" for value in view.boxes.corners[crop.row].tolist())
+def _box(view: View, crop: Crop) -> list[float]:
+    return [round(value, 1) for value in view.boxes.corners[crop.row].tolist()]

@@ -27,6 +27,7 @@ from reidkit.web.wanted import (
     Login,
     NewItem,
     RemoveRequest,
+    SearchOptions,
     SearchRequest,
 )
 
@@ -113,10 +114,10 @@ def encoder(actor: CurrentUser, service: TheService, gallery: Gallery) -> a.Card
 
 @one.post("/search")
 def search(
-    actor: CheckedUser, service: TheService, gallery: Gallery, request: SearchRequest
+    actor: CheckedUser, service: TheService, gallery: Gallery, request: SearchOptions
 ) -> a.SearchAnswer:
     """Search by stored items and embeddings, all of them one query."""
-    return service.search(actor, gallery, request)
+    return service.search(actor, gallery, SearchRequest(**dict(request)))
 
 
 @one.post("/search/pictures")
@@ -125,12 +126,12 @@ def search_by_pictures(
     service: TheService,
     gallery: Gallery,
     pictures: Pictures,
-    request: Annotated[str, Form(description="A SearchRequest as JSON.", examples=['{"top": 5}'])] = "{}",
+    request: Annotated[str, Form(description="SearchOptions as JSON.", examples=['{"top": 5}'])] = "{}",
 ) -> a.SearchAnswer:
     """Search by pictures; several are one query."""
-    wanted = _from_json(SearchRequest, request, "request")
+    wanted = _from_json(SearchOptions, request, "request")
     read = _read(pictures, service.settings.limits.pictures)
-    return service.search(actor, gallery, wanted.model_copy(update={"pictures": tuple(read)}))
+    return service.search(actor, gallery, SearchRequest(**dict(wanted), pictures=tuple(read)))
 
 
 # --- items ------------------------------------------------------------------------------------------------

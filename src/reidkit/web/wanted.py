@@ -18,8 +18,8 @@ class Wanted(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SearchRequest(Wanted):
-    """Who is searched for, and how.
+class SearchOptions(Wanted):
+    """Who is searched for, besides pictures, and how.
 
     Pictures, stored items and embeddings together are one query: the mean of their embeddings. ``boxes`` cut
     each picture, (left, top, right, bottom) in pixels of the upright picture, or null for all of it.
@@ -27,7 +27,6 @@ class SearchRequest(Wanted):
     that refer to it. ``group`` asks for people or tracklets in place of pictures, which ``pool`` scores.
     """
 
-    pictures: tuple[bytes, ...] = Field((), exclude=True)
     boxes: tuple[Box | None, ...] = ()
     items: tuple[ItemId, ...] = Field((), max_length=100)
     embeddings: tuple[tuple[FiniteFloat, ...], ...] = Field((), max_length=100)
@@ -41,6 +40,12 @@ class SearchRequest(Wanted):
     false_match_rate: FiniteFloat | None = Field(None, gt=0, lt=1)
     prior: FiniteFloat | None = Field(None, gt=0, lt=1)
     purpose: Purpose = ""
+
+
+class SearchRequest(SearchOptions):
+    """Who is searched for, and how; ``pictures`` are files of images."""
+
+    pictures: tuple[bytes, ...] = ()
 
 
 class NewItem(Wanted):

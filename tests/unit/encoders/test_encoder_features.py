@@ -130,7 +130,7 @@ def test_options_of_torch_networks_are_refused_for_network_files(tmp_path: Path)
     preprocessing = Preprocessing(color="rgb", scale=255, mean=(0, 0, 0), std=(1, 1, 1))
     network = ExternalNetwork(tmp_path / "network.onnx", MeanColours(), preprocessing)
     assert rk.Encoder(network, height=8, width=4, device="cpu").device == "cpu"
-    with pytest.raises(ConfigError, match=r"device = cuda: .*network\.onnx was made elsewhere"):
+    with pytest.raises(ConfigError, match=r"device = cuda: .*network\.onnx runs on the CPU alone"):
         rk.Encoder(network, height=8, width=4, device="cuda")
     with pytest.raises(ConfigError, match=r"bfloat16: .*network\.onnx was made elsewhere"):
         rk.Encoder(network, height=8, width=4, bfloat16=True)

@@ -1,4 +1,4 @@
-"""KISSME and XQDA: covariances against loops, metrics against their formulas, and what they are for."""
+"""KISSME, XQDA and HER: covariances against loops, metrics against their formulas, and what they are for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError
 from reidkit.evaluation.evaluation import evaluate_features
-from reidkit.evaluation.metric_learning import KISSME, XQDA, _pair_covariances
+from reidkit.evaluation.metric_learning import HER, KISSME, XQDA, _pair_covariances
 from reidkit.types import Features
 
 Array = NDArray[np.float64]
@@ -228,3 +228,33 @@ def test_embeddings_that_cannot_be_used() -> None:
 def test_options_out_of_range(build, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+def test_her_is_its_formula() -> None:
+    """Against loops: a Gaussian kernel, ridge regression onto one point a person."""
+    features = people(6, per_camera=2)
+    values, count = features.embeddings.astype(float), len(features)
+    squared = np.array([[np.square(a - b).sum() for b in values] for a in values])
+    kernel = np.exp(-squared / squared[np.triu_indices(count, 1)].mean())
+    points = np.array([[float(i == person) / 2 for person in range(6)] for i in features.identities])
+    weights = np.linalg.inv(kernel + 0.5 * np.eye(count)) @ points
+    mapped = kernel @ weights
+    expected = np.array([[np.square(a - b).sum() for b in mapped] for a in mapped])
+    metric = HER(regularization=0.5).fit(features)
+    np.testing.assert_allclose(metric.distances(values, values), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_her_tells_new_people_apart() -> None:
+    learned, tested = people(60), halves(people(40, seed=1))
+    without = evaluate_features(*tested, camera_filter="none").rank(1)
+    metric = HER().fit(learned)
+    assert evaluate_features(*tested, camera_filter="none", metric=metric).rank(1) > without + 0.1
+
+
+def test_her_refuses_what_it_cannot_learn_from() -> None:
+    with pytest.raises(ConfigError, match="regularization is 0"):
+        HER(regularization=0)
+    with pytest.raises(DataError, match="here is 1"):
+        HER().fit(Features(np.eye(3, dtype=np.float32), np.zeros(3, np.int64)))
+    with pytest.raises(DataError, match="all embeddings are the same"):
+        HER().fit(Features(np.ones((4, 2), np.float32), np.arange(4)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from datetime import UTC, datetime
 
 import numpy as np
@@ -32,11 +33,24 @@ def gallery(tmp_path):
             times=[None, 1.5, "2024-05-01", None, None, 0],
             contents=["ab", None, None, None, None, None],
             tracklets=[7, None, None, None, "7", None],
+            frames=[None, 3, None, 4, 0, None],
+            boxes=[None, (1, 2.5, 30, 40), None, None, (-3, 0, 5, 9), None],
+            thumbnails=[jpeg(1), None, None, jpeg(2), jpeg(3), None],
             labels={"day": [datetime(2024, 5, 1, tzinfo=UTC)] * 6, "n": [1, True, "1", 1.0, None, -2]},
         )
         gallery.remove(ids=ids[3:4])
         gallery.decide([Decision("accept", (3,), (None,), ("1",), "ann")])
         yield gallery
+
+
+def jpeg(number):
+    return b"\xff\xd8\xff" + bytes([number]) * 50 + b"\xff\xd9"
+
+
+def pictures(gallery):
+    items = gallery.items()
+    found = gallery.thumbnails(ids=[item.id for item in items])
+    return [found.get(item.id) for item in items]
 
 
 def same(one, other):
@@ -45,6 +59,7 @@ def same(one, other):
     ]
     np.testing.assert_array_equal(one.embeddings(), other.embeddings())
     assert len(one.decisions()) == len(other.decisions())
+    assert pictures(one) == pictures(other) == [jpeg(1), None, None, jpeg(3), None]
 
 
 def test_what_is_exported_is_imported(gallery, tmp_path):
@@ -54,7 +69,13 @@ def test_what_is_exported_is_imported(gallery, tmp_path):
         "embeddings.npy",
         "gallery.json",
         "items.jsonl",
+        "thumbnails.zip",
     ]
+    with zipfile.ZipFile(tmp_path / "out" / "thumbnails.zip") as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            "1.jpg": jpeg(1),
+            "5.jpg": jpeg(3),
+        }
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "embeddings.npy"), gallery.embeddings())
     exported = ExportedGallery(tmp_path / "out")
     with open_gallery(tmp_path / "back", encoder=exported.encoder) as back:
@@ -69,7 +90,8 @@ def test_an_import_that_was_interrupted_goes_on(gallery, tmp_path):
     exported = ExportedGallery(tmp_path / "out")
     with open_gallery(tmp_path / "back") as back:
         first = exported.items()[:2]
-        back.add(exported.embeddings(ids=[item.id for item in first]), **_copy_labels(first))
+        rows = exported.embeddings(ids=[item.id for item in first])
+        back.add(rows, **_copy_labels(first), thumbnails=[jpeg(1), None])
         assert copy_gallery(exported, back).num_there == 2
         same(gallery, back)
 

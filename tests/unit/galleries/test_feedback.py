@@ -67,7 +67,7 @@ def test_whoever_is_logged_in_decides(gallery, monkeypatch):
     monkeypatch.setenv("LOGNAME", "zoe")
     assert accept(gallery, [5], "eve")[0].who == "zoe"
     monkeypatch.setattr("getpass.getuser", lambda: {}["nobody"])
-    with pytest.raises(ConfigError, match="--who NAME"):
+    with pytest.raises(ConfigError, match="say who decides"):
         accept(gallery, [6], "eve")
 
 

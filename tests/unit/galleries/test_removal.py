@@ -14,6 +14,7 @@ from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import _column_data, erase, expire, forget, open_gallery
 
 NAME, PICTURE, ZONE = "somebody in particular", "photos/of-somebody-17.jpg", "a certain room"
+THUMBNAIL = b"\xff\xd8\xff" + b"what somebody looks like" * 2000 + b"\xff\xd9"  # pages of the file
 
 
 def units(num, seed=0):
@@ -31,6 +32,7 @@ def path(tmp_path, monkeypatch):
             sources=[PICTURE if n == 17 else f"{n}.jpg" for n in range(200)],
             identities=[NAME if n in (17, 90) else f"{n % 20:04}" for n in range(200)],
             labels={"zone": [ZONE if n == 17 else "hall" for n in range(200)]},
+            thumbnails=[THUMBNAIL if n == 17 else None for n in range(200)],
             times=[None if n == 3 else time.time() - 60 * n - 30 for n in range(200)],
         )
         assert len(gallery.items(where={"zone": ZONE})) == 1
@@ -46,6 +48,8 @@ def traces():
         NAME.encode(),
         PICTURE.encode(),
         ZONE.encode(),
+        THUMBNAIL[3:2000],
+        THUMBNAIL[-2000:],
         units(200)[17].tobytes(),
         units(200)[90].tobytes(),
     ]

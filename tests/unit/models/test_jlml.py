@@ -10,7 +10,8 @@ from torch import nn
 import reidkit as rk
 from reidkit.errors import ConfigError, UnknownName
 from reidkit.models._cost import complexity
-from reidkit.models.jlml import JLML, Bottleneck, LocalBranch, cut_stripes
+from reidkit.models._stripes import cut_stripes
+from reidkit.models.jlml import JLML, Bottleneck, LocalBranch
 
 # Table 1: channels, height and width of what each stage gives, for an image of 224 x 224.
 GLOBAL = {

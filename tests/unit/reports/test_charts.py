@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from reidkit.reports import charts as viz
+from reidkit.reports import training_charts as training
 from reidkit.reports.breakdown_charts import (
     camera_figure,
     heat_overlay,
@@ -25,6 +26,7 @@ from reidkit.reports.breakdown_charts import (
 CMC = np.linspace(0.6, 0.9, 50)
 RATES = np.linspace(0, 1, 20_001)
 CAMERA_SCORES = np.array([[np.nan, 0.5], [0.25, 0.75], [0.5, np.nan]])
+CAMERA_COUNTS = np.array([[0, 40], [9, 30], [20, 0]])
 EDGES = np.linspace(0, 2, 11)
 POSITIVE = np.array([0, 4, 8, 4, 0, 0, 0, 0, 0, 0])
 NEGATIVE = np.array([0, 0, 1, 3, 9, 9, 3, 0, 0, 0])
@@ -46,14 +48,14 @@ def all_charts() -> list[viz.Chart]:
     charts = [
         viz.cmc_figure(CMC),
         distance_figure(),
-        viz.loss_figure(RECORDS),
-        viz.learning_rate_figure(RECORDS),
-        viz.validation_figure(RECORDS),
-        viz.gradient_norm_figure(RECORDS),
-        viz.gradient_cosine_figure(RECORDS),
+        training.loss_figure(RECORDS),
+        training.learning_rate_figure(RECORDS),
+        training.validation_figure(RECORDS),
+        training.gradient_norm_figure(RECORDS),
+        training.gradient_cosine_figure(RECORDS),
         precision_recall_figure(np.linspace(0, 1, 101), np.linspace(1, 0.2, 101)),
         roc_figure(RATES, np.sqrt(RATES), marked={1e-4: 0.01, 1e-2: 0.1, 1e-1: 0.316}),
-        camera_figure("camera_map", [1, 2, 3], ["gate $a$", "gate $b$"], CAMERA_SCORES),
+        camera_figure("camera_map", [1, 2, 3], ["gate $a$", "gate $b$"], CAMERA_SCORES, CAMERA_COUNTS),
         reliability_figure(np.array([0.1, 0.5, 0.9]), np.array([0.2, 0.5, 0.8])),
         projection_figure(np.arange(12.0).reshape(6, 2), ["$ann$", "bob", "bob", "cy", "cy", "cy"]),
         two_cmc_figure({"runs/$a$": CMC, "runs/b": CMC - 0.1}),
@@ -131,28 +133,31 @@ def test_distances_without_negative_pairs_can_be_drawn() -> None:
 
 
 def test_each_loss_is_named_in_the_legend() -> None:
-    assert {"total", "identity", "msml"} <= set(texts(svg_of(viz.loss_figure(RECORDS))))
+    assert {"total", "identity", "msml"} <= set(texts(svg_of(training.loss_figure(RECORDS))))
 
 
 def test_a_single_loss_is_not_drawn_twice() -> None:
     records = [{"kind": "step", "step": 1, "loss": 1.0, "loss/msml": 1.0}]
-    assert "msml" in texts(svg_of(viz.loss_figure(records)))
-    assert "total" not in texts(svg_of(viz.loss_figure(records)))
+    assert "msml" in texts(svg_of(training.loss_figure(records)))
+    assert "total" not in texts(svg_of(training.loss_figure(records)))
 
 
 def test_names_are_text_not_markup_nor_formulas() -> None:
-    svg = svg_of(viz.loss_figure([{"kind": "step", "step": 1, "loss/<b>$x^2$": 1.0}]))
+    svg = svg_of(training.loss_figure([{"kind": "step", "step": 1, "loss/<b>$x^2$": 1.0}]))
     assert "<b>$x^2$" in texts(svg)
     assert "<b>" not in svg
 
 
 def test_progress_in_epochs_is_preferred_to_steps() -> None:
     with_progress = [{**record, "progress": 0.5} for record in RECORDS]
-    assert "epoch" in texts(svg_of(viz.loss_figure(with_progress)))
-    assert "training step" in texts(svg_of(viz.loss_figure(RECORDS)))
+    assert "epoch" in texts(svg_of(training.loss_figure(with_progress)))
+    assert "training step" in texts(svg_of(training.loss_figure(RECORDS)))
 
 
-@pytest.mark.parametrize("figure", [viz.loss_figure, viz.learning_rate_figure, viz.validation_figure])
+@pytest.mark.parametrize(
+    "figure",
+    [training.loss_figure, training.learning_rate_figure, training.validation_figure],
+)
 @pytest.mark.parametrize(
     "records",
     [
@@ -170,12 +175,12 @@ def test_nothing_to_draw_gives_no_figure(figure, records) -> None:  # type: igno
 
 def test_records_without_a_value_are_passed_over() -> None:
     gaps = [*RECORDS, {"kind": "step", "step": 50}, {"kind": "step", "step": 60, "lr": float("inf")}]
-    assert svg_of(viz.learning_rate_figure(gaps)) == svg_of(viz.learning_rate_figure(RECORDS))
+    assert svg_of(training.learning_rate_figure(gaps)) == svg_of(training.learning_rate_figure(RECORDS))
 
 
 def test_a_long_run_is_drawn_as_means_of_stretches() -> None:
     records = [{"kind": "step", "step": step, "lr": float(step % 2)} for step in range(10_000)]
-    svg = svg_of(viz.learning_rate_figure(records))
+    svg = svg_of(training.learning_rate_figure(records))
     # Zeros and ones average to one half, and a straight line is all that is left to draw.
     assert curve_length(svg, viz.TEAL) <= viz.MAX_POINTS
     assert len(svg) < 40_000
@@ -202,14 +207,54 @@ def test_pictures_of_several_queries_stand_below_each_other() -> None:
 
 
 def test_a_camera_map_writes_the_scores_that_there_are() -> None:
-    written = texts(camera_figure("m", [1, 2, 3], ["gate $a$", "gate $b$"], CAMERA_SCORES).svg())
+    written = texts(
+        camera_figure("m", [1, 2, 3], ["gate $a$", "gate $b$"], CAMERA_SCORES, CAMERA_COUNTS).svg()
+    )
     assert [text for text in written if text.isdigit()][-4:] == ["50", "25", "75", "50"]
     assert {"gate $a$", "gate $b$", "1", "2", "3"} <= set(written)
 
 
+def test_a_camera_map_writes_its_counts_and_does_not_colour_the_smallest() -> None:
+    chart = camera_figure("m", [1, 2, 3], ["a", "b"], CAMERA_SCORES, CAMERA_COUNTS)
+    assert {"n = 40", "n = 9", "n = 30", "n = 20"} <= set(texts(chart.svg()))
+    tints = [patch.get_alpha() for patch in chart.figure.axes[0].patches]
+    assert [tint == 0 for tint in tints] == [False, True, False, False]
+
+
+def test_losses_of_epochs_are_drawn_where_these_are_more_than_the_steps() -> None:
+    epochs = [{"kind": "epoch", "epoch": epoch, "loss/msml": 1 / (1 + epoch)} for epoch in range(4)]
+    few_steps = [{"kind": "step", "step": 20, "progress": 3.5, "loss/msml": 0.3}]
+    chart = training.loss_figure([*few_steps, *epochs])
+    assert chart is not None
+    assert chart.figure.axes[0].lines[0].get_xdata().tolist() == [1, 2, 3, 4]
+
+
+def test_two_runs_are_drawn_in_one_picture() -> None:
+    def run(scale: float) -> list[dict[str, object]]:
+        epochs = [{"kind": "epoch", "epoch": n, "loss/a": scale, "loss/b": 1.0} for n in range(3)]
+        return [*epochs, {"kind": "validation", "epoch": 3, "mAP": 0.5 * scale}]
+
+    losses = training.runs_figure({"one": run(1.0), "other": run(2.0)}, "loss")
+    assert losses is not None
+    assert [line.get_ydata().tolist() for line in losses.figure.axes[0].lines] == [[2.0] * 3, [3.0] * 3]
+    assert {"one", "other"} <= set(texts(losses.svg()))
+    validations = training.runs_figure({"one": run(1.0), "other": run(2.0)}, "mAP")
+    assert validations is not None
+    assert not training.shows_a_course(validations)
+    assert training.runs_figure({"one": run(1.0), "other": []}, "loss") is None
+
+
+def test_a_single_dot_is_no_course() -> None:
+    chart = training.loss_figure([{"kind": "epoch", "epoch": 0, "loss/msml": 1.0}])
+    assert chart is not None
+    assert not training.shows_a_course(chart)
+
+
 def test_many_cameras_are_drawn_without_numbers() -> None:
     scores = np.full((20, 20), 0.5)
-    assert texts(camera_figure("m", range(20), range(20), scores).svg()).count("50") == 0
+    assert (
+        texts(camera_figure("m", range(20), range(20), scores, np.full((20, 20), 50)).svg()).count("50") == 0
+    )
 
 
 def test_a_roc_is_read_at_its_steps() -> None:
@@ -243,8 +288,8 @@ def test_an_overlay_is_grey_where_nothing_is_and_bright_where_most_is() -> None:
 
 
 def test_gradients_of_losses_are_drawn_where_they_were_recorded():
-    assert {"identity", "msml"} <= set(texts(svg_of(viz.gradient_norm_figure(RECORDS))))
-    assert "identity, msml" in texts(svg_of(viz.gradient_cosine_figure(RECORDS)))
-    assert viz.gradient_norm_figure(RECORDS[:2]) is None
+    assert {"identity", "msml"} <= set(texts(svg_of(training.gradient_norm_figure(RECORDS))))
+    assert "identity, msml" in texts(svg_of(training.gradient_cosine_figure(RECORDS)))
+    assert training.gradient_norm_figure(RECORDS[:2]) is None
     nothing = [{"kind": "gradients", "step": 1, "norm/identity": 0.0}]
-    assert svg_of(viz.gradient_norm_figure(nothing))
+    assert svg_of(training.gradient_norm_figure(nothing))

@@ -14,6 +14,7 @@ import reidkit as rk
 from reidkit.analysis.calibration import Calibration
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import DamagedGallery, NoGallery, merge, open_gallery, reject, undo
+from reidkit.images.reading import load_image
 from reidkit.search.people import PeopleSearch
 from reidkit.search.pictures import content_hash
 from reidkit.search.probabilities import Plausibility
@@ -454,3 +455,19 @@ def test_what_people_decided_is_not_overruled_by_the_labels_of_files(searcher, p
     merge(searcher.gallery, "2", ["3"], who="zoe")
     searcher.add(samples)
     assert [item.identity for item in searcher.gallery.items(ids=range(1, 6))] == ["0", "1", "2", "2", "4"]
+
+
+def test_thumbnails_are_kept_where_that_is_asked_for(searcher, photos):
+    searcher.add(photos[:2])
+    assert searcher.gallery.info()["num_thumbnails"] == 0
+    added = searcher.add(photos, thumbnails=True)
+    assert (added.embedded, added.newly_shown) == (len(photos) - 2, 2)
+    ids = [item.id for item in searcher.gallery.items()]
+    for number, data in searcher.gallery.thumbnails(ids=ids).items():
+        [item] = searcher.gallery.items(ids=[number])
+        small, whole = (np.asarray(load_image(source), float) for source in (data, item.source))
+        assert small.shape == whole.shape  # these photos are small themselves
+        assert abs(small - whole).mean() < 12
+    assert str(searcher.add(photos, thumbnails=True)) == f"{len(photos)} there already"
+    searcher.add(photos)  # and nothing is lost without it
+    assert len(searcher.gallery.thumbnails(ids=ids)) == len(photos)

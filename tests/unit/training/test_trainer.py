@@ -9,9 +9,10 @@ from torch import nn
 
 import reidkit as rk
 from reidkit.config import OptimConfig
-from reidkit.errors import CheckpointError, TrainingError
+from reidkit.errors import CheckpointError, ConfigError, TrainingError
 from reidkit.losses import BatchHardTripletLoss, IdentityLoss, MarginSampleMiningLoss
 from reidkit.training import trainer
+from reidkit.training.freeze import TrainingMode
 from reidkit.training.trackers import read_metrics
 from tests.trainings import SimpleLoss, Stop, assert_same_weights, load, make_trainer, weights
 
@@ -97,6 +98,31 @@ def test_a_frozen_backbone_stays_while_neck_and_losses_learn(tiny_market, tmp_pa
 
     assert changed(states[0], states[1]) == {"neck"}
     assert changed(states[1], states[2]) == {"neck", "backbone"}
+
+
+def test_stages_learn_from_epochs_of_their_own_on():
+    model = rk.build_model("timm:test_resnet")
+    stages = {"backbone": 1, "layer1": 3, "layer2": 2}
+    mode = TrainingMode(model, freeze_statistics=False, freeze_epochs=0, freeze_until=stages)
+    backbone = model.backbone.network
+    parts = {"layer1": backbone.layer1, "layer2": backbone.layer2, "neck": model.neck}
+
+    def learning(epoch):
+        mode.start(epoch)
+        return {
+            name
+            for name, part in parts.items()
+            if part.training and any(parameter.requires_grad for parameter in part.parameters())
+        }
+
+    assert [learning(epoch) for epoch in (0, 1, 2, 3)] == [
+        {"neck"},
+        {"neck"},
+        {"neck", "layer2"},
+        {"neck", "layer1", "layer2"},
+    ]
+    with pytest.raises(ConfigError, match=r"names 'layr1', .*[Dd]id you mean 'layer1'"):
+        TrainingMode(model, freeze_statistics=False, freeze_epochs=0, freeze_until={"layr1": 1})
 
 
 def test_init_starts_from_the_weights_of_another_run(tiny_market, tmp_path, told):

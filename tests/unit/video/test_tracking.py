@@ -21,6 +21,7 @@ from reidkit.cli import cli
 from reidkit.encoders.encoder import Encoder
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import open_gallery
+from reidkit.reports.item_pictures import item_cells
 from reidkit.video import TrackOptions, track
 from reidkit.video.item_pictures import is_from_video, picture_of
 from reidkit.video.outputs import write_outputs
@@ -90,10 +91,12 @@ def test_each_track_has_its_pictures_and_a_mean(folder: Path, encoder: Encoder, 
     assert len({item.tracklet for item in items}) == 3
     start = 1793520000  # 2026-11-01 08:00 UTC
     for crop in crops:
-        frame = crop.labels["frame"]
-        assert crop.time == pytest.approx(start + frame / 10, abs=1e-3)  # type: ignore[operator]
-        left, top, width, height = walk(crop.labels["track"] - 1, frame)  # type: ignore[operator, arg-type]
-        assert crop.labels["box"] == f"{left:.1f},{top:.1f},{left + width:.1f},{top + height:.1f}"
+        frame = crop.frame
+        assert frame is not None
+        assert crop.time == pytest.approx(start + frame / 10, abs=1e-3)
+        left, top, width, height = walk(crop.labels["track"] - 1, frame)  # type: ignore[operator]
+        corners = (left, top, left + width, top + height)
+        assert crop.box == tuple(round(corner, 1) for corner in corners)
     for mean in means:
         own = [place for place, item in enumerate(items) if item in crops and item.tracklet == mean.tracklet]
         quality = np.array([items[place].labels["quality"] for place in own])
@@ -262,11 +265,22 @@ def test_the_picture_of_an_item_is_cut_out_again(folder: Path, encoder: Encoder,
     assert picture.size == (16, 32)
     np.testing.assert_allclose(encoder.encode(picture), embedding, atol=1e-5)
     with pytest.raises(DataError, match="has no such place as frame 900"):
-        picture_of(replace(item, labels={**item.labels, "frame": 900}))
+        picture_of(replace(item, frame=900))
     with pytest.raises(DataError, match="does not say where in its video it is"):
-        picture_of(replace(item, labels={**item.labels, "box": "1,2,x"}))
+        picture_of(replace(item, box=None))
     with pytest.raises(DataError, match="missing"):
         picture_of(replace(item, labels={**item.labels, "video": str(tmp_path / "gone.mp4")}))
+
+
+def test_a_track_is_shown_when_its_video_is_gone(folder: Path, encoder: Encoder, tmp_path: Path) -> None:
+    run(folder, tmp_path / "g", encoder)
+    with open_gallery(tmp_path / "g") as gallery:
+        items = gallery.items()
+        shown = item_cells(items, gallery)
+        gone = [replace(item, labels={**item.labels, "video": str(tmp_path / "gone.mp4")}) for item in items]
+        assert gallery.thumbnails(ids=[item.id for item in items]).keys() == {item.id for item in items}
+        assert all(cell.data_uri and not cell.problem for cell in (*shown, *item_cells(gone, gallery)))
+        assert all(cell.problem for cell in item_cells(gone))
 
 
 @pytest.mark.slow

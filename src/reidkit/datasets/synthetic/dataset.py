@@ -110,7 +110,7 @@ def make_synthetic_from(
 
     Raises as :func:`make_synthetic` does, and :class:`ConfigError` for an unknown option.
     """
-    problems = option_problems(_MakeOptions, options, where="synthetic --make")
+    problems = option_problems(_MakeOptions, options, where="synthetic")
     if problems:
         raise ConfigError(problems)
     world = {name: value for name, value in options.items() if name != "num_workers"}

@@ -1,0 +1,1 @@
+"""The gallery on a Milvus server, which :mod:`reidkit.galleries.milvus` registers."""

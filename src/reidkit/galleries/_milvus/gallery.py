@@ -1,0 +1,433 @@
+"""The verbs of a gallery on a Milvus server: two collections a gallery, its items and its book."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reidkit.errors import ConfigError, DataError
+from reidkit.galleries import (
+    Addition,
+    Condition,
+    DamagedGallery,
+    Decision,
+    Gallery,
+    Group,
+    Hit,
+    Item,
+    NoGallery,
+    Search,
+    Verification,
+    Where,
+    check_encoder,
+    check_where,
+    conditions_of_queries,
+    unit_embeddings,
+)
+from reidkit.galleries._decisions import carried_out
+from reidkit.galleries._given import checked_ids
+from reidkit.galleries._labels import LABELS
+from reidkit.galleries._milvus.address import read_address
+from reidkit.galleries._milvus.book import Book, State
+from reidkit.galleries._milvus.changes import Change, Changes, View
+from reidkit.galleries._milvus.decisions import Decisions, as_texts
+from reidkit.galleries._milvus.items import Items, Version, bytes_each, entity
+from reidkit.galleries._milvus.nearest import RECALL_TOP, Ranking, measured_recall
+from reidkit.galleries._milvus.server import Server
+from reidkit.galleries._milvus.where import carrying, expression, of_sources, tag
+from reidkit.galleries._records import Row
+from reidkit.galleries._served import check, check_sources, in_order, to_be_written, verified
+
+
+class MilvusGallery(Gallery):
+    """A gallery on a server, ``milvus://user@host:port/database?gallery=NAME``.
+
+    Search is exact, by Milvus's FLAT index, and scores, ties and order are those of the embedded engine; or
+    by HNSW, with ``&index=hnsw`` when the gallery is made. One process writes at a time, the others wait. A
+    change happens as a whole (:mod:`reidkit.galleries._milvus.changes`). Threads may share one object.
+    """
+
+    def __init__(
+        self, address: str, *, create: bool = True, encoder: Mapping[str, Any] | None = None
+    ) -> None:
+        self.address = read_address(address)
+        self._server = Server(self.address)
+        try:
+            self._book, self._items = Book(self._server), Items(self._server)
+            self._changes = Changes(self._server, self._book, self._items.name)
+            self._decisions = Decisions(self._book, self.location)
+            self._open(create)
+            if encoder is not None:
+                self._settle_encoder(encoder)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, create: bool) -> None:
+        if self._server.has(self._book.name):
+            self._server.load(self._book.name)
+            if self._server.is_alone:  # whoever was writing to the file has ended
+                self._book.drop_claims(list(self._book.claims().of_writers))
+        elif create:
+            self._book.make()
+        else:
+            self._refuse_missing()
+        if self._server.has(self._items.name):
+            self._server.load(self._items.name)
+        state = self._changes.read(lambda view: view.state)
+        wanted = self.address.index
+        if state.dimension is not None and wanted not in (None, state.index):
+            raise DataError(
+                f"{self.location}: the gallery was made with index={state.index}; leave index out of the "
+                f"address, or copy it into another gallery that is made with index={wanted}"
+            )
+
+    def _refuse_missing(self) -> None:
+        names = [name[5:-5] for name in self._server.collections() if name.startswith("reid_")]
+        others = sorted({name for name in names if name})
+        there = f"; the server has {', '.join(others[:10])}{', ...' if others[10:] else ''}" if others else ""
+        raise NoGallery(f"there is no gallery at {self.location}{there}; check the name, or fill one first")
+
+    # --- what a gallery offers ----------------------------------------------------------------------------
+
+    @property
+    def dimension(self) -> int | None:
+        return self._changes.read(lambda view: view.state).dimension
+
+    @property
+    def encoder(self) -> dict[str, Any] | None:
+        return self._changes.read(lambda view: view.state).encoder
+
+    @property
+    def location(self) -> str:
+        return str(self.address)
+
+    def _add(self, addition: Addition) -> NDArray[np.int64]:
+        self._check_no_thumbnails(addition.thumbnails)
+        return self._changes.write(lambda view: self._added(view, addition))
+
+    def _added(self, view: View, addition: Addition) -> Change[NDArray[np.int64]]:
+        view = View(self._made_ready(view, addition))
+        sources = [label.source for label in addition.labels if label.source is not None]
+        there = self._with_sources(view, sources)
+        ids, fresh = to_be_written(
+            addition, {source: item.row.id for source, item in there.items()}, self.location
+        )
+        replaced = list(there.values()) if addition.on_duplicate == "replace" else []
+        contents = {label.source: label.content for label in addition.labels}
+        others = [item.row.id for item in replaced if item.row.content != contents[item.row.source]]
+        rows, state = list[Row](), view.state
+        for index in fresh:
+            given, id = addition.labels[index], ids[index]
+            if id is None:
+                id, state = state.next_id, replace(state, next_id=state.next_id + 1)
+            ids[index] = id
+            rows.append(Row.labelled(id, state.next_version + len(rows), given))
+        change = self._rewritten(View(state), rows, addition.embeddings[fresh], [r.version for r in replaced])
+        # Decisions are on pictures: one that is another now was not decided on.
+        return self._forgotten(view, change.returning(np.array(ids, np.int64)), others, set())
+
+    def _made_ready(self, view: View, addition: Addition) -> State:
+        """The first embeddings tell how long all are and, where they know it, whose."""
+        state, origin = view.state, addition.origin
+        self._check_origin(view, origin)
+        unit_embeddings(addition.embeddings[:1], dimension=state.dimension, location=self.location)
+        if state.dimension is None:
+            index = self.address.index or state.index
+            dimension = addition.embeddings.shape[1]
+            self._items.make(dimension, index)
+            state = replace(state, dimension=dimension, index=index)
+        if state.encoder is None and origin is not None and not self._items.count(view):
+            state = replace(state, encoder=origin)
+        return state
+
+    def _search(self, search: Search) -> list[list[Hit]] | list[list[Group]]:
+        def work(view: View) -> list[list[Hit]] | list[list[Group]]:
+            self._check_origin(view, search.origin)
+            units = unit_embeddings(search.queries, dimension=view.state.dimension, location=self.location)
+            conditions = self._conditions(view, search.where)
+            of_each = conditions_of_queries(conditions, search.known, num_queries=len(units))
+            wheres = [expression(of_query) for of_query in of_each]
+            if search.group is None:
+                approximate = view.state.index != "exact"
+                ranking = Ranking(self._server, self._items, view, approximate=approximate)
+                return ranking.items(units, wheres, top=search.top)
+            ranking = Ranking(self._server, self._items, view)
+            return [
+                ranking.groups(unit, where, search.group, top=search.top, items=search.items)
+                for unit, where in zip(units, wheres, strict=True)
+            ]
+
+        return self._changes.read(work)
+
+    def _relabel(
+        self, ids: list[int], changes: list[dict[str, Any]], thumbnails: dict[int, bytes | None]
+    ) -> None:
+        self._check_no_thumbnails(thumbnails.values())
+
+        def plan(view: View) -> Change[None]:
+            items = self._by_id(view, ids, embeddings=True, strong=True)
+            rows = [item.row.changed(changes[index], index) for index, item in enumerate(items)]
+            named = [row.source for row in rows if row.source is not None]
+            there = self._with_sources(view, named)
+            check_sources(named, {source: item.row.id for source, item in there.items()}, set(ids))
+            return self._changed(view, items, rows)
+
+        self._changes.write(plan)
+
+    def _check_no_thumbnails(self, thumbnails: Iterable[bytes | None]) -> None:
+        if any(data is not None for data in thumbnails):
+            raise ConfigError(
+                f"{self.location} keeps no thumbnails; leave them out, or keep them in a folder"
+            )
+
+    def _thumbnails(self, ids: list[int]) -> dict[int, bytes]:
+        return {}
+
+    def _decide(self, decisions: list[Decision]) -> list[Decision]:
+        named = {id for decision in decisions for id in decision.items}
+
+        def plan(view: View) -> Change[list[Decision]]:
+            found = self._items.with_numbers(view, "id", named, embeddings=True, strong=True)
+            items = {item.row.id: item for item in check(found, self.location)}
+            identities = {id: item.row.identity for id, item in items.items()}
+            kept, changed = carried_out(decisions, identities, next_id=view.state.next_decision)
+            rows = [replace(items[id].row, identity=identity) for id, identity in changed.items()]
+            change = self._changed(view, [items[id] for id in changed], rows)
+            texts, state = as_texts(kept, change.state)
+            state = replace(state, next_decision=view.state.next_decision + len(kept))
+            return replace(change.returning(kept), state=state, decisions=texts)
+
+        return self._changes.write(plan)
+
+    def decisions(self) -> list[Decision]:
+        return list(self._changes.read(lambda view: self._decisions.read(view)).values())
+
+    def remove(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> int:
+        if ids is None and where is None:
+            raise ConfigError("remove needs ids= or where=; where={} removes everything")
+        wanted = None if ids is None else checked_ids(ids)
+
+        def plan(view: View) -> Change[int]:
+            items = self._chosen(view, wanted, where, strong=True)
+            return self._removed(view, list({item.version: item for item in items}.values()))
+
+        return self._changes.write(plan)
+
+    def items(self, *, ids: Iterable[int] | None = None, where: Where | None = None) -> list[Item]:
+        return [stored.row.item for stored in self._select(ids, where)]
+
+    def embeddings(
+        self, *, ids: Iterable[int] | None = None, where: Where | None = None
+    ) -> NDArray[np.float32]:
+        stored = self._select(ids, where, embeddings=True)
+        rows = [item.embedding for item in stored if item.embedding is not None]
+        return np.stack(rows) if rows else np.empty((0, self.dimension or 0), np.float32)
+
+    def verify(self) -> Verification:
+        def work(view: View) -> Verification:
+            self._decisions.read(view)
+            return self._verified(view)
+
+        return self._changes.read(work)
+
+    def repair(self, *, drop: bool = False) -> tuple[int, ...]:
+        def plan(view: View) -> Change[tuple[int, ...]]:
+            damaged = self._verified(view).damaged
+            _, texts = self._decisions.sorted_out(view, strong=True)
+            if texts and not drop:
+                self._decisions.read(view)  # says so
+            if damaged and not drop:
+                raise DamagedGallery(
+                    f"{self.location} is damaged: {len(damaged)} items, ids "
+                    f"{', '.join(map(str, damaged[:10]))}{', ...' if damaged[10:] else ''}; "
+                    "repair(drop=True) drops them",
+                    ids=damaged,
+                )
+            items = self._items.with_numbers(view, "id", damaged, strong=True)
+            dropped = Change((), view.state, removed_decisions=texts)
+            change = self._removed(view, items, dropped) if items else dropped
+            return change.returning(damaged)
+
+        return self._changes.write(plan)
+
+    def info(self) -> dict[str, Any]:
+        """The keys that all engines have; the server's version, ``index``, and the ``recall`` measured."""
+
+        def work(view: View) -> dict[str, Any]:
+            state = view.state
+            return {
+                "engine": "milvus",
+                "location": self.location,
+                "num_items": self._items.count(view),
+                "dimension": state.dimension,
+                "encoder": state.encoder,
+                "num_thumbnails": 0,
+                "server": self._server.version(),
+                "index": state.index,
+                "consistency": self.address.consistency,
+                **({"recall": state.recall} if state.recall else {}),
+            }
+
+        return self._changes.read(work)
+
+    def compact(self, *, erase: bool = False) -> int:
+        """Have the server give back the room of removed items; how many those are it does not tell, and 0 is
+        returned. When it deletes their bytes is its own affair, whether or not ``erase`` asks for it."""
+        if self.dimension is not None:
+            self._server.compact(self._items.name)
+        self._server.compact(self._book.name)
+        return 0
+
+    def measure_recall(self, sample: int = 100) -> dict[str, float]:
+        """The share of the 10 nearest items that the index finds, a ``sample`` of stored ones being queries:
+        among ``all``, and with a filter that ``half`` of the items pass. :meth:`info` tells it later.
+        """
+
+        def plan(view: View) -> Change[dict[str, float]]:
+            recall = measured_recall(self._server, self._items, view, sample=sample)
+            told = {**recall, "top": RECALL_TOP, "queries": sample, "num_items": self._items.count(view)}
+            return Change(recall, replace(view.state, recall=told))
+
+        return self._changes.write(plan)
+
+    def __len__(self) -> int:
+        return self._changes.read(self._items.count)
+
+    def close(self) -> None:
+        self._server.close()
+
+    def __repr__(self) -> str:
+        return f"MilvusGallery({self.location!r})"
+
+    # --- its encoder --------------------------------------------------------------------------------------
+
+    def _settle_encoder(self, encoder: Mapping[str, Any]) -> None:
+        def plan(view: View) -> Change[None]:
+            num_items = 0 if view.state.encoder else self._items.count(view)
+            check_encoder(view.state.encoder, encoder, num_items=num_items, location=self.location)
+            return Change(None, replace(view.state, encoder={**(view.state.encoder or {}), **encoder}))
+
+        known = self.encoder
+        if known is None or known != {**known, **encoder}:
+            self._changes.write(plan)
+
+    def _check_origin(self, view: View, origin: Mapping[str, Any] | None) -> None:
+        """Refuse embeddings that name another encoder than the gallery's."""
+        if origin is not None and view.state.encoder is not None:
+            num_items = self._items.count(view)
+            check_encoder(view.state.encoder, origin, num_items=num_items, location=self.location)
+
+    # --- selecting ----------------------------------------------------------------------------------------
+
+    def _select(
+        self, ids: Iterable[int] | None, where: Where | None, *, embeddings: bool = False
+    ) -> list[Version]:
+        """Items in the order of the ids given, or as they were written."""
+        wanted = None if ids is None else checked_ids(ids)
+        return self._changes.read(lambda view: self._chosen(view, wanted, where, embeddings=embeddings))
+
+    def _chosen(
+        self,
+        view: View,
+        ids: list[int] | None,
+        where: Where | None,
+        *,
+        embeddings: bool = False,
+        strong: bool = False,
+    ) -> list[Version]:
+        if ids is None:
+            passing = self._expression(view, where)
+            found = self._items.read(view, passing, embeddings=embeddings, strong=strong)
+            return found if strong else check(found, self.location)
+        if where is not None:
+            raise ConfigError("ids and where cannot be combined; give one of them")
+        return self._by_id(view, ids, embeddings=embeddings, strong=strong)
+
+    def _by_id(
+        self, view: View, ids: Sequence[int], *, embeddings: bool = False, strong: bool = False
+    ) -> list[Version]:
+        found = self._items.with_numbers(view, "id", ids, embeddings=embeddings, strong=strong)
+        return in_order({item.row.id: item for item in found}, ids, self.location)
+
+    def _with_sources(self, view: View, sources: Sequence[str]) -> dict[str, Version]:
+        """The items of these sources."""
+        if not sources:
+            return {}
+        found = check(self._items.read(view, of_sources(sources), strong=True), self.location)
+        return {item.row.source: item for item in found if item.row.source is not None}
+
+    def _expression(self, view: View, where: Where | None) -> str:
+        conditions = self._conditions(view, where)
+        if any(condition.is_relative for condition in conditions):
+            raise ConfigError("where refers to the query, and only a search has one; name a value instead")
+        return expression(conditions)
+
+    def _conditions(self, view: View, where: Where | None) -> tuple[Condition, ...]:
+        own: set[str] = set()
+        if isinstance(where, Mapping) and not where.keys() <= LABELS.keys():
+            own = self._own_labels(view, [name for name in where if name not in LABELS])
+        return check_where(where, own)
+
+    def _own_labels(self, view: View, wanted: Sequence[object]) -> set[str]:
+        """Those of these names that an item has a label under; all that there are, where one has none."""
+        names = [name for name in wanted if isinstance(name, str)]
+        found = {name for name in names if self._items.has(view, carrying([tag(name)]))}
+        if len(found) == len(wanted):
+            return found
+        return {name for item in self._items.read(view, "") for name in item.row.item.labels}
+
+    # --- changing -----------------------------------------------------------------------------------------
+
+    def _rewritten(
+        self, view: View, rows: Sequence[Row], embeddings: NDArray[np.float32], removed: list[int]
+    ) -> Change[None]:
+        """Items written anew, in the place of rows that are removed."""
+        first = view.state.next_version
+        entities = [
+            entity(row, version, embedding, self.location)
+            for version, (row, embedding) in enumerate(zip(rows, embeddings, strict=True), first)
+        ]
+        state = replace(view.state, next_version=first + len(rows))
+        return Change(None, state, entities, bytes_each(entities), removed=removed)
+
+    def _changed(self, view: View, items: Sequence[Version], rows: Sequence[Row]) -> Change[None]:
+        """Items with other labels."""
+        embeddings = [item.embedding for item in items if item.embedding is not None]
+        stacked = np.stack(embeddings) if embeddings else np.empty((0, 0), np.float32)
+        return self._rewritten(view, rows, stacked, [item.version for item in items])
+
+    def _removed(
+        self, view: View, items: Sequence[Version], change: Change[Any] | None = None
+    ) -> Change[int]:
+        """Items taken out, and out of what was decided of them."""
+        ids, versions = {item.row.id for item in items}, [item.version for item in items]
+        change = replace(change or Change(0, view.state), result=len(items), removed=versions)
+        names = {item.row.identity for item in items if item.row.identity is not None}
+        unused = set()
+        if names and self._decisions.read(view, strong=True):
+            unused = {name for name in names if not self._is_named(view, name, ids)}
+        return self._forgotten(view, change, list(ids), unused)
+
+    def _is_named(self, view: View, identity: str, without: set[int]) -> bool:
+        """Whether an item has this identity, besides some that go."""
+        named = self._items.read(view, carrying([tag("identity", identity)]), strong=True)
+        return any(item.row.id not in without for item in named)
+
+    def _forgotten(
+        self, view: View, change: Change[Any], ids: Sequence[int], identities: set[str]
+    ) -> Change[Any]:
+        """The same change, with items that are gone and names that nobody has taken out of all decisions."""
+        if not ids:
+            return change
+        keys, left = self._decisions.without(view, set(ids), identities)
+        texts, state = as_texts(left, change.state)
+        gone = [*change.removed_decisions, *keys]
+        return replace(change, state=state, decisions=[*change.decisions, *texts], removed_decisions=gone)
+
+    def _verified(self, view: View) -> Verification:
+        return verified(item for some in self._items.pieces(view) for item in some)

@@ -1,0 +1,1 @@
+"""The gallery on a PostgreSQL server, which :mod:`reidkit.galleries.postgres` registers."""
