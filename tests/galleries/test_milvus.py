@@ -38,6 +38,11 @@ def jpeg(number):
     return b"\xff\xd8\xff" + bytes([number]) * 50 + b"\xff\xd9"
 
 
+def items_of(gallery):
+    """The collection of its items."""
+    return gallery._book.state()[1].items
+
+
 def refused(location, error=DataError, **options):
     with pytest.raises(error) as caught:
         open_gallery(location, **options)
@@ -180,8 +185,8 @@ def test_what_milvus_does_not_keep_is_refused(location):
 def test_what_another_program_changed_is_found(location):
     with open_gallery(location) as gallery:
         ids = gallery.add(units(3), identities=["a", "b", "c"]).tolist()
-        [row] = gallery._server.query(gallery._items.name, f"id == {ids[1]}", ("*",))
-        gallery._server.put(gallery._items.name, [{**row, "record": row["record"].replace('"b"', '"a"')}])
+        [row] = gallery._server.query(items_of(gallery), f"id == {ids[1]}", ("*",))
+        gallery._server.put(items_of(gallery), [{**row, "record": row["record"].replace('"b"', '"a"')}])
         with pytest.raises(DamagedGallery, match=rf"1 items are not what was written \(#{ids[1]}\)"):
             gallery.items()
         assert gallery.verify().labels == (ids[1],)
@@ -386,7 +391,7 @@ def interrupted(location, monkeypatch, number):
         assert not other._server.query(gallery._book.name, 'kind == "removal"', ("key",))
         written = other._server.query(gallery._book.name, 'kind == "thumbnail"', ("key", "item"))
         assert len(written) == len(after[2]), "thumbnails were left"
-        stored = other._server.query(gallery._items.name, "", ("id", "version"))
+        stored = other._server.query(items_of(other), "", ("id", "version"))
         assert sorted(row["id"] for row in stored) == sorted(row[0] for row in after[0]), "rows were left"
         assert other.verify().damaged == ()
         return ended, done

@@ -64,7 +64,7 @@ class MilvusGallery(Gallery):
         self._server = Server(self.address, create=create)
         try:
             self._book, self._items = Book(self._server), Items(self._server)
-            self._changes = Changes(self._server, self._book, self._items.name)
+            self._changes = Changes(self._server, self._book)
             self._decisions = Decisions(self._book, self.location)
             self._pictures = Thumbnails(self._book)
             self._open(create)
@@ -83,9 +83,9 @@ class MilvusGallery(Gallery):
             self._book.make()
         else:
             self._refuse_missing()
-        if self._server.has(self._items.name):
-            self._server.load(self._items.name)
         state = self._changes.read(lambda view: view.state)
+        if state.items:
+            self._server.load(state.items)
         wanted = self.address.index
         if state.dimension is not None and wanted not in (None, state.index):
             raise DataError(
@@ -148,9 +148,8 @@ class MilvusGallery(Gallery):
         if state.dimension is None:
             index = self.address.index or state.index
             dimension = addition.embeddings.shape[1]
-            self._items.make(dimension, index)
-            state = replace(state, dimension=dimension, index=index)
-        if state.encoder is None and origin is not None and not self._items.count(view):
+            state = replace(state, items=self._items.make(dimension, index), dimension=dimension, index=index)
+        if state.encoder is None and origin is not None and not self._items.count(view, strong=True):
             state = replace(state, encoder=origin)
         return state
 
@@ -293,8 +292,9 @@ class MilvusGallery(Gallery):
                 "%s: what was removed is found no more; when its bytes are deleted is up to Milvus",
                 self.location,
             )
-        if self.dimension is not None:
-            self._server.compact(self._items.name)
+        state = self._changes.read(lambda view: view.state)
+        if state.items:
+            self._server.compact(state.items)
         self._server.compact(self._book.name)
         return 0
 
@@ -323,7 +323,7 @@ class MilvusGallery(Gallery):
 
     def _settle_encoder(self, encoder: Mapping[str, Any]) -> None:
         def plan(view: View) -> Change[None]:
-            num_items = 0 if view.state.encoder else self._items.count(view)
+            num_items = 0 if view.state.encoder else self._items.count(view, strong=True)
             check_encoder(view.state.encoder, encoder, num_items=num_items, location=self.location)
             return Change(None, replace(view.state, encoder={**(view.state.encoder or {}), **encoder}))
 
