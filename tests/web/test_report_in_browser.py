@@ -106,10 +106,16 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     Fourteen people, three cameras, made-up embeddings and curves.
     """
+    folder = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reidkit.reports.sections._LEAST_CONCENTRATION", 0)  # of an untrained network
+        return made_pages(folder)
+
+
+def made_pages(folder: Path) -> dict[str, Path]:
     from reidkit.encoders.encoder import Encoder
     from reidkit.models import build_model
 
-    folder = tmp_path_factory.mktemp("report")
     rng = np.random.default_rng(0)
     query_split, gallery_split = make_split(folder, 1, 14, rng), make_split(folder, 2, 14, rng)
     gallery_split = tuple(replace(s, camera=2 + s.index % 2) for s in gallery_split)
