@@ -303,6 +303,18 @@ def test_hnsw_is_asked_where_half_pass_and_exact_where_fewer_do(location):
     assert "the gallery was made with index=hnsw" in refused(f"{location}&index=exact")
 
 
+@pytest.mark.parametrize("consistency", ["session", "bounded", "eventually"])
+def test_changes_look_at_what_there_is_whatever_readers_ask_for(location, consistency):
+    with open_gallery(f"{location}&consistency={consistency}") as gallery:
+        [first] = gallery.add(units(1), sources=["a"])
+        [again] = gallery.add(units(1, seed=1), sources=["a"], cameras=[3])
+        assert first == again
+        gallery.relabel([first], identities=["ann"])
+        with open_gallery(location) as other:
+            assert [(item.camera, item.identity) for item in other.items()] == [(3, "ann")]
+        assert gallery.info()["consistency"] == consistency
+
+
 def test_a_gallery_is_copied_to_it_and_back(location, tmp_path):
     with open_gallery(tmp_path / "a") as first, open_gallery(location) as gallery:
         ids = described(first, 40)
