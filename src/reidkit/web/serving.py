@@ -92,7 +92,7 @@ def serve(settings: Settings, *, ready: Callable[[str], None] = lambda address: 
         server.run()
     except SystemExit:
         raise DataError(
-            f"{address} cannot be listened on: it is taken, or may not be; give another --port"
+            f"{address} cannot be listened on: it is taken, or may not be; give another port"
         ) from None
 
 
@@ -132,6 +132,7 @@ def _options(settings: Settings) -> dict[str, Any]:
         "limit_concurrency": settings.limits.connections,
         "timeout_keep_alive": 15,
         "timeout_graceful_shutdown": 15,
+        "timeout_worker_healthcheck": 60,
         "proxy_headers": False,
         "server_header": False,
         "access_log": False,

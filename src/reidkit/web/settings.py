@@ -123,7 +123,7 @@ class Settings(_Table):
     @model_validator(mode="after")
     def _together(self) -> Settings:
         if (self.certificate is None) is not (self.key is None):
-            raise ValueError("TLS needs both a certificate and its key; give --certificate and --key")
+            raise ValueError("TLS needs both a certificate and its key; give both, or none")
         return self
 
     @property
