@@ -203,7 +203,7 @@ def score(data: Path, encoder: str) -> str:
         f"{RETAIL}, which learned from real people": of_encoder(published),
     }
     lines = [
-        "| embedding | values | Market-1501, 100 for development | Market-1501, 100 others | VIPeR, 632 |",
+        "| embedding | values | Market-1501, 100 for development | Market-1501, 100 others | VIPeR, 316 |",
         "|---|---|---|---|---|",
     ]
     for name, embed in ways.items():
@@ -220,7 +220,7 @@ def score(data: Path, encoder: str) -> str:
         width = embed(market.query[:1]).shape[1]
         lines.append(f"| {name} | {width} | {' | '.join(map(cell, found))} |")
     notes = (
-        f"mAP / rank-1 in percent. VIPeR: camera a asks b, all 632 people at once. {processor()}, "
+        f"mAP / rank-1 in percent. VIPeR: the test people of split 0, both cameras ask. {processor()}, "
         f"torch {torch.__version__}."
     )
     return "\n".join([*lines, "", notes])

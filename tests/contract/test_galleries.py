@@ -318,7 +318,7 @@ def test_thumbnails_come_back_and_go_with_their_items(gallery, location):
 def test_an_index_is_built_measured_and_dropped(gallery, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if gallery.info()["engine"] == "embedded":
-        pytest.importorskip("usearch", reason="usearch is not installed")
+        pytest.importorskip("faiss", reason="faiss is not installed")
     if type(gallery).build_index is Gallery.build_index:
         for verb in (gallery.build_index, gallery.drop_index):
             with pytest.raises(ConfigError, match="is of an engine without an approximate index"):

@@ -5,6 +5,7 @@ What it shares with other engines is in tests/contract/test_galleries.py. Most o
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -14,13 +15,13 @@ import time
 import numpy as np
 import pytest
 
-pytest.importorskip("pymilvus", reason="pymilvus is not installed")
+pymilvus = pytest.importorskip("pymilvus", reason="pymilvus is not installed")
 pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
 
-from reidkit.errors import ConfigError, DataError, MissingExtra
-from reidkit.galleries import DamagedGallery, NoGallery, accept, copy_gallery, open_gallery
-from reidkit.galleries._milvus import changes, nearest
-from reidkit.galleries._milvus.address import read_address
+from reidkit.errors import ConfigError, DataError, MissingExtra  # noqa: E402
+from reidkit.galleries import DamagedGallery, NoGallery, accept, copy_gallery, open_gallery  # noqa: E402
+from reidkit.galleries._milvus import changes, nearest, server  # noqa: E402
+from reidkit.galleries._milvus.address import read_address  # noqa: E402
 
 
 @pytest.fixture
@@ -106,13 +107,43 @@ def test_without_pymilvus_the_extra_is_named(monkeypatch):
 def test_a_server_that_is_not_there_is_named():
     message = refused("milvus://ann:secret@127.0.0.1:1?gallery=x")
     assert "no Milvus server answers at 127.0.0.1:1" in message
-    assert "check host, port and that it runs" in message
+    assert "check host, port and that it runs, and the user and password" in message
     assert "secret" not in message
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "auth check failure, please check secret is valid",
+            "refuses the user ann or the password; give",
+        ),
+        ("PrivilegeLoad: permission deny", "the user ann may not do this"),
+        ("database not found[database=db]", "the server has no database db; make it there"),
+        ("quota exceeded[reason=disk quota exhausted]", "the server takes no more .*; nothing was changed"),
+        ("rate limit exceeded[rate=1]", "the server takes no more for now .*; nothing was changed"),
+        ("mmap: no space left on device", "the server's disk is full; nothing was changed"),
+        ("something\nelse", "the server says: something"),
+    ],
+)
+def test_errors_of_the_server_are_told_in_one_line(text, message):
+    error, address = pymilvus.MilvusException(message=text), read_address("milvus://ann:secret@h/db")
+    told = str(server._our_error(error, address))
+    assert re.search(message, told)
+    assert "\n" not in told
+    assert "secret" not in told
+
+
 def test_a_gallery_that_is_not_there_is_not_made_unasked(location):
-    assert "the server has people" in refused(location, NoGallery, create=False)
+    message = refused(location, NoGallery, create=False)
+    assert re.search(r"the server has [\w, ]*\bpeople\b[\w, .]*; check the name", message)
+    assert "_book" not in message
     refused(location, NoGallery, create=False)
+
+
+def test_a_file_that_is_not_there_is_not_made_unasked(tmp_path):
+    refused(f"milvus-lite://{tmp_path}/a.db", NoGallery, create=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
@@ -178,7 +209,7 @@ def described(gallery, num=60, **given):
     )
 
 
-def test_it_answers_as_the_embedded_engine_does(location, tmp_path):
+def test_it_answers_as_the_embedded_engine_does(location, tmp_path, monkeypatch):
     queries = units(5, seed=4)
     with open_gallery(location) as gallery, open_gallery(tmp_path / "g") as embedded:
         described(gallery)
@@ -194,10 +225,15 @@ def test_it_answers_as_the_embedded_engine_does(location, tmp_path):
         ):
             assert gallery.search(queries, where=where) == embedded.search(queries, where=where)
             assert gallery.items(where=where) == embedded.items(where=where)
-        for group in ("identity", "tracklet"):
-            for where in (None, {"camera": 2}):
-                found = gallery.search(queries[:2], top=3, where=where, group=group, items=2)
-                assert found == embedded.search(queries[:2], top=3, where=where, group=group, items=2)
+        for group, where, most in (
+            ("identity", None, 4096),
+            ("tracklet", {"camera": 2}, 4096),
+            ("identity", {"camera": 2}, 3),
+            ("tracklet", None, 3),
+        ):
+            monkeypatch.setattr(nearest, "MOST_OF_GROUPS", most)
+            found = gallery.search(queries[:2], top=3, where=where, group=group, items=2)
+            assert found == embedded.search(queries[:2], top=3, where=where, group=group, items=2)
         np.testing.assert_array_equal(gallery.embeddings(), embedded.embeddings())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -43,6 +44,9 @@ from reidkit.galleries._milvus.thumbnails import as_texts as thumbnail_texts
 from reidkit.galleries._milvus.where import carrying, expression, of_sources, tag
 from reidkit.galleries._records import Row
 from reidkit.galleries._served import check, check_sources, in_order, to_be_written, verified
+from reidkit.logs import get_logger
+
+logger = get_logger(__name__)
 
 
 class MilvusGallery(Gallery):
@@ -57,7 +61,7 @@ class MilvusGallery(Gallery):
         self, address: str, *, create: bool = True, encoder: Mapping[str, Any] | None = None
     ) -> None:
         self.address = read_address(address)
-        self._server = Server(self.address)
+        self._server = Server(self.address, create=create)
         try:
             self._book, self._items = Book(self._server), Items(self._server)
             self._changes = Changes(self._server, self._book, self._items.name)
@@ -90,8 +94,8 @@ class MilvusGallery(Gallery):
             )
 
     def _refuse_missing(self) -> None:
-        names = [name[5:-5] for name in self._server.collections() if name.startswith("reid_")]
-        others = sorted({name for name in names if name})
+        books = [re.fullmatch(r"reid_(\w+)_book", name) for name in self._server.collections()]
+        others = sorted(book[1] for book in books if book)
         there = f"; the server has {', '.join(others[:10])}{', ...' if others[10:] else ''}" if others else ""
         raise NoGallery(f"there is no gallery at {self.location}{there}; check the name, or fill one first")
 
@@ -139,7 +143,7 @@ class MilvusGallery(Gallery):
     def _made_ready(self, view: View, addition: Addition) -> State:
         """The first embeddings tell how long all are and, where they know it, whose."""
         state, origin = view.state, addition.origin
-        self._check_origin(view, origin)
+        self._check_origin(state, origin)
         unit_embeddings(addition.embeddings[:1], dimension=state.dimension, location=self.location)
         if state.dimension is None:
             index = self.address.index or state.index
@@ -152,7 +156,7 @@ class MilvusGallery(Gallery):
 
     def _search(self, search: Search) -> list[list[Hit]] | list[list[Group]]:
         def work(view: View) -> list[list[Hit]] | list[list[Group]]:
-            self._check_origin(view, search.origin)
+            self._check_origin(view.state, search.origin)
             units = unit_embeddings(search.queries, dimension=view.state.dimension, location=self.location)
             conditions = self._conditions(view, search.where)
             of_each = conditions_of_queries(conditions, search.known, num_queries=len(units))
@@ -283,7 +287,12 @@ class MilvusGallery(Gallery):
 
     def compact(self, *, erase: bool = False) -> int:
         """Have the server give back the room of removed items; how many those are it does not tell, and 0 is
-        returned. When it deletes their bytes is its own affair, whether or not ``erase`` asks for it."""
+        returned. When it deletes their bytes is its own affair, also where ``erase`` asks for it."""
+        if erase:
+            logger.warning(
+                "%s: what was removed is found no more; when its bytes are deleted is up to Milvus",
+                self.location,
+            )
         if self.dimension is not None:
             self._server.compact(self._items.name)
         self._server.compact(self._book.name)
@@ -322,11 +331,10 @@ class MilvusGallery(Gallery):
         if known is None or known != {**known, **encoder}:
             self._changes.write(plan)
 
-    def _check_origin(self, view: View, origin: Mapping[str, Any] | None) -> None:
+    def _check_origin(self, state: State, origin: Mapping[str, Any] | None) -> None:
         """Refuse embeddings that name another encoder than the gallery's."""
-        if origin is not None and view.state.encoder is not None:
-            num_items = self._items.count(view)
-            check_encoder(view.state.encoder, origin, num_items=num_items, location=self.location)
+        if origin is not None and state.encoder is not None:
+            check_encoder(state.encoder, origin, num_items=0, location=self.location)
 
     # --- selecting ----------------------------------------------------------------------------------------
 
