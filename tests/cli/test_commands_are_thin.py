@@ -80,7 +80,7 @@ WORKFLOWS = {
     "export": {"datasets._given_images", "encoders.export"},
     "gallery": {"galleries"},
     "import_weights": {"encoders.foreign_encoder"},
-    "index": {"datasets._given_images", "encoders.at_hand", "search.searcher"},
+    "index": {"datasets._given_images", "encoders.at_hand", "search.filling"},
     "review": {"galleries"},
     "runs": {"training.runs"},
     "search": {

@@ -32,7 +32,7 @@ _COMMANDS = {
     "compare": ("compare", "Say whether one run is better than another, and how sure that is."),
     "study": ("study", "Train a grid of runs; a table beside the papers' tables."),
     "runs": ("runs", "List runs with their scores."),
-    "encoders": ("encoders", "List networks of others that can be had, and how."),
+    "encoders": ("encoders", "List ready-made networks, and how to have them."),
     "import-weights": ("import_weights", "Make an encoder of another toolkit's weights."),
     "export": ("export", "Write an encoder for ONNX Runtime, OpenVINO or TorchScript."),
     "encode": ("encode", "Embed images into a file of features."),

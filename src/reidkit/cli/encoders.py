@@ -1,4 +1,4 @@
-"""``reid encoders``: networks of others that can be had."""
+"""``reid encoders``: ready-made networks, that of the package and those of others that can be had."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _SCORED_ON = ("market1501", "msmt17")
 @click.argument("name", required=False)
 @json_option
 def encoders_command(name: str | None, as_json: bool) -> None:
-    """List person re-identification networks that others trained; with NAME, how to get and import one."""
+    """List ready-made person re-identification networks; with NAME, how to get and import one.
+
+    The first comes with reidkit and needs nothing else; the others were trained elsewhere.
+    """
     if name is None:
         print_all(as_json)
     elif as_json:
@@ -36,7 +39,8 @@ def print_all(as_json: bool) -> None:
     ]
     print_table(["name", "trained on", *_SCORED_ON], rows)
     say(
-        "\nScores are rank-1 and mAP as published. `reid encoders NAME` says where to get one, its "
+        "\nreidkit-small is here already, for a start; the others are to be fetched. "
+        "Scores are rank-1 and mAP as published. `reid encoders NAME` says where to get one, its "
         "licence and the command that imports it. Terms of the data that it learned from, mostly research "
         "only, come on top."
     )
@@ -48,7 +52,7 @@ def print_details(encoder: ReadyMade) -> None:
     lines = {
         "network": encoder.network,
         "trained on": encoder.trained_on,
-        "rank-1, mAP": f"{scores} ({encoder.source})",
+        "rank-1, mAP": scores and f"{scores} ({encoder.source})",
         "licence": encoder.licence or "not found: ask the project",
         "page": encoder.page,
         "file": encoder.file or "by the links on that page (FILE below)",

@@ -66,7 +66,7 @@ def index_command(
     from reidkit.datasets._given_images import given_images
     from reidkit.encoders.at_hand import encoder_and_pictures
     from reidkit.progress import progress
-    from reidkit.search.searcher import searcher_to_fill
+    from reidkit.search.filling import searcher_to_fill
 
     run, images = encoder_and_pictures(words)
     given = given_images(images, pattern=pattern, column=named_columns(columns), needs_identity=False)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reidkit.datasets._given_images import is_table
+from reidkit.encoders.own import OWN, is_own
 from reidkit.encoders.runtimes import SUFFIXES
 from reidkit.errors import ConfigError
 from reidkit.images.reading import is_image
@@ -14,29 +15,20 @@ WEIGHTS = ("best.safetensors", "last.safetensors")
 """Files of a run folder that are its encoder, the better first."""
 
 _MOST_LISTED = 3
-_SMALLEST_READY_MADE = "openvino-retail-0288"  # of `reid encoders`
 
 
 class NoEncoder(ConfigError):
-    """Pictures were given to embed, and no encoder to do it with."""
+    """Pictures were given to embed, and it was not said which of some encoders shall do it."""
 
-    def __init__(self, pictures: Sequence[Path], location: object, folder: Path) -> None:
-        found = encoders_in(folder)
+    def __init__(self, pictures: Sequence[Path], location: object, found: Sequence[Path]) -> None:
         named = " ".join(map(str, pictures[:1])) + (" ..." if len(pictures) > 1 else "")
-        if found:
-            listed = ", ".join(map(str, found[:_MOST_LISTED]))
-            more = f" and {len(found) - _MOST_LISTED:,} more" if len(found) > _MOST_LISTED else ""
-            way = (
-                f"there {'is' if len(found) == 1 else 'are'} {listed}{more}: "
-                f"reid index {found[0]} {named} --gallery {location}"
-            )
-        else:
-            way = (
-                "there is none here; `reid encoders` lists those to download, "
-                f"`reid encoders {_SMALLEST_READY_MADE}` tells where the smallest is, and `reid demo` trains "
-                "one on drawn people in minutes"
-            )
-        super().__init__(f"an encoder is needed to embed {named}: {way}")
+        listed = ", ".join(map(str, found[:_MOST_LISTED]))
+        more = f" and {len(found) - _MOST_LISTED:,} more" if len(found) > _MOST_LISTED else ""
+        super().__init__(
+            f"an encoder is needed to embed {named}: there {'is' if len(found) == 1 else 'are'} "
+            f"{listed}{more}, and {OWN}, which comes with reidkit; name one: "
+            f"reid index {found[0]} {named} --gallery {location}"
+        )
 
 
 def encoders_in(folder: Path) -> list[Path]:
@@ -60,7 +52,7 @@ def encoder_and_pictures(paths: Sequence[Path]) -> tuple[Path | None, tuple[Path
     Raises :class:`ConfigError` where there is no rest.
     """
     first, *others = paths
-    if _are_pictures(first):
+    if not is_own(first) and _are_pictures(first):
         return None, tuple(paths)
     if not others:
         raise ConfigError(f"nothing to embed by {first}; name images, folders or a table after it")

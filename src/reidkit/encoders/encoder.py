@@ -21,6 +21,7 @@ from reidkit.encoders.backends import check_backend, with_backend
 from reidkit.encoders.check_encoder import check_encoder
 from reidkit.encoders.network import Network
 from reidkit.encoders.network_file import is_network_file, load_network
+from reidkit.encoders.own import is_own, own_file
 from reidkit.encoders.runtimes import SUFFIXES
 from reidkit.encoders.views import WHOLE, ViewsNetwork, check_views
 from reidkit.errors import CheckpointError, ConfigError, DataError, working_on
@@ -298,8 +299,8 @@ def load_encoder(
 
     Args:
         path: a run folder (its best weights, else its last), a ``.safetensors`` file, or a network made
-            elsewhere: ``.onnx``, or OpenVINO's ``.xml``. "lomo", where nothing of that name lies about, is
-            :class:`reidkit.encoders.lomo.Lomo`.
+            elsewhere: ``.onnx``, or OpenVINO's ``.xml``. "reidkit-small" comes with the package; "lomo",
+            where nothing of that name lies about, is :class:`reidkit.encoders.lomo.Lomo`.
         device: where it runs; a GPU where there is one. Networks made elsewhere run on the CPU.
         preprocessing: for a network made elsewhere, the TOML file that says how images are prepared for it,
             or its keys and values; left out, the ``.toml`` beside it, else its metadata.
@@ -414,6 +415,8 @@ def _is_one(images: ImageSource | Sample | Iterable[ImageSource | Sample]) -> bo
 
 def weights_file(path: Path) -> Path:
     """The file that :func:`load_encoder` reads: of a run folder the best weights, else the last."""
+    if is_own(path):
+        return own_file()
     if path.is_dir():
         for name in ("best.safetensors", "last.safetensors"):
             if (path / name).is_file():

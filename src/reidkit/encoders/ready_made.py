@@ -1,4 +1,4 @@
-"""Person re-identification networks that others trained: where to get them, and how to make them encoders.
+"""Ready-made person re-identification networks: where to get them, and how to make them encoders.
 
 The table is ``ready_made.toml``, beside this file. Nothing is downloaded here.
 """

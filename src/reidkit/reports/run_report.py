@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reidkit.analysis.calibration import Calibration, fit_calibration
 from reidkit.analysis.feature_comparison import Branches, compare_branches
+from reidkit.encoders.own import OWN, is_own
 from reidkit.errors import ConfigError, DataError
 from reidkit.evaluation.comparison import compare
 from reidkit.evaluation.evaluation import (
@@ -188,6 +189,11 @@ def evaluate_run(
     Raises as :func:`reidkit.evaluate` does, and :class:`WriteError`; without a pair of two identities
     there are metrics but no page.
     """
+    if store_calibration and is_own(run):
+        raise ConfigError(
+            f"{OWN} comes with reidkit, and a calibration stored in it would be everybody's; save it as a "
+            f'file of your own first: rk.load_encoder("{OWN}").save("mine.safetensors")'
+        )
     output.check()
     check_evaluation(data, **scoring.options, rerank=scoring.rerank)
     data = with_frames(data, scoring.frames)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reidkit.encoders.own import is_own
 from reidkit.errors import ConfigError, shortened, shown
 from reidkit.galleries import Gallery
 from reidkit.search.pictures import is_there
 
 _LONGEST_PLACE = 4096  # characters of a path
-_WAY_OUT = "give its place: --encoder RUN (in Python encoder=)"
+_WAY_OUT = "name it as encoder"
 
 
 def recorded_place(gallery: Gallery | None, address: str, location: str) -> Path:
@@ -27,6 +28,8 @@ def recorded_place(gallery: Gallery | None, address: str, location: str) -> Path
     place = ((gallery.encoder if gallery is not None else None) or {}).get("path")
     if not isinstance(place, str) or "\0" in place or len(place) > _LONGEST_PLACE:
         raise ConfigError(f"{location} does not say where the encoder is that filled it; {_WAY_OUT}")
+    if is_own(place):
+        return Path(place)
     path = Path(place)
     try:
         outside = not path.resolve().is_relative_to(Path(address).resolve())

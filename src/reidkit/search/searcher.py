@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.analysis.calibration import Calibration
-from reidkit.encoders.at_hand import NoEncoder
 from reidkit.encoders.encoder import Encoder, load_encoder
+from reidkit.encoders.own import NO_CALIBRATION, is_own, place_to_record
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import Gallery, Hit, NoGallery, Where, open_gallery, without_password
 from reidkit.galleries._relative import apart_from_query
@@ -87,7 +87,7 @@ class Searcher:
             self.place = None if isinstance(origin, Encoder) else Path(origin)
             self._description = self.encoder.origin
             if self.place is not None:
-                self._description["path"] = str(self.place.resolve())
+                self._description["path"] = place_to_record(self.place)
             if self.gallery is not None:
                 self._open(create=False)
         except BaseException:
@@ -112,6 +112,8 @@ class Searcher:
         """A sentence on how to come by a calibration."""
         from reidkit.encoders.network_file import is_network_file
 
+        if is_own(self.place):
+            return NO_CALIBRATION
         place = self.place or "the encoder"
         return f"{place} has no calibration, which would say what scores mean; " + (
             "a network's file that was made elsewhere cannot keep one: leave the option out"
@@ -352,7 +354,7 @@ class Searcher:
         """Those of the hits, or why there are none."""
         calibration = self.calibration
         if calibration is None or prior is None or self.gallery is None:
-            return (), ""
+            return (), NO_CALIBRATION if is_own(self.place) else ""
         if doubt := self._plausible(self.gallery, calibration).doubt_of(embedding):
             return (), doubt
         given = calibration.probability([hit.score for hit in hits], prior=prior.value)
@@ -386,24 +388,6 @@ class Searcher:
             self._address, create=create, encoder=self._description, storage=self._storage
         )
         return self.gallery
-
-
-def searcher_to_fill(
-    location: str | Path,
-    images: Sequence[Path],
-    *,
-    encoder: Path | None,
-    backend: str = "auto",
-    storage: Storage | None = None,
-) -> Searcher:
-    """A searcher to add these images; without an encoder by the one that the gallery was filled by.
-
-    Raises :class:`reidkit.encoders.at_hand.NoEncoder` where there is neither, and as :class:`Searcher` does.
-    """
-    try:
-        return Searcher(location, encoder=encoder, backend=backend, storage=storage)
-    except NoGallery:
-        raise NoEncoder(images, without_password(location), Path()) from None
 
 
 def _any_of(*conditions: IsHidden) -> IsHidden:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from reidkit.encoders.encoder import Encoder, load_encoder
+from reidkit.encoders.own import place_to_record
 from reidkit.errors import ConfigError, DataError, shown
 from reidkit.galleries import Gallery, open_gallery
 from reidkit.galleries._labels import seconds_of
@@ -133,7 +134,7 @@ def track(
         return _Run(views, encoder, gallery, options).finish()
     if encoder is None:
         raise ConfigError("gallery: an encoder is needed to fill it; give the run or file of one")
-    described = encoder.origin if place is None else {**encoder.origin, "path": str(place.resolve())}
+    described = encoder.origin if place is None else {**encoder.origin, "path": place_to_record(place)}
     with open_gallery(gallery, encoder=described) as opened:
         return _Run(views, encoder, opened, options).finish()
 

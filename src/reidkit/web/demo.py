@@ -10,7 +10,7 @@ from reidkit.clustering.proposals import propose
 from reidkit.datasets import load_dataset
 from reidkit.datasets.synthetic.dataset import World, make_synthetic
 from reidkit.encoders.at_hand import encoders_in
-from reidkit.errors import ConfigError
+from reidkit.encoders.own import OWN
 from reidkit.files import user_cache
 from reidkit.progress import ProgressCallback
 from reidkit.search.searcher import Searcher
@@ -33,17 +33,11 @@ def demo_gallery(*, encoder: Path | None = None, progress: ProgressCallback | No
     Half of the people are known by name, and the others are proposed, to be reviewed.
 
     Args:
-        encoder: what embeds them; left out, the encoder that is at hand in the current folder.
+        encoder: what embeds them; left out, the encoder that is at hand in the current folder, else
+            ``reidkit-small``, which comes with the package.
         progress: called with (done, total).
-
-    Raises :class:`ConfigError` where there is no encoder.
     """
-    chosen = encoder or next(iter(encoders_in(Path())), None)
-    if chosen is None:
-        raise ConfigError(
-            "the demo needs an encoder, and there is none here; give one with --encoder, get one as `reid "
-            "encoders` tells, or let `reid demo` train one on drawn people in minutes"
-        )
+    chosen = encoder or next(iter(encoders_in(Path())), Path(OWN))
     folder = user_cache("serve-demo")
     people = make_synthetic(folder / "people", WORLD, num_workers=1, progress=progress)
     data = load_dataset("synthetic", people)

@@ -92,7 +92,7 @@ def serve(settings: Settings, *, ready: Callable[[str], None] = lambda address: 
         server.run()
     except SystemExit:
         raise DataError(
-            f"{address} cannot be listened on: it is taken, or may not be; give another --port"
+            f"{address} cannot be listened on: it is taken, or may not be; give another port"
         ) from None
 
 

@@ -32,14 +32,6 @@ def index(*words: str) -> BaseException | None:
     return CliRunner().invoke(cli, ["index", *words, "--gallery", "g"]).exception
 
 
-def test_without_any_encoder_the_shortest_ways_are_told(here):
-    error = index("photos")
-    assert isinstance(error, NoEncoder)
-    assert "an encoder is needed to embed photos" in str(error)
-    assert "`reid encoders openvino-retail-0288`" in str(error)
-    assert not (here / "g").exists()
-
-
 def test_those_at_hand_are_named_with_the_whole_command(here):
     a_run(here / "runs" / "demo" / "run")
     (here / "model.onnx").touch()
@@ -47,6 +39,8 @@ def test_those_at_hand_are_named_with_the_whole_command(here):
     error = index("photos", "photos/a.jpg")
     assert isinstance(error, NoEncoder)
     assert "reid index model.onnx photos ... --gallery g" in str(error)
+    assert "and reidkit-small, which comes with reidkit" in str(error)
+    assert not (here / "g").exists()
 
 
 def test_what_is_no_picture_is_an_encoder_even_a_wrong_one(here):
