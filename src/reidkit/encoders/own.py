@@ -10,10 +10,7 @@ from pathlib import Path
 OWN = "reidkit-small"
 """What stands for it wherever an encoder is asked for; a folder of that name is meant by its whole path."""
 
-NO_CALIBRATION = (
-    f"{OWN} learned from drawn people, of whom nothing follows for how alike real people are to it; it has "
-    "no calibration, and so no probabilities"
-)
+NO_CALIBRATION = f"{OWN} learned from drawn people only; what its scores mean for real ones is not known"
 
 QUALITY = (
     "it comes with reidkit, learned from drawn people only, and of 100 real ones its first hit is right in "
