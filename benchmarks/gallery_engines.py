@@ -2,31 +2,36 @@
 
     python benchmarks/gallery_engines.py --items 25000 100000 --folder 250000 1000000 --write
 
-Starts a PostgreSQL server (see tests/postgres_server.py) that syncs what it commits. The slopes between two
-sizes say what more embeddings will need, in docs/scale.md. A folder is measured at sizes of its own as well,
-beyond what a processor's cache holds: between smaller ones its time grows faster than it goes on to. Of
-several runs the lower quartile is told, since other work on the machine only ever adds to it.
+Starts a PostgreSQL server (see tests/postgres_server.py) that syncs what it commits, and a Milvus server
+where the package `milvus` is installed, which carries one of version 2.3 (`pip install --no-deps milvus`).
+The slopes between two sizes say what more embeddings will need, in docs/scale.md. A folder is measured at
+sizes of its own as well, beyond what a processor's cache holds: between smaller ones its time grows faster
+than it goes on to. Of several runs the lower quartile is told, since other work only ever adds to it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
 import math
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).parent.parent))
 
-from tests.postgres_server import running_server
+from tests.milvus_server import running_milvus
+from tests.postgres_server import PostgresServer, running_server
 
 from gallery import bare
 from reidkit.galleries import Gallery, Where, open_gallery
@@ -43,7 +48,9 @@ SETTINGS = {
     "max_wal_size": "4GB",
     "dynamic_shared_memory_type": "posix",
 }
+MILVUS, MILVUS_INDEXED = "Milvus", "Milvus, HNSW"
 BARE = "a bare product"
+COLUMNS = "id, place, source, identity, camera, labels_checksum, embedding_checksum, embedding"
 FILTERS: dict[str, Where] = {
     "90 %": {"camera": "many"},
     "10 %": {"camera": "some"},
@@ -61,7 +68,8 @@ class Measured:
     recall: dict[str, float] = field(default_factory=dict)
     bytes_each: float = 0.0
     added: float = 0.0  # items a second, many at a time
-    single: float = 0.0  # items a second, each durable
+    single: float = math.nan  # items a second, each durable
+    copied: float = math.nan  # items a second, the same rows by a bare COPY with the same indexes
     built: float = 0.0  # seconds of the index
 
 
@@ -104,7 +112,9 @@ def fill(gallery: Gallery, embeddings: NDArray[np.float32]) -> None:
         )
 
 
-def searches(gallery: Gallery, queries: NDArray[np.float32], measured: Measured) -> None:
+def searches(
+    gallery: Gallery, queries: NDArray[np.float32], measured: Measured, *, people: bool = True
+) -> None:
     """Searches of all kinds, once all is read and checked."""
     one = iter(np.tile(queries, (20, 1)))
 
@@ -117,9 +127,10 @@ def searches(gallery: Gallery, queries: NDArray[np.float32], measured: Measured)
     measured.seconds["100 queries"] = seconds(lambda: gallery.search(queries[:100], top=TOP))
     for share, where in FILTERS.items():
         measured.seconds[f"one query, {share} pass"] = seconds(lambda: search(where), 15)  # noqa: B023
-    measured.seconds["one query, people"] = seconds(
-        lambda: gallery.search(next(one), top=TOP, group="identity"), 7
-    )
+    if people:
+        measured.seconds["one query, people"] = seconds(
+            lambda: gallery.search(next(one), top=TOP, group="identity"), 7
+        )
 
 
 def found(gallery: Gallery, queries: NDArray[np.float32], where: Where | None) -> list[set[int]]:
@@ -162,24 +173,68 @@ def measure_folder(num: int, folder: str) -> Measured:
     return result
 
 
-def measure(num: int, folder: str, server: str) -> dict[str, Measured]:
+def copied(server: PostgresServer, location: str, num: int) -> float:
+    """Rows a second that a bare COPY takes, of what :func:`fill` added, as many at a time."""
+    database, _, name = location.partition("?gallery=")
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(f'SET search_path TO "reid_{name}", public'.encode())
+        connection.execute("CREATE TABLE copies (LIKE items INCLUDING ALL)")
+        taken = 0.0
+        for start in range(0, num, AT_A_TIME):
+            rows = f"SELECT {COLUMNS} FROM items ORDER BY place LIMIT {AT_A_TIME} OFFSET {start}"
+            read = f"COPY ({rows}) TO STDOUT (FORMAT BINARY)"
+            with connection.cursor() as cursor, cursor.copy(read.encode()) as copy:
+                data = b"".join(bytes(piece) for piece in copy)
+            written = f"COPY copies ({COLUMNS}) FROM STDIN (FORMAT BINARY)"
+            began = time.perf_counter()
+            with connection.cursor() as cursor, cursor.copy(written.encode()) as copy:
+                for place in range(0, len(data), 2**16):
+                    copy.write(data[place : place + 2**16])
+            taken += time.perf_counter() - began
+        connection.execute("DROP TABLE copies")
+    return num / taken
+
+
+def measure_milvus(
+    embeddings: NDArray[np.float32], queries: NDArray[np.float32], local: Gallery, new: Callable[[], str]
+) -> dict[str, Measured]:
+    """Both of Milvus's indexes. With HNSW, groups are compared by the client, which takes minutes."""
+    results = {}
+    for name, index in ((MILVUS, "exact"), (MILVUS_INDEXED, "hnsw")):
+        with open_gallery(f"{new()}&index={index}") as gallery:
+            result = results[name] = Measured()
+            result.added = len(embeddings) / seconds(lambda: fill(gallery, embeddings))
+            searches(gallery, queries, result, people=index == "exact")
+            result.recall = recall(gallery, local, queries[:50])
+            result.single = add_singly(gallery, queries[:5])
+            result.bytes_each = math.nan
+    return results
+
+
+def measure(
+    num: int, folder: str, server: PostgresServer, milvus: Callable[[], str] | None
+) -> dict[str, Measured]:
     """Each engine, with the same items and queries."""
     embeddings, queries = people(num, 0), people(num, 1, 200)
     results = {FOLDER: Measured(), EXACT: Measured(), INDEXED: Measured()}
-    with open_gallery(folder) as local, open_gallery(server) as remote:
+    location = server.gallery()
+    with open_gallery(folder) as local, open_gallery(location) as remote:
         for name, gallery in ((FOLDER, local), (EXACT, remote)):
             result = results[name] = filled(gallery, embeddings, queries)
             result.recall = recall(gallery, local, queries[:50])
+        results[EXACT].copied = copied(server, location, num)
         result = results[INDEXED]
         result.built = seconds(lambda: remote.build_index(sample=1))  # type: ignore[attr-defined]
-        with open_gallery(f"{server}&index=hnsw") as indexed:
+        with open_gallery(f"{location}&index=hnsw") as indexed:
             searches(indexed, queries, result)
             result.recall = recall(indexed, local, queries[:50])
             result.bytes_each = indexed.info()["bytes"] / num
             result.single = add_singly(indexed, queries[:50])
             result.added = len(queries) / seconds(lambda: indexed.add(queries))
-        results[FOLDER].single, results[EXACT].single = add_singly(local, queries[:100]), math.nan
-    with open_gallery(f"{server}-single") as remote:
+        if milvus is not None:
+            results |= measure_milvus(embeddings, queries, local, milvus)
+        results[FOLDER].single = add_singly(local, queries[:100])
+    with open_gallery(f"{location}-single") as remote:
         results[EXACT].single = add_singly(remote, queries[:200])
     return results
 
@@ -194,6 +249,8 @@ def table(results: dict[str, Measured], num: int) -> str:
     for what in base:
         cells = [
             f"{1e3 * one.seconds[what]:,.1f} ms, {one.seconds[what] / base[what]:.2f} x"
+            if what in one.seconds
+            else ""
             for one in results.values()
         ]
         lines.append(f"| {what} | {' | '.join(cells)} |")
@@ -202,13 +259,19 @@ def table(results: dict[str, Measured], num: int) -> str:
         lines.append(f"| recall of the {TOP} nearest, {share} pass | {' | '.join(cells)} |")
     rows: dict[str, Callable[[Measured], str]] = {
         f"added a second, {AT_A_TIME:,} at a time": lambda one: f"{one.added:,.0f}",
-        "added a second, one at a time, durable": lambda one: f"{one.single:,.0f}",
-        "bytes an embedding": lambda one: f"{one.bytes_each:,.0f}",
+        "the same rows, by a bare COPY with the same indexes": lambda one: known(one.copied),
+        "added a second, one at a time, durable": lambda one: known(one.single),
+        "bytes an embedding": lambda one: known(one.bytes_each),
         "the index is built in": lambda one: f"{one.built:,.0f} s" if one.built else "",
     }
     for what, cell in rows.items():
         lines.append(f"| {what} | {' | '.join(map(cell, results.values()))} |")
     return "\n".join(lines)
+
+
+def known(number: float) -> str:
+    """A number, if it was measured."""
+    return "" if math.isnan(number) else f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
 
 
 @dataclass(frozen=True)
@@ -359,6 +422,17 @@ def duration(taken: float) -> str:
     return f"{1e3 * taken:,.0f} ms"
 
 
+@contextlib.contextmanager
+def milvus_if_there() -> Iterator[Callable[[], str] | None]:
+    """New locations on a Milvus server; ``None``, which is told, where none can be started."""
+    if importlib.util.find_spec("milvus") is None:
+        print("without Milvus: the package milvus, which carries a server, is not installed", flush=True)
+        yield None
+        return
+    with running_milvus() as new_location:
+        yield new_location
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -373,9 +447,13 @@ def main() -> None:
     for num in sizes[FOLDER]:
         with tempfile.TemporaryDirectory() as temporary:
             alone.append(measure_folder(num, f"{temporary}/gallery"))
-    with tempfile.TemporaryDirectory() as temporary, running_server(**SETTINGS) as server:
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        running_server(**SETTINGS) as server,
+        milvus_if_there() as milvus,
+    ):
         for num in (few, many):
-            measured[num] = measure(num, f"{temporary}/{num}.gallery", server.gallery())
+            measured[num] = measure(num, f"{temporary}/{num}.gallery", server, milvus)
             print(table(measured[num], num), flush=True)
     growths = [
         Growth.of(name, *(alone if name == FOLDER else (measured[few][name], measured[many][name])), pair)

@@ -1,16 +1,20 @@
 """Why MSML trails: metric losses beside the identity loss, from ImageNet weights, in one cheap set-up.
 
-    python benchmarks/imagenet_losses.py $REIDKIT_DATA/market1501-500 [--out FOLDER] [--only NAME ...]
+    python benchmarks/imagenet_losses.py $REIDKIT_DATA/market1501-500 [--out FOLDER] [--rows PATTERN ...]
+    python benchmarks/imagenet_losses.py $REIDKIT_DATA/market1501-500 --list
     python benchmarks/imagenet_losses.py $REIDKIT_DATA/market1501-500 --write
 
 EfficientNet-Lite0 at 128 x 64, all before its last stage fixed (`fixed_maps.py`); last stage, last
 convolution and neck are trained (`loss_trials.py`). What is measured is kept as a line of `runs.jsonl` and
-not measured again.
+not measured again, so that a call that was stopped goes on. A row is called as in the table; patterns such as
+'*SGD' and '* MSML, margin *' choose several. Rows of the table that were not measured in the folder stay as
+they are when it is written.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,11 +32,12 @@ from reidkit.losses import (
     MarginSampleMiningLoss,
     SupportNeighborLoss,
 )
-from results import processor, write_section
+from results import RESULTS, processor, write_section
 
 LITE0 = Network("tf_efficientnet_lite0", "efficientnet-lite0", 128, 64, fixed_blocks=6, last_stride=2)
 # Where gradients are looked at: as ImageNet left the network, and after these trainings.
 PROBED = ("", "4 epochs of identity + TriHard", "identity + TriHard", "identity + MSML")
+PAIRS_OF = ("identity", "identity + TriHard", "identity + MSML")
 Record = dict[str, Any]
 
 
@@ -68,6 +73,7 @@ def variants() -> dict[str, Variant]:
         "identity + 2nd hardest pair": Variant(HardPairsLoss(place=2), seeds=one),
         "identity + 5th hardest pair": Variant(HardPairsLoss(place=5), seeds=one),
         "identity + 10th hardest pair": Variant(HardPairsLoss(place=10), seeds=one),
+        "identity + MSML, margin 0.1": Variant(msml(margin=0.1), seeds=one),
         "identity + MSML, margin 0.6": Variant(msml(margin=0.6), seeds=one),
         "identity + MSML, soft margin": Variant(HardPairsLoss(soft=True), seeds=one),
         "identity + MSML from epoch 4": Variant(msml(), from_epoch=4, seeds=two),
@@ -95,6 +101,13 @@ def variants() -> dict[str, Variant]:
             msml(), weight=0.1, epochs=24, seeds=one, baseline="24 epochs of identity"
         ),
     }
+    forty = {"epochs": 40, "seeds": one, "baseline": "40 epochs of identity"}
+    found |= {
+        "40 epochs of identity": Variant(**forty),
+        "40 epochs of identity + TriHard": Variant(trihard(), **forty),
+        "40 epochs of identity + MSML": Variant(msml(), **forty),
+        "40 epochs of identity + smooth MSML, T = 0.1": Variant(msml(temperature=0.1), **forty),
+    }
     for name, metric in {
         "identity": None,
         "identity + TriHard": trihard(),
@@ -116,27 +129,49 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/imagenet-losses"), help="where lines and maps go"
     )
-    parser.add_argument("--only", nargs="*", help="some of the variants")
+    parser.add_argument("--rows", nargs="*", default=["*"], help="names or patterns of some of the variants")
+    parser.add_argument("--list", action="store_true", help="name the variants and what is there of them")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="some of the seeds")
     parser.add_argument(
         "--write", action="store_true", help="write the tables of what is there; train nothing"
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
+    chosen = matching(options.rows)
+    records = lines(options.out / "runs.jsonl")
+    if options.list:
+        for name in chosen:
+            print(f"{name}: {len(of_variant(records, name))} of {len(variants()[name].seeds)} seeds")
+        return
     if not options.write:
         data = CachedData(load(options.data), LITE0, options.out)
-        measure(data, options.out, options.only or list(variants()), options.seeds)
+        measure(data, options.out, chosen, options.seeds)
     records = lines(options.out / "runs.jsonl")
     identities = [sample.identity for sample in load(options.data).query]
-    sections = {
-        "imagenet-losses": losses_table(records, identities),
-        "imagenet-pairs": pairs_table(records),
-        "imagenet-gradients": gradients_table(lines(options.out / "gradients.jsonl")),
-    }
+    sections = {"imagenet-losses": losses_table(records, identities)}
+    if all(of_variant(records, name) for name in PAIRS_OF):
+        sections["imagenet-pairs"] = pairs_table(records)
+    if gradients := lines(options.out / "gradients.jsonl"):
+        sections["imagenet-gradients"] = gradients_table(gradients)
     for name, text in sections.items():
         print(text, end="\n\n")
         if options.write:
             write_section(name, text, script="imagenet_losses")
+
+
+def matching(patterns: Sequence[str]) -> list[str]:
+    """Names of the variants that fit one of the patterns, and of those that they start from or are compared
+    with, in the order in which they are run."""
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = {name for name in variants() if fnmatch.fnmatchcase(name, pattern)}
+        if not found:
+            raise SystemExit(f"no row is called {pattern!r}; --list names them")
+        chosen |= found
+    chosen |= {other for name in chosen for other in (variants()[name].start, variants()[name].baseline)} - {
+        ""
+    }
+    return [name for name in variants() if name in chosen]
 
 
 def measure(data: CachedData, out: Path, names: Sequence[str], seeds: Sequence[int]) -> None:
@@ -166,9 +201,11 @@ def losses_table(records: Sequence[Record], identities: Sequence[int]) -> str:
     """Scores and differences of all variants that were run."""
     rows = ["| loss | seeds | mAP | rank-1 | metric loss at the end | vs identity alone | p |"]
     rows.append("|---|---|---|---|---|---|---|")
+    before = rows_before("imagenet-losses")
     for name, variant in variants().items():
         own = of_variant(records, name)
         if not own:
+            rows += [before[name]] if name in before else []
             continue
         at_end = [record["at the end"].get("metric", np.nan) for record in own.values()]
         versus = ["", ""]
@@ -187,7 +224,7 @@ def losses_table(records: Sequence[Record], identities: Sequence[int]) -> str:
         rows.append(
             f"| {name} | {len(own)} | {scores[0]} | {scores[1]} | {loss} | {versus[0]} | {versus[1]} |"
         )
-    steps = next(iter(of_variant(records, "identity").values()))["steps"]
+    steps = next(iter(of_variant(records, "identity").values()), {"steps": 936})["steps"]
     return "\n".join(
         [
             *rows,
@@ -205,11 +242,17 @@ def losses_table(records: Sequence[Record], identities: Sequence[int]) -> str:
     )
 
 
+def rows_before(section: str) -> dict[str, str]:
+    """Rows of a table as they stand in docs/results.md, by what stands in their first column."""
+    text = RESULTS.read_text("utf-8").partition(f"<!-- {section}:")[2].partition(f"<!-- end {section} -->")[0]
+    return {row.split(" | ")[0].removeprefix("| "): row for row in text.splitlines() if row.startswith("| ")}
+
+
 def pairs_table(records: Sequence[Record]) -> str:
     """Which images are in the pairs that MSML chooses, or would choose in a training with another loss."""
     rows = ["| loss | pairs | 1 % of the images | 5 % | the same 1 % with another seed |"]
     rows.append("|---|---|---|---|---|")
-    for name in ("identity", "identity + TriHard", "identity + MSML"):
+    for name in PAIRS_OF:
         own = of_variant(records, name)
         for kind in ("positive", "negative"):
             chosen = {seed: record["chosen"][kind] for seed, record in own.items()}
@@ -270,7 +313,14 @@ def spread(values: Sequence[float]) -> str:
 
 
 def lines(file: Path) -> list[Record]:
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
+    """Records of a file; what a call that was killed left of its last line is cut off."""
+    if not file.exists():
+        return []
+    text = file.read_text("utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        file.write_text(whole, "utf-8")
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def append(file: Path, record: Record) -> None:

@@ -36,7 +36,7 @@ from reidkit.search.searcher import Searcher
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.md"
-MARKERS = ("<!-- service: begin -->", "<!-- service: end -->")
+MARKERS = ("<!-- service: written by benchmarks/serve.py -->", "<!-- end service -->")
 DIM = 512
 NUM_PICTURES = 256
 BOUNDARY = "a-boundary-that-no-picture-holds"
@@ -253,7 +253,7 @@ def write(table: str) -> None:
     found = re.search(f"{begin}.*{end}", page, re.DOTALL)
     if found is None:
         raise SystemExit(f"{RESULTS} has no {begin}")
-    RESULTS.write_text(page.replace(found[0], f"{begin}\n\n{table}\n\n{end}"))
+    RESULTS.write_text(page.replace(found[0], f"{begin}\n{table}\n{end}"))
 
 
 if __name__ == "__main__":

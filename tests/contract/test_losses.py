@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import reidkit.losses
 from reidkit import registry
@@ -157,6 +158,21 @@ def test_goes_with_the_transforms_of_torch_func(case):
     assert_close(torch.vmap(value)(batches), torch.stack([found for found, _ in expected]))
     gradients = torch.vmap(torch.func.grad(value))(batches)
     assert_close(gradients, torch.stack([of_embeddings for _, (of_embeddings, *_) in expected]))
+
+
+@every_case
+def test_goes_forwards_as_it_goes_backwards(case):
+    """The derivative along a direction, by torch.func.jvp and by forward_ad itself."""
+    loss = make(case).double()
+    embeddings, labels = random_batch(HISTOGRAMS["ragged"])
+    direction = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    _, (gradient, *_) = value_and_gradients(loss, embeddings, labels)
+    embeddings = embeddings.detach()
+    _, along = torch.func.jvp(lambda f: loss(f, labels), (embeddings,), (direction,))
+    assert_close(along, (gradient * direction).sum())
+    with forward_ad.dual_level():
+        dual = loss(forward_ad.make_dual(embeddings, direction), labels)
+        assert_close(forward_ad.unpack_dual(dual).tangent, (gradient * direction).sum())
 
 
 @every_case

@@ -18,14 +18,11 @@ from reidkit.cli import allowed_anywhere, cli
 from tests.docs.pages import DOCUMENTS, ROOT, Block, blocks, name
 from tests.docs.world import PHOTOS, World, places, with_small_networks_and_one_step
 
-NOT_YET = ("docs/galleries.md",)
 OWN = {"docs/first_hour.md": {PHOTOS: ("places", lambda _, root: places(root))}}
 PAGES = [
     page
     for page in DOCUMENTS
-    if blocks(page)
-    and not (page.parent.name == "losses" and page.stem != "README")
-    and name(page) not in NOT_YET
+    if blocks(page) and not (page.parent.name == "losses" and page.stem != "README")
 ]
 """All but the pages of losses, which have tests of their own."""
 
@@ -75,8 +72,11 @@ def forget_afterwards(patch: pytest.MonkeyPatch) -> None:
 
 def made_by(text: str) -> set[str]:
     """What a page's own commands and calls write before anything reads it, which therefore is not given."""
-    made = re.findall(r"""(?:--out |out=")([\w./-]+)|(?:index .*--gallery |open_gallery\(")([\w.-]+)""", text)
-    return {path for group in made for path in group if path}
+    made = re.findall(
+        r"""(?:--out |out=")([\w./-]+)|(?:index .*--gallery |gallery import |open_gallery\(")([\w.-]+)""",
+        text,
+    )
+    return set(made)
 
 
 def follow(block: Block, names: dict[str, Any]) -> None:

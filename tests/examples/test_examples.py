@@ -95,6 +95,20 @@ def test_postgres_gallery(example: Any, world: World, tmp_path: Path, postgres_s
     assert example.main(address, here / "runs/mine", here / "photos") == 236
 
 
+def test_service_client(example: Any, tmp_path: Path) -> None:
+    pytest.importorskip("fastapi", reason="fastapi is not installed")
+    from tests.web.processes import serving
+    from tests.web.serving import make_world, picture
+
+    folder = make_world(tmp_path)
+    query = tmp_path / "query.png"
+    query.write_bytes(picture(1))
+    with serving(folder) as service:
+        names = example.main(service.address, query, gallery="own")
+    assert len(names) == 5
+    assert [name for name in names if name and name.startswith("person ")]
+
+
 def test_compare_toolkits(example: Any, world: World, tmp_path: Path) -> None:
     here = folders(world, tmp_path, "theirs.npz")
     query, gallery = world.sides()

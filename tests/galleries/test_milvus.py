@@ -5,6 +5,7 @@ What it shares with other engines is in tests/contract/test_galleries.py. Most o
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -14,13 +15,13 @@ import time
 import numpy as np
 import pytest
 
-pytest.importorskip("pymilvus", reason="pymilvus is not installed")
+pymilvus = pytest.importorskip("pymilvus", reason="pymilvus is not installed")
 pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
 
-from reidkit.errors import ConfigError, DataError, MissingExtra
-from reidkit.galleries import DamagedGallery, NoGallery, accept, copy_gallery, open_gallery
-from reidkit.galleries._milvus import changes, nearest
-from reidkit.galleries._milvus.address import read_address
+from reidkit.errors import ConfigError, DataError, MissingExtra  # noqa: E402
+from reidkit.galleries import DamagedGallery, NoGallery, accept, copy_gallery, open_gallery  # noqa: E402
+from reidkit.galleries._milvus import changes, nearest, server  # noqa: E402
+from reidkit.galleries._milvus.address import read_address  # noqa: E402
 
 
 @pytest.fixture
@@ -31,6 +32,10 @@ def location(milvus_lite):
 def units(num, dim=16, seed=0):
     vectors = np.random.default_rng(seed).normal(size=(num, dim))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def jpeg(number):
+    return b"\xff\xd8\xff" + bytes([number]) * 50 + b"\xff\xd9"
 
 
 def refused(location, error=DataError, **options):
@@ -102,13 +107,43 @@ def test_without_pymilvus_the_extra_is_named(monkeypatch):
 def test_a_server_that_is_not_there_is_named():
     message = refused("milvus://ann:secret@127.0.0.1:1?gallery=x")
     assert "no Milvus server answers at 127.0.0.1:1" in message
-    assert "check host, port and that it runs" in message
+    assert "check host, port and that it runs, and the user and password" in message
     assert "secret" not in message
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "auth check failure, please check secret is valid",
+            "refuses the user ann or the password; give",
+        ),
+        ("PrivilegeLoad: permission deny", "the user ann may not do this"),
+        ("database not found[database=db]", "the server has no database db; make it there"),
+        ("quota exceeded[reason=disk quota exhausted]", "the server takes no more .*; nothing was changed"),
+        ("rate limit exceeded[rate=1]", "the server takes no more for now .*; nothing was changed"),
+        ("mmap: no space left on device", "the server's disk is full; nothing was changed"),
+        ("something\nelse", "the server says: something"),
+    ],
+)
+def test_errors_of_the_server_are_told_in_one_line(text, message):
+    error, address = pymilvus.MilvusException(message=text), read_address("milvus://ann:secret@h/db")
+    told = str(server._our_error(error, address))
+    assert re.search(message, told)
+    assert "\n" not in told
+    assert "secret" not in told
+
+
 def test_a_gallery_that_is_not_there_is_not_made_unasked(location):
-    assert "the server has people" in refused(location, NoGallery, create=False)
+    message = refused(location, NoGallery, create=False)
+    assert re.search(r"the server has [\w, ]*\bpeople\b[\w, .]*; check the name", message)
+    assert "_book" not in message
     refused(location, NoGallery, create=False)
+
+
+def test_a_file_that_is_not_there_is_not_made_unasked(tmp_path):
+    refused(f"milvus-lite://{tmp_path}/a.db", NoGallery, create=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
@@ -174,7 +209,7 @@ def described(gallery, num=60, **given):
     )
 
 
-def test_it_answers_as_the_embedded_engine_does(location, tmp_path):
+def test_it_answers_as_the_embedded_engine_does(location, tmp_path, monkeypatch):
     queries = units(5, seed=4)
     with open_gallery(location) as gallery, open_gallery(tmp_path / "g") as embedded:
         described(gallery)
@@ -190,10 +225,15 @@ def test_it_answers_as_the_embedded_engine_does(location, tmp_path):
         ):
             assert gallery.search(queries, where=where) == embedded.search(queries, where=where)
             assert gallery.items(where=where) == embedded.items(where=where)
-        for group in ("identity", "tracklet"):
-            for where in (None, {"camera": 2}):
-                found = gallery.search(queries[:2], top=3, where=where, group=group, items=2)
-                assert found == embedded.search(queries[:2], top=3, where=where, group=group, items=2)
+        for group, where, most in (
+            ("identity", None, 4096),
+            ("tracklet", {"camera": 2}, 4096),
+            ("identity", {"camera": 2}, 3),
+            ("tracklet", None, 3),
+        ):
+            monkeypatch.setattr(nearest, "MOST_OF_GROUPS", most)
+            found = gallery.search(queries[:2], top=3, where=where, group=group, items=2)
+            assert found == embedded.search(queries[:2], top=3, where=where, group=group, items=2)
         np.testing.assert_array_equal(gallery.embeddings(), embedded.embeddings())
 
 
@@ -300,19 +340,24 @@ def seen(gallery):
     items = gallery.items()
     assert {hit.id for hit in hits} == {item.id for item in items}
     assert len(gallery) == len(items)
-    return [(item.id, item.source, item.identity, item.camera) for item in items], gallery.decisions()
+    told = [(item.id, item.source, item.identity, item.camera) for item in items]
+    return told, gallery.decisions(), gallery.thumbnails(ids=[item.id for item in items])
 
 
 def fill_and_decide(gallery):
     ids = gallery.add(
         units(6), sources=list("abcdef"), contents=list("abcdef"), identities=[*"xxyy", None, None]
     )
+    gallery.relabel(ids[2:5], thumbnails=[jpeg(2), jpeg(3), jpeg(4)])
     accept(gallery, ids[4:].tolist(), "zoe", who="ann")
 
 
 def replace_some(gallery):
-    """Replaced items, new ones, and a decision from which items are removed: three kinds of rows."""
-    gallery.add(units(4, seed=2), sources=list("defg"), contents=list("DEFG"), cameras=[1, 2, 3, 4])
+    """Replaced items, new ones, their thumbnails, and a decision from which items are removed."""
+    small = [jpeg(5), None, jpeg(7), jpeg(8)]
+    gallery.add(
+        units(4, seed=2), sources=list("defg"), contents=list("DEFG"), cameras=[1, 2, 3, 4], thumbnails=small
+    )
 
 
 def interrupted(location, monkeypatch, number):
@@ -335,7 +380,12 @@ def interrupted(location, monkeypatch, number):
         done = after_end != before
         assert len(after[0]) == (7 if done else 6)
         assert len(after[1]) == (0 if done else 1)
+        after_ids = {source: id for id, source, _, _ in after[0]}
+        pictures = {"c": 2, "d": 5, "f": 7, "g": 8} if done else {"c": 2, "d": 3, "e": 4}
+        assert after[2] == {after_ids[source]: jpeg(number) for source, number in pictures.items()}
         assert not other._server.query(gallery._book.name, 'kind == "removal"', ("key",))
+        written = other._server.query(gallery._book.name, 'kind == "thumbnail"', ("key", "item"))
+        assert len(written) == len(after[2]), "thumbnails were left"
         stored = other._server.query(gallery._items.name, "", ("id", "version"))
         assert sorted(row["id"] for row in stored) == sorted(row[0] for row in after[0]), "rows were left"
         assert other.verify().damaged == ()

@@ -106,10 +106,16 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     Fourteen people, three cameras, made-up embeddings and curves.
     """
+    folder = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reidkit.reports.sections._LEAST_CONCENTRATION", 0)  # of an untrained network
+        return made_pages(folder)
+
+
+def made_pages(folder: Path) -> dict[str, Path]:
     from reidkit.encoders.encoder import Encoder
     from reidkit.models import build_model
 
-    folder = tmp_path_factory.mktemp("report")
     rng = np.random.default_rng(0)
     query_split, gallery_split = make_split(folder, 1, 14, rng), make_split(folder, 2, 14, rng)
     gallery_split = tuple(replace(s, camera=2 + s.index % 2) for s in gallery_split)
@@ -253,7 +259,9 @@ def test_text_can_be_read_in_both_themes(opened: Opened) -> None:
 
 def test_tables_are_not_squeezed(opened: Opened) -> None:
     """No cell breaks a word into letters: rows are at most a few lines high."""
-    heights = opened.page.evaluate("[...document.querySelectorAll('tbody tr')].map(row => row.offsetHeight)")
+    heights = opened.page.evaluate(
+        "[...document.querySelectorAll('table:not(.provenance) tbody tr')].map(row => row.offsetHeight)"
+    )
     assert heights
     assert max(heights) < 90
 
@@ -270,3 +278,30 @@ def test_the_theme_follows_the_reader(browser: Browser, pages: dict[str, Path]) 
         page.close()
     assert colours["light"][0] != colours["dark"][0]
     assert colours["light"][1] != colours["dark"][1]
+
+
+def test_lists_are_shown_a_few_at_a_time_and_by_person(browser: Browser, pages: dict[str, Path]) -> None:
+    page = browser.new_page()
+    page.goto(pages["report"].as_uri())
+    shown = "[...document.querySelectorAll('#lists article')].filter(a => a.offsetParent).length"
+    at_first = page.evaluate(shown)
+    page.click("#lists .more >> visible=true")
+    assert page.evaluate(shown) == 14 > at_first
+    page.fill("#choose input", "5")
+    assert page.evaluate(shown) == 1
+    page.fill("#choose input", "nobody")
+    assert page.evaluate(shown) == 0
+    page.close()
+
+
+def test_a_click_on_a_picture_shows_its_file_name(browser: Browser, pages: dict[str, Path]) -> None:
+    page = browser.new_page()
+    page.goto(pages["report"].as_uri())
+    picture = page.locator("#lists .photo").first
+    name = picture.locator(".file")
+    assert not name.is_visible()
+    small = picture.locator("img").evaluate("image => image.offsetHeight")
+    picture.locator("img").click()
+    assert name.inner_text().endswith(".png")
+    assert picture.locator("img").evaluate("image => image.offsetHeight") > small
+    page.close()

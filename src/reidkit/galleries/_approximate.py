@@ -1,4 +1,4 @@
-"""The approximate index of a gallery in a folder: HNSW (Malkov & Yashunin, TPAMI 2020), by usearch.
+"""The approximate index of a gallery in a folder: HNSW (Malkov & Yashunin, TPAMI 2020), by faiss.
 
 It knows rows by a byte a number and says which may be near; those are checked and scored exactly, as all rows
 are without it. Rows that were written since it was built are searched exactly beside it, and those whose item
@@ -8,11 +8,8 @@ is gone are left out. Filters and groups are always answered exactly.
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
-import importlib.metadata
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +30,8 @@ if TYPE_CHECKING:
 TOP = 10  # nearest items that recall is measured by
 
 _AT_ONCE = 5000  # rows added to the graph together
-_NEIGHBOURS, _WIDTH_TO_BUILD, _WIDTH = 16, 128, 128  # M, efConstruction and ef of the paper
+_NEIGHBOURS, _WIDTH_TO_BUILD, _WIDTH = 16, 80, 128  # M, efConstruction and ef of the paper
+_ROWS_TO_LEARN = 20_000  # from which the range of each number is learnt
 _SPARE = (
     32  # candidates asked for beyond twice the top, for what the bytes misjudge and for rows that are gone
 )
@@ -46,20 +44,16 @@ Ranked = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Approximate:
-    """An index that may be used, over the first rows of a file of vectors.
-
-    ``content`` is what the graph stands in, where that is a file; the library does not hold it.
-    """
+    """An index that may be used, over the first rows of a file of vectors."""
 
     about: About
     graph: Any
-    content: memoryview | None = None
 
     def candidates(self, query: NDArray[np.float32], num: int) -> NDArray[np.int64]:
         """Rows (K,) that may be the nearest ones of a query (D,), K being at most ``num``."""
-        self.graph.expansion_search = max(_WIDTH, num)
-        [coded] = _bytes_of(query[None])
-        return np.asarray(self.graph.search(coded, min(num, len(self.graph))).keys, np.int64)
+        width = _library().SearchParametersHNSW(efSearch=max(_WIDTH, num))
+        [found] = self.graph.search(query[None], num, params=width)[1]
+        return np.asarray(found[found >= 0], np.int64)
 
     def nearest(self, snapshot: Snapshot, query: NDArray[np.float32], *, top: int) -> Ranked | None:
         """The nearest items of one query (D,); ``None`` where too many of the rows it knows are gone."""
@@ -87,21 +81,23 @@ def build(
     Raises :class:`DataError`, and leaves what there was, where it finds less than ``min_recall``.
     """
     state, library = snapshot.state, _library()
-    graph = _new_graph(library, state.dimension or 0)
     vectors = snapshot.stored.vectors
+    graph = _new_graph(library, state.dimension or 0)
+    step = max(1, len(snapshot.rows) // _ROWS_TO_LEARN)
+    graph.train(np.asarray(vectors[snapshot.rows[::step]], np.float32))
     for start in range(0, len(snapshot.rows), _AT_ONCE):
         some = snapshot.rows[start : start + _AT_ONCE]
-        graph.add(some.astype(np.uint64), _bytes_of(vectors[some]))
+        graph.add_with_ids(np.asarray(vectors[some], np.float32), some)
         if progress is not None:
             progress(start + len(some), len(snapshot.rows))
-    about = About(state.vectors, state.num_rows, state.dimension or 0, 0.0, TOP, sample, _version())
+    about = About(state.vectors, state.num_rows, state.dimension or 0, 0.0, TOP, sample)
     recall, num_queries = _measured(Approximate(about, graph), snapshot, sample)
     if recall < min_recall:
         raise DataError(
             f"{folder}: the index finds {100 * recall:.1f} % of the {TOP} nearest, fewer than the "
             f"{100 * min_recall:.1f} % asked for; it was not kept: search exactly, or ask for less"
         )
-    about = About(state.vectors, state.num_rows, state.dimension or 0, recall, TOP, num_queries, _version())
+    about = replace(about, recall=recall, num_queries=num_queries)
     _write(graph, folder, about)
     return about
 
@@ -115,12 +111,8 @@ def load(folder: Path, vectors: str, dimension: int) -> Approximate | None:
         about, content = _index_file.opened(path)
         if (about.vectors, about.dimension) != (vectors, dimension):
             raise IndexRefused("it is of another gallery")
-        if about.version != _version():
-            raise IndexRefused(f"usearch {about.version} wrote it, and {_version()} is installed")
-        graph = _new_graph(_library(), dimension)
-        graph.view(content)
-        return Approximate(about, graph, content)
-    except (IndexRefused, MissingExtra, RuntimeError) as error:
+        return Approximate(about, _library().deserialize_index(np.frombuffer(content, np.uint8)))
+    except (IndexRefused, MissingExtra, RuntimeError) as error:  # the last where another version wrote it
         _logger.warning(
             "%s is not used (%s); search is exact. `reid gallery index %s` makes it anew", path, error, folder
         )
@@ -145,23 +137,11 @@ def _measured(index: Approximate, snapshot: Snapshot, sample: int) -> tuple[floa
     return (right / asked if asked else 1.0), len(drawn)
 
 
-def _bytes_of(vectors: NDArray[np.floating]) -> NDArray[np.int8]:
-    """Vectors (N, D) by a byte a number; what they are multiplied by does not change an angle."""
-    largest = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    codes = np.rint(np.asarray(vectors, np.float32) * (127 / largest.astype(np.float32)))
-    return np.asarray(codes, np.int8)
-
-
 def _new_graph(library: Any, dimension: int) -> Any:
-    return library.Index(
-        ndim=dimension,
-        metric=library.MetricKind.Cos,
-        dtype="i8",
-        connectivity=_NEIGHBOURS,
-        expansion_add=_WIDTH_TO_BUILD,
-        expansion_search=_WIDTH,
-        enable_key_lookups=False,
-    )
+    numbers, product = library.ScalarQuantizer.QT_8bit, library.METRIC_INNER_PRODUCT
+    graph = library.IndexHNSWSQ(dimension, numbers, _NEIGHBOURS, product)
+    graph.hnsw.efConstruction = _WIDTH_TO_BUILD
+    return library.IndexIDMap(graph)
 
 
 def _write(graph: Any, folder: Path, about: About) -> None:
@@ -169,14 +149,12 @@ def _write(graph: Any, folder: Path, about: About) -> None:
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         unfinished.unlink(missing_ok=True)
-        graph.save(str(unfinished))
-        if unfinished.stat().st_size != graph.serialized_length:  # the end is written unchecked
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with unfinished.open("xb") as file:
+            _library().write_index(graph, _library().PyCallbackIOWriter(file.write))
         _index_file.seal(unfinished, about)
         unfinished.replace(path)
-    except (OSError, RuntimeError) as error:  # usearch tells of a full disk by the latter
-        reason = getattr(error, "strerror", None) or f"the disk is full, or refuses it ({error})"
-        raise WriteError(f"cannot write {path}: {reason}; there is no new index") from error
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror}; there is no new index") from error
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
@@ -184,13 +162,6 @@ def _write(graph: Any, folder: Path, about: About) -> None:
 
 def _library() -> Any:
     try:
-        return importlib.import_module("usearch.index")
+        return importlib.import_module("faiss")
     except ImportError as error:
-        raise MissingExtra("usearch", extra="ann", needed_for="an approximate index") from error
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("usearch")
-    except importlib.metadata.PackageNotFoundError:
-        return "none"
+        raise MissingExtra("faiss-cpu", extra="ann", needed_for="an approximate index") from error

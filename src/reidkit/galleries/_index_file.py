@@ -42,17 +42,16 @@ class About:
     recall: float
     top: int
     num_queries: int
-    version: str
 
     def recall_told(self, num_rows: int) -> dict[str, float]:
         """What is told of it, of a gallery that has so many rows now."""
         told = {"all": self.recall, "top": self.top, "queries": self.num_queries, "num_items": self.num_rows}
-        return {**told, "not_in_it": num_rows - self.num_rows}
+        return {**told, "num_added_since": num_rows - self.num_rows}
 
 
 def name_of(vectors: str) -> str:
     """The name of the index over a file of vectors."""
-    return f"index-{vectors.removeprefix('vectors-').partition('.')[0]}.usearch"
+    return f"index-{vectors.removeprefix('vectors-').partition('.')[0]}.faiss"
 
 
 def identity(path: Path) -> tuple[int, int, int] | None:

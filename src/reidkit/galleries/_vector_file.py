@@ -30,7 +30,7 @@ from reidkit.galleries._storage import Storage, Words, float_name, is_whole, num
 NAME = re.compile(r"vectors-[0-9a-f]{16}\.(f32|f16|i8)")
 """Names that are written."""
 
-INDEX_NAME = re.compile(r"index-[0-9a-f]{16}\.usearch(\.unfinished)?")
+INDEX_NAME = re.compile(r"index-[0-9a-f]{16}\.faiss(\.unfinished)?")
 """Names of approximate indexes over such files, of the same number."""
 
 NAME_1 = re.compile(r"vectors(-[1-9][0-9]{0,18})?\.f32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 DEVICES_WITHOUT_FLOAT64 = {"mps"}
 
@@ -19,8 +20,13 @@ def is_traced() -> bool:
 
 
 def is_transformed() -> bool:
-    """Whether code is under a transform of ``torch.func``, which takes plain operations only."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    """Whether code is differentiated in a way that takes plain operations only.
+
+    That is under a transform of ``torch.func``, or forwards (``torch.autograd.forward_ad``).
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def widest_float(like: Tensor) -> torch.dtype:

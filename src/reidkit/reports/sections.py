@@ -43,6 +43,7 @@ _NUM_CONFUSIONS = 15
 _NUM_IDENTITIES, _MAX_POINTS = 12, 600
 _NUM_RELIABILITY_BINS = 10
 _MIN_POINTS = 3
+_LEAST_CONCENTRATION = 0.3
 
 
 class Probability(Protocol):
@@ -235,11 +236,14 @@ def projection_section(query: Features, gallery: Shown) -> tuple[Figure | None, 
 def activation_section(
     lists: Sequence[RankedList], encoder: Encoder, query: Shown, gallery: Shown
 ) -> tuple[list[Overlay], str]:
-    """Each list's query and first hit with their maps; or what there is instead, in words."""
+    """Each list's query and first hit with their maps; or what there is instead, in words.
+
+    Maps on which no place stands out say nothing, and are left out.
+    """
     # torch is imported only where a network is at hand.
     from reidkit.reports.maps import similarity_maps
 
-    overlays = []
+    overlays, num_flat = [], 0
     for shown in lists:
         if not shown.hits:
             continue
@@ -250,12 +254,22 @@ def activation_section(
                 maps = similarity_maps(encoder, *photos)
             except ConfigError as error:
                 return [], f"Not available: {error}."
+            if max(_concentration(heat) for heat in maps) < _LEAST_CONCENTRATION:
+                num_flat += 1
+                continue
             query_map, hit_map = (
                 as_data_uri(viz_breakdown.heat_overlay(photo, heat))
                 for photo, heat in zip(photos, maps, strict=True)
             )
         overlays.append(Overlay(shown.query, shown.hits[0], query_map, hit_map))
-    return overlays, ""
+    return overlays, f"Left out: {num_flat} pairs of which no place stands out." if num_flat else ""
+
+
+def _concentration(heat: NDArray[np.floating[Any]]) -> float:
+    """Share of a map (H, W) that lies in its strongest quarter: 0.25 of a flat one, 0 of an empty one."""
+    places = np.sort(np.asarray(heat, dtype=np.float64), axis=None)[::-1]
+    total = places.sum()
+    return float(places[: -(-len(places) // 4)].sum() / total) if total > 0 else 0.0
 
 
 def confusion_rows(found: Sequence[Confusion]) -> list[tuple[str, str, int]]:

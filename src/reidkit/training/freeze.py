@@ -70,7 +70,8 @@ def _part(model: nn.Module, name: str) -> nn.Module:
     parts: dict[str, nn.Module] = dict(model.named_modules())
     for place in _WITHIN:
         if name and place + name in parts:
-            return parts[place + name]
+            found: nn.Module = parts[place + name]
+            return found
     known = {part.removeprefix("backbone.").removeprefix("network.") for part in parts} - {""}
     largest = sorted(part for part in known if "." not in part)
     raise ConfigError(

@@ -172,4 +172,10 @@ def needs(role: Role) -> Callable[[Request, Actor], Actor]:
 
 CurrentUser = Annotated[Actor, Depends(current_user)]
 CheckedUser = Annotated[Actor, Depends(csrf_checked)]
-TheService = Annotated[Service, Depends(service_of)]
+
+
+async def _service(request: Request) -> Service:
+    return service_of(request)  # in no thread of its own
+
+
+TheService = Annotated[Service, Depends(_service)]

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -26,6 +27,7 @@ from reidkit.web.users import Users
 from reidkit.web.wanted import Problem
 
 FOLDER = Path(__file__).parent
+_THREADS = 32  # for all that is no search
 
 
 def build_app(settings: Settings) -> FastAPI:
@@ -40,6 +42,8 @@ def build_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # As many threads as pictures may wait, so that it is the queue that is full, and says so.
+        current_default_thread_limiter().total_tokens = settings.limits.waiting + _THREADS
         threading.Thread(target=service.warm, name="warming", daemon=True).start()
         yield
         app.state.is_closing = True

@@ -27,8 +27,9 @@ from reidkit.search.probabilities import Prior
 from reidkit.search.searcher import Searcher
 from reidkit.web.batching import BatchingNetwork
 from reidkit.web.settings import Limits, ServedGallery
-from reidkit.web.wanted import SearchRequest
+from reidkit.web.wanted import Box, SearchRequest
 
+_DECODING = threading.BoundedSemaphore(4)
 _PRIOR_SECONDS = 600.0
 _MOST_PRIORS = 100
 
@@ -167,13 +168,16 @@ class Served:
         if request.boxes and len(request.boxes) != len(request.pictures):
             raise ConfigError(f"there are {len(request.boxes)} boxes for {len(request.pictures)} pictures")
         boxes = request.boxes or (None,) * len(request.pictures)
-        images = [
-            load_image(picture, box=box, max_pixels=self.limits.pixels)
-            for picture, box in zip(request.pictures, boxes, strict=True)
-        ]
-        if not images:
+        if not request.pictures:
             return np.empty((0, self.searcher.encoder.dim), np.float32)
+        images = [self._prepared(*one) for one in zip(request.pictures, boxes, strict=True)]
         return np.asarray(self.searcher.encoder.encode(images))
+
+    def _prepared(self, picture: bytes, box: Box | None) -> NDArray[np.uint8]:
+        """A picture of the size that is embedded. Large ones are in memory a few at a time."""
+        with _DECODING:
+            image = load_image(picture, box=box, max_pixels=self.limits.pixels)
+            return self.searcher.encoder.prepare(image)
 
     def _given(self, embeddings: Sequence[Sequence[float]]) -> NDArray[np.float32]:
         dim = self.searcher.encoder.dim

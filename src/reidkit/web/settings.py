@@ -50,7 +50,7 @@ class Limits(_Table):
     pictures: int = Field(default=10, ge=1)
     added: int = Field(default=100, ge=1)
     top: int = Field(default=1000, ge=1)
-    waiting: int = Field(default=256, ge=1)
+    waiting: int = Field(default=128, ge=1, le=4096)
     batch_milliseconds: float = Field(default=4.0, ge=0, le=1000)
     seconds: float = Field(default=30.0, gt=0)
     requests_per_minute: int = Field(default=1200, ge=0)

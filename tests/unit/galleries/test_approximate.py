@@ -11,7 +11,7 @@ from reidkit.errors import ConfigError, DataError, ReidError
 from reidkit.files import WriteError
 from reidkit.galleries import DamagedGallery, _approximate, erase, open_gallery
 
-pytest.importorskip("usearch", reason="usearch is not installed")
+pytest.importorskip("faiss", reason="faiss is not installed")
 NUM, DIM = 400, 24
 
 
@@ -70,7 +70,11 @@ def test_it_finds_what_exact_search_finds(path, used, monkeypatch):
         assert found(gallery) == exactly(gallery, monkeypatch)
         assert len(used) == 20
         info = gallery.info()
-        assert (info["index"], info["recall"]["num_items"], info["recall"]["not_in_it"]) == ("hnsw", NUM, 0)
+        assert (info["index"], info["recall"]["num_items"], info["recall"]["num_added_since"]) == (
+            "hnsw",
+            NUM,
+            0,
+        )
         assert info["recall"]["all"] >= 0.9
         gallery.drop_index()
         assert gallery.info()["index"] == "exact"
@@ -94,7 +98,7 @@ def test_what_came_and_went_since(path, used, monkeypatch):
         assert found(gallery) == exactly(gallery, monkeypatch)
         assert used
         assert [hits[0].id for hits in gallery.search(queries[[0, 2]], top=1)] == new[[0, 2]].tolist()
-        assert gallery.info()["recall"]["not_in_it"] == 6
+        assert gallery.info()["recall"]["num_added_since"] == 6
 
 
 def test_where_most_are_gone_search_is_exact(path, monkeypatch):
@@ -227,5 +231,5 @@ def test_without_the_library_it_says_what_to_install(path, monkeypatch, caplog):
     with open_gallery(path) as gallery:
         assert len(gallery.search(people(1))[0]) == 10
         assert 'pip install "reidkit[ann]"' in caplog.text
-        with pytest.raises(ReidError, match="an approximate index needs usearch"):
+        with pytest.raises(ReidError, match="an approximate index needs faiss"):
             gallery.build_index()

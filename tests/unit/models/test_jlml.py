@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 import reidkit as rk
+from reidkit import config
 from reidkit.errors import ConfigError, UnknownName
 from reidkit.models._cost import complexity
 from reidkit.models._stripes import cut_stripes
 from reidkit.models.jlml import JLML, Bottleneck, LocalBranch
+from reidkit.training.runs import build_trainer
+from reidkit.training.warm_start import start_from
 
 # Table 1: channels, height and width of what each stage gives, for an image of 224 x 224.
 GLOBAL = {
@@ -272,3 +277,25 @@ def test_bad_options_are_named():
         rk.build_model("jlml", branches="globel")
     with pytest.raises(ConfigError, match="stripes = 0 is not possible"):
         rk.build_model("jlml", stripes=0)
+
+
+def test_weights_of_imagenets_classes_are_taken_over(tmp_path, tiny_market):
+    """The recipe jlml-imagenet, on a few drawn classes, and a run that starts from it."""
+    colours = np.random.default_rng(0).integers(0, 256, (4, 3), dtype=np.uint8)
+    for number, colour in enumerate(colours):
+        folder = tmp_path / "imagenet" / f"n{number:08}"
+        folder.mkdir(parents=True)
+        for name in "abcd":
+            Image.new("RGB", (40, 30), tuple(map(int, colour))).save(folder / f"{name}.JPEG", format="JPEG")
+    small = ["transform.height=32", "transform.width=32", "train.epochs=1", "train.num_workers=0"]
+    small += ["optim.milestones=[]", "sampler.identities_per_batch=2", "sampler.images_per_identity=2"]
+    first = config.load("jlml-imagenet", [f"data.root={tmp_path / 'imagenet'}", *small])
+    build_trainer(first, tmp_path / "first").fit()
+    learned = rk.load_encoder(tmp_path / "first").model.state_dict()
+    second = config.load(
+        "jlml-market1501",
+        [f"data.root={tiny_market}", "data.val_identities=0", f"train.init={tmp_path / 'first'}", *small],
+    )
+    trainer = build_trainer(second, tmp_path / "second")
+    start_from(trainer.model, trainer.train_config.init)
+    assert all(torch.equal(weight, learned[name]) for name, weight in trainer.model.state_dict().items())

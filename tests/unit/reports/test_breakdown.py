@@ -158,7 +158,7 @@ def test_features_without_images_are_named_by_their_rows(tmp_path: Path, inputs:
     page = page_of(tmp_path, inputs, query_split=None, gallery_split=None)
     assert "<img" not in page
     assert "cannot be read" not in page
-    assert page.count("<article>") == 4
+    assert page.count("<article ") == 4
     named = re.findall(r'class="missing nameplate">row (\d+)<', page)
     assert len(named) == 4 * (1 + inputs["top"])
     labels = re.findall(r'class="labels">id (\d+)<br>cam (\d)', page)
@@ -180,7 +180,7 @@ def test_features_without_images_and_gallery(tmp_path: Path, inputs: dict[str, A
         gallery_split=None,
         camera_filter="none",
     )
-    assert page.count("<article>") == 4
+    assert page.count("<article ") == 4
 
 
 def test_reliability_is_that_of_a_loop_over_pairs(inputs: dict[str, Any]) -> None:
@@ -222,6 +222,7 @@ def test_an_encoder_adds_activation_maps(
     from reidkit.encoders.encoder import Encoder
     from reidkit.models import build_model
 
+    monkeypatch.setattr("reidkit.reports.sections._LEAST_CONCENTRATION", 0)  # of an untrained network
     encoder = Encoder(build_model("resnet18", pretrained=False), height=64, width=32, device="cpu")
     broken = replace(inputs["query_split"][0], path=tmp_path / "gone.png")
     page = page_of(
@@ -235,6 +236,13 @@ def test_an_encoder_adds_activation_maps(
     assert shown.count("<article>") == 6
     assert shown.count('alt="the same photo') == 12
     assert 'id="activation"' not in page_of(tmp_path, inputs)
+    with monkeypatch.context() as patch:
+        patch.setattr("reidkit.reports.sections._LEAST_CONCENTRATION", 0.3)
+        flat = np.ones((64, 32), np.float32)
+        patch.setattr("reidkit.reports.maps.similarity_maps", lambda *_: (flat, flat))
+        told = section(page_of(tmp_path, inputs, encoder=encoder, num_ranked_lists=2), "activation")
+    assert "Left out: 2 pairs of which no place stands out." in told
+    assert "the same photo" not in told
     monkeypatch.setattr(type(encoder.model), "last_maps", ())
     assert "Not available: activation maps need" in section(
         page_of(tmp_path, inputs, encoder=encoder), "activation"

@@ -55,7 +55,7 @@ def test_an_encoder_in_memory(encoder: rk.Encoder, tiny_market: Path, tmp_path: 
     page = rk.report(encoder, data, out=tmp_path / "out", title="In memory", camera_filter="none")
     html = page.read_text()
     assert "<title>In memory" in html
-    origin = dict(re.findall(r"<dt>(.+?)</dt>\s*<dd[^>]*>(.+?)</dd>", html))
+    origin = dict(re.findall(r'<tr><th scope="row">(.+?)</th><td>(.+?)</td></tr>', html))
     assert origin["network"].startswith("timm:test_resnet")
     assert "{" not in "".join(origin.values()), "told in words, not as Python writes a dict"
     assert origin["trained on"] == "unknown: the encoder does not say"

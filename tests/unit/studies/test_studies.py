@@ -25,7 +25,9 @@ from reidkit.studies.measured import epochs_to_share_of_final, read_result
 from reidkit.studies.study import cells_of, load_study, run_fingerprint, shipped_studies
 from reidkit.studies.tables import published_for, tables_of, write_tables
 from reidkit.studies.tasks import Folders, measurement_of, tasks_of
+from reidkit.training.runs import load_data
 from reidkit.training.trackers import read_metrics
+from tests import dataset_writers
 
 STUDY = """
 title = "Tiny"
@@ -71,6 +73,31 @@ def test_shipped_studies_can_be_laid_out(name):
     assert len(cells) == len({cell.name for cell in cells})
     assert len(cells) % len(study.seeds) == 0
     assert len(tasks_of(study, cells)) <= len(cells)
+
+
+def test_jlmls_tables_find_their_data(tmp_path):
+    """Stand-ins of all sets in one folder, as their layouts call them."""
+    root = tmp_path / "data"
+    write = {"cuhk03": "cuhk03", "cuhk01": "cuhk01", "viper": "viper", "grid": "grid"}
+    for layout, folder in write.items():
+        getattr(dataset_writers, layout)(root / folder)
+    found = {}
+    for cell in cells_of(load_study("jlml-table"), [f"data.root={root}"]):
+        if cell.labels[1] == "0" and "486" not in cell.labels[0]:  # of whom the stand-in has too few
+            data = load_data(cell.run.configuration)
+            found[cell.labels[0]] = (data.name, cell.run.configuration.train.init)
+    assert found == {
+        "CUHK03, labelled": ("cuhk03", "runs/jlml-imagenet"),
+        "CUHK03, detected": ("cuhk03", "runs/jlml-imagenet"),
+        "CUHK01, 871/100": ("cuhk01", "runs/jlml-base"),
+        "CUHK01, 871/100, multi-shot": ("cuhk01", "runs/jlml-base"),
+        "VIPeR": ("viper", "runs/jlml-base"),
+        "GRID": ("grid", "runs/jlml-base"),
+    }
+    study = load_study("jlml-table")
+    assert {cell.labels for cell in cells_of(study)} == {
+        (published.cell["set"], str(split)) for published in study.published for split in range(10)
+    }
 
 
 def test_every_published_number_of_msmls_table_stands_beside_its_cell():

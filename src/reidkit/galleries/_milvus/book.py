@@ -20,7 +20,7 @@ from reidkit.galleries._milvus.server import Entity, Server
 FORMAT = 1
 LONGEST_TEXT = 65_535  # bytes that a field holds
 _PIECE = 60_000
-_FIELDS = ("key", "kind", "change", "text")
+_FIELDS = ("key", "kind", "change", "item", "text")
 _KEYS_AT_ONCE = 2000
 
 
@@ -45,6 +45,16 @@ class State:
     removing: int = 0
     num_removals: int = 0
     format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What is written in the book under a key; ``item`` is the id of what it is of."""
+
+    kind: str
+    key: str
+    text: str
+    item: int = 0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -85,37 +95,46 @@ class Book:
         schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=200)
         schema.add_field("kind", DataType.VARCHAR, max_length=20)
         schema.add_field("change", DataType.INT64)
+        schema.add_field("item", DataType.INT64)
         schema.add_field("text", DataType.VARCHAR, max_length=LONGEST_TEXT)
         schema.add_field("nothing", DataType.FLOAT_VECTOR, dim=2)  # Milvus wants one in each collection
         index = {"field_name": "nothing", "index_type": "FLAT", "metric_type": "L2"}
         self._server.create(self.name, schema, index)
 
-    def put(self, kind: str, texts: Iterable[tuple[str, str]], change: int = 0) -> None:
+    def put(self, texts: Iterable[Text], change: int) -> None:
         """Write texts under their keys, long ones in pieces."""
-        rows = [
-            _row(kind, f"{kind}-{key}-{piece:04}", text[start : start + _PIECE], change)
-            for key, text in texts
-            for piece, start in enumerate(range(0, max(1, len(text)), _PIECE))
-        ]
+        rows = (
+            _row(text.kind, f"{text.key}-{piece:04}", text.text[start : start + _PIECE], change, text.item)
+            for text in texts
+            for piece, start in enumerate(range(0, max(1, len(text.text)), _PIECE))
+        )
         self._server.put(self.name, rows, bytes_each=_PIECE)
 
-    def texts(self, kind: str, where: str = "", *, strong: bool = False) -> list[tuple[str, str]]:
-        """Keys and texts of what is there of a kind, by key; pieces put together."""
+    def texts(self, kind: str, where: str = "", *, strong: bool = False) -> list[Text]:
+        """What is there of a kind, by key; pieces put together."""
         condition = f'kind == "{kind}"' + (f" and {where}" if where else "")
-        whole: dict[str, list[str]] = {}
-        found = self._server.query(self.name, condition, ("key", "text"), strong=strong)
+        whole: dict[tuple[str, int], list[str]] = {}
+        found = self._server.query(self.name, condition, ("key", "item", "text"), strong=strong)
         for row in sorted(found, key=lambda row: str(row["key"])):
-            key = row["key"][len(kind) + 1 :].rpartition("-")[0]
-            whole.setdefault(key, []).append(row["text"])
-        return [(key, "".join(pieces)) for key, pieces in whole.items()]
+            whole.setdefault((_without_piece(row["key"]), row["item"]), []).append(row["text"])
+        return [Text(kind, key, "".join(pieces), item) for (key, item), pieces in whole.items()]
 
-    def drop(self, kind: str, keys: Iterable[str]) -> None:
+    def keys(self, kind: str, where: str, *, strong: bool = False) -> list[tuple[str, int]]:
+        """Keys of what is there of a kind, and of which items it is."""
+        condition = f'kind == "{kind}" and {where}'
+        found = self._server.query(self.name, condition, ("key", "item"), strong=strong)
+        return sorted({(_without_piece(row["key"]), row["item"]) for row in found})
+
+    def drop(self, keys: Iterable[str]) -> None:
         """Delete texts, all pieces of each."""
-        wanted = set(keys)
-        if wanted:
-            there = self._server.query(self.name, f'kind == "{kind}"', ("key",), strong=True)
-            named = [(row["key"], row["key"][len(kind) + 1 :].rpartition("-")[0]) for row in there]
-            self._server.delete(self.name, [key for key, name in named if name in wanted])
+        wanted = sorted(keys)
+        for start in range(0, len(wanted), _KEYS_AT_ONCE):
+            some = set(wanted[start : start + _KEYS_AT_ONCE])
+            between = f'key >= "{min(some)}" and key <= "{max(some)}-9999"'
+            there = self._server.query(self.name, between, ("key",), strong=True)
+            self._server.delete(
+                self.name, [row["key"] for row in there if _without_piece(row["key"]) in some]
+            )
 
     # --- state and claims ---------------------------------------------------------------------------------
 
@@ -131,7 +150,7 @@ class Book:
                 "bytes that Milvus keeps; a fingerprint and a path are enough"
             )
         key = f"state {mark.number:019} {mark.writer} {mark.step:019}"
-        self._server.put(self.name, [_row("state", key, text, 0)])
+        self._server.put(self.name, [_row("state", key, text)])
 
     def claims(self) -> Claims:
         """The newest state, and what each writer claims."""
@@ -150,39 +169,38 @@ class Book:
         self._server.delete(self.name, keys)
 
     def put_claim(self, writer: str, **claim: Any) -> None:
-        self._server.put(self.name, [_row("claim", f"claim {writer}", json.dumps(claim), 0)])
+        self._server.put(self.name, [_row("claim", f"claim {writer}", json.dumps(claim))])
 
     def drop_claims(self, writers: Sequence[str]) -> None:
         self._server.delete(self.name, [f"claim {writer}" for writer in writers])
 
     # --- what is to be removed ----------------------------------------------------------------------------
 
-    def put_removals(self, change: int, versions: Sequence[int], decisions: Sequence[str]) -> None:
-        """What a change removes: rows of items, and keys of decisions."""
-        texts = [
-            (f"{change}-{start}", json.dumps([list(versions[start : start + _KEYS_AT_ONCE]), []]))
-            for start in range(0, len(versions), _KEYS_AT_ONCE)
-        ]
-        texts += [(f"{change}-decisions", json.dumps([[], list(decisions)]))] if decisions else []
-        self.put("removal", texts, change)
+    def put_removals(self, change: int, versions: Sequence[int], keys: Sequence[str]) -> None:
+        """What a change removes: rows of items, and texts."""
+        self.put([Text("removal", f"removal {change}", json.dumps([list(versions), list(keys)]))], change)
 
     def removals(self, change: int) -> tuple[list[int], list[str]]:
-        versions, decisions = list[int](), list[str]()
-        for _, text in self.texts("removal", f"change == {change}"):
-            of_items, of_decisions = json.loads(text)
-            versions += of_items
-            decisions += of_decisions
-        return versions, decisions
+        """The same, as it was written; nothing where some of it is gone, since what was on it went before."""
+        try:
+            [found] = self.texts("removal", f"change == {change}")
+            versions, keys = json.loads(found.text)
+        except ValueError:
+            return [], []
+        return versions, keys
 
-    def drop_change(self, kind: str, change: int) -> None:
-        """Delete what a change wrote of a kind."""
-        where = f'kind == "{kind}" and change == {change}'
-        rows = self._server.query(self.name, where, ("key",), strong=True)
+    def drop_change(self, change: int) -> None:
+        """Delete all that a change wrote here."""
+        rows = self._server.query(self.name, f"change == {change}", ("key",), strong=True)
         self._server.delete(self.name, [row["key"] for row in rows])
 
 
-def _row(kind: str, key: str, text: str, change: int) -> Entity:
-    return {"key": key, "kind": kind, "change": change, "text": text, "nothing": [0.0, 0.0]}
+def _row(kind: str, key: str, text: str, change: int = 0, item: int = 0) -> Entity:
+    return {"key": key, "kind": kind, "change": change, "item": item, "text": text, "nothing": [0.0, 0.0]}
+
+
+def _without_piece(key: str) -> str:
+    return key.rpartition("-")[0]
 
 
 def _mark(key: str) -> Mark:

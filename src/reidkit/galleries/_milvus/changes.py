@@ -29,7 +29,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from reidkit.errors import DataError
-from reidkit.galleries._milvus.book import Book, Claims, Mark, State
+from reidkit.galleries._milvus.book import Book, Claims, Mark, State, Text
 from reidkit.galleries._milvus.server import PATIENCE, Entity, Server
 from reidkit.logs import get_logger
 
@@ -48,7 +48,7 @@ class View:
 
     state: State
     removed: list[int] = field(default_factory=list)
-    removed_decisions: list[str] = field(default_factory=list)
+    removed_texts: list[str] = field(default_factory=list)
 
     def items(self, where: str = "") -> str:
         """The expression for items that count and that another lets through."""
@@ -68,16 +68,16 @@ class View:
 class Change(Generic[T]):
     """What is to be written. ``state`` is that before, with the numbers used drawn from it.
 
-    ``items`` are rows without their ``change``; ``decisions`` texts by key; the others what is removed.
+    ``items`` are rows without their ``change``; what is removed is named by versions and keys.
     """
 
     result: T
     state: State
     items: Sequence[Entity] = ()
     bytes_each: int = 2000
-    decisions: list[tuple[str, str]] = field(default_factory=list)
+    texts: list[Text] = field(default_factory=list)
     removed: list[int] = field(default_factory=list)
-    removed_decisions: list[str] = field(default_factory=list)
+    removed_texts: list[str] = field(default_factory=list)
 
     def returning(self, result: Any) -> Change[Any]:
         """The same with another result."""
@@ -85,7 +85,7 @@ class Change(Generic[T]):
 
     @property
     def removes(self) -> bool:
-        return bool(self.removed or self.removed_decisions)
+        return bool(self.removed or self.removed_texts)
 
 
 class _TakenOver(Exception):
@@ -154,7 +154,7 @@ class Changes:
 
     def _carry_out(self, claim: _Claim, before: State, change: Change[Any]) -> None:
         after = change.state
-        if not (change.items or change.decisions or change.removes):
+        if not (change.items or change.texts or change.removes):
             if after != before:
                 self._put_state(claim, after)
             return
@@ -184,7 +184,7 @@ class Changes:
                 raise
             return  # whoever took over saw that the change is done, and removes what it replaced
         if change.removes:
-            self._remove(change.removed, change.removed_decisions, number)
+            self._remove(change.removed, change.removed_texts, number)
             self._put_state(claim, replace(done, removing=0))
 
     def _put_rows(self, claim: _Claim, change: Change[Any], number: int) -> None:
@@ -194,16 +194,15 @@ class Changes:
                 yield {**row, "change": number}
 
         self._server.put(self._items, numbered(), bytes_each=change.bytes_each)
-        if change.decisions:
-            self._book.put("decision", change.decisions, number)
+        self._book.put(change.texts, number)
         if change.removes:
-            self._book.put_removals(number, change.removed, change.removed_decisions)
+            self._book.put_removals(number, change.removed, change.removed_texts)
 
-    def _remove(self, versions: list[int], decisions: list[str], number: int) -> None:
+    def _remove(self, versions: list[int], keys: list[str], number: int) -> None:
         if versions:
             self._server.delete(self._items, versions)
-        self._book.drop("decision", decisions)
-        self._book.drop_change("removal", number)
+        self._book.drop(keys)
+        self._book.drop([f"removal {number}"])
 
     def _put_state(self, claim: _Claim, state: State) -> None:
         """Write a state; :class:`_TakenOver` where it is none, or may not have been seen by a successor."""
@@ -296,8 +295,7 @@ class Changes:
         if number := state.pending:
             found = self._versions_of(number)
             self._server.delete(self._items, found)
-            self._book.drop_change("decision", number)
-            self._book.drop_change("removal", number)
+            self._book.drop_change(number)
         if state.removing:
             self._remove(*self._book.removals(state.removing), state.removing)
         settled = replace(state, pending=0, removing=0)

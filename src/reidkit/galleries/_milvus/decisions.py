@@ -10,7 +10,7 @@ from reidkit.errors import ReidError
 from reidkit.galleries import DamagedGallery
 from reidkit.galleries._decisions import Decision, without
 from reidkit.galleries._decisions_table import as_row, from_row
-from reidkit.galleries._milvus.book import Book, State
+from reidkit.galleries._milvus.book import Book, State, Text
 from reidkit.galleries._milvus.changes import View
 
 Kept = dict[str, Decision]
@@ -36,13 +36,13 @@ class Decisions:
     def sorted_out(self, view: View, *, strong: bool = False) -> tuple[Kept, list[str]]:
         """Decisions that are what was written, and the keys of those that are not."""
         whole, damaged = Kept(), list[str]()
-        for key, text in self._book.texts("decision", view.counting, strong=strong):
-            if key in view.removed_decisions:
+        for kept in self._book.texts("decision", view.counting, strong=strong):
+            if kept.key in view.removed_texts:
                 continue
             try:
-                whole[key] = from_row(tuple(json.loads(text)))
+                whole[kept.key] = from_row(tuple(json.loads(kept.text)))
             except (ReidError, ValueError, TypeError, RecursionError):
-                damaged.append(key)
+                damaged.append(kept.key)
         return dict(sorted(whole.items(), key=lambda pair: pair[1].id or 0)), damaged
 
     def without(
@@ -57,10 +57,11 @@ class Decisions:
         ]
 
 
-def as_texts(decisions: Sequence[Decision], state: State) -> tuple[list[tuple[str, str]], State]:
+def as_texts(decisions: Sequence[Decision], state: State) -> tuple[list[Text], State]:
     """Decisions as they are written, under keys that are drawn from the state."""
     first = state.next_version
     texts = [
-        (f"{version:019}", json.dumps(as_row(decision))) for version, decision in enumerate(decisions, first)
+        Text("decision", f"decision {version:019}", json.dumps(as_row(decision)))
+        for version, decision in enumerate(decisions, first)
     ]
     return texts, replace(state, next_version=first + len(decisions))

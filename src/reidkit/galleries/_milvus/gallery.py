@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,9 +39,14 @@ from reidkit.galleries._milvus.decisions import Decisions, as_texts
 from reidkit.galleries._milvus.items import Items, Version, bytes_each, entity
 from reidkit.galleries._milvus.nearest import RECALL_TOP, Ranking, measured_recall
 from reidkit.galleries._milvus.server import Server
+from reidkit.galleries._milvus.thumbnails import Thumbnails
+from reidkit.galleries._milvus.thumbnails import as_texts as thumbnail_texts
 from reidkit.galleries._milvus.where import carrying, expression, of_sources, tag
 from reidkit.galleries._records import Row
 from reidkit.galleries._served import check, check_sources, in_order, to_be_written, verified
+from reidkit.logs import get_logger
+
+logger = get_logger(__name__)
 
 
 class MilvusGallery(Gallery):
@@ -55,11 +61,12 @@ class MilvusGallery(Gallery):
         self, address: str, *, create: bool = True, encoder: Mapping[str, Any] | None = None
     ) -> None:
         self.address = read_address(address)
-        self._server = Server(self.address)
+        self._server = Server(self.address, create=create)
         try:
             self._book, self._items = Book(self._server), Items(self._server)
             self._changes = Changes(self._server, self._book, self._items.name)
             self._decisions = Decisions(self._book, self.location)
+            self._pictures = Thumbnails(self._book)
             self._open(create)
             if encoder is not None:
                 self._settle_encoder(encoder)
@@ -87,8 +94,8 @@ class MilvusGallery(Gallery):
             )
 
     def _refuse_missing(self) -> None:
-        names = [name[5:-5] for name in self._server.collections() if name.startswith("reid_")]
-        others = sorted({name for name in names if name})
+        books = [re.fullmatch(r"reid_(\w+)_book", name) for name in self._server.collections()]
+        others = sorted(book[1] for book in books if book)
         there = f"; the server has {', '.join(others[:10])}{', ...' if others[10:] else ''}" if others else ""
         raise NoGallery(f"there is no gallery at {self.location}{there}; check the name, or fill one first")
 
@@ -107,7 +114,6 @@ class MilvusGallery(Gallery):
         return str(self.address)
 
     def _add(self, addition: Addition) -> NDArray[np.int64]:
-        self._check_no_thumbnails(addition.thumbnails)
         return self._changes.write(lambda view: self._added(view, addition))
 
     def _added(self, view: View, addition: Addition) -> Change[NDArray[np.int64]]:
@@ -128,13 +134,16 @@ class MilvusGallery(Gallery):
             ids[index] = id
             rows.append(Row.labelled(id, state.next_version + len(rows), given))
         change = self._rewritten(View(state), rows, addition.embeddings[fresh], [r.version for r in replaced])
+        change = change.returning(np.array(ids, np.int64))
+        small = {row.id: addition.thumbnails[index] for row, index in zip(rows, fresh, strict=True)}
+        change = self._pictured(view, change, small, {item.row.id for item in replaced})
         # Decisions are on pictures: one that is another now was not decided on.
-        return self._forgotten(view, change.returning(np.array(ids, np.int64)), others, set())
+        return self._forgotten(view, change, others, set())
 
     def _made_ready(self, view: View, addition: Addition) -> State:
         """The first embeddings tell how long all are and, where they know it, whose."""
         state, origin = view.state, addition.origin
-        self._check_origin(view, origin)
+        self._check_origin(state, origin)
         unit_embeddings(addition.embeddings[:1], dimension=state.dimension, location=self.location)
         if state.dimension is None:
             index = self.address.index or state.index
@@ -147,7 +156,7 @@ class MilvusGallery(Gallery):
 
     def _search(self, search: Search) -> list[list[Hit]] | list[list[Group]]:
         def work(view: View) -> list[list[Hit]] | list[list[Group]]:
-            self._check_origin(view, search.origin)
+            self._check_origin(view.state, search.origin)
             units = unit_embeddings(search.queries, dimension=view.state.dimension, location=self.location)
             conditions = self._conditions(view, search.where)
             of_each = conditions_of_queries(conditions, search.known, num_queries=len(units))
@@ -167,26 +176,27 @@ class MilvusGallery(Gallery):
     def _relabel(
         self, ids: list[int], changes: list[dict[str, Any]], thumbnails: dict[int, bytes | None]
     ) -> None:
-        self._check_no_thumbnails(thumbnails.values())
-
         def plan(view: View) -> Change[None]:
             items = self._by_id(view, ids, embeddings=True, strong=True)
             rows = [item.row.changed(changes[index], index) for index, item in enumerate(items)]
             named = [row.source for row in rows if row.source is not None]
             there = self._with_sources(view, named)
             check_sources(named, {source: item.row.id for source, item in there.items()}, set(ids))
-            return self._changed(view, items, rows)
+            change = self._changed(view, items, rows)
+            return self._pictured(view, change, thumbnails, thumbnails.keys())
 
         self._changes.write(plan)
 
-    def _check_no_thumbnails(self, thumbnails: Iterable[bytes | None]) -> None:
-        if any(data is not None for data in thumbnails):
-            raise ConfigError(
-                f"{self.location} keeps no thumbnails; leave them out, or keep them in a folder"
-            )
-
     def _thumbnails(self, ids: list[int]) -> dict[int, bytes]:
-        return {}
+        found, wrong = self._changes.read(lambda view: self._pictures.read(view, ids))
+        if wrong:
+            raise DamagedGallery(
+                f"{self.location} is damaged: the thumbnails of {len(wrong)} items are not what was written "
+                f"(#{wrong[0]} first); drop these items with `reid gallery repair '{self.location}' --drop`, "
+                "and index their images again",
+                ids=wrong,
+            )
+        return found
 
     def _decide(self, decisions: list[Decision]) -> list[Decision]:
         named = {id for decision in decisions for id in decision.items}
@@ -200,7 +210,7 @@ class MilvusGallery(Gallery):
             change = self._changed(view, [items[id] for id in changed], rows)
             texts, state = as_texts(kept, change.state)
             state = replace(state, next_decision=view.state.next_decision + len(kept))
-            return replace(change.returning(kept), state=state, decisions=texts)
+            return replace(change.returning(kept), state=state, texts=texts)
 
         return self._changes.write(plan)
 
@@ -249,7 +259,7 @@ class MilvusGallery(Gallery):
                     ids=damaged,
                 )
             items = self._items.with_numbers(view, "id", damaged, strong=True)
-            dropped = Change((), view.state, removed_decisions=texts)
+            dropped = Change((), view.state, removed_texts=texts)
             change = self._removed(view, items, dropped) if items else dropped
             return change.returning(damaged)
 
@@ -266,7 +276,7 @@ class MilvusGallery(Gallery):
                 "num_items": self._items.count(view),
                 "dimension": state.dimension,
                 "encoder": state.encoder,
-                "num_thumbnails": 0,
+                "num_thumbnails": self._pictures.count(view),
                 "server": self._server.version(),
                 "index": state.index,
                 "consistency": self.address.consistency,
@@ -277,7 +287,12 @@ class MilvusGallery(Gallery):
 
     def compact(self, *, erase: bool = False) -> int:
         """Have the server give back the room of removed items; how many those are it does not tell, and 0 is
-        returned. When it deletes their bytes is its own affair, whether or not ``erase`` asks for it."""
+        returned. When it deletes their bytes is its own affair, also where ``erase`` asks for it."""
+        if erase:
+            logger.warning(
+                "%s: what was removed is found no more; when its bytes are deleted is up to Milvus",
+                self.location,
+            )
         if self.dimension is not None:
             self._server.compact(self._items.name)
         self._server.compact(self._book.name)
@@ -316,11 +331,10 @@ class MilvusGallery(Gallery):
         if known is None or known != {**known, **encoder}:
             self._changes.write(plan)
 
-    def _check_origin(self, view: View, origin: Mapping[str, Any] | None) -> None:
+    def _check_origin(self, state: State, origin: Mapping[str, Any] | None) -> None:
         """Refuse embeddings that name another encoder than the gallery's."""
-        if origin is not None and view.state.encoder is not None:
-            num_items = self._items.count(view)
-            check_encoder(view.state.encoder, origin, num_items=num_items, location=self.location)
+        if origin is not None and state.encoder is not None:
+            check_encoder(state.encoder, origin, num_items=0, location=self.location)
 
     # --- selecting ----------------------------------------------------------------------------------------
 
@@ -411,6 +425,7 @@ class MilvusGallery(Gallery):
         unused = set()
         if names and self._decisions.read(view, strong=True):
             unused = {name for name in names if not self._is_named(view, name, ids)}
+        change = self._pictured(view, change, {}, ids)
         return self._forgotten(view, change, list(ids), unused)
 
     def _is_named(self, view: View, identity: str, without: set[int]) -> bool:
@@ -426,8 +441,17 @@ class MilvusGallery(Gallery):
             return change
         keys, left = self._decisions.without(view, set(ids), identities)
         texts, state = as_texts(left, change.state)
-        gone = [*change.removed_decisions, *keys]
-        return replace(change, state=state, decisions=[*change.decisions, *texts], removed_decisions=gone)
+        gone = [*change.removed_texts, *keys]
+        return replace(change, state=state, texts=[*change.texts, *texts], removed_texts=gone)
+
+    def _pictured(
+        self, view: View, change: Change[Any], new: Mapping[int, bytes | None], gone: Collection[int]
+    ) -> Change[Any]:
+        """The same change, with new thumbnails by id, and without those that items had."""
+        texts, state = thumbnail_texts(new, change.state)
+        removed = [*change.removed_texts, *self._pictures.keys(view, gone)]
+        return replace(change, state=state, texts=[*change.texts, *texts], removed_texts=removed)
 
     def _verified(self, view: View) -> Verification:
-        return verified(item for some in self._items.pieces(view) for item in some)
+        found = verified(item for some in self._items.pieces(view) for item in some)
+        return replace(found, thumbnails=tuple(self._pictures.damaged(view)))

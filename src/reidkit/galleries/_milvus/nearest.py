@@ -21,6 +21,7 @@ from reidkit.galleries._served import SLACK, GroupKey, check, groups_of, hits_of
 LEAST_SHARE = 0.5
 """Of the items, that must pass a filter for the index to be asked."""
 
+MOST_OF_GROUPS = 4096  # items of the groups found that are sent to be ranked here
 RECALL_TOP = 10  # nearest items that recall is measured by
 _HALF = f"embedding_checksum < {2**31}"  # as good as drawn by lot
 
@@ -54,17 +55,36 @@ class Ranking:
     ) -> list[Group]:
         """The ``top`` groups whose nearest item is nearest, each with its nearest items."""
         near = self._near_groups(query, where, kind, top)
+        named = _both(where, carrying(tag(kind, label) for label, _ in near if label is not None))
+        if self._items.count(self._view, named) > MOST_OF_GROUPS:
+            return self._large_groups(query, where, kind, near, top=top, items=items)
+        lone = [version for (label, _), version in near.items() if label is None]
+        members: dict[GroupKey, list[Version]] = {}
+        for item in [
+            *check(self._items.read(self._view, named, embeddings=True), self._location),
+            *self._with_versions(iter(lone)).values(),
+        ]:
+            members.setdefault(_group(kind, item), []).append(item)
+        sizes = {group: len(of_group) for group, of_group in members.items()}
+        return groups_of(kind, members, sizes, query, top=top, items=items)
+
+    def _large_groups(
+        self,
+        query: NDArray[np.float32],
+        where: str,
+        kind: GroupBy,
+        near: dict[GroupKey, int],
+        *,
+        top: int,
+        items: int,
+    ) -> list[Group]:
+        """The same for groups whose items are too many to be sent: the server ranks those of each."""
         within = {group: _both(where, _of_group(kind, group)) for group in near}
-        members = {
-            group: versions if group[0] is None else self._near(query[None], within[group], items)[0]
-            for group, versions in near.items()
-        }
-        sizes = {
-            group: 1 if group[0] is None else self._items.count(self._view, within[group]) for group in near
-        }
-        stored = self._with_versions(version for versions in members.values() for version in versions)
-        of_groups = {group: [stored[version] for version in versions] for group, versions in members.items()}
-        return groups_of(kind, of_groups, sizes, query, top=top, items=items)
+        sizes = {group: self._items.count(self._view, passing) for group, passing in within.items()}
+        versions = {group: self._near(query[None], passing, items)[0] for group, passing in within.items()}
+        stored = self._with_versions(version for some in versions.values() for version in some)
+        members = {group: [stored[version] for version in some] for group, some in versions.items()}
+        return groups_of(kind, members, sizes, query, top=top, items=items)
 
     # --- by item ------------------------------------------------------------------------------------------
 
@@ -130,8 +150,8 @@ class Ranking:
 
     def _near_groups(
         self, query: NDArray[np.float32], where: str, kind: GroupBy, top: int
-    ) -> dict[GroupKey, list[int]]:
-        """Groups that may be among the top; of those of one item, the version of that.
+    ) -> dict[GroupKey, int]:
+        """Groups that may be among the top, nearest first, and the versions of their nearest items.
 
         Groups that were found are left out of the next search, so that one with many items hides no other.
         """
@@ -149,7 +169,7 @@ class Ranking:
             if len(nearest) >= top or len(items) < 4 * top:  # what was not found is farther, or is nothing
                 break
         best = sorted(nearest, key=lambda group: -nearest[group][0])
-        return {group: [nearest[group][1]] for group in best}
+        return {group: nearest[group][1] for group in best}
 
 
 def measured_recall(server: Server, items: Items, view: View, *, sample: int) -> dict[str, float]:

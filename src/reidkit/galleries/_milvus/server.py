@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pymilvus import CollectionSchema, MilvusClient, MilvusException
 
 from reidkit.errors import DataError, ReidError, short
+from reidkit.galleries import NoGallery
 from reidkit.galleries._milvus.address import Address
 
 Entity: TypeAlias = dict[str, Any]
@@ -39,8 +40,10 @@ logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
 class Server:
     """A connection. Threads may share it."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, create: bool) -> None:
         self.address = address
+        if address.file is not None and not create and not address.file.exists():
+            raise NoGallery(f"there is no gallery at {address}; check the path, or fill one first")
         self._level = address.consistency.capitalize()
         self.is_alone = address.file is not None and not _files_open[address.uri]
         self._client: MilvusClient | None = self._connected()
@@ -250,8 +253,12 @@ _REASONS = {
 }
 
 
+def _text_of(error: Exception) -> str:
+    return short(getattr(error, "message", None) or error, 200)
+
+
 def _our_error(error: Exception, address: Address) -> ReidError:
-    text = short(getattr(error, "message", None) or error, 200)
+    text = _text_of(error)
     if address.password:
         text = text.replace(address.password, "***")
     lower = text.lower()
@@ -262,7 +269,7 @@ def _our_error(error: Exception, address: Address) -> ReidError:
     if any(sign in lower for sign in _LOST):
         return DataError(
             f"{address}: no Milvus server answers at {address.server} ({text}); check host, port and that it "
-            "runs"
+            "runs, and the user and password if it asks for them"
         )
     return DataError(f"{address}: the server says: {text}")
 
@@ -284,7 +291,7 @@ def _open_file(address: Address) -> MilvusClient:
             client = MilvusClient(uri=address.uri)
         except Exception as error:  # also what it raises where another process has the file
             raise DataError(
-                f"{address}: Milvus Lite does not open the file ({short(error, 200)}); one process at a time "
+                f"{address}: Milvus Lite does not open the file ({_text_of(error)}); one process at a time "
                 "may, and it must be able to write there"
             ) from error
         _files_open[address.uri] += 1

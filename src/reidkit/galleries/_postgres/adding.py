@@ -47,7 +47,7 @@ def _make_ready(connection: Connection, addition: Addition, address: Address) ->
     now = state(connection)
     is_first = now.dimension is None or (now.encoder is None and addition.origin is not None)
     now = state(connection, "FOR UPDATE" if is_first else "FOR SHARE")
-    check_origin(connection, now, addition.origin, str(address))
+    check_origin(now, addition.origin, str(address))
     unit_embeddings(addition.embeddings[:1], dimension=now.dimension, location=str(address))
     if now.dimension is None:
         dimension = addition.embeddings.shape[1]
@@ -58,10 +58,12 @@ def _make_ready(connection: Connection, addition: Addition, address: Address) ->
         set_encoder(connection, addition.origin)
 
 
-def check_origin(connection: Connection, now: State, origin: Mapping[str, Any] | None, location: str) -> None:
+def check_origin(now: State, origin: Mapping[str, Any] | None, location: str) -> None:
     """Refuse embeddings that name another encoder than the gallery's."""
     if origin is not None and now.encoder is not None:
-        check_encoder(now.encoder, origin, num_items=num_items(connection), location=location)
+        check_encoder(
+            now.encoder, origin, num_items=0, location=location
+        )  # which matters where none is known
 
 
 def with_sources(connection: Connection, sources: Collection[str]) -> dict[str, tuple[int, str | None]]:

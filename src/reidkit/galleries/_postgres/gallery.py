@@ -111,7 +111,7 @@ class PostgresGallery(Gallery):
 
         def work(connection: Connection) -> list[list[Hit]] | list[list[Group]]:
             state = tables.state(connection)
-            check_origin(connection, state, search.origin, self.location)
+            check_origin(state, search.origin, self.location)
             units = unit_embeddings(search.queries, dimension=state.dimension, location=self.location)
             conditions = self._conditions(connection, search.where)
             of_each = conditions_of_queries(conditions, search.known, num_queries=len(units))

@@ -1,4 +1,4 @@
-// Ranked lists: those of one person or one camera only, and a few at a time. Without scripts all are shown.
+// Lists of one person or one camera only, and a few at a time; where no script may run all are shown.
 (() => {
   const atOnce = 6;
   const form = document.getElementById("choose");

@@ -1,0 +1,122 @@
+"""Pictures of several requests, embedded together; and how many may wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from reidkit.encoders.network import Network
+from reidkit.web.batching import BatchingNetwork, Busy, Closed
+
+
+class Slow(Network):
+    """Embeds a picture as its first two pixels; waits until it is let go."""
+
+    def __init__(self):
+        self.model = self.device = self.feature = self.resampling = None
+        self.batches = []
+        self.may_go = threading.Event()
+
+    description, embedding_dim, features = {}, 2, {}
+
+    def embed(self, images):
+        self.batches.append(len(images))
+        self.may_go.wait(10)
+        if (images == 13).any():
+            raise RuntimeError("unlucky")
+        return images.reshape(len(images), -1)[:, :2].astype(np.float32)
+
+    def embed_features(self, images):
+        return self.embed(images)
+
+    def fingerprints(self, *, height, width):
+        return ("slow",)
+
+    def save(self, path, description):
+        raise NotImplementedError
+
+
+def image(value):
+    return np.full((1, 2, 2, 3), value, np.uint8)
+
+
+@pytest.fixture
+def slow():
+    return Slow()
+
+
+@pytest.fixture
+def network(slow):
+    network = BatchingNetwork(slow, waiting=8, seconds=0.0)
+    yield network
+    slow.may_go.set()
+    network.close()
+
+
+def asked(network, values):
+    """Threads that embed a picture each, and where their answers will be."""
+    answers = {}
+
+    def ask(value):
+        try:
+            answers[value] = network.embed(image(value))
+        except Exception as error:
+            answers[value] = error
+
+    threads = [threading.Thread(target=ask, args=(value,)) for value in values]
+    for thread in threads:
+        thread.start()
+    return threads, answers
+
+
+def until(condition):
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError
+
+
+def test_what_comes_in_meanwhile_is_embedded_together_and_each_gets_its_own(network, slow):
+    first, answers = asked(network, [1])
+    until(lambda: slow.batches == [1])
+    others, more = asked(network, [2, 3, 4, 5])
+    until(lambda: network.num_waiting == 4)
+    slow.may_go.set()
+    for thread in first + others:
+        thread.join()
+    assert slow.batches == [1, 4]
+    assert {value: row[0, 0] for value, row in {**answers, **more}.items()} == {n: n for n in range(1, 6)}
+
+
+def test_where_too_many_wait_it_says_so_at_once(network, slow):
+    asked(network, [1])
+    until(lambda: slow.batches == [1])
+    asked(network, range(20, 28))
+    until(lambda: network.num_waiting == 8)
+    started = time.monotonic()
+    with pytest.raises(Busy, match="8 pictures wait") as error:
+        network.embed(image(9))
+    assert time.monotonic() - started < 1
+    assert error.value.seconds >= 1
+
+
+def test_an_error_reaches_everybody_who_waits_and_the_next_are_embedded(network, slow):
+    slow.may_go.set()
+    with pytest.raises(RuntimeError, match="unlucky"):
+        network.embed(image(13))
+    assert network.embed(image(14))[0, 0] == 14
+
+
+def test_what_waits_is_embedded_before_the_end_and_nothing_after_it(network, slow):
+    threads, answers = asked(network, [1])
+    until(lambda: slow.batches == [1])
+    slow.may_go.set()
+    network.close()
+    threads[0].join()
+    assert answers[1][0, 0] == 1
+    with pytest.raises(Closed):
+        network.embed(image(2))
