@@ -152,9 +152,7 @@ class Ranking:
         found = self._items.with_numbers(self._view, "version", missing, embeddings=True)
         self._read |= {item.version: item for item in found}
         if gone := wanted - self._read.keys():
-            raise DamagedGallery(
-                f"{self._location} is damaged: {len(gone)} items that were found are not there"
-            )
+            raise DamagedGallery(f"{self._location} is damaged: {len(gone)} items found are not there")
         return {item.version: item for item in check(map(self._read.__getitem__, wanted), self._location)}
 
     # --- by group -----------------------------------------------------------------------------------------
