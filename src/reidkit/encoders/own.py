@@ -13,10 +13,7 @@ OWN = "reidkit-small"
 LOMO = "lomo"
 """The other encoder that needs no file: colours and textures described by hand, ``encoders/lomo``."""
 
-NO_CALIBRATION = (
-    f"{OWN} learned from drawn people, of whom nothing follows for how alike real people are to it; it has "
-    "no calibration, and so no probabilities"
-)
+NO_CALIBRATION = f"{OWN} learned from drawn people only; what its scores mean for real ones is not known"
 
 QUALITY = (
     "it comes with reidkit, learned from drawn people only, and of 100 real ones its first hit is right in "
