@@ -72,11 +72,8 @@ def forget_afterwards(patch: pytest.MonkeyPatch) -> None:
 
 def made_by(text: str) -> set[str]:
     """What a page's own commands and calls write before anything reads it, which therefore is not given."""
-    made = re.findall(
-        r"""(?:--out |out=")([\w./-]+)|(?:index .*--gallery |gallery import |open_gallery\(")([\w.-]+)""",
-        text,
-    )
-    return set(made)
+    made = re.findall(r"""(?:--out |out=")([\w./-]+)""", text)
+    return {*made, *re.findall(r"""(?:index .*--gallery |gallery import |open_gallery\(")([\w.-]+)""", text)}
 
 
 def follow(block: Block, names: dict[str, Any]) -> None:

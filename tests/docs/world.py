@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from itertools import islice
@@ -29,7 +30,7 @@ from reidkit.training import trainer as training
 from tests import dataset_writers
 from tests.videos import write_video
 
-STAND_INS = re.compile(r"resnet|timm:|mobilenet|bninception")
+STAND_INS = re.compile(r"resnet|timm:|mobilenet(?!_colour)|bninception")
 """Networks too large to build for a page: a small one of the same features takes their place."""
 
 
@@ -46,7 +47,8 @@ def with_small_networks_and_one_step(patch: pytest.MonkeyPatch) -> None:
             raise ConfigError(problems)
         bound = {p.name: p.default for p in signatures.parameters_of(factory)} | options
         neck = bound["neck"] if isinstance(bound.get("neck"), str) else "bnneck"
-        return SingleBranch(nn.Conv2d(3, 8, 8, stride=8), 8, smallest_side=8, neck=neck)
+        stages = {"layer1": nn.Conv2d(3, 8, 8, stride=8), "layer2": nn.Conv2d(8, 8, 1)}  # by ResNet's names
+        return SingleBranch(nn.Sequential(OrderedDict(stages)), 8, smallest_side=8, neck=neck)
 
     def train_last_epoch(self: training.Trainer, wrapped: nn.Module) -> None:
         self.epoch = self.epochs - 1
@@ -280,7 +282,7 @@ GIVEN: dict[str, Given] = {
     r"\b[\w-]+\.gallery\b": ("people.gallery", World.gallery),
     r"\b[a-z]+\.npz\b": ("features.npz", World.features),
     r"\b[qg](?:_pids|_cams)?\.npy\b": ("arrays/", World.arrays),
-    r"\b[\w-]+\.xml\b": ("network.xml", World.network),
+    r"\b(?:[\w-]+/)?[\w-]+\.xml\b": ("network.xml", World.network),
     r"\b[\w-]+\.onnx\b": ("network.onnx", World.network),
     r"\b[\w-]+\.mp4\b": ("door.mp4", lambda _, path: video(path)),
     r"\bosnet_x0_25_market\.pth\b": ("osnet.pth", World.osnet),

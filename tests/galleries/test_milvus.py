@@ -38,6 +38,11 @@ def jpeg(number):
     return b"\xff\xd8\xff" + bytes([number]) * 50 + b"\xff\xd9"
 
 
+def items_of(gallery):
+    """The collection of its items."""
+    return gallery._book.state()[1].items
+
+
 def refused(location, error=DataError, **options):
     with pytest.raises(error) as caught:
         open_gallery(location, **options)
@@ -180,8 +185,8 @@ def test_what_milvus_does_not_keep_is_refused(location):
 def test_what_another_program_changed_is_found(location):
     with open_gallery(location) as gallery:
         ids = gallery.add(units(3), identities=["a", "b", "c"]).tolist()
-        [row] = gallery._server.query(gallery._items.name, f"id == {ids[1]}", ("*",))
-        gallery._server.put(gallery._items.name, [{**row, "record": row["record"].replace('"b"', '"a"')}])
+        [row] = gallery._server.query(items_of(gallery), f"id == {ids[1]}", ("*",))
+        gallery._server.put(items_of(gallery), [{**row, "record": row["record"].replace('"b"', '"a"')}])
         with pytest.raises(DamagedGallery, match=rf"1 items are not what was written \(#{ids[1]}\)"):
             gallery.items()
         assert gallery.verify().labels == (ids[1],)
@@ -298,6 +303,18 @@ def test_hnsw_is_asked_where_half_pass_and_exact_where_fewer_do(location):
     assert "the gallery was made with index=hnsw" in refused(f"{location}&index=exact")
 
 
+@pytest.mark.parametrize("consistency", ["session", "bounded", "eventually"])
+def test_changes_look_at_what_there_is_whatever_readers_ask_for(location, consistency):
+    with open_gallery(f"{location}&consistency={consistency}") as gallery:
+        [first] = gallery.add(units(1), sources=["a"])
+        [again] = gallery.add(units(1, seed=1), sources=["a"], cameras=[3])
+        assert first == again
+        gallery.relabel([first], identities=["ann"])
+        with open_gallery(location) as other:
+            assert [(item.camera, item.identity) for item in other.items()] == [(3, "ann")]
+        assert gallery.info()["consistency"] == consistency
+
+
 def test_a_gallery_is_copied_to_it_and_back(location, tmp_path):
     with open_gallery(tmp_path / "a") as first, open_gallery(location) as gallery:
         ids = described(first, 40)
@@ -386,7 +403,7 @@ def interrupted(location, monkeypatch, number):
         assert not other._server.query(gallery._book.name, 'kind == "removal"', ("key",))
         written = other._server.query(gallery._book.name, 'kind == "thumbnail"', ("key", "item"))
         assert len(written) == len(after[2]), "thumbnails were left"
-        stored = other._server.query(gallery._items.name, "", ("id", "version"))
+        stored = other._server.query(items_of(other), "", ("id", "version"))
         assert sorted(row["id"] for row in stored) == sorted(row[0] for row in after[0]), "rows were left"
         assert other.verify().damaged == ()
         return ended, done

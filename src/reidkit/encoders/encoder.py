@@ -21,7 +21,7 @@ from reidkit.encoders.backends import check_backend, with_backend
 from reidkit.encoders.check_encoder import check_encoder
 from reidkit.encoders.network import Network
 from reidkit.encoders.network_file import is_network_file, load_network
-from reidkit.encoders.own import is_own, own_file
+from reidkit.encoders.own import LOMO, is_own, own_file
 from reidkit.encoders.runtimes import SUFFIXES
 from reidkit.encoders.views import WHOLE, ViewsNetwork, check_views
 from reidkit.errors import CheckpointError, ConfigError, DataError, working_on
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 64
 
-LOMO = "lomo"
-"""Name of the one encoder that needs no file."""
 
 SkipCallback: TypeAlias = Callable[[int, DataError], None]
 
@@ -299,8 +297,8 @@ def load_encoder(
 
     Args:
         path: a run folder (its best weights, else its last), a ``.safetensors`` file, or a network made
-            elsewhere: ``.onnx``, or OpenVINO's ``.xml``. "reidkit-small" comes with the package; "lomo",
-            where nothing of that name lies about, is :class:`reidkit.encoders.lomo.Lomo`.
+            elsewhere: ``.onnx``, or OpenVINO's ``.xml``. "reidkit-small" comes with the package, and
+            so does "lomo", :class:`reidkit.encoders.lomo.Lomo`; folders of these names by their whole paths.
         device: where it runs; a GPU where there is one. Networks made elsewhere run on the CPU.
         preprocessing: for a network made elsewhere, the TOML file that says how images are prepared for it,
             or its keys and values; left out, the ``.toml`` beside it, else its metadata.
@@ -326,7 +324,7 @@ def load_encoder(
     path = Path(path)
     check_backend(backend)
     check_views(views or WHOLE)
-    if str(path) == LOMO and not path.exists():
+    if str(path) == LOMO:
         return _lomo(device, preprocessing, feature, backend).with_views(views or WHOLE)
     if is_network_file(path):
         return _load_network_file(path, device, preprocessing, feature, backend).with_views(views or WHOLE)
@@ -361,7 +359,7 @@ def _lomo(
     from reidkit.encoders.lomo import HEIGHT, WIDTH, Lomo
 
     if preprocessing is not None or backend != "auto":
-        raise ConfigError("lomo is no network: it takes neither preprocessing nor a backend")
+        raise ConfigError("lomo is no network: it takes no preprocessing and no backend, and is not exported")
     return Encoder(Lomo(), height=HEIGHT, width=WIDTH, device=device, feature=feature)
 
 

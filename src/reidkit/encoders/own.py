@@ -10,6 +10,9 @@ from pathlib import Path
 OWN = "reidkit-small"
 """What stands for it wherever an encoder is asked for; a folder of that name is meant by its whole path."""
 
+LOMO = "lomo"
+"""The other encoder that needs no file: colours and textures described by hand, ``encoders/lomo``."""
+
 NO_CALIBRATION = f"{OWN} learned from drawn people only; what its scores mean for real ones is not known"
 
 QUALITY = (
@@ -23,9 +26,14 @@ def is_own(encoder: object) -> bool:
     return str(encoder) == OWN
 
 
+def goes_by_name(encoder: object) -> bool:
+    """Whether an encoder is asked for by a name, and lies nowhere."""
+    return str(encoder) in (OWN, LOMO)
+
+
 def place_to_record(encoder: Path) -> str:
-    """What a gallery keeps of where its encoder is: that of the package goes by its name."""
-    return str(encoder if is_own(encoder) else encoder.resolve())
+    """What a gallery keeps of where its encoder is: those of the package go by their names."""
+    return str(encoder if goes_by_name(encoder) else encoder.resolve())
 
 
 def own_file() -> Path:

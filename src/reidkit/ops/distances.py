@@ -151,7 +151,7 @@ class _DistancesTo(torch.autograd.Function):
         if chosen.shape[1] <= FEW and not torch.is_grad_enabled() and not is_traced():
             return _pulled_together(embeddings, partners, chosen), None
         weights = chosen.new_zeros(len(chosen), len(chosen)).scatter_add_(1, partners, chosen)
-        weights = weights + weights.T  # as in _PairwiseDistances
+        weights = weights.scatter_add_(0, partners.T, chosen.T)  # and transposed, as in _PairwiseDistances
         return torch.addmm(weights.sum(dim=1, keepdim=True) * embeddings, weights, embeddings, alpha=-1), None
 
 
@@ -159,10 +159,13 @@ def _pulled_together(embeddings: Tensor, partners: Tensor, weights: Tensor) -> T
     """Sum over the chosen pairs (i, j) of ``w (f_i - f_j)`` at i and of its negative at j: (N, D)."""
     gradient = torch.zeros_like(embeddings)
     for of_rows, ends in zip(weights.unbind(dim=1), partners.unbind(dim=1), strict=True):
-        rows: Tensor | slice = slice(None)
+        some: Tensor | None = None
         if can_look_at_values(weights) and 2 * of_rows.count_nonzero() < len(of_rows):
-            rows = of_rows.nonzero()[:, 0]  # a loss of few pairs
-        pulls = embeddings.index_select(0, ends[rows]).sub_(embeddings[rows]).mul_(of_rows[rows, None])
-        gradient[rows] -= pulls
-        gradient.index_add_(0, ends[rows], pulls)
+            some = of_rows.nonzero()[:, 0]  # a loss of few pairs
+        num_rows = len(of_rows) if some is None else len(some)
+        for block in row_blocks(num_rows, embeddings.shape[1], embeddings.device):
+            rows = block if some is None else some[block]
+            pulls = embeddings.index_select(0, ends[rows]).sub_(embeddings[rows]).mul_(of_rows[rows, None])
+            gradient[rows] -= pulls
+            gradient.index_add_(0, ends[rows], pulls)
     return gradient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reidkit.encoders.own import is_own
+from reidkit.encoders.own import goes_by_name
 from reidkit.errors import ConfigError, shortened, shown
 from reidkit.galleries import Gallery
 from reidkit.search.pictures import is_there
@@ -28,7 +28,7 @@ def recorded_place(gallery: Gallery | None, address: str, location: str) -> Path
     place = ((gallery.encoder if gallery is not None else None) or {}).get("path")
     if not isinstance(place, str) or "\0" in place or len(place) > _LONGEST_PLACE:
         raise ConfigError(f"{location} does not say where the encoder is that filled it; {_WAY_OUT}")
-    if is_own(place):
+    if goes_by_name(place):
         return Path(place)
     path = Path(place)
     try:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from reidkit.errors import ReidError, shortened
-from reidkit.galleries import DamagedGallery, NoGallery
+from reidkit.galleries import DamagedGallery, NoGallery, without_password
 from reidkit.logs import get_logger
 from reidkit.texts.printable import printable
 from reidkit.web.batching import Busy, Closed
@@ -115,7 +115,8 @@ def problem(
 def told(error: Exception, settings: Settings) -> str:
     """An error's message without the places of this machine's files."""
     text = str(error)
-    hidden = {str(given.address): name for name, given in settings.galleries.items()}
+    hidden = {given.address: name for name, given in settings.galleries.items()}
+    hidden |= {without_password(given.address): name for name, given in settings.galleries.items()}
     hidden |= {str(given.encoder): "the encoder" for given in settings.galleries.values() if given.encoder}
     hidden |= {str(place): name for name, place in settings.folders.items()}
     hidden[str(settings.folder)] = "the service's folder"

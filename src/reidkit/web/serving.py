@@ -132,6 +132,7 @@ def _options(settings: Settings) -> dict[str, Any]:
         "limit_concurrency": settings.limits.connections,
         "timeout_keep_alive": 15,
         "timeout_graceful_shutdown": 15,
+        "timeout_worker_healthcheck": 60,
         "proxy_headers": False,
         "server_header": False,
         "access_log": False,

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 import reidkit as rk
+from reidkit.datasets._given_images import given_images
 from reidkit.encoders.lomo import Lomo, _occurrences, colour_levels, lomo, retinex, siltp
 from reidkit.errors import CheckpointError, ConfigError
+from reidkit.search.filling import searcher_to_fill
+from reidkit.search.searcher import Searcher
 
 
 def picture(seed: int = 0) -> np.ndarray:
@@ -78,8 +81,23 @@ def test_it_is_an_encoder_by_name(tmp_path: Path) -> None:
     assert encoder.fingerprint == rk.Encoder(Lomo(), height=128, width=48).fingerprint
     with pytest.raises(CheckpointError, match="no weights to be saved"):
         encoder.save(tmp_path / "lomo.safetensors")
-    with pytest.raises(ConfigError, match="neither preprocessing nor a backend"):
+    with pytest.raises(ConfigError, match="no network: it takes no preprocessing"):
         rk.load_encoder("lomo", backend="onnx")
+
+
+def test_a_gallery_that_it_filled_is_searched_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [tmp_path / f"{seed}.png" for seed in range(3)]
+    for seed, file in enumerate(pictures):
+        Image.fromarray(picture(seed)).save(file)
+    with searcher_to_fill(tmp_path / "g.gallery", pictures, encoder=Path("lomo")) as searcher:
+        searcher.add(given_images(pictures, needs_identity=False).images)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with Searcher(tmp_path / "g.gallery") as searcher:
+        hits = searcher.search([pictures[1]], top=3, include_self=True)[0].hits
+    assert hits[0].score == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.slow

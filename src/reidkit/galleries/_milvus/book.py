@@ -32,6 +32,7 @@ class State:
     removed rows may still be there. ``num_removals`` counts changes that remove rows.
     """
 
+    items: str = ""  # the collection of items; none before the first
     dimension: int | None = None
     encoder: dict[str, Any] | None = None
     index: str = "exact"
@@ -183,7 +184,7 @@ class Book:
     def removals(self, change: int) -> tuple[list[int], list[str]]:
         """The same, as it was written; nothing where some of it is gone, since what was on it went before."""
         try:
-            [found] = self.texts("removal", f"change == {change}")
+            [found] = self.texts("removal", f"change == {change}", strong=True)
             versions, keys = json.loads(found.text)
         except ValueError:
             return [], []

@@ -114,8 +114,8 @@ class _Claim:
 class Changes:
     """Reads and changes of one gallery. Threads may share it."""
 
-    def __init__(self, server: Server, book: Book, items: str) -> None:
-        self._server, self._book, self._items = server, book, items
+    def __init__(self, server: Server, book: Book) -> None:
+        self._server, self._book = server, book
         self._one_writer = threading.Lock()
 
     # --- reading ------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ class Changes:
                 raise
             return  # whoever took over saw that the change is done, and removes what it replaced
         if change.removes:
-            self._remove(change.removed, change.removed_texts, number)
+            self._remove(done, change.removed, change.removed_texts)
             self._put_state(claim, replace(done, removing=0))
 
     def _put_rows(self, claim: _Claim, change: Change[Any], number: int) -> None:
@@ -193,16 +193,17 @@ class Changes:
                 self._renew(claim)
                 yield {**row, "change": number}
 
-        self._server.put(self._items, numbered(), bytes_each=change.bytes_each)
+        if change.items:
+            self._server.put(change.state.items, numbered(), bytes_each=change.bytes_each)
         self._book.put(change.texts, number)
         if change.removes:
             self._book.put_removals(number, change.removed, change.removed_texts)
 
-    def _remove(self, versions: list[int], keys: list[str], number: int) -> None:
+    def _remove(self, done: State, versions: list[int], keys: list[str]) -> None:
         if versions:
-            self._server.delete(self._items, versions)
+            self._server.delete(done.items, versions)
         self._book.drop(keys)
-        self._book.drop([f"removal {number}"])
+        self._book.drop([f"removal {done.removing}"])
 
     def _put_state(self, claim: _Claim, state: State) -> None:
         """Write a state; :class:`_TakenOver` where it is none, or may not have been seen by a successor."""
@@ -293,17 +294,12 @@ class Changes:
         if not (state.pending or state.removing or late):
             return state
         if number := state.pending:
-            found = self._versions_of(number)
-            self._server.delete(self._items, found)
+            if state.items:
+                written = self._server.query(state.items, f"change == {number}", ("version",), strong=True)
+                self._server.delete(state.items, [row["version"] for row in written])
             self._book.drop_change(number)
         if state.removing:
-            self._remove(*self._book.removals(state.removing), state.removing)
+            self._remove(state, *self._book.removals(state.removing))
         settled = replace(state, pending=0, removing=0)
         self._put_state(claim, settled)
         return settled
-
-    def _versions_of(self, number: int) -> list[int]:
-        if not self._server.has(self._items):
-            return []
-        rows = self._server.query(self._items, f"change == {number}", ("version",), strong=True)
-        return [int(row["version"]) for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,17 +33,16 @@ from reidkit.galleries._decisions import carried_out
 from reidkit.galleries._given import checked_ids
 from reidkit.galleries._labels import LABELS
 from reidkit.galleries._milvus.address import read_address
-from reidkit.galleries._milvus.book import Book, State
+from reidkit.galleries._milvus.book import Book
 from reidkit.galleries._milvus.changes import Change, Changes, View
 from reidkit.galleries._milvus.decisions import Decisions, as_texts
-from reidkit.galleries._milvus.items import Items, Version, bytes_each, entity
+from reidkit.galleries._milvus.items import Items, Version
 from reidkit.galleries._milvus.nearest import RECALL_TOP, Ranking, measured_recall
+from reidkit.galleries._milvus.plans import Plans, check_origin
 from reidkit.galleries._milvus.server import Server
 from reidkit.galleries._milvus.thumbnails import Thumbnails
-from reidkit.galleries._milvus.thumbnails import as_texts as thumbnail_texts
-from reidkit.galleries._milvus.where import carrying, expression, of_sources, tag
-from reidkit.galleries._records import Row
-from reidkit.galleries._served import check, check_sources, in_order, to_be_written, verified
+from reidkit.galleries._milvus.where import carrying, expression, tag
+from reidkit.galleries._served import check, check_sources, in_order, verified
 from reidkit.logs import get_logger
 
 logger = get_logger(__name__)
@@ -64,9 +63,10 @@ class MilvusGallery(Gallery):
         self._server = Server(self.address, create=create)
         try:
             self._book, self._items = Book(self._server), Items(self._server)
-            self._changes = Changes(self._server, self._book, self._items.name)
+            self._changes = Changes(self._server, self._book)
             self._decisions = Decisions(self._book, self.location)
             self._pictures = Thumbnails(self._book)
+            self._plans = Plans(self.address, self._items, self._decisions, self._pictures)
             self._open(create)
             if encoder is not None:
                 self._settle_encoder(encoder)
@@ -83,9 +83,9 @@ class MilvusGallery(Gallery):
             self._book.make()
         else:
             self._refuse_missing()
-        if self._server.has(self._items.name):
-            self._server.load(self._items.name)
         state = self._changes.read(lambda view: view.state)
+        if state.items:
+            self._server.load(state.items)
         wanted = self.address.index
         if state.dimension is not None and wanted not in (None, state.index):
             raise DataError(
@@ -114,49 +114,11 @@ class MilvusGallery(Gallery):
         return str(self.address)
 
     def _add(self, addition: Addition) -> NDArray[np.int64]:
-        return self._changes.write(lambda view: self._added(view, addition))
-
-    def _added(self, view: View, addition: Addition) -> Change[NDArray[np.int64]]:
-        view = View(self._made_ready(view, addition))
-        sources = [label.source for label in addition.labels if label.source is not None]
-        there = self._with_sources(view, sources)
-        ids, fresh = to_be_written(
-            addition, {source: item.row.id for source, item in there.items()}, self.location
-        )
-        replaced = list(there.values()) if addition.on_duplicate == "replace" else []
-        contents = {label.source: label.content for label in addition.labels}
-        others = [item.row.id for item in replaced if item.row.content != contents[item.row.source]]
-        rows, state = list[Row](), view.state
-        for index in fresh:
-            given, id = addition.labels[index], ids[index]
-            if id is None:
-                id, state = state.next_id, replace(state, next_id=state.next_id + 1)
-            ids[index] = id
-            rows.append(Row.labelled(id, state.next_version + len(rows), given))
-        change = self._rewritten(View(state), rows, addition.embeddings[fresh], [r.version for r in replaced])
-        change = change.returning(np.array(ids, np.int64))
-        small = {row.id: addition.thumbnails[index] for row, index in zip(rows, fresh, strict=True)}
-        change = self._pictured(view, change, small, {item.row.id for item in replaced})
-        # Decisions are on pictures: one that is another now was not decided on.
-        return self._forgotten(view, change, others, set())
-
-    def _made_ready(self, view: View, addition: Addition) -> State:
-        """The first embeddings tell how long all are and, where they know it, whose."""
-        state, origin = view.state, addition.origin
-        self._check_origin(state, origin)
-        unit_embeddings(addition.embeddings[:1], dimension=state.dimension, location=self.location)
-        if state.dimension is None:
-            index = self.address.index or state.index
-            dimension = addition.embeddings.shape[1]
-            self._items.make(dimension, index)
-            state = replace(state, dimension=dimension, index=index)
-        if state.encoder is None and origin is not None and not self._items.count(view):
-            state = replace(state, encoder=origin)
-        return state
+        return self._changes.write(lambda view: self._plans.added(view, addition))
 
     def _search(self, search: Search) -> list[list[Hit]] | list[list[Group]]:
         def work(view: View) -> list[list[Hit]] | list[list[Group]]:
-            self._check_origin(view.state, search.origin)
+            check_origin(view.state, search.origin, self.location)
             units = unit_embeddings(search.queries, dimension=view.state.dimension, location=self.location)
             conditions = self._conditions(view, search.where)
             of_each = conditions_of_queries(conditions, search.known, num_queries=len(units))
@@ -180,10 +142,10 @@ class MilvusGallery(Gallery):
             items = self._by_id(view, ids, embeddings=True, strong=True)
             rows = [item.row.changed(changes[index], index) for index, item in enumerate(items)]
             named = [row.source for row in rows if row.source is not None]
-            there = self._with_sources(view, named)
+            there = self._plans.with_sources(view, named)
             check_sources(named, {source: item.row.id for source, item in there.items()}, set(ids))
-            change = self._changed(view, items, rows)
-            return self._pictured(view, change, thumbnails, thumbnails.keys())
+            change = self._plans.changed(view, items, rows)
+            return self._plans.pictured(view, change, thumbnails, thumbnails.keys())
 
         self._changes.write(plan)
 
@@ -207,7 +169,7 @@ class MilvusGallery(Gallery):
             identities = {id: item.row.identity for id, item in items.items()}
             kept, changed = carried_out(decisions, identities, next_id=view.state.next_decision)
             rows = [replace(items[id].row, identity=identity) for id, identity in changed.items()]
-            change = self._changed(view, [items[id] for id in changed], rows)
+            change = self._plans.changed(view, [items[id] for id in changed], rows)
             texts, state = as_texts(kept, change.state)
             state = replace(state, next_decision=view.state.next_decision + len(kept))
             return replace(change.returning(kept), state=state, texts=texts)
@@ -224,7 +186,7 @@ class MilvusGallery(Gallery):
 
         def plan(view: View) -> Change[int]:
             items = self._chosen(view, wanted, where, strong=True)
-            return self._removed(view, list({item.version: item for item in items}.values()))
+            return self._plans.removed(view, list({item.version: item for item in items}.values()))
 
         return self._changes.write(plan)
 
@@ -260,7 +222,7 @@ class MilvusGallery(Gallery):
                 )
             items = self._items.with_numbers(view, "id", damaged, strong=True)
             dropped = Change((), view.state, removed_texts=texts)
-            change = self._removed(view, items, dropped) if items else dropped
+            change = self._plans.removed(view, items, dropped) if items else dropped
             return change.returning(damaged)
 
         return self._changes.write(plan)
@@ -293,8 +255,9 @@ class MilvusGallery(Gallery):
                 "%s: what was removed is found no more; when its bytes are deleted is up to Milvus",
                 self.location,
             )
-        if self.dimension is not None:
-            self._server.compact(self._items.name)
+        state = self._changes.read(lambda view: view.state)
+        if state.items:
+            self._server.compact(state.items)
         self._server.compact(self._book.name)
         return 0
 
@@ -323,18 +286,13 @@ class MilvusGallery(Gallery):
 
     def _settle_encoder(self, encoder: Mapping[str, Any]) -> None:
         def plan(view: View) -> Change[None]:
-            num_items = 0 if view.state.encoder else self._items.count(view)
+            num_items = 0 if view.state.encoder else self._items.count(view, strong=True)
             check_encoder(view.state.encoder, encoder, num_items=num_items, location=self.location)
             return Change(None, replace(view.state, encoder={**(view.state.encoder or {}), **encoder}))
 
         known = self.encoder
         if known is None or known != {**known, **encoder}:
             self._changes.write(plan)
-
-    def _check_origin(self, state: State, origin: Mapping[str, Any] | None) -> None:
-        """Refuse embeddings that name another encoder than the gallery's."""
-        if origin is not None and state.encoder is not None:
-            check_encoder(state.encoder, origin, num_items=0, location=self.location)
 
     # --- selecting ----------------------------------------------------------------------------------------
 
@@ -368,13 +326,6 @@ class MilvusGallery(Gallery):
         found = self._items.with_numbers(view, "id", ids, embeddings=embeddings, strong=strong)
         return in_order({item.row.id: item for item in found}, ids, self.location)
 
-    def _with_sources(self, view: View, sources: Sequence[str]) -> dict[str, Version]:
-        """The items of these sources."""
-        if not sources:
-            return {}
-        found = check(self._items.read(view, of_sources(sources), strong=True), self.location)
-        return {item.row.source: item for item in found if item.row.source is not None}
-
     def _expression(self, view: View, where: Where | None) -> str:
         conditions = self._conditions(view, where)
         if any(condition.is_relative for condition in conditions):
@@ -394,63 +345,6 @@ class MilvusGallery(Gallery):
         if len(found) == len(wanted):
             return found
         return {name for item in self._items.read(view, "") for name in item.row.item.labels}
-
-    # --- changing -----------------------------------------------------------------------------------------
-
-    def _rewritten(
-        self, view: View, rows: Sequence[Row], embeddings: NDArray[np.float32], removed: list[int]
-    ) -> Change[None]:
-        """Items written anew, in the place of rows that are removed."""
-        first = view.state.next_version
-        entities = [
-            entity(row, version, embedding, self.location)
-            for version, (row, embedding) in enumerate(zip(rows, embeddings, strict=True), first)
-        ]
-        state = replace(view.state, next_version=first + len(rows))
-        return Change(None, state, entities, bytes_each(entities), removed=removed)
-
-    def _changed(self, view: View, items: Sequence[Version], rows: Sequence[Row]) -> Change[None]:
-        """Items with other labels."""
-        embeddings = [item.embedding for item in items if item.embedding is not None]
-        stacked = np.stack(embeddings) if embeddings else np.empty((0, 0), np.float32)
-        return self._rewritten(view, rows, stacked, [item.version for item in items])
-
-    def _removed(
-        self, view: View, items: Sequence[Version], change: Change[Any] | None = None
-    ) -> Change[int]:
-        """Items taken out, and out of what was decided of them."""
-        ids, versions = {item.row.id for item in items}, [item.version for item in items]
-        change = replace(change or Change(0, view.state), result=len(items), removed=versions)
-        names = {item.row.identity for item in items if item.row.identity is not None}
-        unused = set()
-        if names and self._decisions.read(view, strong=True):
-            unused = {name for name in names if not self._is_named(view, name, ids)}
-        change = self._pictured(view, change, {}, ids)
-        return self._forgotten(view, change, list(ids), unused)
-
-    def _is_named(self, view: View, identity: str, without: set[int]) -> bool:
-        """Whether an item has this identity, besides some that go."""
-        named = self._items.read(view, carrying([tag("identity", identity)]), strong=True)
-        return any(item.row.id not in without for item in named)
-
-    def _forgotten(
-        self, view: View, change: Change[Any], ids: Sequence[int], identities: set[str]
-    ) -> Change[Any]:
-        """The same change, with items that are gone and names that nobody has taken out of all decisions."""
-        if not ids:
-            return change
-        keys, left = self._decisions.without(view, set(ids), identities)
-        texts, state = as_texts(left, change.state)
-        gone = [*change.removed_texts, *keys]
-        return replace(change, state=state, texts=[*change.texts, *texts], removed_texts=gone)
-
-    def _pictured(
-        self, view: View, change: Change[Any], new: Mapping[int, bytes | None], gone: Collection[int]
-    ) -> Change[Any]:
-        """The same change, with new thumbnails by id, and without those that items had."""
-        texts, state = thumbnail_texts(new, change.state)
-        removed = [*change.removed_texts, *self._pictures.keys(view, gone)]
-        return replace(change, state=state, texts=[*change.texts, *texts], removed_texts=removed)
 
     def _verified(self, view: View) -> Verification:
         found = verified(item for some in self._items.pieces(view) for item in some)

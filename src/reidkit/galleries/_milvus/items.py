@@ -7,6 +7,7 @@ will be can stand beside each other until the change is done.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -48,21 +49,22 @@ class Items:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self.name = f"reid_{server.address.gallery}_items"
 
-    def make(self, dimension: int, index: str) -> None:
-        """Make the collection for embeddings of this length; in the place of one in which nothing counts."""
+    def make(self, dimension: int, index: str) -> str:
+        """Make a collection for embeddings of this length; its name, which no other has.
+
+        So a writer that comes back late cannot have made, or dropped, that of its successor.
+        """
         if not SMALLEST_DIMENSION <= dimension <= LARGEST_DIMENSION:
             raise DataError(
                 f"embeddings have {dimension:,} numbers each; {self._server.address} takes "
                 f"{SMALLEST_DIMENSION} to {LARGEST_DIMENSION:,}, as Milvus does: keep them in a folder"
             )
-        if self._server.has(self.name):
-            self._server.drop(self.name)
+        name = f"reid_{self._server.address.gallery}_items_{uuid.uuid4().hex[:12]}"
         schema = MilvusClient.create_schema(auto_id=False)
         schema.add_field("version", DataType.INT64, is_primary=True)
-        for name in ("id", "change", "labels_checksum", "embedding_checksum"):
-            schema.add_field(name, DataType.INT64)
+        for number in ("id", "change", "labels_checksum", "embedding_checksum"):
+            schema.add_field(number, DataType.INT64)
         schema.add_field("time", DataType.DOUBLE)
         schema.add_field("source", DataType.VARCHAR, max_length=32)
         tag = {"element_type": DataType.VARCHAR, "max_length": 32}
@@ -71,7 +73,8 @@ class Items:
         schema.add_field("record", DataType.VARCHAR, max_length=LONGEST_TEXT)
         schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=dimension)
         described = {"field_name": "embedding", "metric_type": "IP", **INDEXES[index]}
-        self._server.create(self.name, schema, described)
+        self._server.create(name, schema, described)
+        return name
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -79,9 +82,9 @@ class Items:
         self, view: View, where: str, *, embeddings: bool = False, strong: bool = False
     ) -> list[Version]:
         """Items in the order in which they were written; compare them by ``check``."""
-        if view.state.dimension is None:
+        if not view.state.items:
             return []
-        found = self._server.query(self.name, view.items(where), _fields(embeddings), strong=strong)
+        found = self._server.query(view.state.items, view.items(where), _fields(embeddings), strong=strong)
         return sorted(map(_version, found), key=lambda item: item.row.row)
 
     def with_numbers(
@@ -108,12 +111,14 @@ class Items:
 
     def pieces(self, view: View, where: str = "") -> Iterator[list[Version]]:
         """All items that an expression lets through, with their embeddings, some at a time, in no order."""
-        if view.state.dimension is not None:
-            for some in self._server.pieces(self.name, view.items(where), _ALL_FIELDS):
+        if view.state.items:
+            for some in self._server.pieces(view.state.items, view.items(where), _ALL_FIELDS):
                 yield [_version(row) for row in some]
 
-    def count(self, view: View, where: str = "") -> int:
-        return 0 if view.state.dimension is None else self._server.count(self.name, view.items(where))
+    def count(self, view: View, where: str = "", *, strong: bool = False) -> int:
+        if not view.state.items:
+            return 0
+        return self._server.count(view.state.items, view.items(where), strong=strong)
 
     def has(self, view: View, where: str) -> bool:
         """Whether there is an item that an expression lets through."""

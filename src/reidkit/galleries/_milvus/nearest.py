@@ -90,7 +90,7 @@ class Ranking:
 
     def _near(self, queries: NDArray[np.float32], where: str, top: int) -> list[list[int]]:
         """Versions of the items that may be among the top of each query, all with this filter."""
-        if self._view.state.dimension is None:
+        if not self._view.state.items:
             return [[] for _ in queries]
         if self._asks_index(where, top):
             parameters = {"ef": min(MOST_FOUND, max(128, 4 * (top + SLACK)))}
@@ -122,7 +122,7 @@ class Ranking:
         at_once, found = max(1, _FOUND_AT_ONCE // limit), list[list[Entity]]()
         for start in range(0, len(queries), at_once):
             found += self._server.search(
-                self._items.name,
+                self._view.state.items,
                 queries[start : start + at_once],
                 self._view.items(where),
                 limit=limit,

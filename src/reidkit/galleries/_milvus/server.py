@@ -102,10 +102,6 @@ class Server:
         with _told(self.address):
             self.client.load_collection(collection, timeout=PATIENCE)
 
-    def drop(self, collection: str) -> None:
-        with _told(self.address):
-            self.client.drop_collection(collection, timeout=PATIENCE)
-
     # --- rows ---------------------------------------------------------------------------------------------
 
     def query(
@@ -150,7 +146,7 @@ class Server:
             finally:
                 iterator.close()
 
-    def count(self, collection: str, where: str) -> int:
+    def count(self, collection: str, where: str, *, strong: bool = False) -> int:
         """How many rows an expression lets through."""
         with _told(self.address):
             [found] = self.client.query(
@@ -158,7 +154,7 @@ class Server:
                 filter=where,
                 output_fields=["count(*)"],
                 timeout=PATIENCE,
-                consistency_level=self._level,
+                consistency_level="Strong" if strong else self._level,
             )
         return int(found["count(*)"])
 
