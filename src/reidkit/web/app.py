@@ -45,6 +45,7 @@ def build_app(settings: Settings) -> FastAPI:
         # As many threads as pictures may wait, so that it is the queue that is full, and says so.
         current_default_thread_limiter().total_tokens = settings.limits.waiting + _THREADS
         threading.Thread(target=service.warm, name="warming", daemon=True).start()
+        threading.Thread(target=service.keep_tidy, name="tidying", daemon=True).start()
         yield
         app.state.is_closing = True
         service.close()

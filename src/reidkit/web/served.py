@@ -46,7 +46,7 @@ class Served:
     """
 
     def __init__(self, name: str, given: ServedGallery, settings: Settings, opener: Executor) -> None:
-        self.name, self.limits = name, settings.limits
+        self.name, self.address, self.limits = name, given.address, settings.limits
         self.making = threading.Lock()
         self._together = GroupCommit(self._search_all)
         self._priors: dict[str, tuple[float, int, Prior]] = {}

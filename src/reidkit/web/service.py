@@ -6,6 +6,7 @@ so that no caller can forget either.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,9 @@ MOST_LISTED = 1000
 LABELS_KEPT = 10.0
 """Seconds after which the labels of a gallery are looked up again."""
 
+TIDY_SECONDS = 600.0
+"""Between two looks for uploads that no item names any more."""
+
 
 class PurposeNeeded(ConfigError):
     """The service asks for what a search is for, and nothing was said."""
@@ -52,6 +56,7 @@ class Service:
         self.jobs_done = Jobs(settings.folder / "jobs")
         self.thumbnails = Thumbnails(settings.limits.cached_bytes)
         self.uploads = Uploads(settings.folder / "pictures")
+        self._closing = threading.Event()
         self._labels: dict[str, tuple[float, LabelsAnswer | None]] = {}
         opener = ThreadPoolExecutor(1, "opening")
         self.served = {
@@ -66,7 +71,6 @@ class Service:
         """
         for served in self.served.values():
             _ = served.searcher
-            self.uploads.sweep(served)
 
     def warm(self) -> None:
         """Do once, for each gallery, what would make the first search slow."""
@@ -76,8 +80,20 @@ class Service:
             except Exception as error:  # whoever searches will hear of it
                 logger.debug(f"the gallery {served.name} was not made ready for searches: {error}")
 
+    def keep_tidy(self) -> None:
+        """Delete uploads of items that other programs erase, at once and then now and then, until the end."""
+        while True:
+            for served in self.served.values():
+                try:
+                    self.uploads.sweep(served)
+                except Exception as error:  # a gallery that cannot be read is told of to whoever asks for it
+                    logger.debug(f"uploads of the gallery {served.name} were not looked through: {error}")
+            if self._closing.wait(TIDY_SECONDS):
+                return
+
     def close(self) -> None:
         """End jobs, embed what waits, close galleries."""
+        self._closing.set()
         self.jobs_done.close()
         for served in self.served.values():
             served.close()
