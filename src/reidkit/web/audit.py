@@ -18,10 +18,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 
 from reidkit.errors import DataError, shortened
 from reidkit.labels import moment
+from reidkit.logs import get_logger
+
+logger = get_logger(__name__)
 
 START = "0" * 64
 _TAIL = 1 << 16
@@ -54,62 +57,25 @@ class Verified:
     head: str
 
 
-class AuditLog:
-    """The log in a file. Threads may share one object, and several processes one file."""
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Where a log ends: bytes of the file, and number and hash of the last entry."""
+
+    size: int
+    number: int
+    hash: str
+
+
+class WrittenLog:
+    """The log in a file, to be read; the file has to be there. Each verb raises :class:`DataError`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = Lock()
-        self._end: tuple[int, int, str] | None = None  # size, number and hash as this object left the file
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise DataError(f"the audit log {path} cannot be opened: {error.strerror}") from None
-
-    def write(
-        self, who: str, action: str, *, gallery: str = "", durable: bool = False, **details: Any
-    ) -> None:
-        """Add an entry.
-
-        Args:
-            who: the user's name.
-            action: such as "search".
-            gallery: what it was on.
-            durable: wait until it is on the disk, for what cannot be made undone.
-            details: plain values; what is ``None`` or empty is left out.
-        """
-        known = {key: value for key, value in details.items() if value not in (None, [], (), {}, "")}
-        with self._lock:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            try:
-                size, number, before = self._read_end()
-                entry = {
-                    "number": number + 1,
-                    "time": round(time.time(), 3),
-                    "who": who,
-                    "action": action,
-                    "gallery": gallery,
-                    "details": known,
-                    "before": before,
-                }
-                entry["hash"] = _hash(entry)
-                line = json.dumps(entry).encode() + b"\n"
-                if os.write(self._file, line) < len(line):
-                    os.ftruncate(self._file, size)
-                    raise DataError(f"the audit log {self.path} cannot be written: the disk is full")
-                self._end = size + len(line), number + 1, str(entry["hash"])
-                if durable:
-                    os.fsync(self._file)
-            except OSError as error:
-                raise DataError(f"the audit log {self.path} cannot be written: {error.strerror}") from None
-            finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def entries(self) -> Iterator[Entry]:
         """All entries, the first first; :class:`DataError` at the first that is not what was written."""
         before, number = START, 0
-        with self.path.open("rb") as file:
+        with self._opened() as file:
             for number, line in enumerate(file, 1):
                 entry = _parsed(line)
                 if entry is None or entry.get("before") != before or entry.get("number") != number:
@@ -140,28 +106,132 @@ class AuditLog:
         """The last entries, the newest first."""
         return list(deque(self.entries(), maxlen=num))[::-1]
 
+    def _opened(self) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise DataError(
+                f"the audit log {self.path} cannot be read: {error.strerror}; if it was moved, put it back, "
+                "or name the service's folder by --folder or --config"
+            ) from None
+
+
+class AuditLog(WrittenLog):
+    """The log in a file that is made if it is not there, to be written too.
+
+    Threads may share one object, and several processes one file. Where the file is moved away, replaced or
+    cut, the log goes on in the one at its place, and its next entry says so: it holds the number and the hash
+    of the last entry that was known.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._lock = Lock()
+        self._end: _End | None = None  # as this object left the file
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file = self._open()
+
+    def write(
+        self, who: str, action: str, *, gallery: str = "", durable: bool = False, **details: Any
+    ) -> None:
+        """Add an entry.
+
+        Args:
+            who: the user's name.
+            action: such as "search".
+            gallery: what it was on.
+            durable: wait until it is on the disk, for what cannot be made undone.
+            details: plain values; what is ``None`` or empty is left out.
+        """
+        known = {key: value for key, value in details.items() if value not in (None, [], (), {}, "")}
+        with self._lock:
+            try:
+                try:
+                    self._lock_in_place()
+                    self._append(who, action, gallery, known)
+                    if durable:
+                        os.fsync(self._file)
+                finally:
+                    fcntl.flock(self._file, fcntl.LOCK_UN)
+            except OSError as error:
+                raise DataError(f"the audit log {self.path} cannot be written: {error.strerror}") from None
+
     def close(self) -> None:
         os.close(self._file)
 
-    def _read_end(self) -> tuple[int, int, str]:
-        """Size of the file, and number and hash of its last entry. What a crash tore is cut off first."""
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DataError(f"the audit log {self.path} cannot be opened: {error.strerror}") from None
+
+    def _lock_in_place(self) -> None:
+        """Lock the file that is at the log's place now, and write down where it is not as it was left."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        known = self._end
+        while not self._is_in_place():
+            known = known or self._read_end()
+            opened = self._open()
+            os.close(self._file)  # and its lock
+            self._file, self._end = opened, None
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        if known is not None and (self._end is None or os.fstat(self._file).st_size < known.size):
+            logger.warning(
+                f"the audit log {self.path} was moved, replaced or cut; it goes on in what is there"
+            )
+            self._append("service", "log replaced", "", {"entries": known.number, "head": known.hash})
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _append(self, who: str, action: str, gallery: str, details: Mapping[str, Any]) -> None:
+        end = self._read_end()
+        entry = {
+            "number": end.number + 1,
+            "time": round(time.time(), 3),
+            "who": who,
+            "action": action,
+            "gallery": gallery,
+            "details": details,
+            "before": end.hash,
+        }
+        entry["hash"] = _hash(entry)
+        line = json.dumps(entry).encode() + b"\n"
+        if os.write(self._file, line) < len(line):
+            os.ftruncate(self._file, end.size)
+            raise DataError(f"the audit log {self.path} cannot be written: the disk is full")
+        self._end = _End(end.size + len(line), end.number + 1, str(entry["hash"]))
+
+    def _read_end(self) -> _End:
+        """The end of the file. What a crash tore is cut off first."""
         size = os.fstat(self._file).st_size
-        if self._end is not None and self._end[0] == size:
+        if self._end is not None and self._end.size == size:
             return self._end
-        tail = os.pread(self._file, min(size, _TAIL), max(0, size - _TAIL))
-        whole = tail[: tail.rfind(b"\n") + 1]
-        if len(whole) < len(tail):
-            size -= len(tail) - len(whole)
+        whole, torn = self._last_line(size)
+        if torn:
+            size -= torn
             os.ftruncate(self._file, size)
-        lines = whole.splitlines()
-        if not lines:
-            return size, 0, START
-        entry = _parsed(lines[-1])
+        if not whole:
+            return _End(size, 0, START)
+        entry = _parsed(whole)
         if entry is None:
             raise DataError(
                 f"the last entry of the audit log {self.path} is damaged; move the log away to go on"
             )
-        return size, int(entry["number"]), str(entry["hash"])
+        return _End(size, int(entry["number"]), str(entry["hash"]))
+
+    def _last_line(self, size: int) -> tuple[bytes, int]:
+        """The last whole line, empty where there is none, and how many bytes follow it."""
+        length = _TAIL
+        while True:
+            tail = os.pread(self._file, min(size, length), max(0, size - length))
+            whole = tail[: tail.rfind(b"\n") + 1]
+            if whole.count(b"\n") > 1 or length >= size:
+                return (whole.splitlines() or [b""])[-1], len(tail) - len(whole)
+            length *= 4
 
 
 def hash_of(data: bytes | str) -> str:
