@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 from tests.web.serving import picture
 
@@ -35,6 +36,27 @@ def test_galleries_are_listed_with_what_one_may_do(client):
     own, foreign = client.get("/v1/galleries").json()
     assert (own["name"], own["role"], own["num_items"]) == ("own", "administrator", 12)
     assert foreign["name"] == "foreign"
+
+
+def test_a_gallery_that_is_lost_hides_no_other(client, settings, tmp_path):
+    assert len(client.get("/v1/galleries").json()) == 2  # and both are open
+    place = Path(settings.galleries["foreign"].address)
+    place.rename(tmp_path / "elsewhere")
+    own, foreign = client.get("/v1/galleries").json()
+    assert (own["num_items"], own["unavailable"]) == (12, "")
+    assert "moved" in foreign["unavailable"]
+    assert str(place) not in foreign["unavailable"]
+    for path in ("/galleries", "/g/own/people"):
+        assert client.get(path).status_code == 200
+    assert "moved" in client.get("/galleries").text
+    ready = client.get("/readyz")
+    assert (ready.status_code, "foreign" in ready.json()["detail"]) == (503, True)
+    figures = client.get("/metrics").text
+    assert 'reid_readable{gallery="foreign"} 0.0' in figures
+    assert 'reid_items{gallery="own"} 12.0' in figures
+    (tmp_path / "elsewhere").rename(place)
+    assert client.get("/readyz").status_code == 200
+    assert client.get("/v1/galleries").json()[1]["num_items"] == 12
 
 
 def test_a_picture_is_searched_for_and_its_own_item_left_out(client):

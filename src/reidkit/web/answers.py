@@ -78,10 +78,11 @@ class GalleryAnswer(Answer):
 
     name: str = Field(examples=["people"])
     role: str = Field(examples=["reviewer"])
-    num_items: int
-    dimension: int | None
-    is_calibrated: bool
+    num_items: int = 0
+    dimension: int | None = None
+    is_calibrated: bool = False
     require_purpose: bool
+    unavailable: str = Field("", description="Why it cannot be read now, where that is so.")
 
 
 class ItemsAnswer(Answer):

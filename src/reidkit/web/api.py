@@ -350,7 +350,9 @@ def readyz(service: TheService) -> dict[str, str]:
     for served in service.served.values():
         if not served.is_open:
             raise NotReady(f"the gallery {served.name} is being opened; wait a few seconds")
-        len(served.searcher)
+    lost = [served.name for served in service.served.values() if not served.is_readable()]
+    if lost:
+        raise NotReady(f"cannot be read: {', '.join(lost)}; see that what is served is in its place")
     return {"status": "ready"}
 
 

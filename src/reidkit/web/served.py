@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.arrays import Embeddings
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError, DataError, ReidError
 from reidkit.galleries import DamagedGallery, Gallery, Item, NoGallery, Where
 from reidkit.galleries._group_commit import GroupCommit
 from reidkit.galleries._relative import keys_of_query
@@ -68,6 +68,14 @@ class Served:
     def searcher(self) -> Searcher:
         """The gallery and its encoder, once they are open."""
         return self._opening.result()[0]
+
+    def is_readable(self) -> bool:
+        """Whether it could be opened, and is still where it was."""
+        try:
+            len(self.searcher)
+        except ReidError:
+            return False
+        return True
 
     @property
     def num_waiting(self) -> int:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from reidkit.errors import ConfigError, shown
+from reidkit.errors import ConfigError, ReidError, shown
 from reidkit.galleries import Gallery, Item, Where, erase, expire, forget, in_force, proposals
 from reidkit.galleries._decisions import Decision
 from reidkit.labels import is_junk
@@ -26,6 +26,7 @@ from reidkit.web.deciding import decide
 from reidkit.web.jobs import Jobs
 from reidkit.web.label_values import LabelsAnswer, labels_answer
 from reidkit.web.longer_work import work_of
+from reidkit.web.problems import told
 from reidkit.web.roles import Actor, NoSuchGallery, Role
 from reidkit.web.served import Served
 from reidkit.web.settings import Settings
@@ -107,17 +108,7 @@ class Service:
         for name, served in self.served.items():
             role = actor.role(name)
             if role is not None:
-                searcher = served.searcher
-                found.append(
-                    a.GalleryAnswer(
-                        name=name,
-                        role=role.name,
-                        num_items=len(searcher),
-                        dimension=searcher.encoder.dim,
-                        is_calibrated=searcher.calibration is not None,
-                        require_purpose=self.settings.require_purpose,
-                    )
-                )
+                found.append(self._listed(served, role))
         return found
 
     def card(self, actor: Actor, gallery: str) -> a.CardAnswer:
@@ -347,6 +338,25 @@ class Service:
         return self.audit.verify()
 
     # --- inside -------------------------------------------------------------------------------------------
+
+    def _listed(self, served: Served, role: Role) -> a.GalleryAnswer:
+        """A gallery as it is listed: also one that cannot be read now, so that it hides no other."""
+        told_of: dict[str, Any] = {
+            "name": served.name,
+            "role": role.name,
+            "require_purpose": self.settings.require_purpose,
+        }
+        try:
+            searcher = served.searcher
+            return a.GalleryAnswer(
+                **told_of,
+                num_items=len(searcher),
+                dimension=searcher.encoder.dim,
+                is_calibrated=searcher.calibration is not None,
+            )
+        except ReidError as error:
+            logger.warning(f"the gallery {served.name} cannot be read: {error}")
+            return a.GalleryAnswer(**told_of, unavailable=told(error, self.settings))
 
     def _served(self, actor: Actor, gallery: str, role: Role) -> Served:
         if gallery not in self.served:
