@@ -102,3 +102,13 @@ def test_a_picture_that_is_being_added_is_not_swept_away(settings, monkeypatch):
         for seed in range(70, 76):
             add(client, seed, "anna")
         assert len(kept(settings)) == 6
+
+
+def test_nobody_else_on_the_machine_reads_uploads(settings):
+    settings.folder.mkdir(mode=0o755)
+    with running(settings) as client:
+        add(client, 77, "anna")
+    folder = settings.folder / "pictures"
+    [path] = kept(settings)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert {place.stat().st_mode & 0o777 for place in (folder, path.parent)} == {0o700}

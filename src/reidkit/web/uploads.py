@@ -107,14 +107,16 @@ class Uploads:
         """As pictures of files are added everywhere, so that known ones are not embedded again."""
         folder = self.folder_of(served)
         samples = [_sample(folder, picture, labels) for picture, labels in pictures]
+        for place in (self.folder, folder):
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
         with served.making:
             gallery = served.searcher.made()
             if not (folder / MARK).is_file():
-                write_atomically(folder / MARK, _address(served))
+                write_atomically(folder / MARK, _address(served), private=True)
         with _locked(folder, fcntl.LOCK_SH):
             for (picture, _), sample in zip(pictures, samples, strict=True):
                 if not sample.path.is_file():
-                    write_atomically(sample.path, picture)
+                    write_atomically(sample.path, picture, private=True)
             served.searcher.add(samples)
         sources = [new_picture(sample, None).source for sample in samples]
         ids = {item.source: item.id for item in gallery.items(where={"source": sources})}
