@@ -104,6 +104,15 @@ def test_a_picture_that_is_being_added_is_not_swept_away(settings, monkeypatch):
         assert len(kept(settings)) == 6
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_known_picture_keeps_its_labels_and_the_answer_says_so(settings, keep):
+    with running(settings.model_copy(update={"keep_uploads": keep})) as client:
+        [number] = add(client, 77, "anna")["ids"]
+        again = add(client, 77, "ben")
+        assert (again["ids"], again["known"]) == ([number], [number])
+        assert client.get(f"/v1/galleries/own/items/{number}").json()["identity"] == "anna"
+
+
 def test_nobody_else_on_the_machine_reads_uploads(settings):
     settings.folder.mkdir(mode=0o755)
     with running(settings) as client:

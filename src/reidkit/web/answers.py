@@ -97,6 +97,10 @@ class AddedAnswer(Answer):
     """Pictures that were added; what could not be read is told, and was left out."""
 
     ids: list[int]
+    known: list[int] = Field(
+        default_factory=list,
+        description="Of these, items that were there already. Their labels stay as they were.",
+    )
     unreadable: list[str] = Field(default_factory=list, description="Why, a sentence each, with the place.")
 
 

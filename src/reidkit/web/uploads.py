@@ -68,7 +68,8 @@ class Uploads:
         if not readable:
             raise DataError(f"none of the {len(pictures)} pictures can be read; {unreadable[0]}")
         add = self._add_kept if keep else self._add_embeddings
-        return AddedAnswer(ids=add(served, readable), unreadable=unreadable)
+        ids, known = add(served, readable)
+        return AddedAnswer(ids=ids, known=known, unreadable=unreadable)
 
     @contextmanager
     def erasing(self, served: Served) -> Iterator[None]:
@@ -103,8 +104,10 @@ class Uploads:
         digest = hashlib.sha256(address.encode("utf-8", "surrogatepass")).hexdigest()
         return self.folder.resolve() / f"{gallery_name(address)}-{digest[:16]}"
 
-    def _add_kept(self, served: Served, pictures: Sequence[tuple[bytes, NewItem]]) -> list[int]:
-        """As pictures of files are added everywhere, so that known ones are not embedded again."""
+    def _add_kept(
+        self, served: Served, pictures: Sequence[tuple[bytes, NewItem]]
+    ) -> tuple[list[int], list[int]]:
+        """Their items, and those that were there already, which stay as they are."""
         folder = self.folder_of(served)
         samples = [_sample(folder, picture, labels) for picture, labels in pictures]
         for place in (self.folder, folder):
@@ -117,22 +120,28 @@ class Uploads:
             for (picture, _), sample in zip(pictures, samples, strict=True):
                 if not sample.path.is_file():
                     write_atomically(sample.path, picture, private=True)
-            served.searcher.add(samples)
-        sources = [new_picture(sample, None).source for sample in samples]
+            sources = [new_picture(sample, None).source for sample in samples]
+            known = {item.source: item.id for item in gallery.items(where={"source": sources})}
+            new = [sample for sample, source in zip(samples, sources, strict=True) if source not in known]
+            if new:
+                served.searcher.add(new)
         ids = {item.source: item.id for item in gallery.items(where={"source": sources})}
-        return [ids[source] for source in sources if source in ids]
+        return [ids[source] for source in sources if source in ids], sorted(known.values())
 
-    def _add_embeddings(self, served: Served, pictures: Sequence[tuple[bytes, NewItem]]) -> list[int]:
-        """Pictures that are embedded and not kept. Known contents stay as they are."""
+    def _add_embeddings(
+        self, served: Served, pictures: Sequence[tuple[bytes, NewItem]]
+    ) -> tuple[list[int], list[int]]:
+        """The same of pictures that are embedded and not kept."""
         with served.making:
             gallery = served.searcher.made()
         contents = [content_of(picture) for picture, _ in pictures]
         known = {item.content: item.id for item in gallery.items(where={"content": contents})}
         new = {content: one for content, one in zip(contents, pictures, strict=True) if content not in known}
+        ids: list[int] = []
         if new:
             said = [labels for _, labels in new.values()]
             images = [load_image(picture, box=labels.box) for picture, labels in new.values()]
-            ids = gallery.add(
+            added = gallery.add(
                 served.searcher.encoder.encode(images),
                 identities=[labels.identity for labels in said],
                 cameras=[labels.camera for labels in said],
@@ -140,8 +149,9 @@ class Uploads:
                 contents=list(new),
                 tracklets=[labels.tracklet for labels in said],
             )
-            known |= dict(zip(new, ids.tolist(), strict=True))
-        return [known[content] for content in contents]
+            ids = added.tolist()
+        all_ids = known | dict(zip(new, ids, strict=True))
+        return [all_ids[content] for content in contents], sorted(known.values())
 
 
 def _address(served: Served) -> str:
