@@ -134,7 +134,10 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(client):
     before = psutil.Process().memory_info().rss
     answer = client.post(f"{GALLERY}/search/pictures", files=[("pictures", ("a.png", small))])
     assert answer.status_code == 422
-    assert "pixels" in answer.json()["detail"]
+    assert "takes 25,000,000 at most; send a smaller one" in answer.json()["detail"]
+    added = client.post(f"{GALLERY}/items", files=[("pictures", ("a.png", small))]).json()["detail"]
+    assert "takes 25,000,000 at most; send a smaller one" in added
+    assert "--max-pixels" not in added
     assert psutil.Process().memory_info().rss - before < 30 * 2**20
 
 

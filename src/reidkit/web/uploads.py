@@ -13,13 +13,12 @@ from reidkit.errors import DataError
 from reidkit.files import write_atomically
 from reidkit.galleries import without_password
 from reidkit.galleries._labels import seconds_of
-from reidkit.images.reading import load_image
 from reidkit.labels import label_text
 from reidkit.logs import get_logger
 from reidkit.search.pictures import new_picture
 from reidkit.types import Sample
 from reidkit.web.answers import AddedAnswer
-from reidkit.web.served import Served, content_of
+from reidkit.web.served import Served, content_of, read_picture
 from reidkit.web.settings import gallery_name
 from reidkit.web.wanted import NewItem
 
@@ -61,7 +60,7 @@ class Uploads:
         unreadable, readable = [], []
         for place, (picture, labels) in enumerate(zip(pictures, said, strict=True)):
             try:
-                load_image(picture, box=labels.box, max_pixels=served.limits.pixels)
+                read_picture(picture, labels.box, served.limits)
                 readable.append((picture, labels))
             except DataError as error:
                 unreadable.append(f"picture {place}: {error}")
@@ -140,7 +139,7 @@ class Uploads:
         ids: list[int] = []
         if new:
             said = [labels for _, labels in new.values()]
-            images = [load_image(picture, box=labels.box) for picture, labels in new.values()]
+            images = [read_picture(picture, labels.box, served.limits) for picture, labels in new.values()]
             added = gallery.add(
                 served.searcher.encoder.encode(images),
                 identities=[labels.identity for labels in said],
