@@ -303,7 +303,7 @@ async def job_events(
                 now = await run_in_threadpool(service.job, actor, gallery, job)
             except ReidError:
                 return
-            text = now.model_dump_json()
+            text = now.model_dump_json(ensure_ascii=True)
             if text != before:
                 yield f"event: {now.state}\ndata: {text}\n\n"
                 before = text

@@ -58,6 +58,7 @@ def build_app(settings: Settings) -> FastAPI:
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
+        default_response_class=problems.AsciiResponse,
     )
     app.state.is_closing = False
     app.state.settings, app.state.service, app.state.users = settings, service, users
