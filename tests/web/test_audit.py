@@ -59,6 +59,15 @@ def test_whatever_is_changed_shows(log, change):
         log.verify()
 
 
+def test_a_change_hides_no_other_entry(log):
+    one, two, three, *rest = lines(log)
+    log.path.write_text("".join([one, two.replace("anna", "ben"), "x\n", three, *rest]))
+    found = log.last(10)[::-1]
+    assert [entry.is_intact for entry in found] == [True, False, False, False, True, True]
+    assert [entry.who for entry in found] == ["anna", "ben", "", "anna", "anna", "anna"]
+    assert "NOT AS WRITTEN" in str(found[1])
+
+
 def test_an_end_that_was_cut_off_shows_by_a_hash_kept_elsewhere(log):
     head = log.verify().head
     log.write("anna", "search")

@@ -219,6 +219,17 @@ def test_everything_is_in_the_audit_log_before_it_is_answered(client, settings):
     assert "nobody of that name" not in settings.audit_file.read_text()
 
 
+def test_a_changed_log_is_still_shown_with_what_was_changed(client, settings):
+    for purpose in ("first", "second", "third"):
+        search(client, 3, purpose=purpose)
+    lines = settings.audit_file.read_text().replace("second", "nothing")
+    settings.audit_file.write_text(lines)
+    told = client.get(f"{GALLERY}/audit").json()
+    assert [entry["is_intact"] for entry in told] == [True, True, False, True]
+    assert told[3]["details"]["purpose"] == "first"
+    assert "not as it was written" in client.get("/g/own/audit").text
+
+
 def test_answers_carry_strict_headers(client):
     for path in ("/v1/galleries", "/healthz", "/no-such-page"):
         headers = client.get(path).headers

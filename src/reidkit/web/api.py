@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, File, Form, Path, Query, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from reidkit.errors import ConfigError, ReidError
 from reidkit.galleries import parse_where
@@ -324,6 +324,7 @@ class AuditEntry(BaseModel):
     gallery: str
     details: dict[str, Any]
     hash: str
+    is_intact: bool = Field(description="Whether it is what was written, and follows the entry before.")
 
 
 @one.get("/audit", tags=["audit"])

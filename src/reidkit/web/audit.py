@@ -28,11 +28,22 @@ logger = get_logger(__name__)
 
 START = "0" * 64
 _TAIL = 1 << 16
+_KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("who", "action", "gallery", "before", "hash"), str),
+    "number": int,
+    "time": (int, float),
+    "details": dict,
+}
+_LATEST = 1e11  # of times that can be told
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the log. ``details`` are what the action was on; ``time`` in Unix seconds."""
+    """One line of the log.
+
+    ``details`` are what the action was on; ``time`` in Unix seconds. What is not ``is_intact`` is not what
+    was written, or does not follow the line before: of a line that was changed, details are not told.
+    """
 
     number: int
     time: float
@@ -41,9 +52,12 @@ class Entry:
     gallery: str
     details: Mapping[str, Any]
     hash: str
+    is_intact: bool = True
 
     def __str__(self) -> str:
         told = "  ".join(f"{key} {_told(value)}" for key, value in self.details.items())
+        if not self.is_intact:
+            told = f"NOT AS WRITTEN  {told}"
         return (
             f"{self.number}  {moment(self.time)}  {self.who}  {self.action}  {self.gallery}  {told}".rstrip()
         )
@@ -74,17 +88,25 @@ class WrittenLog:
 
     def entries(self) -> Iterator[Entry]:
         """All entries, the first first; :class:`DataError` at the first that is not what was written."""
+        for entry in self.all_entries():
+            if not entry.is_intact:
+                raise DataError(
+                    f"the audit log {self.path} was changed: entry {entry.number} is not what was written, "
+                    f"or does not follow the one before: {shortened(str(entry), 90)}"
+                )
+            yield entry
+
+    def all_entries(self) -> Iterator[Entry]:
+        """All entries, the first first, also those that are not what was written."""
         before, number = START, 0
         with self._opened() as file:
-            for number, line in enumerate(file, 1):
-                entry = _parsed(line)
-                if entry is None or entry.get("before") != before or entry.get("number") != number:
-                    raise DataError(
-                        f"the audit log {self.path} was changed: entry {number} is not what was written, or "
-                        f"does not follow the one before: {shortened(line.decode('utf-8', 'replace'), 60)}"
-                    )
-                before = entry["hash"]
-                yield _entry(entry)
+            for line in file:
+                number += 1
+                written = _parsed(line)
+                follows = written is not None and (written["before"], written["number"]) == (before, number)
+                entry = _changed(line, number) if written is None else _entry(written, is_intact=follows)
+                yield entry
+                before, number = entry.hash, entry.number
 
     def verify(self, head: str | None = None) -> Verified:
         """Follow the chain to its end.
@@ -103,8 +125,8 @@ class WrittenLog:
         return Verified(num, last)
 
     def last(self, num: int) -> list[Entry]:
-        """The last entries, the newest first."""
-        return list(deque(self.entries(), maxlen=num))[::-1]
+        """The last entries, the newest first, also those that are not what was written."""
+        return list(deque(self.all_entries(), maxlen=num))[::-1]
 
     def _opened(self) -> BinaryIO:
         try:
@@ -244,7 +266,8 @@ def hash_of(data: bytes | str) -> str:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-        whole = isinstance(entry, dict) and entry.get("hash") == _hash(entry)
+        whole = isinstance(entry, dict) and set(entry) == set(_KINDS) and entry["hash"] == _hash(entry)
+        whole = whole and all(isinstance(entry[key], kind) for key, kind in _KINDS.items())
     except (ValueError, RecursionError):
         return None
     return (
@@ -259,9 +282,29 @@ def _hash(entry: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _entry(entry: Mapping[str, Any]) -> Entry:
+def _entry(entry: Mapping[str, Any], *, is_intact: bool) -> Entry:
+    known = ("number", "time", "who", "action", "gallery", "details", "hash")
+    return Entry(**{key: entry[key] for key in known}, is_intact=is_intact)
+
+
+def _changed(line: bytes, number: int) -> Entry:
+    """What can still be told of a line that is not what was written, at the place of this number."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    said = found if isinstance(found, dict) else {}
+    texts = {key: said[key] if isinstance(said.get(key), str) else "" for key in ("who", "gallery", "hash")}
+    action = said.get("action")
+    moment = said.get("time")
+    known_time = moment if isinstance(moment, int | float) and 0 <= moment < _LATEST else 0.0
     return Entry(
-        **{key: entry[key] for key in ("number", "time", "who", "action", "gallery", "details", "hash")}
+        number,
+        known_time,
+        action=action if isinstance(action, str) else "cannot be read",
+        details={},
+        is_intact=False,
+        **texts,
     )
 
 

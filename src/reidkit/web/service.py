@@ -326,10 +326,14 @@ class Service:
     # --- the log ------------------------------------------------------------------------------------------
 
     def audit_entries(self, actor: Actor, gallery: str, *, num: int = 100) -> list[Entry]:
-        """The last entries of the audit log that are of a gallery, the newest first."""
+        """The last entries of the audit log that are of a gallery, the newest first.
+
+        With them come lines of which nothing tells any more what they were of.
+        """
         self._served(actor, gallery, Role.administrator)
         with self._audited(actor, "audit", gallery):
-            return [entry for entry in self.audit.last(100_000) if entry.gallery == gallery][:num]
+            some = self.audit.last(100_000)
+            return [entry for entry in some if _may_be_of(entry, gallery)][:num]
 
     def audit_verified(self, actor: Actor) -> Verified:
         """Follow the log's chain of hashes. Raises :class:`DataError` where it is broken."""
@@ -390,6 +394,10 @@ class Service:
                 yield
             if not dry_run:
                 self.thumbnails.forget(served.name)
+
+
+def _may_be_of(entry: Entry, gallery: str) -> bool:
+    return entry.gallery == gallery or (not entry.is_intact and not entry.gallery)
 
 
 def _searched(served: Served, request: SearchRequest) -> a.SearchAnswer:
