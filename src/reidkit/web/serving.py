@@ -14,7 +14,6 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.supervisors import Multiprocess
 
 from reidkit.errors import DataError
 from reidkit.web.app import build_app, checked_users
@@ -82,16 +81,16 @@ def serve(settings: Settings, *, ready: Callable[[str], None] = lambda address: 
     """
     ImpatientProtocol.seconds = settings.limits.seconds
     with _listening(settings) as taken:
-        port = taken.getsockname()[1]
-        address = f"{'https' if settings.certificate else 'http'}://{_shown(settings.host)}:{port}"
-        if settings.workers > 1:
-            checked_users(settings)
-            os.environ[_SETTINGS] = settings.model_dump_json()
-            config = uvicorn.Config(_FACTORY, factory=True, workers=settings.workers, **_options(settings))
-            ready(address)
-            Multiprocess(config, uvicorn.Server(config).run, [taken]).run()
-        else:
+        settings = settings.model_copy(update={"port": taken.getsockname()[1]})
+        scheme = "https" if settings.certificate else "http"
+        address = f"{scheme}://{_shown(settings.host)}:{settings.port}"
+        if settings.workers == 1:
             _serve_here(build_app(settings), settings, taken, lambda: ready(address))
+            return
+    checked_users(settings)
+    os.environ[_SETTINGS] = settings.model_dump_json()
+    ready(address)
+    uvicorn.run(_FACTORY, factory=True, workers=settings.workers, **_options(settings))
 
 
 def _serve_here(app: FastAPI, settings: Settings, taken: socket.socket, ready: Callable[[], None]) -> None:
