@@ -20,8 +20,8 @@ def running_milvus() -> Iterator[Callable[[], str]]:
     with tempfile.TemporaryDirectory(prefix="reidkit-milvus-", ignore_cleanup_errors=True) as folder:
         server = package.MilvusServer()
         server.set_base_dir(folder)
-        server.start()
         try:
+            server.start()
             yield lambda: f"milvus://127.0.0.1:{server.listen_port}?gallery=test_{next(numbers)}"
         finally:
             server.stop()

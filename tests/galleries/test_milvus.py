@@ -450,6 +450,28 @@ def test_a_client_that_was_taken_for_dead_does_no_harm(location, monkeypatch, la
             assert one.verify().damaged == ()
 
 
+def test_a_reader_that_is_overtaken_reads_once_more(location, monkeypatch):
+    with open_gallery(location) as gallery, open_gallery(location) as other:
+        gallery.add(units(6), sources=list("abcdef"))
+        monkeypatch.setattr(nearest, "_TOLD_AT_ONCE", 0)
+        real, times = gallery._items.with_numbers, iter(range(2))
+
+        def after_a_change(*arguments, **options):
+            if next(times, None) is not None:
+                other.add(units(2, seed=3), sources=["a", "b"], cameras=[5, 5])
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(gallery._items, "with_numbers", after_a_change)
+        [hits] = gallery.search(units(1, seed=3))
+        assert len(hits) == 6
+        assert hits[0].score == pytest.approx(1)
+        monkeypatch.setattr(gallery._items, "with_numbers", lambda *arguments, **options: [])
+        with pytest.raises(DamagedGallery, match="6 items found are not there"):
+            gallery.search(units(1))
+        with pytest.raises(DataError, match="has no item 1 "):
+            gallery.items(ids=[1])
+
+
 def test_writers_and_readers_at_the_same_time_agree(location, monkeypatch):
     errors, num = [], 3
 
@@ -473,6 +495,7 @@ def test_writers_and_readers_at_the_same_time_agree(location, monkeypatch):
         while any(thread.is_alive() for thread in threads):
             shared = [item for item in gallery.items() if item.source == "shared"]
             assert len(shared) == 1
+            assert len({hit.source for hit in gallery.search(units(1), top=20)[0]}) >= 1
         assert errors == []
         assert len(gallery) == 1 + 2 * num
         assert len({item.id for item in gallery.items()}) == 1 + 2 * num

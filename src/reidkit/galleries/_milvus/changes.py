@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-from reidkit.errors import DataError
+from reidkit.errors import DataError, ReidError
 from reidkit.galleries._milvus.book import Book, Claims, Mark, State, Text
 from reidkit.galleries._milvus.server import PATIENCE, Entity, Server
 from reidkit.logs import get_logger
@@ -124,9 +124,15 @@ class Changes:
         """Do what only reads, all of it of one moment."""
         for _ in range(NUM_TRIES):
             _, state = self._book.state()
-            found = work(self._view(state))
+            found, wrong = list[T](), None
+            try:
+                found.append(work(self._view(state)))
+            except ReidError as error:  # which may be for what was removed meanwhile
+                wrong = error
             if self._book.state()[1].num_removals == state.num_removals:
-                return found
+                if wrong is not None:
+                    raise wrong
+                return found[0]
         # Writers wait: those that replace items all the time would win.
         return self.write(lambda view: Change(work(view), view.state))
 

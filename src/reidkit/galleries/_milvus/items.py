@@ -33,7 +33,7 @@ INDEXES: dict[str, dict[str, Any]] = {
 }
 
 _LABEL_FIELDS = ("version", "record", "labels_checksum")
-_ALL_FIELDS = (*_LABEL_FIELDS, "embedding_checksum", "embedding")
+ALL_FIELDS = (*_LABEL_FIELDS, "embedding_checksum", "embedding")
 _ROW_FIELDS = tuple(field.name for field in fields(Row))
 
 
@@ -85,7 +85,7 @@ class Items:
         if not view.state.items:
             return []
         found = self._server.query(view.state.items, view.items(where), _fields(embeddings), strong=strong)
-        return sorted(map(_version, found), key=lambda item: item.row.row)
+        return sorted(map(version_of, found), key=lambda item: item.row.row)
 
     def with_numbers(
         self,
@@ -112,8 +112,8 @@ class Items:
     def pieces(self, view: View, where: str = "") -> Iterator[list[Version]]:
         """All items that an expression lets through, with their embeddings, some at a time, in no order."""
         if view.state.items:
-            for some in self._server.pieces(view.state.items, view.items(where), _ALL_FIELDS):
-                yield [_version(row) for row in some]
+            for some in self._server.pieces(view.state.items, view.items(where), ALL_FIELDS):
+                yield [version_of(row) for row in some]
 
     def count(self, view: View, where: str = "", *, strong: bool = False) -> int:
         if not view.state.items:
@@ -155,10 +155,11 @@ def bytes_each(entities: Sequence[Entity]) -> int:
 
 
 def _fields(embeddings: bool) -> tuple[str, ...]:
-    return _ALL_FIELDS if embeddings else _LABEL_FIELDS
+    return ALL_FIELDS if embeddings else _LABEL_FIELDS
 
 
-def _version(found: Entity) -> Version:
+def version_of(found: Entity) -> Version:
+    """An item from the fields of its row."""
     try:
         row = Row(*json.loads(found["record"]))
     except (ValueError, TypeError):

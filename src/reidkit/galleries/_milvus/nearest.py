@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.galleries import Group, GroupBy, Hit
+from reidkit.galleries import DamagedGallery, Group, GroupBy, Hit
 from reidkit.galleries._milvus.changes import View
-from reidkit.galleries._milvus.items import Items, Version
+from reidkit.galleries._milvus.items import ALL_FIELDS, Items, Version, version_of
 from reidkit.galleries._milvus.server import MOST_FOUND, Entity, Server
 from reidkit.galleries._milvus.where import carrying, of_numbers, tag
 from reidkit.galleries._served import SLACK, GroupKey, check, groups_of, hits_of, near_in_blocks, reached
@@ -25,6 +25,7 @@ MOST_OF_GROUPS = 4096  # items of the groups found that are sent to be ranked he
 RECALL_TOP = 10  # nearest items that recall is measured by
 _HALF = f"embedding_checksum < {2**31}"  # as good as drawn by lot
 
+_TOLD_AT_ONCE = 1000  # places of one search that are told with labels and embeddings; of others by a second
 _FOUND_AT_ONCE = 100_000  # places that one request asks for, over all of its queries
 
 
@@ -35,6 +36,7 @@ class Ranking:
         self._server, self._items, self._view = server, items, view
         self._location = str(server.address)
         self._approximate = approximate
+        self._read: dict[int, Version] = {}  # with what a search told of them
 
     def items(self, queries: NDArray[np.float32], wheres: Sequence[str], *, top: int) -> list[list[Hit]]:
         """The ``top`` nearest items of each query (Q, D) among those that its filter lets through."""
@@ -126,9 +128,11 @@ class Ranking:
                 queries[start : start + at_once],
                 self._view.items(where),
                 limit=limit,
-                fields=("version",),
+                fields=ALL_FIELDS if limit * len(queries) <= _TOLD_AT_ONCE else ("version",),
                 parameters=parameters or {},
             )
+        told = [hit for hits in found for hit in hits if "record" in hit]
+        self._read |= {hit["version"]: version_of(hit) for hit in told}
         return [[(hit["version"], -hit["distance"]) for hit in hits] for hits in found]
 
     def _blocks(self, where: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
@@ -143,8 +147,13 @@ class Ranking:
         return passing >= LEAST_SHARE * (self._items.count(self._view) if where else 1)
 
     def _with_versions(self, versions: Iterator[int]) -> dict[int, Version]:
-        found = self._items.with_numbers(self._view, "version", versions, embeddings=True)
-        return {item.version: item for item in check(found, self._location)}
+        wanted = set(versions)
+        missing = wanted - self._read.keys()
+        found = self._items.with_numbers(self._view, "version", missing, embeddings=True)
+        self._read |= {item.version: item for item in found}
+        if gone := wanted - self._read.keys():
+            raise DamagedGallery(f"{self._location} is damaged: {len(gone)} items found are not there")
+        return {item.version: item for item in check(map(self._read.__getitem__, wanted), self._location)}
 
     # --- by group -----------------------------------------------------------------------------------------
 
