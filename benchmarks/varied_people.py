@@ -32,13 +32,14 @@ def draw(folder: Path, people: range) -> Path:
     Who is there already is not drawn again. Query and gallery hold one image each, as the layout wants some.
     """
     parts = [folder / name for name in ("bounding_box_train", "query", "bounding_box_test")]
-    for part in parts:
+    drawn = folder / "drawn"  # a mark for each person who is complete
+    for part in (*parts, drawn):
         part.mkdir(parents=True, exist_ok=True)
     cameras = [camera_of(np.random.default_rng((SEED, CAMERAS, number))) for number in range(NUM_CAMERAS)]
     for number in people:
-        if not (parts[0] / f"{number}.done").exists():
+        if not (drawn / str(number)).exists():
             draw_person(parts[0], number, cameras)
-            (parts[0] / f"{number}.done").touch()
+            (drawn / str(number)).touch()
     first = next(parts[0].glob("*.jpg"))
     for part in parts[1:]:
         (part / first.name).write_bytes(first.read_bytes())

@@ -27,7 +27,7 @@ def completed(*words: str) -> list[str]:
         (["tra"], ["train", "track"]),
         (["train", "small-c"], ["small-cpu"]),
         (["recipes", "show", "sn-"], ["sn-resnet50-market1501"]),
-        (["study", "jlml"], ["jlml-ablations"]),
+        (["study", "jlml-ab"], ["jlml-ablations"]),
         (["check", "cuhk0"], ["cuhk01", "cuhk03"]),
         (["evaluate", "runs/mine", "--data", "veri"], ["veri776"]),
         (["train", "small-cpu", "train.prec"], ["train.precision="]),

@@ -20,6 +20,11 @@ def units(num, seed):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+def thumbnail_of(number, place):
+    """What is kept of every second item of a step; larger than a page of the file."""
+    return None if place % 2 else b"\xff\xd8\xff" + number.to_bytes(8, "little") * 700 + b"\xff\xd9"
+
+
 def step(number, held):
     """What is done as number so-and-so, given the sources that are held: a verb and what it is about."""
     rng = np.random.default_rng([number, 1])
@@ -47,7 +52,9 @@ def work(path, number, held, pipe):
         while True:
             verb, sources = step(number, held)
             if verb == "put":
-                gallery.add(units(len(sources), number), sources=sources, cameras=[number] * len(sources))
+                small = [thumbnail_of(number, place) for place in range(len(sources))]
+                cameras = [number] * len(sources)
+                gallery.add(units(len(sources), number), sources=sources, cameras=cameras, thumbnails=small)
             elif verb == "remove":
                 gallery.remove(where={"source": sources})
             else:
@@ -81,6 +88,10 @@ def holds(gallery, held):
     if {item.source: item.camera for item in items} != {source: n for source, (n, _) in held.items()}:
         return False
     assert len(gallery) == len(items)
+    small = gallery.thumbnails(ids=[item.id for item in items])
+    assert small == {
+        item.id: thumbnail_of(*held[item.source]) for item in items if thumbnail_of(*held[item.source])
+    }
     expected = np.array([units(place + 1, n)[place] for n, place in (held[item.source] for item in items)])
     if len(items):
         if gallery.info()["storage"] == "float32":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reidkit.encoders.network import Network
-from reidkit.web.batching import BatchingNetwork, Busy, Closed
+from reidkit.web.batching import BatchingNetwork, Busy, NotReady
 
 
 class Slow(Network):
@@ -118,5 +118,5 @@ def test_what_waits_is_embedded_before_the_end_and_nothing_after_it(network, slo
     network.close()
     threads[0].join()
     assert answers[1][0, 0] == 1
-    with pytest.raises(Closed):
+    with pytest.raises(NotReady):
         network.embed(image(2))

@@ -103,6 +103,19 @@ def test_what_left_nothing_over_is_told(reader):
     assert "the condition on camera alone leaves 0 of 12 (there are 0, 1, 2)" in page.text
 
 
+def test_labels_of_many_values_have_limits_or_a_text_in_their_place(settings, client):
+    with rk.open_gallery(settings.galleries["own"].address) as gallery:
+        rows = gallery.embeddings(ids=[1]).repeat(70, axis=0)
+        gallery.add(
+            rows, labels={"plate": [f"HH-{n}" for n in range(70)], "speed": [n / 2 for n in range(70)]}
+        )
+    page = get(client, f"{G}/search?item=3&group=pictures&text.plate=HH-7")
+    assert page.text.count('<li class="hit">') == 1
+    page = get(client, f"{G}/search?item=3&group=pictures&low.speed=30&high.speed=31")
+    assert page.text.count('<li class="hit">') == 2
+    assert 'value="30"' in page.text
+
+
 def test_a_crop_is_what_is_searched_for(reader):
     whole, part = (
         post(reader, "search", {"group": "pictures", "boxes": boxes}, files=chosen(3)).text

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -162,3 +164,20 @@ def test_an_orderly_end_answers_what_was_asked(folder, tokens):
             process.process.send_signal(signal.SIGTERM)
             assert b" 200 " in connection.recv(65536).splitlines()[0]
         assert process.process.wait(30) == 0
+
+
+@pytest.mark.slow
+def test_what_cannot_be_served_is_told_in_one_line(folder, tmp_path):
+    def ended(*words):
+        command = [sys.executable, "-m", "reidkit", "serve", *words, "--folder", str(tmp_path / "state")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        return done.returncode, done.stderr
+
+    assert ended(str(tmp_path / "none.gallery"), "--port", "0")[0] == 2
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, line = ended(str(folder / "own.gallery"), "--port", str(taken.getsockname()[1]))
+    assert code == 2
+    assert "give another host or port" in line

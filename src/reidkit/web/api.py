@@ -15,6 +15,7 @@ from reidkit.errors import ConfigError, ReidError
 from reidkit.galleries import parse_where
 from reidkit.web import answers as a
 from reidkit.web.access import CheckedUser, CurrentUser, TheService, access_of, is_same_origin
+from reidkit.web.batching import NotReady
 from reidkit.web.metrics import CONTENT_TYPE
 from reidkit.web.problems import MEDIA_TYPE
 from reidkit.web.roles import NotAllowed, Role
@@ -347,6 +348,8 @@ async def healthz() -> dict[str, str]:
 def readyz(service: TheService) -> dict[str, str]:
     """Whether galleries can be read."""
     for served in service.served.values():
+        if not served.is_open:
+            raise NotReady(f"the gallery {served.name} is being opened; wait a few seconds")
         len(served.searcher)
     return {"status": "ready"}
 

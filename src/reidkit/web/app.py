@@ -31,11 +31,11 @@ _THREADS = 32  # for all that is no search
 
 
 def build_app(settings: Settings) -> FastAPI:
-    """The application for uvicorn, with the galleries open.
+    """The application for uvicorn, whose galleries are being opened.
 
     Raises:
         ConfigError: others than this machine can reach it, and there are no users; or there is no gallery.
-        DataError: a gallery, or the file of users, cannot be opened.
+        DataError: the file of users, or the audit log, cannot be opened.
     """
     users = checked_users(settings)
     service = Service(settings)

@@ -31,8 +31,8 @@ class Busy(ReidError):
         super().__init__(f"{waiting:,} pictures wait to be embedded, and no more may; try again in a second")
 
 
-class Closed(ReidError):
-    """The service is shutting down."""
+class NotReady(ReidError):
+    """The service is still starting, or is shutting down."""
 
 
 class BatchingNetwork(Network):
@@ -84,7 +84,7 @@ class BatchingNetwork(Network):
         portion = _Portion(images)
         with self._changed:
             if self._closed:
-                raise Closed("the service is shutting down; try again in a while")
+                raise NotReady("the service is shutting down; try again in a while")
             if self._queue and self._num_waiting + len(images) > self._most_waiting:
                 raise Busy(self._num_waiting)
             self._queue.append(portion)

@@ -13,7 +13,7 @@ from reidkit.labels import is_date
 from reidkit.web.answers import Label
 
 MOST_VALUES = 60
-"""Values of one label that can be chosen from; of more, only numbers have limits to choose."""
+"""Values of a label that can be chosen from; where there are more, limits of numbers or a text are typed."""
 
 
 class LabelAnswer(BaseModel):

@@ -32,12 +32,16 @@ class Metrics:
         )
         self._registry.register(self)
 
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: asked before galleries are open, Prometheus would take figures for it."""
+        return iter(())
+
     def collect(self) -> Iterator[Metric]:
         """What is read when it is asked for."""
         waiting = GaugeMetricFamily("reid_waiting", "Pictures that wait to be embedded.", labels=("gallery",))
         items = GaugeMetricFamily("reid_items", "Items of a gallery.", labels=("gallery",))
         for name, served in self._service.served.items():
-            waiting.add_metric((name,), served.batching.num_waiting)
+            waiting.add_metric((name,), served.num_waiting)
             items.add_metric((name,), len(served.searcher))
         yield waiting
         yield items

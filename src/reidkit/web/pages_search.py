@@ -77,6 +77,7 @@ def _page(
         chosen={name: set(given.texts(f"is.{name}")) for name in given.names("is.")},
         times={name: given.text(name) for name in ("from", "to")},
         limits={name: given.text(name) for label in labels.labels for name in _of_range(label.name)},
+        texts={label.name: given.text(f"text.{label.name}") for label in labels.labels},
         said=_said(labels),
         wanted=wanted,
         answer=answer,
@@ -127,6 +128,8 @@ def _where(given: Sent, labels: LabelsAnswer) -> dict[str, Any]:
             raise ConfigError(f"the condition on {shown(name)} cannot be read; choose it again") from None
     for label in labels.labels:
         low, high = _of_range(label.name)
+        if text := given.text(f"text.{label.name}"):
+            where[label.name] = text
         if window := _window(given.text(low), given.text(high)):
             where[label.name] = {key: _decimal(label.name, text) for key, text in window.items()}
     if window := _window(given.text("from"), given.text("to")):

@@ -16,7 +16,7 @@ from reidkit.errors import ReidError, shortened
 from reidkit.galleries import DamagedGallery, NoGallery, without_password
 from reidkit.logs import get_logger
 from reidkit.texts.printable import printable
-from reidkit.web.batching import Busy, Closed
+from reidkit.web.batching import Busy, NotReady
 from reidkit.web.jobs import NoSuchJob
 from reidkit.web.limits import TooManyRequests
 from reidkit.web.roles import NoSuchGallery, NotAllowed, NotLoggedIn
@@ -43,7 +43,7 @@ _STATUS: Mapping[type[Exception], int] = {
     Busy: 429,
     TooManyAttempts: 429,
     TooManyRequests: 429,
-    Closed: 503,
+    NotReady: 503,
     DamagedGallery: 503,
 }
 _TITLES = {

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from reidkit.search.pictures import HASH_LENGTH
 from reidkit.search.probabilities import Prior
 from reidkit.search.searcher import Searcher
 from reidkit.web.batching import BatchingNetwork
-from reidkit.web.settings import Limits, ServedGallery
+from reidkit.web.settings import ServedGallery, Settings
 from reidkit.web.wanted import Box, SearchRequest
 
 _DECODING = threading.BoundedSemaphore(4)
@@ -35,21 +36,43 @@ _MOST_PRIORS = 100
 
 
 class Served:
-    """One gallery of the service.
+    """One gallery of the service, which another thread opens: that takes seconds, and others can be answered.
 
-    Raises as :class:`reidkit.search.searcher.Searcher` does.
+    Args:
+        name: what addresses call it.
+        given: where it is.
+        settings: of the service.
+        opener: opens it. What :class:`reidkit.search.searcher.Searcher` raises, every verb does then.
     """
 
-    def __init__(self, name: str, given: ServedGallery, *, limits: Limits, backend: str = "auto") -> None:
-        self.name, self.limits = name, limits
-        self.searcher = Searcher(given.address, encoder=given.encoder, backend=backend)
+    def __init__(self, name: str, given: ServedGallery, settings: Settings, opener: Executor) -> None:
+        self.name, self.limits = name, settings.limits
         self.making = threading.Lock()
-        self.batching = BatchingNetwork(
-            self.searcher.encoder.network, waiting=limits.waiting, seconds=limits.batch_milliseconds / 1000
-        )
-        self.searcher.encoder.network = self.batching
         self._together = GroupCommit(self._search_all)
         self._priors: dict[str, tuple[float, int, Prior]] = {}
+        self._opening = opener.submit(self._open, given, settings.backend)
+
+    def _open(self, given: ServedGallery, backend: str) -> tuple[Searcher, BatchingNetwork]:
+        searcher = Searcher(given.address, encoder=given.encoder, backend=backend)
+        seconds = self.limits.batch_milliseconds / 1000
+        batching = BatchingNetwork(searcher.encoder.network, waiting=self.limits.waiting, seconds=seconds)
+        searcher.encoder.network = batching
+        return searcher, batching
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open, or could not be opened."""
+        return self._opening.done()
+
+    @property
+    def searcher(self) -> Searcher:
+        """The gallery and its encoder, once they are open."""
+        return self._opening.result()[0]
+
+    @property
+    def num_waiting(self) -> int:
+        """Pictures that wait to be embedded."""
+        return self._opening.result()[1].num_waiting
 
     @property
     def gallery(self) -> Gallery:
@@ -158,8 +181,10 @@ class Served:
         return kept[2].value
 
     def close(self) -> None:
-        self.batching.close()
-        self.searcher.close()
+        if self._opening.exception() is None:
+            searcher, batching = self._opening.result()
+            batching.close()
+            searcher.close()
 
     def _of_pictures(self, request: SearchRequest) -> NDArray[np.float32]:
         limit = self.limits.pictures

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,10 +44,7 @@ class PurposeNeeded(ConfigError):
 
 
 class Service:
-    """The galleries that are served, and what may be done with them.
-
-    Raises as :class:`reidkit.search.searcher.Searcher` does, for the first gallery that cannot be served.
-    """
+    """The galleries that are served, and what may be done with them."""
 
     def __init__(self, settings: Settings, audit: AuditLog | None = None) -> None:
         self.settings = settings
@@ -55,14 +53,20 @@ class Service:
         self.thumbnails = Thumbnails(settings.limits.cached_bytes)
         self.uploads = Uploads(settings.folder / "pictures")
         self._labels: dict[str, tuple[float, LabelsAnswer | None]] = {}
-        self.served: dict[str, Served] = {}
-        try:
-            for name, given in settings.galleries.items():
-                self.served[name] = Served(name, given, limits=settings.limits, backend=settings.backend)
-                self.uploads.sweep(self.served[name])
-        except BaseException:
-            self.close()
-            raise
+        opener = ThreadPoolExecutor(1, "opening")
+        self.served = {
+            name: Served(name, given, settings, opener) for name, given in settings.galleries.items()
+        }
+        opener.shutdown(wait=False)  # once all are open
+
+    def wait(self) -> None:
+        """Wait until all galleries are open.
+
+        Raises as :class:`reidkit.search.searcher.Searcher` does, for the first that cannot be opened.
+        """
+        for served in self.served.values():
+            _ = served.searcher
+            self.uploads.sweep(served)
 
     def warm(self) -> None:
         """Do once, for each gallery, what would make the first search slow."""
@@ -70,7 +74,7 @@ class Service:
             try:
                 served.warm()
             except Exception as error:  # whoever searches will hear of it
-                logger.warning(f"the gallery {served.name} was not made ready for searches: {error}")
+                logger.debug(f"the gallery {served.name} was not made ready for searches: {error}")
 
     def close(self) -> None:
         """End jobs, embed what waits, close galleries."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +22,7 @@ from reidkit.web.settings import Settings
 _SETTINGS = "REIDKIT_SERVE_OF_PARENT"
 """Carries the settings, as JSON, to processes that are started from here."""
 
+_FACTORY = "reidkit.web.serving:app_of_parent"
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -70,29 +73,54 @@ def serve(settings: Settings, *, ready: Callable[[str], None] = lambda address: 
 
     Args:
         settings: what to serve, and how.
-        ready: called with the address before the first request is taken.
+        ready: called with the address once all galleries are open.
 
     Raises:
-        ConfigError, DataError: as :func:`reidkit.web.app.build_app` does; the address is taken.
+        ConfigError, DataError: as :func:`reidkit.web.app.build_app` does; a gallery cannot be opened, or the
+            address is taken.
     """
     ImpatientProtocol.seconds = settings.limits.seconds
-    address = f"{'https' if settings.certificate else 'http'}://{_shown(settings.host)}:{settings.port}"
-    if settings.workers > 1:
-        checked_users(settings)
-        os.environ[_SETTINGS] = settings.model_dump_json()
-        ready(address)
-        uvicorn.run(
-            "reidkit.web.serving:app_of_parent", factory=True, workers=settings.workers, **_options(settings)
-        )
-        return
-    app = build_app(settings)
-    server = _Server(uvicorn.Config(app, **_options(settings)))
+    with _listening(settings) as taken:
+        settings = settings.model_copy(update={"port": taken.getsockname()[1]})
+        scheme = "https" if settings.certificate else "http"
+        address = f"{scheme}://{_shown(settings.host)}:{settings.port}"
+        if settings.workers == 1:
+            _serve_here(build_app(settings), settings, taken, lambda: ready(address))
+            return
+    checked_users(settings)
+    os.environ[_SETTINGS] = settings.model_dump_json()
     ready(address)
+    uvicorn.run(_FACTORY, factory=True, workers=settings.workers, **_options(settings))
+
+
+def _serve_here(app: FastAPI, settings: Settings, taken: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve in this process. Others are answered while galleries are being opened."""
+    server = _Server(uvicorn.Config(app, **_options(settings)))
+    failures: list[Exception] = []
+
+    def open_all() -> None:
+        try:
+            app.state.service.wait()
+            ready()
+        except Exception as error:
+            failures.append(error)
+            server.should_exit = True
+
+    threading.Thread(target=open_all, name="opening all", daemon=True).start()
+    server.run([taken])
+    if failures:
+        raise failures[0]
+
+
+def _listening(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        server.run()
-    except SystemExit:
+        return socket.create_server((settings.host, settings.port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{address} cannot be listened on: it is taken, or may not be; give another port"
+            f"{settings.host} cannot be listened on at port {settings.port}: {reason}; "
+            "give another host or port"
         ) from None
 
 
@@ -120,7 +148,9 @@ def app_of_parent() -> FastAPI:
     """The application in a process that another started."""
     settings = Settings.model_validate_json(os.environ[_SETTINGS])
     ImpatientProtocol.seconds = settings.limits.seconds
-    return build_app(settings)
+    app = build_app(settings)
+    app.state.service.wait()
+    return app
 
 
 def _options(settings: Settings) -> dict[str, Any]:
