@@ -25,6 +25,7 @@ from pydantic import TypeAdapter
 from reidkit.arrays import plain_array
 from reidkit.errors import ConfigError, ReidError, did_you_mean, shortened, shown
 from reidkit.files import open_regular
+from reidkit.galleries import without_password
 from reidkit.web import answers as a
 
 T = TypeVar("T")
@@ -76,6 +77,9 @@ class RemoteGallery:
     def __init__(self, service: _Service, name: str) -> None:
         self._service, self.name = service, name
         self._path = f"/v1/galleries/{quote(name, safe='')}"
+
+    def __repr__(self) -> str:
+        return f"<gallery {self.name!r} of {self._service}>"
 
     def __len__(self) -> int:
         return self._ask(a.ItemsAnswer, "GET", "items", query={"num": 1}).total
@@ -214,6 +218,9 @@ class _Service:
         # A token goes to nobody else, wherever an answer would lead.
         https = urllib.request.HTTPSHandler(context=ssl.create_default_context())
         self._opener = urllib.request.build_opener(_NoRedirect, https)
+
+    def __str__(self) -> str:
+        return without_password(self._address)
 
     def ask(
         self,
