@@ -72,7 +72,7 @@ def test_people_are_proposed_and_accepted(tmp_path):
         assert proposals(gallery) == {}
     done = ok("cluster", "g", *OPTIONS, "--page", "people.html")
     assert "2 new people proposed" in done.stdout
-    assert done.stderr == "wrote people.html\n"
+    assert done.stderr == "wrote people.html\nnext: reid review accept g new-1 --as NAME\n"
     assert all(len(line) <= 80 for line in done.stdout.splitlines()[1:])
     with open_gallery("g") as gallery:
         assert {name: len(items) for name, items in proposals(gallery).items()} == {
@@ -147,3 +147,32 @@ def test_an_empty_gallery():
         pass
     assert "0 pictures, 0 new people" in ok("cluster", "empty", "--page", "p.html").stdout
     assert "nobody with a name" in ok("timeline", "empty", "--transitions").stderr
+
+
+def said_next(*words):
+    return [
+        line.removeprefix("next: ") for line in ok(*words).stderr.splitlines() if line.startswith("next: ")
+    ]
+
+
+def test_each_command_says_what_is_next():
+    assert said_next("cluster", "g", "--dry-run", *OPTIONS) == ["reid cluster g --page people.html"]
+    *_, accept = said_next("cluster", "g", *OPTIONS)
+    with open_gallery("g") as gallery:
+        name = max(proposals(gallery), key=lambda one: len(proposals(gallery)[one]))
+    assert accept == f"reid review accept g {name} --as NAME"
+    assert said_next("review", "proposals", "g") == [accept]
+    assert said_next("review", "accept", "g", name, "--as", "Jo B")[-1] == "reid timeline g 'Jo B'"
+    assert said_next("timeline", "g", "Jo B") == ["reid timeline g 'Jo B' --page visits.html"]
+    assert said_next("gallery", "info", "g") == ["reid search IMAGE --gallery g"]
+    assert said_next("cluster", "g", "--json") == []
+
+
+def test_a_gallery_tells_its_people_and_cameras():
+    lines = [line.split() for line in ok("gallery", "info", "g").stdout.splitlines()]
+    known = {" ".join(words[:-1]): words[-1] for words in lines}
+    assert (known["items"], known["people"], known["cameras"]) == ("12", "1", "3")
+    assert (known["without identity"], known["without camera"], known["without time"]) == ("10", "1", "1")
+    assert "thumbnails" not in known
+    counts = json.loads(ok("gallery", "info", "g", "--json").stdout)
+    assert (counts["num_people"], counts["num_cameras"], counts["num_thumbnails"]) == (1, 3, 0)

@@ -13,7 +13,7 @@ import click
 
 from reidkit.cli import completion
 from reidkit.cli.options import refuse
-from reidkit.cli.output import json_option, print_json, print_table, say, tell
+from reidkit.cli.output import json_option, print_json, print_table, say, say_next, tell
 from reidkit.errors import ConfigError, shown
 from reidkit.texts.printable import counted
 
@@ -149,7 +149,7 @@ def print_nameless(place: str) -> None:
         "from them each person needs a folder, or a pattern has to say where the names are: "
         f"reid check folder {shlex.quote(place)} pattern=..."
     )
-    say(f"next: reid index {shlex.quote(place)} --gallery people.gallery")
+    say_next("index", place, "--gallery", "people.gallery")
 
 
 def accepted(words: Sequence[str], *, ask: bool) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reidkit.cli.options import gallery_argument, refuse
-from reidkit.cli.output import json_option, print_json, print_table, say, tell
+from reidkit.cli.output import json_option, print_json, print_table, say, say_next, tell
 from reidkit.errors import ConfigError
 from reidkit.texts.printable import counted
 
@@ -75,6 +75,8 @@ def timeline_command(
 
             write_timeline_page(page, identity, found, is_proposed=is_proposed, gallery=gallery)
             say(f"wrote {page}")
+        elif found.visits and not as_json:
+            say_next("timeline", gallery.location, identity, "--page", "visits.html")
     if picture is not None:
         from reidkit.reports.timeline_page import draw_timeline
 
