@@ -176,3 +176,19 @@ def test_a_gallery_tells_its_people_and_cameras():
     assert "thumbnails" not in known
     counts = json.loads(ok("gallery", "info", "g", "--json").stdout)
     assert (counts["num_people"], counts["num_cameras"], counts["num_thumbnails"]) == (1, 3, 0)
+
+
+def test_nobody_is_led_to_accept_a_heap():
+    rng = np.random.default_rng(1)
+    vectors = np.concatenate(
+        [rng.normal(size=16) + 0.1 * rng.normal(size=(12, 16)), rng.normal(size=(3, 16))]
+    )
+    with open_gallery("heap") as gallery:
+        gallery.add(vectors)
+    found = ok("cluster", "heap", *OPTIONS)
+    assert "13 of 15 pictures (87 %), so it is likely several people" in found.stderr
+    assert "review accept" not in found.stderr
+    assert found.stdout.splitlines()[2].split() == ["new-1", "13", "13", "unknown"]
+    listed = ok("review", "proposals", "heap").stderr
+    assert "likely several people" in listed
+    assert "review accept" not in listed

@@ -146,7 +146,7 @@ def print_next(found: Proposals, location: str, *, has_page: bool, dry_run: bool
         return
     if not has_page:
         say_next("cluster", location, "--page", "people.html")
-    if not dry_run:
+    if not dry_run and found.too_large is None:
         named = [] if proposed[0].is_known else ["--as", "NAME"]
         say_next("review", "accept", location, proposed[0].name, *named)
 
@@ -157,5 +157,4 @@ def _row_of_each(people: Sequence[Person]) -> list[tuple[object, ...]]:
 
 def _row(person: Person) -> tuple[object, ...]:
     cameras = sorted({str(item.camera) for item in person.items if item.camera is not None})
-    new = person.num_proposed if person.is_known else "all"
-    return person.name, len(person.items), new, ", ".join(cameras)
+    return person.name, len(person.items), person.num_proposed, ", ".join(cameras) or "unknown"

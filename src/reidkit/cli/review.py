@@ -47,13 +47,17 @@ def review_command() -> None:
 @json_option
 def proposals_command(location: str, as_json: bool) -> None:
     """List whom items without an identity are proposed to show."""
-    from reidkit.galleries import open_gallery, proposals
+    from reidkit.galleries import holds_most, open_gallery, proposals
 
     with open_gallery(location, create=False) as gallery:
         found = proposals(gallery)
         print_proposals(found, as_json)
         if found and not as_json:
             largest = max(found, key=lambda name: len(found[name]))
+            if holds_most(len(found[largest]), len(gallery)):
+                say(f"{largest} has most of all pictures, so it is likely several people; look first")
+                say_next("cluster", gallery.location, "--page", "people.html")
+                return
             named = [] if gallery.items(where={"identity": largest}) else ["--as", "NAME"]
             say_next("review", "accept", gallery.location, largest, *named)
 

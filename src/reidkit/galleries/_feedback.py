@@ -26,6 +26,11 @@ PROPOSAL = "proposal"
 """The label that names whom an item without an identity may show."""
 
 
+def holds_most(num: int, num_items: int) -> bool:
+    """Whether one proposal has more of all items than one person is likely to: over half of ten or more."""
+    return num_items >= 10 and 2 * num > num_items
+
+
 def proposals(gallery: Gallery) -> dict[str, list[Item]]:
     """Items whose identity nobody has told, by the person that they are proposed to show."""
     found: dict[str, list[Item]] = defaultdict(list)
