@@ -35,6 +35,10 @@ _WORDS = {
     "searched_bytes": "bytes that a search reads",
     "num_dead_rows": "removed, to be compacted",
 }
+_PICTURES_STAY = (
+    "the photos themselves stay where they are: delete them, too, or the next `reid index` of their folder "
+    "brings them back, since the gallery keeps no name of what it forgot"
+)
 _FOR_PROGRAMS = ("former_fingerprints",)  # by which a gallery of an earlier version knows its encoder
 
 
@@ -279,6 +283,8 @@ def print_removed(location: str, num: int, left: int, dry_run: bool) -> None:
         tell(f"{location}: would remove {counted(num, 'item')} of {left}")
     else:
         tell(f"{location}: removed {counted(num, 'item')}, {left} left")
+        if num:
+            say(_PICTURES_STAY)
 
 
 def print_listed(items: Sequence[Item], as_json: bool) -> None:
