@@ -238,7 +238,7 @@ MUTANTS = [
     Mutant(
         "half of the gradient of a hard pair is lost",
         "src/reidkit/ops/distances.py",
-        "        gradient.index_add_(0, ends[rows], pulls)\n",
+        "            gradient.index_add_(0, ends[rows], pulls)\n",
         "",
         of_losses("trihard"),
     ),

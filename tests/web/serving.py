@@ -93,8 +93,9 @@ def add_users(settings: Settings) -> dict[str, str]:
 
 @contextmanager
 def running(settings: Settings) -> Iterator[TestClient]:
-    """A client of a service in this process."""
+    """A client of a service in this process, whose galleries are open."""
     with TestClient(build_app(settings), raise_server_exceptions=False) as client:
+        client.app.state.service.wait()
         yield client
 
 

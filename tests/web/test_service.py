@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import reidkit as rk
 from tests.web.serving import picture
 
 GALLERY = "/v1/galleries/own"
@@ -83,6 +84,15 @@ def test_pictures_are_had_by_number_alone(client):
     assert client.get(f"{GALLERY}/items/1/thumbnail").content == small.content
     assert client.get(f"{GALLERY}/items/99/thumbnail").status_code == 404
     assert client.get(f"{GALLERY}/items/..%2F..%2Fetc%2Fpasswd/thumbnail").status_code in (404, 422)
+
+
+def test_a_thumbnail_that_the_gallery_keeps_stands_for_a_picture_that_is_gone(client, settings):
+    gone = {"sources": ["/gone/1.png", "/gone/2.png"], "thumbnails": [picture(1, "JPEG"), None]}
+    with rk.open_gallery(settings.galleries["own"].address) as gallery:
+        gallery.relabel([1, 2], **gone)
+    for size in ("thumbnail", "picture"):
+        assert client.get(f"{GALLERY}/items/1/{size}").headers["content-type"] == "image/jpeg"
+        assert client.get(f"{GALLERY}/items/2/{size}").status_code == 404
 
 
 def test_pictures_are_added_once_and_kept(client):

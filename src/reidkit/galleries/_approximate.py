@@ -32,9 +32,7 @@ TOP = 10  # nearest items that recall is measured by
 _AT_ONCE = 5000  # rows added to the graph together
 _NEIGHBOURS, _WIDTH_TO_BUILD, _WIDTH = 16, 80, 128  # M, efConstruction and ef of the paper
 _ROWS_TO_LEARN = 20_000  # from which the range of each number is learnt
-_SPARE = (
-    32  # candidates asked for beyond twice the top, for what the bytes misjudge and for rows that are gone
-)
+_SPARE = 32  # candidates beyond twice the top: for what the bytes misjudge, and for rows that are gone
 
 _logger = get_logger(__name__)
 

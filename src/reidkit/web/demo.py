@@ -15,6 +15,7 @@ from reidkit.files import user_cache
 from reidkit.progress import ProgressCallback
 from reidkit.search.searcher import Searcher
 from reidkit.types import Sample
+from reidkit.web.audit import hash_of
 
 WORLD = World(
     num_train_identities=2,
@@ -41,11 +42,12 @@ def demo_gallery(*, encoder: Path | None = None, progress: ProgressCallback | No
     folder = user_cache("serve-demo")
     people = make_synthetic(folder / "people", WORLD, num_workers=1, progress=progress)
     data = load_dataset("synthetic", people)
-    with Searcher(folder / "demo.gallery", encoder=chosen) as searcher:
+    location = folder / f"{hash_of(str(chosen.resolve()))[:12]}.gallery"  # one an encoder
+    with Searcher(location, encoder=chosen) as searcher:
         added = searcher.add(list(_seen([*data.query, *data.gallery])), progress=progress)
         if added.embedded:
             propose(searcher.made())
-    return folder / "demo.gallery"
+    return location
 
 
 def _seen(samples: Sequence[Sample]) -> Iterator[Sample]:

@@ -170,12 +170,15 @@ class Service:
 
     def picture(self, actor: Actor, gallery: str, item: int) -> bytes:
         """An item's picture as a JPEG of 1024 x 2048 pixels at most. Raises :class:`NoPicture`."""
-        return jpeg_of(self._served(actor, gallery, Role.viewer).item(item), LARGE)
+        served = self._served(actor, gallery, Role.viewer)
+        return jpeg_of(served.gallery, served.item(item), LARGE)
 
     def thumbnail(self, actor: Actor, gallery: str, item: int) -> bytes:
         """An item's picture as a small JPEG. Raises :class:`NoPicture`."""
-        found = self._served(actor, gallery, Role.viewer).item(item)
-        return self.thumbnails.get(gallery, found, lambda found: jpeg_of(found, SIZE))
+        served = self._served(actor, gallery, Role.viewer)
+        return self.thumbnails.get(
+            gallery, served.item(item), lambda found: jpeg_of(served.gallery, found, SIZE)
+        )
 
     def people(
         self, actor: Actor, gallery: str, *, start: int = 0, num: int = 100, pictures: int = 6

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from PIL import Image
 
 from reidkit.errors import DataError, MissingExtra
-from reidkit.galleries import Item
+from reidkit.galleries import Gallery, Item
 from reidkit.logs import get_logger
-from reidkit.search.item_pictures import item_picture
+from reidkit.search.item_pictures import shown_picture
 
 logger = get_logger(__name__)
 
@@ -60,13 +60,14 @@ class Thumbnails:
                 self._size -= len(self._kept.pop(key))
 
 
-def jpeg_of(item: Item, size: tuple[int, int]) -> bytes:
+def jpeg_of(gallery: Gallery, item: Item, size: tuple[int, int]) -> bytes:
     """An item's picture as a JPEG that fits into (width, height), without anything but its pixels.
 
-    Raises :class:`NoPicture` where it cannot be read.
+    Where the picture is gone, it is the thumbnail that the gallery keeps. Raises :class:`NoPicture` where
+    there is none either.
     """
     try:
-        image = item_picture(item)
+        image = shown_picture(item, gallery.thumbnails(ids=[item.id]).get(item.id))
     except (DataError, MissingExtra) as error:
         logger.debug(f"no picture of item {item.id}: {error}")
         raise NoPicture(
