@@ -86,3 +86,17 @@ def test_what_cannot_be_read_says_so(photos: Path) -> None:
     Path("empty").mkdir()
     with pytest.raises(DataError, match="holds no images"):
         ok("empty")
+
+
+def test_photos_without_names_are_led_to_the_gallery(photos: Path) -> None:
+    Path("loose ones").mkdir()
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        path.rename(Path("loose ones") / f"IMG_{number}.png")
+    result = ok("loose ones")
+    assert result.exit_code == 0
+    assert "the names do not say who is in the photos" in result.stderr
+    assert "next: reid index 'loose ones' --gallery people.gallery" in result.stderr
+    with pytest.raises(DataError, match="reid index 'loose ones' --gallery"):
+        ok("loose ones", "--yes")
+    with pytest.raises(DataError, match="reid index 'loose ones' --gallery"):
+        ok("folder", "loose ones")

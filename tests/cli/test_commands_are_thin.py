@@ -32,6 +32,7 @@ WORKFLOWS = {
         "checks.check",
         "checks.proposal",
         "datasets",
+        "datasets.folder",
         "datasets.synthetic.dataset",
         "images.speed",
         "video.boxes",

@@ -170,3 +170,24 @@ def test_runs_with_odd_names_are_listed(tmp_path, capsys, monkeypatch):
     for text in (FIT, "[/]", "0.5 [bold]Mine", r"run\x1b[31m[red]"):
         assert text in out
     assert len(runs.list_runs(tmp_path)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["timeline", "anna", "--gallery", "G"], "usage: reid timeline [OPTIONS] GALLERY [IDENTITY]; see"),
+        (["search", "--nonsense"], "usage: reid search [OPTIONS]"),
+        (["review", "people.gallery"], "(commands: accept, accept-all, export, log, merge, proposals, "),
+        (
+            ["gallery", "people.gallery"],
+            "usage: reid gallery [OPTIONS] COMMAND [ARGS]... (commands: compact, ",
+        ),
+    ],
+)
+def test_words_in_the_wrong_order_are_answered_with_the_right_one(words, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["reid", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line

@@ -211,3 +211,17 @@ def test_a_damaged_gallery_is_verified_and_repaired(run, here):
     assert "1 embedded, 1 there already" in index(run, "mon").stderr
     assert json.loads(ok("gallery", "info", "g", "--json").stdout)["num_items"] == 2
     assert "fingerprint" in ok("gallery", "info", "g").stdout
+
+
+def test_who_forgets_a_person_is_told_that_the_photos_bring_them_back(run):
+    index(run, "mon")
+    dry = ok("gallery", "forget", "g", "0001", "--dry-run")
+    assert "photos" not in dry.stderr
+    for words in (("forget", "g", "0001"), ("remove", "g", "--where", "camera=hall")):
+        assert "the photos themselves stay where they are: delete them, too" in ok("gallery", *words).stderr
+    assert "photos" not in ok("gallery", "remove", "g", "--where", "camera=hall").stderr, (
+        "nothing was removed"
+    )
+    index(run, "mon")
+    with open_gallery("g") as gallery:
+        assert {item.identity for item in gallery.items()} == {"0001", "0002"}

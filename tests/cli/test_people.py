@@ -72,7 +72,7 @@ def test_people_are_proposed_and_accepted(tmp_path):
         assert proposals(gallery) == {}
     done = ok("cluster", "g", *OPTIONS, "--page", "people.html")
     assert "2 new people proposed" in done.stdout
-    assert done.stderr == "wrote people.html\n"
+    assert done.stderr == "wrote people.html\nnext: reid review accept g new-1 --as NAME\n"
     assert all(len(line) <= 80 for line in done.stdout.splitlines()[1:])
     with open_gallery("g") as gallery:
         assert {name: len(items) for name, items in proposals(gallery).items()} == {
@@ -110,7 +110,8 @@ def test_where_and_when(tmp_path):
         name = next(name for name, items in proposals(gallery).items() if items[-1].camera is None)
     proposed = ok("timeline", "g", name, "--json", "--gap", "2h")
     assert "is a proposal" in proposed.stderr
-    assert "left out: 1 picture whose time or camera is not known" in proposed.stderr
+    assert "left out: 1 picture: the time of 1 and the camera of 1 is not known" in proposed.stderr
+    assert "times and cameras come from names or a table: `reid index` again" in proposed.stderr
     assert [visit["camera"] for visit in json.loads(proposed.stdout)] == [1, 2, "door"]
     ok("timeline", "g", name, "--page", "proposed.html")
     assert "Nobody has said yet" in (tmp_path / "proposed.html").read_text()
@@ -146,3 +147,48 @@ def test_an_empty_gallery():
         pass
     assert "0 pictures, 0 new people" in ok("cluster", "empty", "--page", "p.html").stdout
     assert "nobody with a name" in ok("timeline", "empty", "--transitions").stderr
+
+
+def said_next(*words):
+    return [
+        line.removeprefix("next: ") for line in ok(*words).stderr.splitlines() if line.startswith("next: ")
+    ]
+
+
+def test_each_command_says_what_is_next():
+    assert said_next("cluster", "g", "--dry-run", *OPTIONS) == ["reid cluster g --page people.html"]
+    *_, accept = said_next("cluster", "g", *OPTIONS)
+    with open_gallery("g") as gallery:
+        name = max(proposals(gallery), key=lambda one: len(proposals(gallery)[one]))
+    assert accept == f"reid review accept g {name} --as NAME"
+    assert said_next("review", "proposals", "g") == [accept]
+    assert said_next("review", "accept", "g", name, "--as", "Jo B")[-1] == "reid timeline g 'Jo B'"
+    assert said_next("timeline", "g", "Jo B") == ["reid timeline g 'Jo B' --page visits.html"]
+    assert said_next("gallery", "info", "g") == ["reid search IMAGE --gallery g"]
+    assert said_next("cluster", "g", "--json") == []
+
+
+def test_a_gallery_tells_its_people_and_cameras():
+    lines = [line.split() for line in ok("gallery", "info", "g").stdout.splitlines()]
+    known = {" ".join(words[:-1]): words[-1] for words in lines}
+    assert (known["items"], known["people"], known["cameras"]) == ("12", "1", "3")
+    assert (known["without identity"], known["without camera"], known["without time"]) == ("10", "1", "1")
+    assert "thumbnails" not in known
+    counts = json.loads(ok("gallery", "info", "g", "--json").stdout)
+    assert (counts["num_people"], counts["num_cameras"], counts["num_thumbnails"]) == (1, 3, 0)
+
+
+def test_nobody_is_led_to_accept_a_heap():
+    rng = np.random.default_rng(1)
+    vectors = np.concatenate(
+        [rng.normal(size=16) + 0.1 * rng.normal(size=(12, 16)), rng.normal(size=(3, 16))]
+    )
+    with open_gallery("heap") as gallery:
+        gallery.add(vectors)
+    found = ok("cluster", "heap", *OPTIONS)
+    assert "13 of 15 pictures (87 %), so it is likely several people" in found.stderr
+    assert "review accept" not in found.stderr
+    assert found.stdout.splitlines()[2].split() == ["new-1", "13", "13", "unknown"]
+    listed = ok("review", "proposals", "heap").stderr
+    assert "likely several people" in listed
+    assert "review accept" not in listed

@@ -83,6 +83,7 @@ def test_a_table_to_train_on(gallery, tmp_path):
         (("accept", "g", "new-9"), "there is no proposal 'new-9'"),
         (("accept", "g", "ann", "--item", "99"), "has no item 99"),
         (("accept", "g", " ", "--item", "1"), "is no name of a person"),
+        (("accept", "g", "--item", "1", "--", "-1.0"), "marks pictures that show nobody"),
         (("reject", "g", "1"), "names 1 item,"),
         (("reject", "g", "1", "2"), "have the same identity"),
         (("split", "g", "4"), "has no identity"),

@@ -253,6 +253,7 @@ TYPED = {
     "models/_cost",
     "encoders/foreign_encoder",
     "datasets/_splits",
+    "web/demo",
 }
 # It is read from a file, which they say with trust.from_file().
 READ = {"encoders/encoder_file", "training/runs", "studies/data_check", "reports/chosen_data"}

@@ -13,7 +13,7 @@ import click
 
 from reidkit.cli import completion
 from reidkit.cli.options import refuse
-from reidkit.cli.output import json_option, print_json, print_table, say, tell
+from reidkit.cli.output import json_option, print_json, print_table, say, say_next, tell
 from reidkit.errors import ConfigError, shown
 from reidkit.texts.printable import counted
 
@@ -118,6 +118,7 @@ def draw(name: str, place: str, options: Mapping[str, Any]) -> None:
 def words_of(typed: list[str], *, boxes: Path | None, yes: bool, as_json: bool) -> list[str]:
     """The layout, the root and the options that are meant; none where a proposal was not accepted."""
     from reidkit.checks.proposal import names_a_place, propose
+    from reidkit.datasets.folder import NoIdentities
 
     refuse({"--boxes": boxes}, "goes with `reid check video VIDEO`")
     if not names_a_place(typed):
@@ -126,13 +127,29 @@ def words_of(typed: list[str], *, boxes: Path | None, yes: bool, as_json: bool) 
                 f"{shown(typed[0])} is no folder or table here; give one, or a layout and its ROOT"
             )
         return typed
-    proposal = propose(typed[0])
+    try:
+        proposal = propose(typed[0])
+    except NoIdentities:
+        if yes or as_json or typed[1:]:  # there is nothing that could be checked
+            raise
+        print_nameless(typed[0])
+        return []
     if typed[1:]:
         return [proposal.layout, *typed]
     if not as_json:
         say(f"proposed: {proposal.reading}")
         print_samples(proposal.samples)
     return proposal.words if yes or accepted(proposal.words, ask=not as_json) else []
+
+
+def print_nameless(place: str) -> None:
+    """What to do with photos whose names say nobody."""
+    say(
+        f"{place}: the names do not say who is in the photos; to search them nobody needs a name, to learn "
+        "from them each person needs a folder, or a pattern has to say where the names are: "
+        f"reid check folder {shlex.quote(place)} pattern=..."
+    )
+    say_next("index", place, "--gallery", "people.gallery")
 
 
 def accepted(words: Sequence[str], *, ask: bool) -> bool:

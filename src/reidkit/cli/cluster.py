@@ -11,7 +11,7 @@ import click
 
 from reidkit.cli.gallery import where_option
 from reidkit.cli.options import gallery_argument
-from reidkit.cli.output import json_option, print_json, print_table, say, tell
+from reidkit.cli.output import json_option, print_json, print_table, say, say_next, tell
 from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
@@ -99,12 +99,14 @@ def cluster_command(
     options = ClusterOptions(method, distance, neighbours, lowest=lowest)
     with open_gallery(location, create=False) as gallery:
         found = propose(gallery, options, where=where, walks=walks, dry_run=dry_run)
-        print_found(found, location, as_json, dry_run)
+        print_found(found, gallery.location, as_json, dry_run)
         if page is not None:
             from reidkit.reports.people_page import write_people_page
 
-            write_people_page(page, found, location=location, gallery=gallery)
+            write_people_page(page, found, location=gallery.location, gallery=gallery)
             say(f"wrote {page}")
+    if not as_json:
+        print_next(found, gallery.location, has_page=page is not None, dry_run=dry_run)
 
 
 def lowest_score(location: str, run: Path | None, false_match_rate: float) -> float:
@@ -137,11 +139,22 @@ def print_found(found: Proposals, location: str, as_json: bool, dry_run: bool) -
         say(f"not shown: {len(found.people) - _NUM_SHOWN:,} more; --json, or --page, shows them")
 
 
+def print_next(found: Proposals, location: str, *, has_page: bool, dry_run: bool) -> None:
+    """What to do with what was found: look at it, then decide."""
+    proposed = sorted(found.people, key=lambda person: (person.num_proposed == 0, person.is_known))
+    if not proposed or not proposed[0].num_proposed:
+        return
+    if not has_page:
+        say_next("cluster", location, "--page", "people.html")
+    if not dry_run and found.too_large is None:
+        named = [] if proposed[0].is_known else ["--as", "NAME"]
+        say_next("review", "accept", location, proposed[0].name, *named)
+
+
 def _row_of_each(people: Sequence[Person]) -> list[tuple[object, ...]]:
     return list(map(_row, people[:_NUM_SHOWN]))
 
 
 def _row(person: Person) -> tuple[object, ...]:
     cameras = sorted({str(item.camera) for item in person.items if item.camera is not None})
-    new = person.num_proposed if person.is_known else "all"
-    return person.name, len(person.items), new, ", ".join(cameras)
+    return person.name, len(person.items), person.num_proposed, ", ".join(cameras) or "unknown"

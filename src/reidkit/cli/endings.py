@@ -34,7 +34,7 @@ def ending(error: Exception, words: Sequence[str]) -> tuple[str, int]:
         return "\n".join(["error: " + _line(lines[0]), *map(_line, lines[1:])]), 2
     if isinstance(error, click.ClickException):
         message = _line(error.format_message()).rstrip(".")
-        return f"error: {message}{_where_help_is(error)}", error.exit_code
+        return f"error: {message}{_how_it_is_written(error)}", error.exit_code
     if _is_memory(error):
         return (
             "error: there is not enough memory for this; make batches or images smaller, or processes fewer",
@@ -57,9 +57,20 @@ def _line(text: str) -> str:
     return shortened(" ".join(text.split("\n")), MOST_CHARACTERS)
 
 
-def _where_help_is(error: click.ClickException) -> str:
+def _how_it_is_written(error: click.ClickException) -> str:
+    """The words that the command takes, in their order, and where its help is."""
     context = getattr(error, "ctx", None)
-    return f"; see {context.command_path} --help" if context is not None else ""
+    if context is None:
+        return ""
+    command = context.command
+    pieces = [piece for piece in command.collect_usage_pieces(context) if piece]
+    usage = _line(" ".join([context.command_path, *pieces]))
+    choice = (
+        f" (commands: {', '.join(command.list_commands(context))})"
+        if isinstance(command, click.Group)
+        else ""
+    )
+    return f"; usage: {usage}{choice}; see {context.command_path} --help"
 
 
 def _is_memory(error: Exception) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reidkit.cli.options import gallery_argument
-from reidkit.cli.output import json_option, print_json, print_table, say, tell
+from reidkit.cli.output import json_option, print_json, print_table, say, say_next, tell
 from reidkit.errors import ConfigError, DataError
 from reidkit.texts.printable import counted
 
@@ -22,6 +22,23 @@ where_option = click.option(
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only say how many items it would be.")
 _NUM_SHOWN = 10
+_FIRST = ("location", "num_items", "num_people", "num_cameras", "not_counted")
+_WHERE_ANY = {
+    "num_thumbnails",
+    "num_dead_rows",
+    "num_without_identity",
+    "num_without_camera",
+    "num_without_time",
+}
+_WORDS = {
+    "bytes": "bytes on disk",
+    "searched_bytes": "bytes that a search reads",
+    "num_dead_rows": "removed, to be compacted",
+}
+_PICTURES_STAY = (
+    "the photos themselves stay where they are: delete them, too, or the next `reid index` of their folder "
+    "brings them back, since the gallery keeps no name of what it forgot"
+)
 _FOR_PROGRAMS = ("former_fingerprints",)  # by which a gallery of an earlier version knows its encoder
 
 
@@ -47,21 +64,24 @@ def gallery_command() -> None:
 @gallery_argument
 @json_option
 def info_command(location: str, as_json: bool) -> None:
-    """Print how much a gallery holds, and which encoder filled it."""
-    from reidkit.galleries import open_gallery
+    """Print how much a gallery holds, of how many people and cameras, and which encoder filled it."""
+    from reidkit.galleries import contents, open_gallery
 
     with open_gallery(location, create=False) as gallery:
-        info = gallery.info()
+        info = gallery.info() | contents(gallery)
     if as_json:
         print_json(info)
         return
     print_info(info)
+    say_next("search", "IMAGE", "--gallery", gallery.location)
 
 
 def print_info(info: Mapping[str, Any]) -> None:
-    """What there is to know, in words; nothing of what is not so."""
+    """What there is to know, in words; nothing of what is not so, or not there."""
     first, *others = [
-        (key.replace("_", " "), _text(value)) for key, value in info.items() if value is not False
+        (_WORDS.get(key) or key.removeprefix("num_").replace("_", " "), _text(value))
+        for key, value in sorted(info.items(), key=lambda pair: pair[0] not in _FIRST)
+        if value is not False and (value != 0 or key not in _WHERE_ANY)
     ]
     print_table(first, others)
 
@@ -263,6 +283,8 @@ def print_removed(location: str, num: int, left: int, dry_run: bool) -> None:
         tell(f"{location}: would remove {counted(num, 'item')} of {left}")
     else:
         tell(f"{location}: removed {counted(num, 'item')}, {left} left")
+        if num:
+            say(_PICTURES_STAY)
 
 
 def print_listed(items: Sequence[Item], as_json: bool) -> None:

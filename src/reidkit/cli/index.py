@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import click
 
 from reidkit.cli import completion
 from reidkit.cli.options import backend_option, column_option, named_columns, pattern_option
-from reidkit.cli.output import print_left_out, say, tell
+from reidkit.cli.output import print_left_out, say, say_next, tell
 from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def index_command(
         with progress("images indexed") as shown:
             added = searcher.add(given.images, camera=camera, thumbnails=thumbnails, progress=shown)
         print_added(added, searcher.location, len(searcher))
-    say(f"next: reid search IMAGE --gallery {shlex.quote(searcher.location)}")
+    say_next("search", "IMAGE", "--gallery", searcher.location)
 
 
 def print_added(added: Added, location: str | Path, num_images: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -105,6 +106,11 @@ def say(text: object = "", *, bold: bool = False) -> None:
     """A sentence for a person, on standard error, so that standard output stays for results."""
     fit = printable(text, keep="\n\t")
     click.echo(click.style(fit, bold=True) if bold else fit, err=True)
+
+
+def say_next(*words: object) -> None:
+    """The command of ``reid`` to go on with."""
+    say(f"next: {shlex.join(['reid', *map(str, words)])}")
 
 
 def print_left_out(sentences: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reidkit.cli.options import F, gallery_argument
-from reidkit.cli.output import json_option, print_json, print_left_out, print_table, say, tell
+from reidkit.cli.output import json_option, print_json, print_left_out, print_table, say, say_next, tell
 from reidkit.errors import ConfigError
 from reidkit.texts.printable import counted
 
@@ -47,11 +47,19 @@ def review_command() -> None:
 @json_option
 def proposals_command(location: str, as_json: bool) -> None:
     """List whom items without an identity are proposed to show."""
-    from reidkit.galleries import open_gallery, proposals
+    from reidkit.galleries import holds_most, open_gallery, proposals
 
     with open_gallery(location, create=False) as gallery:
         found = proposals(gallery)
-    print_proposals(found, as_json)
+        print_proposals(found, as_json)
+        if found and not as_json:
+            largest = max(found, key=lambda name: len(found[name]))
+            if holds_most(len(found[largest]), len(gallery)):
+                say(f"{largest} has most of all pictures, so it is likely several people; look first")
+                say_next("cluster", gallery.location, "--page", "people.html")
+                return
+            named = [] if gallery.items(where={"identity": largest}) else ["--as", "NAME"]
+            say_next("review", "accept", gallery.location, largest, *named)
 
 
 @review_command.command("accept")
@@ -64,7 +72,7 @@ def accept_command(
     location: str, name: str, identity: str | None, items: tuple[str, ...], who: str | None
 ) -> None:
     """The items that are proposed as NAME, or those of --item, show that person."""
-    from reidkit.galleries import accept, accept_proposal, item_ids, open_gallery
+    from reidkit.galleries import accept, accept_proposal, item_ids, open_gallery, proposals
 
     with open_gallery(location, create=False) as gallery:
         if items:
@@ -72,6 +80,9 @@ def accept_command(
         else:
             made = accept_proposal(gallery, name, identity=identity, who=who)
         print_made(made)
+        if proposals(gallery):
+            say_next("review", "proposals", gallery.location)
+        say_next("timeline", gallery.location, identity or name)
 
 
 @review_command.command("accept-all")
@@ -85,6 +96,7 @@ def accept_all_command(location: str, least: int, who: str | None) -> None:
     with open_gallery(location, create=False) as gallery:
         made = accept_all_proposals(gallery, least=least, who=who)
     tell(f"{gallery.location}: {counted(len(made), 'proposal')} accepted")
+    say_next("gallery", "info", gallery.location)
 
 
 @review_command.command("reject")

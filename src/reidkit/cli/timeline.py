@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 import click
 
 from reidkit.cli.options import gallery_argument, refuse
-from reidkit.cli.output import json_option, print_json, print_table, say, tell
+from reidkit.cli.output import json_option, print_json, print_table, say, say_next, tell
 from reidkit.errors import ConfigError
 from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
     from reidkit.search.transitions import Transitions
     from reidkit.search.visits import Timeline
+
+HOW_TO_LABEL = (
+    "times and cameras come from names or a table: `reid index` again with --pattern, such as "
+    "'cam{camera}_{time}.*' ({time} is in Unix seconds), or with a .csv of the columns path, camera and time"
+)
 
 
 @click.command("timeline")
@@ -70,6 +75,8 @@ def timeline_command(
 
             write_timeline_page(page, identity, found, is_proposed=is_proposed, gallery=gallery)
             say(f"wrote {page}")
+        elif found.visits and not as_json:
+            say_next("timeline", gallery.location, identity, "--page", "visits.html")
     if picture is not None:
         from reidkit.reports.timeline_page import draw_timeline
 
@@ -82,7 +89,7 @@ def print_timeline(found: Timeline, name: str, is_proposed: bool, as_json: bool)
     if is_proposed:
         say(f"{name} is a proposal: nobody has said yet that this is one person")
     if found.num_unknown:
-        say(f"left out: {counted(found.num_unknown, 'picture')} whose time or camera is not known")
+        print_unknown(found)
     if as_json:
         print_json(asdict(found)["visits"])
         return
@@ -101,6 +108,14 @@ def print_timeline(found: Timeline, name: str, is_proposed: bool, as_json: bool)
         print_table(("from", "for", "camera", "pictures", "since the last"), rows, right=("pictures",))
 
 
+def print_unknown(found: Timeline) -> None:
+    """Which pictures are in no visit, and how they come by what they lack."""
+    lacks = {"time": found.num_without_time, "camera": found.num_without_camera}
+    what = " and ".join(f"the {label} of {num:,}" for label, num in lacks.items() if num)
+    say(f"left out: {counted(found.num_unknown, 'picture')}: {what} is not known")
+    say(f"{HOW_TO_LABEL}; what is there is not embedded again")
+
+
 def print_transitions(found: Transitions, as_json: bool) -> None:
     from reidkit.labels import lasting
 
@@ -109,6 +124,7 @@ def print_transitions(found: Transitions, as_json: bool) -> None:
         return
     if not found.known:
         say("nobody with a name was seen at two cameras in one walk; `reid review accept` names people")
+        say(HOW_TO_LABEL)
         return
     rows = [
         (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from reidkit.clustering.cluster import ClusterOptions, Weights, cluster
 from reidkit.clustering.known import known_constraints
 from reidkit.galleries import Gallery, Item, Where
-from reidkit.galleries._feedback import PROPOSAL
+from reidkit.galleries._feedback import PROPOSAL, holds_most
 from reidkit.labels import is_junk
 from reidkit.search.transitions import transitions
 from reidkit.texts.printable import counted
@@ -49,6 +49,13 @@ class Proposals:
     num_items: int
     num_alone: int
     notes: tuple[str, ...]
+
+    @property
+    def too_large(self) -> Person | None:
+        """A person of more than half of all items, not all of whom are known to be that person."""
+        return next(
+            (p for p in self.people if p.num_proposed and holds_most(len(p.items), self.num_items)), None
+        )
 
 
 def propose(
@@ -84,7 +91,23 @@ def propose(
     if not dry_run:
         _keep(gallery, items, people)
     num_alone = len(items) - sum(len(person.items) for person in people)
-    return Proposals(tuple(people), len(items), num_alone, (*notes, *([note] if note else [])))
+    found = Proposals(tuple(people), len(items), num_alone, (*notes, *([note] if note else [])))
+    doubt = _doubt(found, options or ClusterOptions())
+    return replace(found, notes=(*found.notes, doubt)) if doubt else found
+
+
+def _doubt(found: Proposals, options: ClusterOptions) -> str:
+    """A warning of one person who took in most of the others, with what to try."""
+    if found.too_large is None:
+        return ""
+    num = len(found.too_large.items)
+    share = f"{100 * num / found.num_items:.0f} %"
+    return (
+        f"{found.too_large.name} has {num:,} of {found.num_items:,} pictures ({share}), "
+        "so it is likely several people: look before accepting it. To tell more people apart, try "
+        f"--distance below {options.farthest:g}, --neighbours below {options.k1} (about twice as many as "
+        "a person has pictures), or fill a gallery with a better encoder (`reid encoders` lists some)"
+    )
 
 
 def _weights(gallery: Gallery, items: Sequence[Item]) -> tuple[Weights | None, str]:

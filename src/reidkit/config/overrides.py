@@ -62,7 +62,7 @@ def _apply(tree: Table, override: str) -> str | None:
     key, equals, text = override.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not equals or not all(parts):
-        return f"override {shown(override)} is not of the form key=value, for example optim.lr=3e-4"
+        return f"override {shown(override)} is not of the form key=value, {_meant(override)}"
     value = _value(text)
     tables = [tree]
     for part in parts[:-1]:
@@ -74,6 +74,13 @@ def _apply(tree: Table, override: str) -> str | None:
     for table in tables:
         table[parts[-1]] = value
     return None
+
+
+def _meant(override: str) -> str:
+    """What was likely meant by a text that is no override, or an example."""
+    if "{" in override and "}" in override:
+        return f"but looks like a pattern of names; write pattern={shown(override)}"
+    return "for example optim.lr=3e-4 of a recipe, or pattern='{identity}_c{camera}.*' of a folder"
 
 
 def _value(text: str) -> Any:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
+from reidkit.datasets._cameras_in_folders import cameras_in_folders
 from reidkit.datasets._name_patterns import NamePattern
 from reidkit.datasets._pattern_inference import infer_pattern
 
 ENOUGH = 0.9  # share of the names that a proposal fits
 _NUM_LOOKED_AT = 2_000
+
+# What no camera is called: two numbers, of which one belongs to what stands behind, or "am1" of "cam1".
+_NO_CAMERA = re.compile(r"\d+\D+\d|am(era)?[ _-]?\d")
 
 # The most telling first. A letter says what a number is; of numbers alone nobody can tell.
 _NAMES = (
@@ -47,13 +52,27 @@ def guess_pattern(names: Sequence[str]) -> str | None:
     if not names:
         return None
     known = next((text for text in _CANDIDATES if _fits(text, names)), None)
-    return known or infer_pattern(names)
+    return known or infer_pattern(names) or cameras_in_folders(names, enough=ENOUGH)
 
 
 def _fits(text: str, names: Sequence[str]) -> bool:
     pattern = NamePattern(text)
-    read = [fields for name in names if (fields := pattern.match(name)) is not None]
-    identities = {fields["identity"] for fields in read}
-    cameras = {fields["camera"] for fields in read}
+    read = [(name, fields) for name in names if (fields := pattern.match(name)) is not None]
+    identities = {fields["identity"] for _, fields in read}
+    cameras = {fields["camera"] for _, fields in read}
+    if len(read) < ENOUGH * len(names) or any(map(_NO_CAMERA.match, cameras)):
+        return False
+    if text.startswith("*/") and _count_in_folders(read):
+        return False
     # One camera, or as many as images, and the number was none of a camera.
-    return len(read) >= ENOUGH * len(names) and len(identities) > 1 and 1 < len(cameras) <= len(read) / 2
+    return len(identities) > 1 and 1 < len(cameras) <= len(read) / 2
+
+
+def _count_in_folders(read: Sequence[tuple[str, Mapping[str, str]]]) -> bool:
+    """Whether what was read as identities counts the images of each folder: in none it comes twice, unless
+    each folder is a camera."""
+    folders = [name.partition("/")[0] for name, _ in read]
+    places = {(folder, fields["camera"]) for folder, (_, fields) in zip(folders, read, strict=True)}
+    people = {(folder, fields["identity"]) for folder, (_, fields) in zip(folders, read, strict=True)}
+    are_cameras = len(set(folders)) == len(places) == len({camera for _, camera in places})
+    return len(people) > ENOUGH * len(read) and not are_cameras

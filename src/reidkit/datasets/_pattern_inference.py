@@ -13,16 +13,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from reidkit.datasets._cameras_in_folders import DATE, MOST_CAMERAS
 from reidkit.datasets._name_patterns import NamePattern
 from reidkit.errors import ConfigError
 
 _RUNS = re.compile(r"[0-9]+|[^\W\d_]+|[\W_]+")
-_DATE = re.compile(r"(19|20)\d\d([-_.]?\d\d([-_.]?\d\d)?)?|\d\d[-_.]\d\d[-_.](19|20)\d\d")
 _OF_CAMERA = {"c", "cam", "camera", "view", "kamera", "k"}
 _OF_IDENTITY = {"p", "id", "pid", "person", "people", "identity"}
 _OF_NEITHER = {"f", "frame", "img", "image", "dsc", "dscn", "pic", "photo", "t", "s"}
 
-_MOST_CAMERAS = 64
 _CROSSED = 0.5  # share of identities that several cameras must have seen
 
 
@@ -44,7 +43,7 @@ class _Column:
 
     @property
     def are_dates(self) -> bool:
-        return all(_DATE.fullmatch(value) for value in self.values)
+        return all(DATE.fullmatch(value) for value in self.values)
 
 
 def infer_pattern(names: Sequence[str]) -> str | None:
@@ -120,7 +119,7 @@ def _cameras(columns: Sequence[_Column], num_names: int) -> Iterator[_Column]:
         for column in columns
         if not column.are_dates
         and column.before not in _OF_IDENTITY | _OF_NEITHER
-        and column.number <= min(_MOST_CAMERAS, num_names // 2)
+        and column.number <= min(MOST_CAMERAS, num_names // 2)
         and (column.is_folder or column.before in _OF_CAMERA or not column.are_digits)
     ]
     yield from sorted(likely, key=lambda column: column.before not in _OF_CAMERA)

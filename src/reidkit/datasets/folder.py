@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,10 @@ from reidkit.types import Dataset
 
 class UnclearParts(DataError):
     """Whether folders are parts of a data set, or something else, cannot be told from their names."""
+
+
+class NoIdentities(DataError):
+    """Images lie in no folders of identities, and no pattern was given for their names."""
 
 
 @register("dataset", "folder")
@@ -101,7 +106,8 @@ def read_folder(
             images.append((part, path, fields))
     if not images:
         unfit = [path for path in skipped if is_image(path)]
-        raise DataError(_why_nothing_fits(root, pattern, unfit, part_folders))
+        kind = NoIdentities if unfit and pattern is None else DataError
+        raise kind(_why_nothing_fits(root, pattern, unfit, part_folders))
     told = ", ".join(f"folder {name} is {part}" for name, part in part_folders.items())
     reading = f"parts: {told}" if told else "parts: none, all images are train"
     try:
@@ -166,6 +172,8 @@ def _why_nothing_fits(
                 if part_folders
                 else ""
             )
+            + "; to search them, nobody needs a name: "
+            f"reid index {shlex.quote(str(root))} --gallery people.gallery"
         )
     return (
         f"none of the {len(images)} images in {root} fits the pattern {pattern!r}; the first is {first}, "

@@ -15,6 +15,7 @@ from typing import Any
 
 from reidkit import registry, trust
 from reidkit.errors import ConfigError, shown
+from reidkit.galleries._contents import contents
 from reidkit.galleries._contract import Addition, Gallery, Search
 from reidkit.galleries._copy import Copied, copy_gallery
 from reidkit.galleries._decisions import Decision, in_force
@@ -24,6 +25,7 @@ from reidkit.galleries._feedback import (
     accept,
     accept_all_proposals,
     accept_proposal,
+    holds_most,
     item_ids,
     merge,
     proposals,
@@ -67,11 +69,13 @@ __all__ = [
     "check_encoder",
     "check_where",
     "conditions_of_queries",
+    "contents",
     "copy_gallery",
     "erase",
     "expire",
     "export_gallery",
     "forget",
+    "holds_most",
     "in_force",
     "item_ids",
     "merge",

@@ -17,13 +17,18 @@ from reidkit.errors import ConfigError, DataError, shown
 from reidkit.galleries._apart import Apart, apart, person_of
 from reidkit.galleries._decisions import MOST_ITEMS, Decision, DecisionKind, in_force
 from reidkit.galleries._items import Item
-from reidkit.labels import label_text, near_labels
+from reidkit.labels import is_junk, label_text, near_labels
 
 if TYPE_CHECKING:
     from reidkit.galleries import Gallery
 
 PROPOSAL = "proposal"
 """The label that names whom an item without an identity may show."""
+
+
+def holds_most(num: int, num_items: int) -> bool:
+    """Whether one proposal has more of all items than one person is likely to: over half of ten or more."""
+    return num_items >= 10 and 2 * num > num_items
 
 
 def proposals(gallery: Gallery) -> dict[str, list[Item]]:
@@ -75,7 +80,7 @@ def accept_all_proposals(gallery: Gallery, *, least: int = 2, who: str | None = 
     chosen = {name: items for name, items in proposals(gallery).items() if len(items) >= least}
     told_apart = apart(gallery)
     for name, items in chosen.items():
-        _check_not_apart(told_apart, items, name)
+        _check_not_apart(told_apart, items, _name(name))
     gallery.decide(
         [
             _decision("accept", part, name, who)
@@ -243,6 +248,11 @@ def _name(identity: str) -> str:
     name = label_text(identity)
     if name is None:
         raise ConfigError(f"{shown(identity)} is no name of a person")
+    if is_junk(name):  # of such items nobody would hear again
+        raise ConfigError(
+            f"{shown(identity)} marks pictures that show nobody, and is no name of a person; give a name, or "
+            "take the items out: `reid gallery remove GALLERY --where source=...`"
+        )
     return name
 
 

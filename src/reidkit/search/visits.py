@@ -31,10 +31,15 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Visits in their order; ``num_unknown`` items have no time or no camera, and are in none."""
+    """Visits in their order; ``num_unknown`` items have no time or no camera, and are in none.
+
+    ``num_without_time`` and ``num_without_camera`` say what these lack; some lack both.
+    """
 
     visits: tuple[Visit, ...]
     num_unknown: int = 0
+    num_without_time: int = 0
+    num_without_camera: int = 0
 
     @property
     def pauses(self) -> list[float]:
@@ -66,10 +71,10 @@ def timeline(items: Iterable[Item], *, gap: float = GAP) -> Timeline:
         items: of that person, in any order.
         gap: seconds between two sightings at one camera that are not of one visit any more.
     """
-    known, num_unknown = [], 0
+    known, unknown = [], []
     for item in items:
         if item.time is None or item.camera is None:
-            num_unknown += 1
+            unknown.append(item)
         else:
             known.append((item.time, str(item.camera), item.id, item))
     visits: list[Visit] = []
@@ -80,4 +85,9 @@ def timeline(items: Iterable[Item], *, gap: float = GAP) -> Timeline:
             visits[-1] = Visit(last.camera, last.start, seconds, (*last.items, item))
         else:
             visits.append(Visit(item.camera, seconds, seconds, (item,)))
-    return Timeline(tuple(visits), num_unknown)
+    return Timeline(
+        tuple(visits),
+        num_unknown=len(unknown),
+        num_without_time=sum(item.time is None for item in unknown),
+        num_without_camera=sum(item.camera is None for item in unknown),
+    )

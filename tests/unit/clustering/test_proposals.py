@@ -176,3 +176,24 @@ def test_few_items(tmp_path, num):
         gallery.add(people(1, num))
         found = propose(gallery)
         assert (found.people, found.num_items, found.num_alone) == ((), num, num)
+
+
+def test_one_person_of_most_pictures_is_doubted(tmp_path):
+    one_heap = people(1, 15)
+    with open_gallery(tmp_path / "g") as gallery:
+        gallery.add(np.concatenate([one_heap, people(2, 4, seed=1)]))
+        found = propose(gallery, OPTIONS)
+        assert found.too_large is found.people[0]
+        [note] = found.notes
+        assert "new-1 has 15 of 23 pictures (65 %)" in note
+        assert all(way in note for way in ("--distance below 0.8", "--neighbours below 6", "better encoder"))
+        accept_proposal(gallery, "new-1", identity="ann", who="zoe")
+        assert propose(gallery, OPTIONS).notes == (), "somebody said that they are one person"
+
+
+def test_a_few_pictures_may_be_of_one_person(tmp_path, gallery):
+    assert propose(gallery, OPTIONS).notes == ()
+    with open_gallery(tmp_path / "few") as few:
+        few.add(people(1, 9))
+        found = propose(few, OPTIONS)
+        assert (len(found.people), found.notes) == (1, ())

@@ -276,3 +276,12 @@ def test_a_key_of_the_file_is(tmp_path):
     (tmp_path / "mine.toml").write_text("[train]\nepochs = 'many'\n")
     with pytest.raises(ConfigError, match=r"mine\.toml: train\.epochs"):
         config.load(tmp_path / "mine.toml", ["train.log_every=3"])
+
+
+def test_a_pattern_without_its_key_is_known_as_one() -> None:
+    with pytest.raises(
+        ConfigError, match=r"looks like a pattern of names; write pattern='\{identity\}/\*\.\*'"
+    ):
+        config.parse_options(["{identity}/*.*"])
+    with pytest.raises(ConfigError, match="of a folder"):
+        config.parse_options(["people"])

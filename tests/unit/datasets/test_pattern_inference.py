@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 
+from reidkit.datasets._name_patterns import NamePattern
 from reidkit.datasets._pattern_guess import guess_pattern
 from reidkit.datasets._pattern_inference import infer_pattern
 
@@ -60,3 +61,63 @@ def test_names_of_which_nothing_can_be_told():
 
 def test_usual_patterns_come_first():
     assert guess_pattern(tree("{p:04}_c{c}s1_{n}_00.jpg")) == "{identity}_c{camera}s{tracklet}_{frame}_*.*"
+
+
+def people_folders(form: str) -> list[str]:
+    """Names of 93 photos of six people, most of whom one camera alone saw."""
+    return sorted(
+        form.format(who=WHO[n % 6], c=1 + n % 6 // 2, n=70_952 + 131 * n, day=f"2024-05-0{1 + n % 3}")
+        for n in range(93)
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "pattern"),
+    [
+        ("{who}/cam{c}_{n:06}.jpg", "{identity}/cam{camera}_{frame}.*"),
+        ("{who}/c{c}_{n:06}.jpg", "{identity}/c{camera}_{frame}.*"),
+        ("{who}/camera-{c} {n}.jpg", "{identity}/camera-{camera} {frame}.*"),
+        ("{who}/Cam_0{c}_{day}_{n}.jpg", "{identity}/Cam_{camera}_*-*-*_{frame}.*"),
+        ("{who}/IMG_{n}_cam{c}.jpg", "{identity}/IMG_*_cam{camera}.*"),
+        ("{who}/{n}_c{c}.jpg", "{identity}/*_c{camera}.*"),
+        ("{who}/c{c}s1_{n}_01.jpg", "{identity}/c{camera}s*_*_{frame}.*"),
+        ("{day}/{who}/cam{c}_{n}.jpg", "*/{identity}/cam{camera}_{frame}.*"),
+        ("{who}/{day}/cam{c}_{n}.jpg", "{identity}/*/cam{camera}_{frame}.*"),
+    ],
+)
+def test_the_folder_is_the_identity_and_the_file_says_the_camera(form, pattern):
+    names = people_folders(form)
+    guess = guess_pattern(names)
+    assert guess is not None
+    fields = [NamePattern(guess).match(name) for name in names]
+    assert {one["identity"] for one in fields} == set(WHO)
+    assert {one["camera"].lstrip("0") for one in fields} == {"1", "2", "3"}
+    assert guess == pattern
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{who}/{n}.jpg",
+        "{who}/music{c}_{n}.jpg",  # no word for a camera
+        "{who}/cam2_{n}.jpg",  # one camera
+        "{who}/cam{n}.jpg",  # a counter
+        "{day}/cam{c}_{n}.jpg",  # dates are nobody
+        "{who}/room {c}/cam{c}_{n}.jpg",  # two levels may be identities
+        "{who}/p{c} x cam{c} {n}.jpg",  # the file's name says an identity, too
+        "{who}/{c}-x-cam{c}-{n}.jpg",  # and may do so here
+    ],
+)
+def test_no_camera_is_read_of_a_file_where_it_would_be_a_guess(form):
+    assert guess_pattern(people_folders(form)) is None
+
+
+def test_no_field_swallows_what_stands_behind_it():
+    names = people_folders("{who}/cam{c}_{n}.jpg")
+    assert (
+        guess_pattern([name.replace(".jpg", "_b.jpg") if "1" in name[-7:] else name for name in names])
+        is None
+    )
+    two_numbers = [name.replace(".jpg", f"_{place}.jpg") for place, name in enumerate(names)]
+    guess = guess_pattern(two_numbers)
+    assert guess is None or {NamePattern(guess).match(n)["camera"] for n in two_numbers} == {"1", "2", "3"}

@@ -193,3 +193,21 @@ def test_a_gallery_without_names_is_no_table(gallery, tmp_path):
     with pytest.raises(DataError, match="no item can be trained on: 5 items without a picture's path"):
         write_training_table(gallery, tmp_path / "people.csv")
     assert not (tmp_path / "people.csv").exists()
+
+
+@pytest.mark.parametrize("junk", ["-1", "-1.0", " -1 "])
+def test_nobody_is_called_as_pictures_of_nobody_are(gallery, junk):
+    said = "marks pictures that show nobody"
+    with pytest.raises(ConfigError, match=said):
+        accept(gallery, [5], junk, who="zoe")
+    with pytest.raises(ConfigError, match=said):
+        accept_proposal(gallery, "new-1", identity=junk, who="zoe")
+    with pytest.raises(ConfigError, match=said):
+        split(gallery, [1], identity=junk, who="zoe")
+    with pytest.raises(ConfigError, match=said):
+        merge(gallery, junk, ["ann"], who="zoe")
+    gallery.relabel([5, 6], labels={"proposal": [junk, junk]})
+    with pytest.raises(ConfigError, match=said):
+        accept_all_proposals(gallery, who="zoe")
+    assert names(gallery) == NAMES
+    assert gallery.decisions() == []

@@ -27,7 +27,7 @@ def test_sightings_in_a_row_at_one_camera_are_one_visit():
         (1, 3000, 3000, [5]),
         ("door", 3001, 3001, [8]),
     ]
-    assert found.num_unknown == 2
+    assert (found.num_unknown, found.num_without_time, found.num_without_camera) == (2, 1, 1)
     assert len(timeline(items, gap=1e9).visits) == 4
     assert timeline([]).visits == ()
 
