@@ -98,10 +98,10 @@ def check_own_folder(path: Path) -> None:
         )
 
 
-def write_atomically(path: str | Path, data: bytes | memoryview | str) -> Path:
+def write_atomically(path: str | Path, data: bytes | memoryview | str, *, private: bool = False) -> Path:
     """Write to a temporary file beside ``path``, flush it to the disk, then rename it over ``path``.
 
-    Parent folders are made. Text is written as UTF-8.
+    Parent folders are made. Text is written as UTF-8. What is ``private`` no other user of the machine reads.
 
     Raises:
         WriteError: the disk is full, the folder is not writable, ...; no temporary file is left.
@@ -117,7 +117,8 @@ def write_atomically(path: str | Path, data: bytes | memoryview | str) -> Path:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp's files are private; this one is the user's
+        if not private:  # as mkstemp's files are
+            Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
         _sync_folder(path.parent)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -11,7 +12,15 @@ from reidkit.web import users as users_module
 from reidkit.web.app import build_app
 from reidkit.web.audit import AuditLog
 from reidkit.web.roles import Role
-from reidkit.web.users import FREE_ATTEMPTS, TooManyAttempts, Users, WrongLogin
+from reidkit.web.users import (
+    FREE_ATTEMPTS,
+    FREE_OF_ADDRESS,
+    LONGEST_WAIT,
+    LONGEST_WAIT_OF_ALL,
+    TooManyAttempts,
+    Users,
+    WrongLogin,
+)
 from tests.web.serving import PASSWORD, add_users, bearer, running
 
 GALLERY = "/v1/galleries/own"
@@ -64,17 +73,81 @@ def test_passwords_are_kept_as_argon2_makes_them(users):
 
 
 def test_who_tries_too_often_has_to_wait(users, monkeypatch):
+    monkeypatch.setattr(users, "_matches", lambda hashed, password: password == PASSWORD)
     for _ in range(FREE_ATTEMPTS):
         with pytest.raises(WrongLogin):
             users.log_in("anna", "wrong", hours=1, address="10.0.0.9")
     with pytest.raises(TooManyAttempts) as error:
         users.log_in("anna", PASSWORD, hours=1, address="10.0.0.8")
     assert 0 < error.value.seconds <= 2
-    with pytest.raises(TooManyAttempts):  # another name from the same address
-        users.log_in("ben", PASSWORD, hours=1, address="10.0.0.9")
     later = time.time() + 3
     monkeypatch.setattr(users_module.time, "time", lambda: later)
     assert users.log_in("anna", PASSWORD, hours=1, address="10.0.0.8")[1].name == "anna"
+
+
+def test_who_tries_many_names_from_one_address_has_to_wait(users, monkeypatch):
+    monkeypatch.setattr(users, "_matches", lambda hashed, password: False)
+    for number in range(FREE_OF_ADDRESS):
+        with pytest.raises(WrongLogin):
+            users.log_in(f"user{number}", "wrong", hours=1, address="10.0.0.9")
+    with pytest.raises(TooManyAttempts):
+        users.log_in("anna", PASSWORD, hours=1, address="10.0.0.9")
+
+
+def test_attempts_that_are_made_at_once_are_counted_before_they_are_answered(users, monkeypatch):
+    barrier, answers = threading.Barrier(20), []
+    matches = users._matches
+
+    def slowly(hashed, password):
+        time.sleep(0.1)
+        return matches(hashed, password)
+
+    monkeypatch.setattr(users, "_matches", slowly)
+
+    def attempt():
+        barrier.wait()
+        try:
+            users.log_in("anna", "wrong", hours=1, address="10.0.0.9")
+        except (WrongLogin, TooManyAttempts) as error:
+            answers.append(type(error))
+
+    threads = [threading.Thread(target=attempt) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers.count(WrongLogin) == FREE_ATTEMPTS
+    assert answers.count(TooManyAttempts) == 20 - FREE_ATTEMPTS
+
+
+def test_wrong_passwords_from_elsewhere_do_not_keep_out_who_knows_the_right_one(users, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(users_module.time, "time", lambda: now)
+    monkeypatch.setattr(users, "_matches", lambda hashed, password: password == PASSWORD)
+    for _ in range(50):
+        now += LONGEST_WAIT
+        with pytest.raises(WrongLogin):
+            users.log_in("anna", "wrong", hours=1, address="10.0.0.9")
+    now += LONGEST_WAIT_OF_ALL
+    with pytest.raises(TooManyAttempts) as error:
+        users.log_in("anna", "wrong", hours=1, address="10.0.0.9")
+    assert error.value.seconds > 800
+    assert users.log_in("anna", PASSWORD, hours=1, address="10.0.0.8")[1].name == "anna"
+
+
+def test_people_who_share_an_address_log_in_at_once(users, monkeypatch):
+    monkeypatch.setattr(users, "_matches", lambda hashed, password: password == PASSWORD)
+    for _ in range(2 * FREE_ATTEMPTS):
+        users.log_in("anna", PASSWORD, hours=1, address="10.0.0.9")
+
+
+def test_nobody_else_reads_the_file_of_users_nor_those_beside_it(tmp_path):
+    tmp_path.chmod(0o755)
+    users = Users(tmp_path / "users.sqlite")
+    users.add("anna", password=None, role=Role.viewer)
+    files = list(tmp_path.iterdir())
+    assert len(files) > 1
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
 
 @pytest.mark.parametrize("password", ["", "short", "x" * 2000])

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from reidkit.errors import DataError
-from reidkit.web.audit import AuditLog
+from reidkit.web.audit import AuditLog, WrittenLog
 
 
 @pytest.fixture
@@ -59,6 +59,15 @@ def test_whatever_is_changed_shows(log, change):
         log.verify()
 
 
+def test_a_change_hides_no_other_entry(log):
+    one, two, three, *rest = lines(log)
+    log.path.write_text("".join([one, two.replace("anna", "ben"), "x\n", three, *rest]))
+    found = log.last(10)[::-1]
+    assert [entry.is_intact for entry in found] == [True, False, False, False, True, True]
+    assert [entry.who for entry in found] == ["anna", "ben", "", "anna", "anna", "anna"]
+    assert "NOT AS WRITTEN" in str(found[1])
+
+
 def test_an_end_that_was_cut_off_shows_by_a_hash_kept_elsewhere(log):
     head = log.verify().head
     log.write("anna", "search")
@@ -89,3 +98,41 @@ def test_several_objects_and_threads_write_one_chain(log):
     for thread in threads:
         thread.join()
     assert log.verify().num_entries == 125
+
+
+def move_away(path):
+    path.rename(path.with_suffix(".1"))
+
+
+def replace(path):
+    text = path.read_text()
+    path.unlink()
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    "change", [move_away, replace, lambda path: path.unlink(), lambda path: path.write_text("")]
+)
+def test_a_log_that_is_taken_away_goes_on_at_its_place_and_says_so(log, change):
+    head = log.verify().head
+    change(log.path)
+    log.write("anna", "forget", durable=True)
+    log.write("anna", "search")
+    search, forgot, noted = log.last(3)
+    assert [search.action, forgot.action, noted.action] == ["search", "forget", "log replaced"]
+    assert noted.details == {"entries": 5, "head": head}
+
+
+def test_looking_at_a_log_that_is_not_there_makes_none(tmp_path):
+    with pytest.raises(DataError, match="No such file"):
+        WrittenLog(tmp_path / "audit.jsonl").verify()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_entry_of_any_length_is_followed_by_others(log):
+    log.write("anna", "remove", items=list(range(100_000)))
+    AuditLog(log.path).write("ben", "search")
+    with log.path.open("a") as file:
+        file.write('{"number": 8, "torn": "' + "x" * 300_000)
+    AuditLog(log.path).write("ben", "search")
+    assert log.verify().num_entries == 8

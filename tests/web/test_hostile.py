@@ -128,13 +128,27 @@ def test_ten_thousand_spoilt_requests_leave_memory_as_it_was(client):
     assert client.get("/readyz").status_code == 200
 
 
+def test_answers_are_ascii_whatever_labels_hold(client):
+    name = "an\u202ena \U0001f600 \u00e9"
+    decided = {"kind": "accept", "items": [1, 2], "identity": name}
+    made = client.post(f"{GALLERY}/decisions", json=decided)
+    assert made.status_code == 200, made.text
+    ids = [client.get(f"{GALLERY}/{path}") for path in ("items", "people", "decisions", "items/1")]
+    for answer in (made, *ids):
+        assert answer.content.isascii()
+        assert name in str(answer.json()) or repr(name)[1:-1] in str(answer.json())
+
+
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(client):
     small = bomb(20_000, 2_000)
     assert len(small) < 100_000
     before = psutil.Process().memory_info().rss
     answer = client.post(f"{GALLERY}/search/pictures", files=[("pictures", ("a.png", small))])
     assert answer.status_code == 422
-    assert "pixels" in answer.json()["detail"]
+    assert "takes 25,000,000 at most; send a smaller one" in answer.json()["detail"]
+    added = client.post(f"{GALLERY}/items", files=[("pictures", ("a.png", small))]).json()["detail"]
+    assert "takes 25,000,000 at most; send a smaller one" in added
+    assert "--max-pixels" not in added
     assert psutil.Process().memory_info().rss - before < 30 * 2**20
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import reidkit as rk
 from tests.web.serving import picture
@@ -23,6 +24,11 @@ def search(client, *seeds, **request):
     return answer.json()
 
 
+def kept(settings):
+    """Uploaded pictures that lie in the service's folder."""
+    return list((settings.folder / "pictures").rglob("*.img"))
+
+
 def audited(settings):
     return [json.loads(line) for line in settings.audit_file.read_text().splitlines()]
 
@@ -31,6 +37,27 @@ def test_galleries_are_listed_with_what_one_may_do(client):
     own, foreign = client.get("/v1/galleries").json()
     assert (own["name"], own["role"], own["num_items"]) == ("own", "administrator", 12)
     assert foreign["name"] == "foreign"
+
+
+def test_a_gallery_that_is_lost_hides_no_other(client, settings, tmp_path):
+    assert len(client.get("/v1/galleries").json()) == 2  # and both are open
+    place = Path(settings.galleries["foreign"].address)
+    place.rename(tmp_path / "elsewhere")
+    own, foreign = client.get("/v1/galleries").json()
+    assert (own["num_items"], own["unavailable"]) == (12, "")
+    assert "moved" in foreign["unavailable"]
+    assert str(place) not in foreign["unavailable"]
+    for path in ("/galleries", "/g/own/people"):
+        assert client.get(path).status_code == 200
+    assert "moved" in client.get("/galleries").text
+    ready = client.get("/readyz")
+    assert (ready.status_code, "foreign" in ready.json()["detail"]) == (503, True)
+    figures = client.get("/metrics").text
+    assert 'reid_readable{gallery="foreign"} 0.0' in figures
+    assert 'reid_items{gallery="own"} 12.0' in figures
+    (tmp_path / "elsewhere").rename(place)
+    assert client.get("/readyz").status_code == 200
+    assert client.get("/v1/galleries").json()[1]["num_items"] == 12
 
 
 def test_a_picture_is_searched_for_and_its_own_item_left_out(client):
@@ -119,14 +146,13 @@ def test_erasing_reaches_the_kept_pictures(client, settings):
     data = {"items": '[{"identity": "anna"}]'}
     [number] = client.post(f"{GALLERY}/items", files=files(77), data=data).json()["ids"]
     assert client.get(f"{GALLERY}/items/{number}/thumbnail").status_code == 200
-    kept = settings.folder / "pictures" / "own"
-    assert len(list(kept.iterdir())) == 1
+    assert len(kept(settings)) == 1
     assert (
         client.post(f"{GALLERY}/forget", json={"identity": "anna", "dry_run": True}).json()["num_items"] == 1
     )
-    assert len(list(kept.iterdir())) == 1
+    assert len(kept(settings)) == 1
     assert client.post(f"{GALLERY}/forget", json={"identity": "anna"}).json()["num_items"] == 1
-    assert list(kept.iterdir()) == []
+    assert kept(settings) == []
     assert client.get(f"{GALLERY}/items/{number}/thumbnail").status_code == 404
 
 
@@ -201,6 +227,17 @@ def test_everything_is_in_the_audit_log_before_it_is_answered(client, settings):
     assert entries[0]["details"]["purpose"] == "a test"
     assert len(entries[0]["details"]["pictures"][0]) == 64
     assert "nobody of that name" not in settings.audit_file.read_text()
+
+
+def test_a_changed_log_is_still_shown_with_what_was_changed(client, settings):
+    for purpose in ("first", "second", "third"):
+        search(client, 3, purpose=purpose)
+    lines = settings.audit_file.read_text().replace("second", "nothing")
+    settings.audit_file.write_text(lines)
+    told = client.get(f"{GALLERY}/audit").json()
+    assert [entry["is_intact"] for entry in told] == [True, True, False, True]
+    assert told[3]["details"]["purpose"] == "first"
+    assert "not as it was written" in client.get("/g/own/audit").text
 
 
 def test_answers_carry_strict_headers(client):

@@ -249,10 +249,10 @@ def verify_command(head: str | None, file: Path | None, folder: Path | None) -> 
 
 
 def audit_of(file: Path | None, folder: Path | None) -> Any:
-    from reidkit.web.audit import AuditLog
+    from reidkit.web.audit import WrittenLog
     from reidkit.web.settings import load_settings
 
-    return AuditLog(load_settings(file, **given(folder=folder)).audit_file)
+    return WrittenLog(load_settings(file, **given(folder=folder)).audit_file)
 
 
 def print_entries(entries: Sequence[Entry], as_json: bool) -> None:

@@ -83,6 +83,17 @@ def pixel_limit() -> int:
     return int(text)
 
 
+class TooManyPixels(DataError):
+    """An image is larger than what is accepted; ``pixels`` says how large, for people."""
+
+    def __init__(self, name: str, pixels: str, limit: int) -> None:
+        self.pixels = pixels
+        super().__init__(
+            f"{name} has {pixels} pixels, over the limit of {limit:,}; if the file can be trusted, raise the "
+            f"limit with `reid --max-pixels NUMBER COMMAND` or the environment variable {MAX_PIXELS_VARIABLE}"
+        )
+
+
 def load_image(source: ImageSource, *, box: Box | None = None, max_pixels: int | None = None) -> Image.Image:
     """Read one image as 8-bit RGB, upright, whole or not at all.
 
@@ -160,12 +171,12 @@ def _read(file: IO[bytes], name: str, limit: int) -> Image.Image:
         image = Image.open(file, formats=(kind.format,))
     except Image.DecompressionBombError as error:
         number = re.search(r"\d+", str(error))  # Pillow refuses before it tells width and height
-        raise DataError(_too_large(name, f"{int(number[0]):,}" if number else "too many", limit)) from None
+        raise TooManyPixels(name, f"{int(number[0]):,}" if number else "too many", limit) from None
     except DECODING_ERRORS as error:
         raise DataError(why_undecoded(name, kind, file, error)) from None
     width, height = image.size
     if width * height > limit:
-        raise DataError(_too_large(name, f"{width} x {height} = {width * height:,}", limit))
+        raise TooManyPixels(name, f"{width} x {height} = {width * height:,}", limit)
     if kind.format == "TIFF" and _is_preview(image):
         raise DataError(
             f"{name} is a camera's raw file, of which only a preview could be read; develop it to JPEG"
@@ -256,13 +267,6 @@ def _is_readable(path: Path) -> bool:
     except (DataError, OSError):
         return True  # so that reading it says what is wrong
     return kind is not None and kind.is_read
-
-
-def _too_large(name: str, pixels: str, limit: int) -> str:
-    return (
-        f"{name} has {pixels} pixels, over the limit of {limit:,}; if the file can be trusted, raise the "
-        f"limit with `reid --max-pixels NUMBER COMMAND` or the environment variable {MAX_PIXELS_VARIABLE}"
-    )
 
 
 def _walk(folder: Path) -> Iterator[Path]:

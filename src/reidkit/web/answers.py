@@ -78,10 +78,11 @@ class GalleryAnswer(Answer):
 
     name: str = Field(examples=["people"])
     role: str = Field(examples=["reviewer"])
-    num_items: int
-    dimension: int | None
-    is_calibrated: bool
+    num_items: int = 0
+    dimension: int | None = None
+    is_calibrated: bool = False
     require_purpose: bool
+    unavailable: str = Field("", description="Why it cannot be read now, where that is so.")
 
 
 class ItemsAnswer(Answer):
@@ -96,6 +97,10 @@ class AddedAnswer(Answer):
     """Pictures that were added; what could not be read is told, and was left out."""
 
     ids: list[int]
+    known: list[int] = Field(
+        default_factory=list,
+        description="Of these, items that were there already. Their labels stay as they were.",
+    )
     unreadable: list[str] = Field(default_factory=list, description="Why, a sentence each, with the place.")
 
 

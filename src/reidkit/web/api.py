@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, File, Form, Path, Query, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from reidkit.errors import ConfigError, ReidError
 from reidkit.galleries import parse_where
@@ -303,7 +303,7 @@ async def job_events(
                 now = await run_in_threadpool(service.job, actor, gallery, job)
             except ReidError:
                 return
-            text = now.model_dump_json()
+            text = now.model_dump_json(ensure_ascii=True)
             if text != before:
                 yield f"event: {now.state}\ndata: {text}\n\n"
                 before = text
@@ -324,6 +324,7 @@ class AuditEntry(BaseModel):
     gallery: str
     details: dict[str, Any]
     hash: str
+    is_intact: bool = Field(description="Whether it is what was written, and follows the entry before.")
 
 
 @one.get("/audit", tags=["audit"])
@@ -350,7 +351,9 @@ def readyz(service: TheService) -> dict[str, str]:
     for served in service.served.values():
         if not served.is_open:
             raise NotReady(f"the gallery {served.name} is being opened; wait a few seconds")
-        len(served.searcher)
+    lost = [served.name for served in service.served.values() if not served.is_readable()]
+    if lost:
+        raise NotReady(f"cannot be read: {', '.join(lost)}; see that what is served is in its place")
     return {"status": "ready"}
 
 

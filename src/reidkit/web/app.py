@@ -45,6 +45,7 @@ def build_app(settings: Settings) -> FastAPI:
         # As many threads as pictures may wait, so that it is the queue that is full, and says so.
         current_default_thread_limiter().total_tokens = settings.limits.waiting + _THREADS
         threading.Thread(target=service.warm, name="warming", daemon=True).start()
+        threading.Thread(target=service.keep_tidy, name="tidying", daemon=True).start()
         yield
         app.state.is_closing = True
         service.close()
@@ -57,6 +58,7 @@ def build_app(settings: Settings) -> FastAPI:
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
+        default_response_class=problems.AsciiResponse,
     )
     app.state.is_closing = False
     app.state.settings, app.state.service, app.state.users = settings, service, users

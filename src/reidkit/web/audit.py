@@ -18,18 +18,32 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 
 from reidkit.errors import DataError, shortened
 from reidkit.labels import moment
+from reidkit.logs import get_logger
+
+logger = get_logger(__name__)
 
 START = "0" * 64
 _TAIL = 1 << 16
+_KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("who", "action", "gallery", "before", "hash"), str),
+    "number": int,
+    "time": (int, float),
+    "details": dict,
+}
+_LATEST = 1e11  # of times that can be told
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the log. ``details`` are what the action was on; ``time`` in Unix seconds."""
+    """One line of the log.
+
+    ``details`` are what the action was on; ``time`` in Unix seconds. What is not ``is_intact`` is not what
+    was written, or does not follow the line before: of a line that was changed, details are not told.
+    """
 
     number: int
     time: float
@@ -38,9 +52,12 @@ class Entry:
     gallery: str
     details: Mapping[str, Any]
     hash: str
+    is_intact: bool = True
 
     def __str__(self) -> str:
         told = "  ".join(f"{key} {_told(value)}" for key, value in self.details.items())
+        if not self.is_intact:
+            told = f"NOT AS WRITTEN  {told}"
         return (
             f"{self.number}  {moment(self.time)}  {self.who}  {self.action}  {self.gallery}  {told}".rstrip()
         )
@@ -54,71 +71,42 @@ class Verified:
     head: str
 
 
-class AuditLog:
-    """The log in a file. Threads may share one object, and several processes one file."""
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Where a log ends: bytes of the file, and number and hash of the last entry."""
+
+    size: int
+    number: int
+    hash: str
+
+
+class WrittenLog:
+    """The log in a file, to be read; the file has to be there. Each verb raises :class:`DataError`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = Lock()
-        self._end: tuple[int, int, str] | None = None  # size, number and hash as this object left the file
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise DataError(f"the audit log {path} cannot be opened: {error.strerror}") from None
-
-    def write(
-        self, who: str, action: str, *, gallery: str = "", durable: bool = False, **details: Any
-    ) -> None:
-        """Add an entry.
-
-        Args:
-            who: the user's name.
-            action: such as "search".
-            gallery: what it was on.
-            durable: wait until it is on the disk, for what cannot be made undone.
-            details: plain values; what is ``None`` or empty is left out.
-        """
-        known = {key: value for key, value in details.items() if value not in (None, [], (), {}, "")}
-        with self._lock:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            try:
-                size, number, before = self._read_end()
-                entry = {
-                    "number": number + 1,
-                    "time": round(time.time(), 3),
-                    "who": who,
-                    "action": action,
-                    "gallery": gallery,
-                    "details": known,
-                    "before": before,
-                }
-                entry["hash"] = _hash(entry)
-                line = json.dumps(entry).encode() + b"\n"
-                if os.write(self._file, line) < len(line):
-                    os.ftruncate(self._file, size)
-                    raise DataError(f"the audit log {self.path} cannot be written: the disk is full")
-                self._end = size + len(line), number + 1, str(entry["hash"])
-                if durable:
-                    os.fsync(self._file)
-            except OSError as error:
-                raise DataError(f"the audit log {self.path} cannot be written: {error.strerror}") from None
-            finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def entries(self) -> Iterator[Entry]:
         """All entries, the first first; :class:`DataError` at the first that is not what was written."""
+        for entry in self.all_entries():
+            if not entry.is_intact:
+                raise DataError(
+                    f"the audit log {self.path} was changed: entry {entry.number} is not what was written, "
+                    f"or does not follow the one before: {shortened(str(entry), 90)}"
+                )
+            yield entry
+
+    def all_entries(self) -> Iterator[Entry]:
+        """All entries, the first first, also those that are not what was written."""
         before, number = START, 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                entry = _parsed(line)
-                if entry is None or entry.get("before") != before or entry.get("number") != number:
-                    raise DataError(
-                        f"the audit log {self.path} was changed: entry {number} is not what was written, or "
-                        f"does not follow the one before: {shortened(line.decode('utf-8', 'replace'), 60)}"
-                    )
-                before = entry["hash"]
-                yield _entry(entry)
+        with self._opened() as file:
+            for line in file:
+                number += 1
+                written = _parsed(line)
+                follows = written is not None and (written["before"], written["number"]) == (before, number)
+                entry = _changed(line, number) if written is None else _entry(written, is_intact=follows)
+                yield entry
+                before, number = entry.hash, entry.number
 
     def verify(self, head: str | None = None) -> Verified:
         """Follow the chain to its end.
@@ -137,31 +125,135 @@ class AuditLog:
         return Verified(num, last)
 
     def last(self, num: int) -> list[Entry]:
-        """The last entries, the newest first."""
-        return list(deque(self.entries(), maxlen=num))[::-1]
+        """The last entries, the newest first, also those that are not what was written."""
+        return list(deque(self.all_entries(), maxlen=num))[::-1]
+
+    def _opened(self) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise DataError(
+                f"the audit log {self.path} cannot be read: {error.strerror}; if it was moved, put it back, "
+                "or name the service's folder by --folder or --config"
+            ) from None
+
+
+class AuditLog(WrittenLog):
+    """The log in a file that is made if it is not there, to be written too.
+
+    Threads may share one object, and several processes one file. Where the file is moved away, replaced or
+    cut, the log goes on in the one at its place, and its next entry says so: it holds the number and the hash
+    of the last entry that was known.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._lock = Lock()
+        self._end: _End | None = None  # as this object left the file
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file = self._open()
+
+    def write(
+        self, who: str, action: str, *, gallery: str = "", durable: bool = False, **details: Any
+    ) -> None:
+        """Add an entry.
+
+        Args:
+            who: the user's name.
+            action: such as "search".
+            gallery: what it was on.
+            durable: wait until it is on the disk, for what cannot be made undone.
+            details: plain values; what is ``None`` or empty is left out.
+        """
+        known = {key: value for key, value in details.items() if value not in (None, [], (), {}, "")}
+        with self._lock:
+            try:
+                try:
+                    self._lock_in_place()
+                    self._append(who, action, gallery, known)
+                    if durable:
+                        os.fsync(self._file)
+                finally:
+                    fcntl.flock(self._file, fcntl.LOCK_UN)
+            except OSError as error:
+                raise DataError(f"the audit log {self.path} cannot be written: {error.strerror}") from None
 
     def close(self) -> None:
         os.close(self._file)
 
-    def _read_end(self) -> tuple[int, int, str]:
-        """Size of the file, and number and hash of its last entry. What a crash tore is cut off first."""
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DataError(f"the audit log {self.path} cannot be opened: {error.strerror}") from None
+
+    def _lock_in_place(self) -> None:
+        """Lock the file that is at the log's place now, and write down where it is not as it was left."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        known = self._end
+        while not self._is_in_place():
+            known = known or self._read_end()
+            opened = self._open()
+            os.close(self._file)  # and its lock
+            self._file, self._end = opened, None
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        if known is not None and (self._end is None or os.fstat(self._file).st_size < known.size):
+            logger.warning(
+                f"the audit log {self.path} was moved, replaced or cut; it goes on in what is there"
+            )
+            self._append("service", "log replaced", "", {"entries": known.number, "head": known.hash})
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _append(self, who: str, action: str, gallery: str, details: Mapping[str, Any]) -> None:
+        end = self._read_end()
+        entry = {
+            "number": end.number + 1,
+            "time": round(time.time(), 3),
+            "who": who,
+            "action": action,
+            "gallery": gallery,
+            "details": details,
+            "before": end.hash,
+        }
+        entry["hash"] = _hash(entry)
+        line = json.dumps(entry).encode() + b"\n"
+        if os.write(self._file, line) < len(line):
+            os.ftruncate(self._file, end.size)
+            raise DataError(f"the audit log {self.path} cannot be written: the disk is full")
+        self._end = _End(end.size + len(line), end.number + 1, str(entry["hash"]))
+
+    def _read_end(self) -> _End:
+        """The end of the file. What a crash tore is cut off first."""
         size = os.fstat(self._file).st_size
-        if self._end is not None and self._end[0] == size:
+        if self._end is not None and self._end.size == size:
             return self._end
-        tail = os.pread(self._file, min(size, _TAIL), max(0, size - _TAIL))
-        whole = tail[: tail.rfind(b"\n") + 1]
-        if len(whole) < len(tail):
-            size -= len(tail) - len(whole)
+        whole, torn = self._last_line(size)
+        if torn:
+            size -= torn
             os.ftruncate(self._file, size)
-        lines = whole.splitlines()
-        if not lines:
-            return size, 0, START
-        entry = _parsed(lines[-1])
+        if not whole:
+            return _End(size, 0, START)
+        entry = _parsed(whole)
         if entry is None:
             raise DataError(
                 f"the last entry of the audit log {self.path} is damaged; move the log away to go on"
             )
-        return size, int(entry["number"]), str(entry["hash"])
+        return _End(size, int(entry["number"]), str(entry["hash"]))
+
+    def _last_line(self, size: int) -> tuple[bytes, int]:
+        """The last whole line, empty where there is none, and how many bytes follow it."""
+        length = _TAIL
+        while True:
+            tail = os.pread(self._file, min(size, length), max(0, size - length))
+            whole = tail[: tail.rfind(b"\n") + 1]
+            if whole.count(b"\n") > 1 or length >= size:
+                return (whole.splitlines() or [b""])[-1], len(tail) - len(whole)
+            length *= 4
 
 
 def hash_of(data: bytes | str) -> str:
@@ -174,7 +266,8 @@ def hash_of(data: bytes | str) -> str:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-        whole = isinstance(entry, dict) and entry.get("hash") == _hash(entry)
+        whole = isinstance(entry, dict) and set(entry) == set(_KINDS) and entry["hash"] == _hash(entry)
+        whole = whole and all(isinstance(entry[key], kind) for key, kind in _KINDS.items())
     except (ValueError, RecursionError):
         return None
     return (
@@ -189,9 +282,29 @@ def _hash(entry: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _entry(entry: Mapping[str, Any]) -> Entry:
+def _entry(entry: Mapping[str, Any], *, is_intact: bool) -> Entry:
+    known = ("number", "time", "who", "action", "gallery", "details", "hash")
+    return Entry(**{key: entry[key] for key in known}, is_intact=is_intact)
+
+
+def _changed(line: bytes, number: int) -> Entry:
+    """What can still be told of a line that is not what was written, at the place of this number."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    said = found if isinstance(found, dict) else {}
+    texts = {key: said[key] if isinstance(said.get(key), str) else "" for key in ("who", "gallery", "hash")}
+    action = said.get("action")
+    moment = said.get("time")
+    known_time = moment if isinstance(moment, int | float) and 0 <= moment < _LATEST else 0.0
     return Entry(
-        **{key: entry[key] for key in ("number", "time", "who", "action", "gallery", "details", "hash")}
+        number,
+        known_time,
+        action=action if isinstance(action, str) else "cannot be read",
+        details={},
+        is_intact=False,
+        **texts,
     )
 
 

@@ -100,7 +100,7 @@ class Jobs:
         """Let a job end at its next step."""
         job = self.get(number)
         if job.state in _OPEN:
-            write_atomically(self.folder / f"{number}.cancel", b"")
+            write_atomically(self.folder / f"{number}.cancel", b"", private=True)
             self._cancelled.add(number)
         return job
 
@@ -154,7 +154,7 @@ class Jobs:
         return False
 
     def _write(self, job: JobAnswer) -> None:
-        write_atomically(self.folder / f"{job.id}.json", job.model_dump_json())
+        write_atomically(self.folder / f"{job.id}.json", job.model_dump_json(), private=True)
 
     def _forget_old(self) -> None:
         for job in self.all()[KEPT:]:

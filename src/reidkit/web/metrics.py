@@ -40,9 +40,14 @@ class Metrics:
         """What is read when it is asked for."""
         waiting = GaugeMetricFamily("reid_waiting", "Pictures that wait to be embedded.", labels=("gallery",))
         items = GaugeMetricFamily("reid_items", "Items of a gallery.", labels=("gallery",))
+        readable = GaugeMetricFamily("reid_readable", "Whether a gallery can be read.", labels=("gallery",))
         for name, served in self._service.served.items():
+            readable.add_metric((name,), served.is_readable())
+            if not served.is_readable():
+                continue
             waiting.add_metric((name,), served.num_waiting)
             items.add_metric((name,), len(served.searcher))
+        yield readable
         yield waiting
         yield items
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from reidkit.errors import ReidError, shortened
 from reidkit.galleries import DamagedGallery, NoGallery, without_password
@@ -80,6 +80,13 @@ _TO_DO = {
     500: "tell whoever runs the service: its log says more",
     503: "wait, then ask again; if that does not help, tell whoever runs the service",
 }
+
+
+class AsciiResponse(JSONResponse):
+    """JSON in ASCII: what turns the direction of a text around, or is not seen, is escaped."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 def status_of(error: Exception) -> int:

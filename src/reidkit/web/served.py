@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from reidkit.arrays import Embeddings
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError, DataError, ReidError
 from reidkit.galleries import DamagedGallery, Gallery, Item, NoGallery, Where
 from reidkit.galleries._group_commit import GroupCommit
 from reidkit.galleries._relative import keys_of_query
-from reidkit.images.reading import load_image
+from reidkit.images.reading import TooManyPixels, load_image, pixel_limit
 from reidkit.search.found import Found
 from reidkit.search.own_picture import Query
 from reidkit.search.people import FoundPeople, PeopleSearch
@@ -27,7 +28,7 @@ from reidkit.search.pictures import HASH_LENGTH
 from reidkit.search.probabilities import Prior
 from reidkit.search.searcher import Searcher
 from reidkit.web.batching import BatchingNetwork
-from reidkit.web.settings import ServedGallery, Settings
+from reidkit.web.settings import Limits, ServedGallery, Settings
 from reidkit.web.wanted import Box, SearchRequest
 
 _DECODING = threading.BoundedSemaphore(4)
@@ -46,7 +47,7 @@ class Served:
     """
 
     def __init__(self, name: str, given: ServedGallery, settings: Settings, opener: Executor) -> None:
-        self.name, self.limits = name, settings.limits
+        self.name, self.address, self.limits = name, given.address, settings.limits
         self.making = threading.Lock()
         self._together = GroupCommit(self._search_all)
         self._priors: dict[str, tuple[float, int, Prior]] = {}
@@ -68,6 +69,14 @@ class Served:
     def searcher(self) -> Searcher:
         """The gallery and its encoder, once they are open."""
         return self._opening.result()[0]
+
+    def is_readable(self) -> bool:
+        """Whether it could be opened, and is still where it was."""
+        try:
+            len(self.searcher)
+        except ReidError:
+            return False
+        return True
 
     @property
     def num_waiting(self) -> int:
@@ -201,8 +210,7 @@ class Served:
     def _prepared(self, picture: bytes, box: Box | None) -> NDArray[np.uint8]:
         """A picture of the size that is embedded. Large ones are in memory a few at a time."""
         with _DECODING:
-            image = load_image(picture, box=box, max_pixels=self.limits.pixels)
-            return self.searcher.encoder.prepare(image)
+            return self.searcher.encoder.prepare(read_picture(picture, box, self.limits))
 
     def _given(self, embeddings: Sequence[Sequence[float]]) -> NDArray[np.float32]:
         dim = self.searcher.encoder.dim
@@ -244,6 +252,18 @@ def _options(request: SearchRequest) -> str | None:
 
 class NoSuchItem(DataError):
     """There is no such item, or none any more."""
+
+
+def read_picture(picture: bytes, box: Box | None, limits: Limits) -> Image.Image:
+    """A picture that was sent. Raises :class:`DataError`, in words for whoever sent it."""
+    limit = min(limits.pixels, pixel_limit())  # what is kept is read again, as files are everywhere
+    try:
+        return load_image(picture, box=box, max_pixels=limit)
+    except TooManyPixels as error:
+        raise DataError(
+            f"the picture has {error.pixels} pixels, and this service takes {limit:,} at most; send a "
+            "smaller one"
+        ) from None
 
 
 def content_of(picture: bytes) -> str:

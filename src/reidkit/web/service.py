@@ -6,13 +6,14 @@ so that no caller can forget either.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from reidkit.errors import ConfigError, shown
+from reidkit.errors import ConfigError, ReidError, shown
 from reidkit.galleries import Gallery, Item, Where, erase, expire, forget, in_force, proposals
 from reidkit.galleries._decisions import Decision
 from reidkit.labels import is_junk
@@ -25,6 +26,7 @@ from reidkit.web.deciding import decide
 from reidkit.web.jobs import Jobs
 from reidkit.web.label_values import LabelsAnswer, labels_answer
 from reidkit.web.longer_work import work_of
+from reidkit.web.problems import told
 from reidkit.web.roles import Actor, NoSuchGallery, Role
 from reidkit.web.served import Served
 from reidkit.web.settings import Settings
@@ -37,6 +39,9 @@ logger = get_logger(__name__)
 MOST_LISTED = 1000
 LABELS_KEPT = 10.0
 """Seconds after which the labels of a gallery are looked up again."""
+
+TIDY_SECONDS = 600.0
+"""Between two looks for uploads that no item names any more."""
 
 
 class PurposeNeeded(ConfigError):
@@ -52,6 +57,7 @@ class Service:
         self.jobs_done = Jobs(settings.folder / "jobs")
         self.thumbnails = Thumbnails(settings.limits.cached_bytes)
         self.uploads = Uploads(settings.folder / "pictures")
+        self._closing = threading.Event()
         self._labels: dict[str, tuple[float, LabelsAnswer | None]] = {}
         opener = ThreadPoolExecutor(1, "opening")
         self.served = {
@@ -66,7 +72,6 @@ class Service:
         """
         for served in self.served.values():
             _ = served.searcher
-            self.uploads.sweep(served)
 
     def warm(self) -> None:
         """Do once, for each gallery, what would make the first search slow."""
@@ -76,8 +81,20 @@ class Service:
             except Exception as error:  # whoever searches will hear of it
                 logger.debug(f"the gallery {served.name} was not made ready for searches: {error}")
 
+    def keep_tidy(self) -> None:
+        """Delete uploads of items that other programs erase, at once and then now and then, until the end."""
+        while True:
+            for served in self.served.values():
+                try:
+                    self.uploads.sweep(served)
+                except Exception as error:  # a gallery that cannot be read is told of to whoever asks for it
+                    logger.debug(f"uploads of the gallery {served.name} were not looked through: {error}")
+            if self._closing.wait(TIDY_SECONDS):
+                return
+
     def close(self) -> None:
         """End jobs, embed what waits, close galleries."""
+        self._closing.set()
         self.jobs_done.close()
         for served in self.served.values():
             served.close()
@@ -91,17 +108,7 @@ class Service:
         for name, served in self.served.items():
             role = actor.role(name)
             if role is not None:
-                searcher = served.searcher
-                found.append(
-                    a.GalleryAnswer(
-                        name=name,
-                        role=role.name,
-                        num_items=len(searcher),
-                        dimension=searcher.encoder.dim,
-                        is_calibrated=searcher.calibration is not None,
-                        require_purpose=self.settings.require_purpose,
-                    )
-                )
+                found.append(self._listed(served, role))
         return found
 
     def card(self, actor: Actor, gallery: str) -> a.CardAnswer:
@@ -322,10 +329,14 @@ class Service:
     # --- the log ------------------------------------------------------------------------------------------
 
     def audit_entries(self, actor: Actor, gallery: str, *, num: int = 100) -> list[Entry]:
-        """The last entries of the audit log that are of a gallery, the newest first."""
+        """The last entries of the audit log that are of a gallery, the newest first.
+
+        With them come lines of which nothing tells any more what they were of.
+        """
         self._served(actor, gallery, Role.administrator)
         with self._audited(actor, "audit", gallery):
-            return [entry for entry in self.audit.last(100_000) if entry.gallery == gallery][:num]
+            some = self.audit.last(100_000)
+            return [entry for entry in some if _may_be_of(entry, gallery)][:num]
 
     def audit_verified(self, actor: Actor) -> Verified:
         """Follow the log's chain of hashes. Raises :class:`DataError` where it is broken."""
@@ -334,6 +345,25 @@ class Service:
         return self.audit.verify()
 
     # --- inside -------------------------------------------------------------------------------------------
+
+    def _listed(self, served: Served, role: Role) -> a.GalleryAnswer:
+        """A gallery as it is listed: also one that cannot be read now, so that it hides no other."""
+        told_of: dict[str, Any] = {
+            "name": served.name,
+            "role": role.name,
+            "require_purpose": self.settings.require_purpose,
+        }
+        try:
+            searcher = served.searcher
+            return a.GalleryAnswer(
+                **told_of,
+                num_items=len(searcher),
+                dimension=searcher.encoder.dim,
+                is_calibrated=searcher.calibration is not None,
+            )
+        except ReidError as error:
+            logger.warning(f"the gallery {served.name} cannot be read: {error}")
+            return a.GalleryAnswer(**told_of, unavailable=told(error, self.settings))
 
     def _served(self, actor: Actor, gallery: str, role: Role) -> Served:
         if gallery not in self.served:
@@ -367,6 +397,10 @@ class Service:
                 yield
             if not dry_run:
                 self.thumbnails.forget(served.name)
+
+
+def _may_be_of(entry: Entry, gallery: str) -> bool:
+    return entry.gallery == gallery or (not entry.is_intact and not entry.gallery)
 
 
 def _searched(served: Served, request: SearchRequest) -> a.SearchAnswer:

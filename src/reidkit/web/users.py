@@ -7,6 +7,8 @@ be guessed, so that a plain SHA-256 of them is kept: looking one up must not cos
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 import re
 import secrets
 import sqlite3
@@ -27,9 +29,18 @@ if TYPE_CHECKING:
 MIN_PASSWORD = 12
 MAX_PASSWORD = 1024
 FREE_ATTEMPTS = 5
-"""Wrong passwords before a name, or an address, has to wait; then twice as long each time."""
+"""Wrong passwords before the next attempt has to wait; then twice as long each time."""
+
+FREE_OF_ADDRESS = 20
+"""The same of an address under whatever names: many people may share one."""
 
 LONGEST_WAIT = 900.0
+"""Seconds, at most, for one name from one address."""
+
+LONGEST_WAIT_OF_ALL = 8.0
+"""Seconds, at most, for a name from all addresses, and for an address with all names: whoever tries wrong
+passwords must not keep out who knows the right one."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _TOKEN = re.compile(r"reid_[A-Za-z0-9_-]{43}")
 _HASHES_AT_ONCE = BoundedSemaphore(2)  # each takes 64 MiB
@@ -59,7 +70,9 @@ class TooManyAttempts(ReidError):
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        super().__init__(f"too many wrong passwords; wait {seconds:.0f} seconds before the next attempt")
+        super().__init__(
+            f"too many wrong passwords; wait {math.ceil(seconds)} seconds before the next attempt"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +96,29 @@ class Token:
     used: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """After ``free`` wrong passwords the next has to wait, for ``longest`` seconds at most."""
+
+    key: str
+    free: int
+    longest: float
+    is_of_name: bool = True
+
+    def wait(self, number: int) -> float:
+        """Seconds after the last of so many wrong passwords."""
+        return min(self.longest, 2.0 ** min(number - self.free + 1, 60)) if number >= self.free else 0.0
+
+
+def _limits(name: str, address: str) -> tuple[_Limit, ...]:
+    name = name[:64]
+    return (
+        _Limit(f"name {name} address {address}", FREE_ATTEMPTS, LONGEST_WAIT),
+        _Limit(f"name {name}", FREE_ATTEMPTS, LONGEST_WAIT_OF_ALL),
+        _Limit(f"address {address}", FREE_OF_ADDRESS, LONGEST_WAIT_OF_ALL, is_of_name=False),
+    )
+
+
 class Users:
     """The users in a file, which is made if it is not there. Threads may share one object.
 
@@ -94,9 +130,9 @@ class Users:
         self._local = local()
         self._hasher = _hasher()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_private(path)
         with self._transaction() as database:
             _migrate(database, path)
-        path.chmod(0o600)
         # Compared with where there is no such user, so that it takes as long.
         self._of_nobody = self._hasher.hash(secrets.token_hex(16))
 
@@ -196,19 +232,23 @@ class Users:
             WrongLogin: no such user, or another password; after the same time.
             TooManyAttempts: for this name, or from this address.
         """
-        keys = (f"name {name[:64]}", f"address {address}")
-        self._check_attempts(keys)
+        limits = _limits(name, address)
+        self._begin_attempt(limits)
         found = (
             self._read("SELECT password FROM users WHERE name = ?", (name,)) if _NAME.fullmatch(name) else []
         )
         hashed = found[0][0] if found else None
         if not self._matches(hashed or self._of_nobody, password) or hashed is None:
-            self._count_failure(keys)
             raise WrongLogin("the name and the password do not go together")
         key, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         now = time.time()
         with self._transaction() as database:
-            database.execute("DELETE FROM failures WHERE key = ? OR last < ?", (keys[0], now - _DAY))
+            for limit in limits:
+                if limit.is_of_name:
+                    database.execute("DELETE FROM failures WHERE key = ?", (limit.key,))
+                else:
+                    database.execute("UPDATE failures SET number = number - 1 WHERE key = ?", (limit.key,))
+            database.execute("DELETE FROM failures WHERE last < ?", (now - _DAY,))
             database.execute("DELETE FROM sessions WHERE expires < ?", (now,))
             database.execute(
                 "INSERT INTO sessions VALUES (?, ?, ?, ?)", (_digest(key), name, csrf, now + hours * 3600)
@@ -235,21 +275,25 @@ class Users:
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _check_attempts(self, keys: tuple[str, ...]) -> None:
-        for key in keys:
-            for number, last in self._read("SELECT number, last FROM failures WHERE key = ?", (key,)):
-                if number >= FREE_ATTEMPTS:
-                    wait = last + min(LONGEST_WAIT, 2.0 ** (number - FREE_ATTEMPTS + 1)) - time.time()
+    def _begin_attempt(self, limits: tuple[_Limit, ...]) -> None:
+        """Count an attempt as failed until it is known to have succeeded.
+
+        Counted afterwards, all attempts that are made at once would be let through. Raises
+        :class:`TooManyAttempts`, and then counts nothing.
+        """
+        now = time.time()
+        with self._transaction() as database:
+            for limit in limits:
+                query = "SELECT number, last FROM failures WHERE key = ?"
+                for number, last in database.execute(query, (limit.key,)).fetchall():
+                    wait = last + limit.wait(number) - now
                     if wait > 0:
                         raise TooManyAttempts(wait)
-
-    def _count_failure(self, keys: tuple[str, ...]) -> None:
-        with self._transaction() as database:
-            for key in keys:
+            for limit in limits:
                 database.execute(
                     "INSERT INTO failures VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET "
                     "number = number + 1, last = excluded.last",
-                    (key, time.time()),
+                    (limit.key, now),
                 )
 
     def _hashed(self, password: str) -> str:
@@ -311,6 +355,15 @@ class Users:
             database.execute("ROLLBACK")
             raise
         database.execute("COMMIT")
+
+
+def _make_private(path: Path) -> None:
+    """Before SQLite opens it, so that the files that it keeps beside it are nobody else's either."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)
+    except OSError as error:
+        raise DataError(f"{path} cannot be opened as a file of users: {error.strerror}") from None
 
 
 def _migrate(database: sqlite3.Connection, path: Path) -> None:
