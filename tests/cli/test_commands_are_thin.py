@@ -82,6 +82,7 @@ WORKFLOWS = {
     "gallery": {"galleries"},
     "import_weights": {"encoders.foreign_encoder"},
     "index": {"datasets._given_images", "encoders.at_hand", "search.filling"},
+    "options": {"encoders.own"},
     "review": {"galleries"},
     "runs": {"training.runs"},
     "search": {

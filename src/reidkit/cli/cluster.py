@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reidkit.cli.gallery import where_option
-from reidkit.cli.options import gallery_argument
+from reidkit.cli.options import EncoderPath, gallery_argument
 from reidkit.cli.output import json_option, print_json, print_table, say, say_next, tell
 from reidkit.texts.printable import counted
 
@@ -55,7 +55,7 @@ _NUM_SHOWN = 20
 @click.option(
     "--encoder",
     "run",
-    type=click.Path(path_type=Path),
+    type=EncoderPath(),
     help="Run folder whose calibration --threshold asks, if the one indexed with moved.",
 )
 @click.option(

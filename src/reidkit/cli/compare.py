@@ -10,7 +10,7 @@ import click
 
 from reidkit import config
 from reidkit.cli import completion
-from reidkit.cli.options import refuse
+from reidkit.cli.options import EncoderPath, refuse
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @click.command("compare")
-@click.argument("first", type=click.Path(path_type=Path))
-@click.argument("second", type=click.Path(path_type=Path))
+@click.argument("first", type=EncoderPath())
+@click.argument("second", type=EncoderPath())
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--data",

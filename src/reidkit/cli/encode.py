@@ -9,7 +9,7 @@ import click
 
 from reidkit import config
 from reidkit.cli import completion
-from reidkit.cli.options import backend_option, refuse, views_option
+from reidkit.cli.options import EncoderPath, backend_option, refuse, views_option
 from reidkit.cli.output import print_left_out, say, tell
 from reidkit.errors import ConfigError
 from reidkit.texts.printable import counted
@@ -22,7 +22,7 @@ NUM_SHOWN = 20
 
 
 @click.command("encode")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=EncoderPath())
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--data",

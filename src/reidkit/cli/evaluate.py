@@ -10,7 +10,7 @@ import click
 
 from reidkit import config
 from reidkit.cli import completion
-from reidkit.cli.options import backend_option, by_flag, given, refuse, views_option
+from reidkit.cli.options import EncoderPath, backend_option, by_flag, given, refuse, views_option
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _OF_ONE_SPLIT = {"branches": "--branches", "store_calibration": "--store-calibra
 
 
 @click.command("evaluate")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=EncoderPath())
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--data",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reidkit.cli.options import pattern_option, refuse
+from reidkit.cli.options import EncoderPath, pattern_option, refuse
 from reidkit.cli.output import print_left_out, say, tell
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("export")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=EncoderPath())
 @click.option(
     "--to",
     type=click.Choice(["onnx", "openvino", "torchscript"]),

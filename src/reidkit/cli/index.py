@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reidkit.cli import completion
-from reidkit.cli.options import backend_option, column_option, named_columns, pattern_option
+from reidkit.cli.options import EncoderPath, backend_option, column_option, named_columns, pattern_option
 from reidkit.cli.output import print_left_out, say, say_next, tell
 from reidkit.texts.printable import counted
 
@@ -20,7 +20,7 @@ _NUM_LISTED = 20  # images that could not be read
 
 
 @click.command("index")
-@click.argument("words", metavar="[RUN] IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("words", metavar="[RUN] IMAGES...", nargs=-1, required=True, type=EncoderPath())
 @click.option(
     "--gallery",
     "location",

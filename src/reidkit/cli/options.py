@@ -16,6 +16,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 images_argument: Callable[[F], F] = click.argument(
     "images", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
+
+
+class EncoderPath(click.Path):
+    """Where an encoder lies, or the name of one of ours: ``./lomo`` is a folder, ``lomo`` never is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from reidkit.encoders.own import place_of
+
+        super().convert(value, param, ctx)
+        return place_of(value)
+
+
 gallery_argument: Callable[[F], F] = click.argument(
     "location", metavar="GALLERY", shell_complete=completion.galleries
 )

@@ -11,7 +11,7 @@ import click
 
 from reidkit.cli import completion
 from reidkit.cli.index import print_conversion
-from reidkit.cli.options import backend_option, images_argument, refuse
+from reidkit.cli.options import EncoderPath, backend_option, images_argument, refuse
 from reidkit.cli.output import json_option, print_json, print_left_out, print_table, say, tell
 from reidkit.texts.printable import counted
 
@@ -52,7 +52,7 @@ _NUM_PICTURES = 10  # of each person, in JSON and in the picture
 @click.option(
     "--encoder",
     "run",
-    type=click.Path(path_type=Path),
+    type=EncoderPath(),
     help="Run folder, if the one indexed with moved; its place is kept.",
 )
 @click.option(

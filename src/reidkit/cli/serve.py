@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reidkit.cli.options import given
+from reidkit.cli.options import EncoderPath, given
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
 from reidkit.errors import did_you_mean
 from reidkit.labels import moment
@@ -62,7 +62,7 @@ def serve_command() -> None:
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on.  [default: 8000]")
 @folder_option
-@click.option("--encoder", type=click.Path(path_type=Path), help="Encoder of the galleries, if it moved.")
+@click.option("--encoder", type=EncoderPath(), help="Encoder of the galleries, if it moved.")
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes that serve.  [default: 1]")
 @click.option("--require-purpose", is_flag=True, help="Refuse searches that do not say what they are for.")
 @click.option("--certificate", type=click.Path(path_type=Path), help="TLS certificate, .pem.")

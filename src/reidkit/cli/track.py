@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reidkit.cli import completion
-from reidkit.cli.options import column_option, named_columns
+from reidkit.cli.options import EncoderPath, column_option, named_columns
 from reidkit.cli.output import json_option, print_json, print_table, say
 from reidkit.errors import ConfigError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--start", "starts", multiple=True, help="When it begins: 2026-11-01T08:00:00; once for all, or each."
 )
-@click.option("--encoder", type=click.Path(path_type=Path), help="Run or file that embeds people.")
+@click.option("--encoder", type=EncoderPath(), help="Run or file that embeds people.")
 @click.option(
     "--gallery",
     "location",

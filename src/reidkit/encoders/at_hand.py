@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reidkit.datasets._given_images import is_table
-from reidkit.encoders.own import OWN, is_own
+from reidkit.encoders.own import OWN, goes_by_name
 from reidkit.encoders.runtimes import SUFFIXES
 from reidkit.errors import ConfigError
 from reidkit.images.reading import is_image
@@ -52,7 +52,7 @@ def encoder_and_pictures(paths: Sequence[Path]) -> tuple[Path | None, tuple[Path
     Raises :class:`ConfigError` where there is no rest.
     """
     first, *others = paths
-    if not is_own(first) and _are_pictures(first):
+    if not goes_by_name(first) and _are_pictures(first):
         return None, tuple(paths)
     if not others:
         raise ConfigError(f"nothing to embed by {first}; name images, folders or a table after it")

@@ -21,7 +21,7 @@ from reidkit.encoders.backends import check_backend, with_backend
 from reidkit.encoders.check_encoder import check_encoder
 from reidkit.encoders.network import Network
 from reidkit.encoders.network_file import is_network_file, load_network
-from reidkit.encoders.own import LOMO, is_own, own_file
+from reidkit.encoders.own import LOMO, is_own, own_file, place_of
 from reidkit.encoders.runtimes import SUFFIXES
 from reidkit.encoders.views import WHOLE, ViewsNetwork, check_views
 from reidkit.errors import CheckpointError, ConfigError, DataError, working_on
@@ -298,7 +298,7 @@ def load_encoder(
     Args:
         path: a run folder (its best weights, else its last), a ``.safetensors`` file, or a network made
             elsewhere: ``.onnx``, or OpenVINO's ``.xml``. "reidkit-small" comes with the package, and
-            so does "lomo", :class:`reidkit.encoders.lomo.Lomo`; folders of these names by their whole paths.
+            so does "lomo", :class:`reidkit.encoders.lomo.Lomo`; a folder of that name is "./lomo".
         device: where it runs; a GPU where there is one. Networks made elsewhere run on the CPU.
         preprocessing: for a network made elsewhere, the TOML file that says how images are prepared for it,
             or its keys and values; left out, the ``.toml`` beside it, else its metadata.
@@ -321,7 +321,7 @@ def load_encoder(
         UnknownName: the network has no such feature; there are no such views, or backend.
         MissingExtra: the runtime of a network made elsewhere, or of the backend, is not installed.
     """
-    path = Path(path)
+    path = place_of(path)
     check_backend(backend)
     check_views(views or WHOLE)
     if str(path) == LOMO:

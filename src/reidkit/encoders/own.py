@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 OWN = "reidkit-small"
-"""What stands for it wherever an encoder is asked for; a folder of that name is meant by its whole path."""
+"""What stands for it wherever an encoder is asked for; a folder of that name is meant by ``./`` and it."""
 
 LOMO = "lomo"
 """The other encoder that needs no file: colours and textures described by hand, ``encoders/lomo``."""
@@ -29,6 +29,15 @@ def is_own(encoder: object) -> bool:
 def goes_by_name(encoder: object) -> bool:
     """Whether an encoder is asked for by a name, and lies nowhere."""
     return str(encoder) in (OWN, LOMO)
+
+
+def place_of(encoder: str | Path) -> Path:
+    """Where an encoder lies, or the name by which it goes.
+
+    A path would lose the ``./`` of ``./lomo``, by which somebody's own folder is told from the name.
+    """
+    path = Path(encoder)
+    return path.absolute() if goes_by_name(path) and str(encoder) != str(path) else path
 
 
 def place_to_record(encoder: Path) -> str:

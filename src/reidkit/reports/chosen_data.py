@@ -9,6 +9,7 @@ from typing import Any
 
 from reidkit import config, registry, trust
 from reidkit.datasets import load_dataset
+from reidkit.encoders.own import goes_by_name
 from reidkit.errors import ConfigError
 from reidkit.images.survey import images_left_out
 from reidkit.types import Dataset
@@ -81,6 +82,8 @@ def choose_data(run: Path, wanted: Wanted) -> ChosenData:
 def own_data(run: Path) -> config.DataConfig | None:
     """What a run folder was trained on, where it says that."""
     configuration = run / "config.toml"
+    if goes_by_name(run):
+        return None
     return config.load(configuration).data if configuration.is_file() else None
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from reidkit.analysis.calibration import Calibration
 from reidkit.encoders.encoder import Encoder, load_encoder
-from reidkit.encoders.own import NO_CALIBRATION, is_own, place_to_record
+from reidkit.encoders.own import NO_CALIBRATION, is_own, place_of, place_to_record
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import Gallery, Hit, NoGallery, Where, open_gallery, without_password
 from reidkit.galleries._relative import apart_from_query
@@ -84,7 +84,7 @@ class Searcher:
                 recorded_place(self.gallery, self._address, self.location) if encoder is None else encoder
             )
             self.encoder = origin if isinstance(origin, Encoder) else load_encoder(origin, backend=backend)
-            self.place = None if isinstance(origin, Encoder) else Path(origin)
+            self.place = None if isinstance(origin, Encoder) else place_of(origin)
             self._description = self.encoder.origin
             if self.place is not None:
                 self._description["path"] = place_to_record(self.place)

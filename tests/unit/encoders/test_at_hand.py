@@ -9,8 +9,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from reidkit.cli import cli
+from reidkit.cli.options import EncoderPath
 from reidkit.encoders.at_hand import NoEncoder, encoder_and_pictures, encoders_in
+from reidkit.encoders.encoder import load_encoder
+from reidkit.encoders.own import LOMO, OWN
 from reidkit.errors import CheckpointError, ConfigError
+from reidkit.reports.chosen_data import own_data
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +64,27 @@ def test_what_is_no_picture_is_an_encoder_even_a_wrong_one(here):
 def test_pictures_are_pictures(first, here):
     (here / "list.csv").write_text("path\nphotos/a.jpg\n")
     assert encoder_and_pictures([Path(first)]) == (None, (Path(first),))
+
+
+@pytest.mark.parametrize("name", [OWN, LOMO])
+def test_a_name_is_ours_and_a_folder_of_that_name_is_meant_by_its_path(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    Image.new("RGB", (8, 16)).save(tmp_path / name / "1.png")
+    Image.new("RGB", (8, 16)).save(tmp_path / "2.png")
+    assert encoder_and_pictures([Path(name), Path("2.png")]) == (Path(name), (Path("2.png"),))
+    typed = EncoderPath().convert(f"./{name}", None, None)
+    assert encoder_and_pictures([typed, Path("2.png")]) == (None, (tmp_path / name, Path("2.png")))
+    assert EncoderPath().convert(name, None, None) == Path(name)
+    with pytest.raises(CheckpointError, match="holds no encoder"):
+        load_encoder(f"./{name}")
+    assert load_encoder(name).dim > 0
+
+
+@pytest.mark.parametrize("name", [OWN, LOMO])
+def test_what_a_folder_of_that_name_was_trained_on_is_nothing_of_ours(name: str, here: Path) -> None:
+    (here / name).mkdir()
+    (here / name / "config.toml").write_text("no TOML")
+    assert own_data(Path(name)) is None
+    with pytest.raises(ConfigError):
+        own_data(here / name)
