@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ import click
 
 from reidkit.cli.options import EncoderPath, given
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
-from reidkit.errors import did_you_mean
 from reidkit.labels import moment
 
 if TYPE_CHECKING:
@@ -135,11 +133,6 @@ def add_command(
     users = users_of(file, folder)
     users.add(name, password=password, role=wanted, galleries=galleries or (ALL,))
     tell(f"{name} is {wanted.name} in {', '.join(galleries) or 'all galleries'}")
-    known = known_galleries(users, name, file)
-    for gallery in galleries:
-        if known and gallery not in known:
-            near = did_you_mean(gallery, known)
-            say(f"no gallery {gallery} is known here;{near} so far: {', '.join(known)}")
 
 
 @users_command.command("list")
@@ -189,14 +182,6 @@ def token_command(
     say("keep it now: it is not shown again")
 
 
-def known_galleries(users: Any, name: str, file: Path | None) -> list[str]:
-    """Names of galleries that the settings serve, or that other users have roles in."""
-    from reidkit.web.settings import load_settings
-
-    others = {gallery for user in users.all() if user.name != name for gallery in user.roles}
-    return sorted((others | set(load_settings(file).galleries)) - {"*"})
-
-
 def users_of(file: Path | None, folder: Path | None) -> Any:
     from reidkit.web import check_installed
     from reidkit.web.settings import load_settings
@@ -210,20 +195,14 @@ def print_users(users: Sequence[User], as_json: bool) -> None:
     if as_json:
         print_json([_row_of_json(user) for user in users])
         return
-    rows = [row for user in users for row in _rows(user)]
-    print_table(("user", "roles", "password", "token", "label", "good until"), rows)
+    rows = [_row(user) for user in users]
+    print_table(("user", "roles", "password", "tokens"), rows)
 
 
-def _rows(user: User) -> list[tuple[str, ...]]:
-    """A row for each token; the user stands in the first."""
+def _row(user: User) -> tuple[str, ...]:
     roles = ", ".join(f"{role.name} in {_gallery(name)}" for name, role in user.roles.items())
-    own = (user.name, roles, "yes" if user.has_password else "no")
-    tokens = [(str(one.id), one.label, _until(one.expires)) for one in user.tokens] or [("", "", "")]
-    return [(*(own if place == 0 else ("", "", "")), *token) for place, token in enumerate(tokens)]
-
-
-def _until(expires: float) -> str:
-    return moment(expires) if expires > time.time() else "expired"
+    tokens = ", ".join(f"{one.id} {one.label} until {moment(one.expires)}" for one in user.tokens)
+    return user.name, roles, "yes" if user.has_password else "no", tokens
 
 
 def _row_of_json(user: User) -> dict[str, Any]:
