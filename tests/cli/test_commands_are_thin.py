@@ -100,6 +100,7 @@ WORKFLOWS = {
         "web.roles",
         "web.serving",
         "web.settings",
+        "web.user_rows",
         "web.users",
     },
     "split": {"datasets._splits"},

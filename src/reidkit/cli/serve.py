@@ -10,7 +10,6 @@ import click
 
 from reidkit.cli.options import EncoderPath, given
 from reidkit.cli.output import json_option, print_json, print_table, say, tell
-from reidkit.labels import moment
 
 if TYPE_CHECKING:
     from reidkit.web.audit import Entry
@@ -127,12 +126,15 @@ def add_command(
 ) -> None:
     """Add a user, or give one another role or password; the password is asked for."""
     from reidkit.web.roles import ALL, Role
+    from reidkit.web.settings import load_settings
+    from reidkit.web.user_rows import remarks
 
     wanted = Role.named(role)
     password = None if no_password else click.prompt("Password", hide_input=True, confirmation_prompt=True)
     users = users_of(file, folder)
     users.add(name, password=password, role=wanted, galleries=galleries or (ALL,))
     tell(f"{name} is {wanted.name} in {', '.join(galleries) or 'all galleries'}")
+    print_remarks(remarks(users.all(), name, galleries, load_settings(file).galleries))
 
 
 @users_command.command("list")
@@ -195,14 +197,14 @@ def print_users(users: Sequence[User], as_json: bool) -> None:
     if as_json:
         print_json([_row_of_json(user) for user in users])
         return
-    rows = [_row(user) for user in users]
-    print_table(("user", "roles", "password", "tokens"), rows)
+    from reidkit.web.user_rows import COLUMNS, user_rows
+
+    print_table(COLUMNS, user_rows(users))
 
 
-def _row(user: User) -> tuple[str, ...]:
-    roles = ", ".join(f"{role.name} in {_gallery(name)}" for name, role in user.roles.items())
-    tokens = ", ".join(f"{one.id} {one.label} until {moment(one.expires)}" for one in user.tokens)
-    return user.name, roles, "yes" if user.has_password else "no", tokens
+def print_remarks(remarks: Sequence[str]) -> None:
+    for remark in remarks:
+        say(remark)
 
 
 def _row_of_json(user: User) -> dict[str, Any]:
@@ -213,10 +215,6 @@ def _row_of_json(user: User) -> dict[str, Any]:
 
 def _role(role: Any) -> str:
     return str(role.name)
-
-
-def _gallery(name: str) -> str:
-    return "all galleries" if name == "*" else name
 
 
 # --- the audit log ----------------------------------------------------------------------------------------
