@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 import reidkit as rk
 from reidkit.cli.import_weights import _model_options, import_weights_command
 from reidkit.encoders.foreign_weights import import_weights
+from reidkit.encoders.own import OWN
 from reidkit.encoders.ready_made import find_ready_made, ready_made
 from reidkit.errors import UnknownName
 from tests import published_weights as published
@@ -82,7 +84,11 @@ def test_each_command_imports_a_file_of_the_documented_names_and_shapes(entry, t
 def test_entries_are_complete():
     entries = ready_made()
     assert len({entry.name for entry in entries}) == len(entries)
+    [own] = [entry for entry in entries if entry.name == OWN]
+    assert (Path(__file__).parents[3] / own.page).is_file()
     for entry in entries:
+        if entry is own:  # nobody published its scores; its page tells them
+            continue
         assert entry.scores
         assert all(0 < ap < rank1 < 100 for rank1, ap in entry.scores.values())
         assert entry.page.startswith("https://")
