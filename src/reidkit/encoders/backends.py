@@ -15,16 +15,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reidkit import logs
 from reidkit.encoders.backend_choice import kept, measured
-from reidkit.encoders.network import Network
+from reidkit.encoders.network import Network, WrappedNetwork
 from reidkit.encoders.runtimes import check_runtime
 from reidkit.errors import ConfigError, UnknownName, short
 
@@ -65,7 +63,7 @@ def with_backend(encoder: Encoder, backend: str) -> Network:
     return encoder.network if backend == "torch" or not on_cpu else FastestNetwork(encoder, backend)
 
 
-class FastestNetwork(Network):
+class FastestNetwork(WrappedNetwork):
     """A network of PyTorch that lets another library embed where that is faster, or was asked for.
 
     Args:
@@ -74,27 +72,14 @@ class FastestNetwork(Network):
     """
 
     def __init__(self, encoder: Encoder, backend: str) -> None:
-        self.own, self.backend = encoder.network, backend
+        super().__init__(encoder.network)
+        self.backend = backend
         self._size = encoder.height, encoder.width
-        self.model, self.device, self.feature = self.own.model, self.own.device, self.own.feature
-        self.resampling = self.own.resampling
         self._to_come = self._num_batches = 0
         self._seconds = 0.0  # that PyTorch worked
         self._other: Network | None = None
         self._steps = [(WORTH_OPENING, kept), (WORTH_MEASURING, measured)]  # not taken yet
         self._looking = threading.Lock()
-
-    @property
-    def description(self) -> Mapping[str, Any]:
-        return self.own.description
-
-    @property
-    def embedding_dim(self) -> int:
-        return self.own.embedding_dim
-
-    @property
-    def features(self) -> Mapping[str, int]:
-        return self.own.features
 
     def expect(self, num_images: int) -> None:
         self._to_come = max(self._to_come, num_images)
@@ -116,15 +101,6 @@ class FastestNetwork(Network):
             finally:
                 self._looking.release()
         return embeddings
-
-    def embed_features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.own.embed_features(images)
-
-    def fingerprints(self, *, height: int, width: int) -> tuple[str, ...]:
-        return self.own.fingerprints(height=height, width=width)
-
-    def save(self, path: Path, description: Mapping[str, Any]) -> None:
-        self.own.save(path, description)
 
     def _look_for_faster(
         self, work: float, images: NDArray[np.uint8], embeddings: NDArray[np.float32]

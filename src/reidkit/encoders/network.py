@@ -72,3 +72,36 @@ class Network(ABC):
 
         Raises :class:`CheckpointError` where it has a file of its own, in a format of its own.
         """
+
+
+class WrappedNetwork(Network):
+    """A network that embeds by another one, and is otherwise as that one is."""
+
+    def __init__(self, own: Network) -> None:
+        self.own = own
+        self.model, self.device, self.feature = own.model, own.device, own.feature
+        self.resampling, self.views = own.resampling, own.views
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        return self.own.description
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.own.embedding_dim
+
+    @property
+    def features(self) -> Mapping[str, int]:
+        return self.own.features
+
+    def expect(self, num_images: int) -> None:
+        self.own.expect(num_images)
+
+    def embed_features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.own.embed_features(images)
+
+    def fingerprints(self, *, height: int, width: int) -> tuple[str, ...]:
+        return self.own.fingerprints(height=height, width=width)
+
+    def save(self, path: Path, description: Mapping[str, Any]) -> None:
+        self.own.save(path, description)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from reidkit.encoders.network import FINGERPRINT_LENGTH, Network
+from reidkit.encoders.network import FINGERPRINT_LENGTH, Network, WrappedNetwork
 from reidkit.errors import UnknownName
 from reidkit.images.transforms import resized
 
@@ -57,7 +55,7 @@ def check_views(views: str) -> None:
         raise UnknownName("views", views, VIEWS)
 
 
-class ViewsNetwork(Network):
+class ViewsNetwork(WrappedNetwork):
     """A network that embeds several views of each picture.
 
     Args:
@@ -67,22 +65,9 @@ class ViewsNetwork(Network):
 
     def __init__(self, own: Network, views: str) -> None:
         check_views(views)
-        self.own, self.views = own, views
-        self.model, self.device, self.feature = own.model, own.device, own.feature
-        self.resampling = own.resampling
+        super().__init__(own)
+        self.views = views
         self._num_views = sum(1 for _ in VIEWS[views](np.zeros((1, 16, 16, 3), np.uint8)))
-
-    @property
-    def description(self) -> Mapping[str, Any]:
-        return self.own.description
-
-    @property
-    def embedding_dim(self) -> int:
-        return self.own.embedding_dim
-
-    @property
-    def features(self) -> Mapping[str, int]:
-        return self.own.features
 
     def expect(self, num_images: int) -> None:
         self.own.expect(self._num_views * num_images)
@@ -98,9 +83,6 @@ class ViewsNetwork(Network):
     def fingerprints(self, *, height: int, width: int) -> tuple[str, ...]:
         found = self.own.fingerprints(height=height, width=width)
         return (hashlib.sha256(f"{found[0]} {self.views}".encode()).hexdigest()[:FINGERPRINT_LENGTH],)
-
-    def save(self, path: Path, description: Mapping[str, Any]) -> None:
-        self.own.save(path, description)
 
     def _summed(
         self, images: Pictures, embed: Callable[[Pictures], NDArray[np.float32]]

@@ -10,14 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.encoders.network import Network
+from reidkit.encoders.network import Network, WrappedNetwork
 from reidkit.errors import ReidError
 
 MOST_AT_ONCE = 64
@@ -35,7 +32,7 @@ class NotReady(ReidError):
     """The service is still starting, or is shutting down."""
 
 
-class BatchingNetwork(Network):
+class BatchingNetwork(WrappedNetwork):
     """A network that embeds pictures of several threads together.
 
     Args:
@@ -45,9 +42,7 @@ class BatchingNetwork(Network):
     """
 
     def __init__(self, own: Network, *, waiting: int, seconds: float) -> None:
-        self.own = own
-        self.model, self.device, self.feature = own.model, own.device, own.feature
-        self.resampling = own.resampling
+        super().__init__(own)
         self._most_waiting, self._seconds = waiting, seconds
         self._queue: deque[_Portion] = deque()
         self._num_waiting = 0
@@ -57,24 +52,9 @@ class BatchingNetwork(Network):
         self._thread.start()
 
     @property
-    def description(self) -> Mapping[str, Any]:
-        return self.own.description
-
-    @property
-    def embedding_dim(self) -> int:
-        return self.own.embedding_dim
-
-    @property
-    def features(self) -> Mapping[str, int]:
-        return self.own.features
-
-    @property
     def num_waiting(self) -> int:
         """Pictures in the queue."""
         return self._num_waiting
-
-    def expect(self, num_images: int) -> None:
-        self.own.expect(num_images)
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """As the network does, in the batch of whoever asks at the same time.
@@ -95,15 +75,6 @@ class BatchingNetwork(Network):
             raise portion.error
         assert portion.embeddings is not None
         return portion.embeddings
-
-    def embed_features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.own.embed_features(images)
-
-    def fingerprints(self, *, height: int, width: int) -> tuple[str, ...]:
-        return self.own.fingerprints(height=height, width=width)
-
-    def save(self, path: Path, description: Mapping[str, Any]) -> None:
-        self.own.save(path, description)
 
     def close(self) -> None:
         """Embed what waits, and take no more."""
