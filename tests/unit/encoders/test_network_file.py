@@ -249,7 +249,7 @@ def test_broken_metadata_is_explained(make_file):
 
 def test_what_does_not_go_with_an_external_network_is_said(tmp_path, monkeypatch):
     path = make(tmp_path / "net.onnx")
-    with pytest.raises(ConfigError, match=r"device = cuda: .* run on the CPU"):
+    with pytest.raises(ConfigError, match=r"device = cuda: .* runs on the CPU alone"):
         rk.load_encoder(path, preprocessing=PLAIN, device="cuda")
     with pytest.raises(CheckpointError, match="an external network cannot be saved; use its own file"):
         rk.load_encoder(path, preprocessing=PLAIN).save(tmp_path / "e.safetensors")
