@@ -1,6 +1,6 @@
-"""What several views of each image gain, and what they cost; the table goes into docs/results.md.
+"""What several views of each image gain, and what they cost.
 
-    python benchmarks/views.py $REIDKIT_DATA/market1501-500 ENCODER... --write
+    python benchmarks/views.py $REIDKIT_DATA/market1501-500 ENCODER...
 
 Each ENCODER is a run folder or an encoder's file.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 import reidkit as rk
 from reidkit.encoders.views import VIEWS
-from results import processor, write_section
+from results import processor
 
 
 def main() -> None:
@@ -24,7 +24,6 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, help="in Market-1501's layout")
     parser.add_argument("encoders", nargs="+", type=Path)
-    parser.add_argument("--write", action="store_true", help="into docs/results.md")
     given = parser.parse_args()
     data = rk.load_dataset("market1501", given.data)
     num = len(data.query) + len(data.gallery)
@@ -38,8 +37,6 @@ def main() -> None:
         ]
     lines += ["", f"{num:,} images, processor time of embedding and ranking, {processor()}."]
     print("\n".join(lines))
-    if given.write:
-        write_section("views", "\n".join(lines))
 
 
 def measured(path: Path, views: str, data: rk.Dataset) -> tuple[float, float, float]:

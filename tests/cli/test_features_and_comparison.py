@@ -319,7 +319,7 @@ def test_networks_runs_and_features_side_by_side(
     other.mkdir()
     (other / "best.safetensors").write_bytes(file.read_bytes())
     (other / "config.toml").write_text(config.dump(config.load(str(tiny_recipe), [f"data.root={tmp_path}"])))
-    with pytest.raises(ConfigError, match="were trained on different data; say with --data"):
+    with pytest.raises(ConfigError, match="were trained on different data; say on which to compare them"):
         ok("compare", run, other)
 
 

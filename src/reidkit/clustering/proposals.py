@@ -105,7 +105,7 @@ def _doubt(found: Proposals, options: ClusterOptions) -> str:
     return (
         f"{found.too_large.name} has {num:,} of {found.num_items:,} pictures ({share}), "
         "so it is likely several people: look before accepting it. To tell more people apart, try "
-        f"--distance below {options.farthest:g}, --neighbours below {options.k1} (about twice as many as "
+        f"a distance below {options.farthest:g}, neighbours below {options.k1} (about twice as many as "
         "a person has pictures), or fill a gallery with a better encoder (`reid encoders` lists some)"
     )
 

@@ -134,7 +134,7 @@ class WrittenLog:
         except OSError as error:
             raise DataError(
                 f"the audit log {self.path} cannot be read: {error.strerror}; if it was moved, put it back, "
-                "or name the service's folder by --folder or --config"
+                "or name the folder of the service that wrote it"
             ) from None
 
 

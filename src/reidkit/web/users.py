@@ -281,8 +281,8 @@ class Users:
         Counted afterwards, all attempts that are made at once would be let through. Raises
         :class:`TooManyAttempts`, and then counts nothing.
         """
-        now = time.time()
         with self._transaction() as database:
+            now = time.time()  # in here: another attempt's would be later than one that was read before it
             for limit in limits:
                 query = "SELECT number, last FROM failures WHERE key = ?"
                 for number, last in database.execute(query, (limit.key,)).fetchall():

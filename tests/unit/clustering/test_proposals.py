@@ -186,7 +186,7 @@ def test_one_person_of_most_pictures_is_doubted(tmp_path):
         assert found.too_large is found.people[0]
         [note] = found.notes
         assert "new-1 has 15 of 23 pictures (65 %)" in note
-        assert all(way in note for way in ("--distance below 0.8", "--neighbours below 6", "better encoder"))
+        assert all(way in note for way in ("a distance below 0.8", "neighbours below 6", "better encoder"))
         accept_proposal(gallery, "new-1", identity="ann", who="zoe")
         assert propose(gallery, OPTIONS).notes == (), "somebody said that they are one person"
 
