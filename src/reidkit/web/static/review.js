@@ -38,5 +38,8 @@
   }
 
   // After a decision the keyboard stays on the proposal.
-  document.addEventListener("htmx:afterSwap", () => document.getElementById("who")?.focus());
+  const stay = () => document.getElementById("who")?.focus();
+  document.addEventListener("htmx:afterSwap", stay);
+  // Where what had the focus went away after that, it is the page's.
+  document.addEventListener("htmx:afterSettle", () => { if (document.activeElement === document.body) stay(); });
 }
