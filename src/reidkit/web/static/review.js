@@ -40,6 +40,6 @@
   // After a decision the keyboard stays on the proposal.
   const stay = () => document.getElementById("who")?.focus();
   document.addEventListener("htmx:afterSwap", stay);
-  // Where what had the focus went away after that, it is the page's.
-  document.addEventListener("htmx:afterSettle", () => { if (document.activeElement === document.body) stay(); });
+  // A key that is pressed before htmx knows the new form sends it as any form is sent, and a whole page comes.
+  if (on.checked && document.activeElement === document.body) stay();
 }
