@@ -193,7 +193,7 @@ def test_an_encoder_that_moved(run, here):
     query = "mon/0001_cdoor.png"
     message = refused("search", query, "--gallery", "g")
     assert "g was filled with the encoder" in message
-    assert "old.safetensors, which is gone; if it moved, name it as encoder" in message
+    assert "old.safetensors, which is gone; if it moved, give its place: --encoder RUN" in message
     assert found(query, "--encoder", "new.safetensors")
     assert found(query)
 

@@ -10,7 +10,7 @@ from reidkit.galleries import Gallery
 from reidkit.search.pictures import is_there
 
 _LONGEST_PLACE = 4096  # characters of a path
-_WAY_OUT = "name it as encoder"
+_WAY_OUT = "give its place: --encoder RUN, in Python encoder=..."
 
 
 def recorded_place(gallery: Gallery | None, address: str, location: str) -> Path:
