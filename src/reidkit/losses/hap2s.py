@@ -221,14 +221,15 @@ def _mean_over_pairs(
 
     ``anchors`` (M,) are places from 0 to b - 1; pairs that do not count get no weight.
     """
-    if weighting == "exponential":
-        log_weights, slopes = sharpness * distances, sharpness
-    else:
-        log_weights, slopes = sharpness * distances.log1p(), sharpness / (distances + 1)
+    log_weights = sharpness * (distances if weighting == "exponential" else distances.log1p())
     largest = distances.new_zeros(num_rows).scatter_reduce_(0, anchors, log_weights, "amax")
     weights = (log_weights - largest[anchors]).exp_() * counts
     total = distances.new_zeros(num_rows).index_add_(0, anchors, weights)
     weights /= torch.where(total == 0, 1.0, total)[anchors]
     means = distances.new_zeros(num_rows).index_add_(0, anchors, weights * distances)
-    gradient = weights if detach_weights else weights * (1 + slopes * (distances - means[anchors]))
-    return means, gradient
+    if detach_weights:
+        return means, weights
+    slopes = sharpness * (distances - means[anchors])
+    if weighting == "polynomial":
+        slopes /= distances + 1
+    return means, weights * (1 + slopes)
