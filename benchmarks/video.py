@@ -356,13 +356,13 @@ def parts_of_time(folder: Path, done: Tracked, used: float, encoder: Encoder) ->
     """Where the time of the last run went, each part done again by itself."""
     began = time.process_time()
     for view in done.views:
-        for frame in open_video(view.source).frames():
+        for frame in open_video(view.origin.source).frames():
             if frame.number == view.num_planned:
                 break
     reading = time.process_time() - began
     began = time.process_time()
     cameras = range(len(done.views))
-    track([view.source for view in done.views], [folder / f"{camera}-det.txt" for camera in cameras])
+    track([view.origin.source for view in done.views], [folder / f"{camera}-det.txt" for camera in cameras])
     finding = time.process_time() - began
     num = sum(counts.pictures for counts in done.counts)
     crops = list(np.random.default_rng(0).integers(0, 256, (num, 128, 64, 3)).astype(np.uint8))

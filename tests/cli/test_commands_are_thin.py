@@ -25,7 +25,16 @@ CLI = Path(__file__).parents[2] / "src" / "reidkit" / "cli"
 FILES = sorted(CLI.glob("*.py"))
 OF_THE_TERMINAL = ("__init__", "completion", "options", "output", "progress", "endings")
 
-EVERYWHERE = {"config", "errors", "logs", "texts.printable", "progress", "trust", "training.trackers"}
+EVERYWHERE = {
+    "config",
+    "errors",
+    "logs",
+    "texts.printable",
+    "texts.addresses",
+    "progress",
+    "trust",
+    "training.trackers",
+}
 WORKFLOWS = {
     "__init__": {"__version__"},
     "check": {
@@ -105,7 +114,14 @@ WORKFLOWS = {
     },
     "split": {"datasets._splits"},
     "study": {"studies.study", "studies.workers"},
-    "track": {"video", "video.boxes", "video.detecting", "video.outputs", "video.tracking"},
+    "track": {
+        "video",
+        "video.boxes",
+        "video.detecting",
+        "video.following",
+        "video.outputs",
+        "video.tracking",
+    },
     "timeline": {
         "galleries",
         "labels",

@@ -191,3 +191,10 @@ def test_words_in_the_wrong_order_are_answered_with_the_right_one(words, said, m
     assert end.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+@pytest.mark.parametrize("error", [DataError("rtsp://admin:secret@camera/ is away"), ValueError("oh")])
+@pytest.mark.parametrize("word", ["rtsp://admin:secret@camera/", "postgresql://ann:secret@host/people"])
+def test_passwords_in_addresses_are_not_printed(ends, error, word):
+    for words in ([word], [word, "--debug"]):
+        assert "secret" not in ends(error, *words)[1]

@@ -21,11 +21,11 @@ from reidkit.errors import DataError, MissingExtra, shortened
 from reidkit.files import require_regular
 from reidkit.images.reading import is_image, load_image, pixel_limit
 from reidkit.logs import get_logger
+from reidkit.texts.addresses import is_address
 
 Picture = NDArray[np.uint8]
 
 _logger = get_logger(__name__)
-_ADDRESS = re.compile(r"(rtsps?|rtmps?|https?|tcp|udp|srt)://")
 _DEFAULT_RATE = 25.0
 _MOT_FOLDER, _MOT_DESCRIPTION = "img1", "seqinfo.ini"
 
@@ -65,13 +65,14 @@ def open_video(source: str | Path, *, rate: float | None = None) -> Video:
         rate: pictures a second of a folder, where its ``seqinfo.ini`` does not tell; 25 if left out.
 
     Raises:
+        ConfigError: an address of a protocol that is not known.
         DataError: nothing there, no video in it, no pictures with numbers, pictures that are too large.
         MissingExtra: PyAV is not installed, and it is not a folder.
     """
-    if isinstance(source, str) and _ADDRESS.match(source):
+    if is_address(source):
         from reidkit.video.streams import Stream
 
-        return Stream(source)
+        return Stream(str(source))
     path = Path(source)
     return Pictures(path, rate=rate) if path.is_dir() else VideoFile(path)
 
@@ -86,12 +87,10 @@ class VideoFile:
         self.path, self.name = path, path.stem
         with opened(str(path), {"protocol_whitelist": "file,crypto,data"}) as container:
             stream = video_stream(container, str(path))
-            self.width, self.height = stream.codec_context.width, stream.codec_context.height
+            check_size(str(path), stream.codec_context.width, stream.codec_context.height)
             self.rate = float(stream.average_rate or stream.guessed_rate or _DEFAULT_RATE)
             first = next(decoded(container, stream, str(path)), None)
-        if first is not None and first.rotation % 180:
-            self.width, self.height = self.height, self.width
-        check_size(str(path), self.width, self.height)
+            self.width, self.height = upright_size(stream, first)
         self._first = 0 if first is None or first.pts is None else first.pts
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
@@ -245,8 +244,20 @@ def video_stream(container: Any, source: str) -> Any:
     return stream
 
 
-def decoded(container: Any, stream: Any, source: str) -> Iterator[Any]:
-    """PyAV's frames; parts that are damaged are skipped, and how many is told at the end."""
+def upright_size(stream: Any, first: Any) -> tuple[int, int]:
+    """Width and height of the pictures, of which ``first`` is one, or ``None`` where there are none."""
+    if first is None:
+        return stream.codec_context.width, stream.codec_context.height
+    return (first.height, first.width) if first.rotation % 180 else (first.width, first.height)
+
+
+def decoded(
+    container: Any, stream: Any, source: str, *, wanted: Callable[[Any], bool] | None = None
+) -> Iterator[Any]:
+    """PyAV's frames; parts that are damaged are skipped, and how many is told at the end.
+
+    Only packets are decoded for which ``wanted`` is true.
+    """
     av = av_library()
     num_damaged = 0
     packets = container.demux(stream)
@@ -258,6 +269,8 @@ def decoded(container: Any, stream: Any, source: str) -> Iterator[Any]:
             packet = None
         if packet is None:
             break
+        if wanted is not None and not wanted(packet):
+            continue
         try:
             yield from packet.decode()
         except av.FFmpegError:

@@ -69,7 +69,7 @@ def write_outputs(tracked: Tracked, path: str | Path) -> list[Path]:
     written = []
     for number, view in enumerate(tracked.views):
         several = len(tracked.views) > 1
-        place = path.with_name(f"{path.stem}-{view.camera}{path.suffix}") if several else path
+        place = path.with_name(f"{path.stem}-{view.origin.camera}{path.suffix}") if several else path
         rows = _named_boxes(view, tracked.names[number])
         if suffix == ".txt":
             write_atomically(place, _mot(view, rows))
@@ -99,10 +99,11 @@ def _table(tracked: Tracked) -> str:
             frame = int(view.boxes.frames[box.row])
             time = frame / view.video.rate
             corners = [f"{value:.2f}" for value in view.boxes.corners[box.row].tolist()]
-            moment = view.moment(time)
+            moment = view.origin.moment(time)
+            when = f"{time if moment is None else moment:.3f}"
             writer.writerow(
                 [
-                    *(view.camera, view.source, frame, f"{time if moment is None else moment:.3f}", *corners),
+                    *(view.origin.camera, view.origin.source, frame, when, *corners),
                     *(f"{view.boxes.confidences[box.row]:.4g}", box.tracklet),
                     tracked.identities.get(box.tracklet, ""),
                 ]
