@@ -81,7 +81,9 @@ class Plausibility:
         self._embeddings = np.empty((0, 0), np.float32)
         self.doubt = ""
         if len(items) < MIN_ITEMS:
-            self.doubt = f"{counted(len(items), 'item')} are too few to check the calibration on"
+            self.doubt = (
+                f"the gallery holds {counted(len(items), 'item')}, too few to check the calibration on"
+            )
             return
         chosen = np.random.default_rng(0).choice(len(items), min(_NUM_SAMPLED, len(items)), replace=False)
         sample = [items[place] for place in chosen]

@@ -18,6 +18,7 @@ from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import Gallery, Hit, NoGallery, Where, open_gallery, without_password
 from reidkit.galleries._relative import apart_from_query
 from reidkit.images.reading import ImageSource
+from reidkit.logs import get_logger
 from reidkit.search.adding import embedded, not_yet_there, show_known, store
 from reidkit.search.encoder_place import recorded_place
 from reidkit.search.found import Found
@@ -33,6 +34,8 @@ from reidkit.types import Sample
 if TYPE_CHECKING:
     from reidkit.galleries._storage import Storage
     from reidkit.progress import ProgressCallback
+
+logger = get_logger(__name__)
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
 _NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture
@@ -124,11 +127,16 @@ class Searcher:
     def lowest_score(self, false_match_rate: float) -> float:
         """The score from which on no more than this share of two persons' pairs are taken for one person.
 
+        A warning is logged where the calibration does not fit this gallery, so that the rate is another here.
+
         Raises :class:`ConfigError` without a calibration, or for a rate that it cannot tell.
         """
         if self.calibration is None:
             raise ConfigError(self.no_calibration)
-        return self.calibration.threshold_at(false_match_rate)
+        lowest = self.calibration.threshold_at(false_match_rate)
+        if self.gallery is not None and (doubt := self._plausible(self.gallery, self.calibration).doubt):
+            logger.warning("a false-match rate of %g may not hold here: %s", false_match_rate, doubt)
+        return lowest
 
     def prior(self, *, where: Where | None = None, given: float | None = None) -> Prior:
         """How probable it is, before looking, that an item shows who is searched for.
