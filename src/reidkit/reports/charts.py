@@ -229,7 +229,7 @@ def _shortened(name: str, room: float) -> str:
 def _width(text: str) -> float:
     """Of a text at most, in font sizes: a page shows it in a font of the reader's."""
     return sum(
-        1.0 if unicodedata.east_asian_width(c) in "WF" or c in "MWmw@%" else 0.8 if c.isupper() else 0.65
+        1.1 if unicodedata.east_asian_width(c) in "WF" or c in "MWmw@%…" else 0.8 if c.isupper() else 0.65
         for c in text
     )
 
