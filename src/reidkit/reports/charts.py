@@ -42,10 +42,7 @@ _QUIET_SVG = {"Creator": None, "Date": None, "Format": None, "Type": None}
 _QUIET_PNG = {"Software": None}
 _DOTS_PER_INCH = 200
 _CHART_WIDTH, _FONT_SIZE = 302, 10  # points
-_LEGEND_KEY, _LEGEND_GAP = (
-    2.4,
-    1.2,
-)  # font sizes: a curve's sign with its space, and what lies between columns
+_LEGEND_KEY, _LEGEND_GAP = 2.4, 1.2  # font sizes: a curve's sign with its space; between columns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
