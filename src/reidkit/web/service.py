@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,27 +58,43 @@ class Service:
         self.uploads = Uploads(settings.folder / "pictures")
         self._closing = threading.Event()
         self._labels: dict[str, tuple[float, LabelsAnswer | None]] = {}
-        opener = ThreadPoolExecutor(1, "opening")
+        self._needs_encoders = threading.Event()
         self.served = {
-            name: Served(name, given, settings, opener) for name, given in settings.galleries.items()
+            name: Served(name, given, settings, self._needs_encoders.set)
+            for name, given in settings.galleries.items()
         }
-        opener.shutdown(wait=False)  # once all are open
+        threading.Thread(target=self._open_all, name="opening", daemon=True).start()
 
-    def wait(self) -> None:
-        """Wait until all galleries are open.
+    def _open_all(self) -> None:
+        """Open galleries, then load their encoders, and do once what would make the first search slow.
 
-        Raises as :class:`reidkit.search.searcher.Searcher` does, for the first that cannot be opened.
+        Importing PyTorch stops all threads for a while. So encoders are loaded where somebody needs one, or
+        once the service has answered for a second (:meth:`load_encoders`).
         """
         for served in self.served.values():
-            _ = served.searcher
-
-    def warm(self) -> None:
-        """Do once, for each gallery, what would make the first search slow."""
+            served.open()
+        self._needs_encoders.wait()
+        for served in self.served.values():
+            served.load()
         for served in self.served.values():
             try:
                 served.warm()
             except Exception as error:  # whoever searches will hear of it
                 logger.debug(f"the gallery {served.name} was not made ready for searches: {error}")
+
+    def load_encoders(self) -> None:
+        """Let encoders be loaded, in another thread, if they are not yet."""
+        self._needs_encoders.set()
+
+    def wait(self, *, load: bool = True) -> None:
+        """Wait until all galleries are open and all encoders loaded, which it begins if it may ``load``.
+
+        Raises as :class:`reidkit.search.searcher.Searcher` does, for the first that cannot be opened.
+        """
+        if load:
+            self.load_encoders()
+        for served in self.served.values():
+            served.wait()
 
     def keep_tidy(self) -> None:
         """Delete uploads of items that other programs erase, at once and then now and then, until the end."""

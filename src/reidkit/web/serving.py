@@ -100,7 +100,7 @@ def _serve_here(app: FastAPI, settings: Settings, taken: socket.socket, ready: C
 
     def open_all() -> None:
         try:
-            app.state.service.wait()
+            app.state.service.wait(load=False)
             ready()
         except Exception as error:
             failures.append(error)
