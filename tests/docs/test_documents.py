@@ -53,7 +53,7 @@ def test_links_lead_somewhere(document, generated):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_a_guide_says_what_to_read_next(document):
-    if document.parent.name in ("start", "guides", "papers") and document.stem != "index":
+    if document.parent.name in ("start", "guides", "papers", "examples") and document.stem != "index":
         assert "\nWhat to read next: [" in document.read_text("utf-8")
 
 

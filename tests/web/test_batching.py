@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from reidkit.encoders.network import Network
-from reidkit.web.batching import BatchingNetwork, Busy, NotReady
+from reidkit.web.batching import BatchingNetwork
+from reidkit.web.together import Busy, NotReady, Together
 
 
 class Slow(Network):
@@ -50,7 +51,7 @@ def slow():
 
 @pytest.fixture
 def network(slow):
-    network = BatchingNetwork(slow, waiting=8, seconds=0.0)
+    network = BatchingNetwork(slow, waiting=8, pause=0.0)
     yield network
     slow.may_go.set()
     network.close()
@@ -120,3 +121,58 @@ def test_what_waits_is_embedded_before_the_end_and_nothing_after_it(network, slo
     assert answers[1][0, 0] == 1
     with pytest.raises(NotReady):
         network.embed(image(2))
+
+
+def test_who_comes_in_without_a_pause_is_waited_for_and_a_pause_ends_that():
+    done = []
+    together = Together(
+        lambda tasks: done.append(list(tasks)) or tasks,
+        name="t",
+        at_once=3,
+        waiting=9,
+        pause=0.2,
+        what="wait",
+    )
+    threads = [threading.Thread(target=together.do, args=(number,)) for number in (1, 2, 3, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    together.close()
+    assert [len(tasks) for tasks in done] == [3, 1]  # as many as are done at once wait for no pause
+
+
+def test_first_come_first_served():
+    order, may_go = [], threading.Event()
+
+    def do(tasks):
+        may_go.wait(10)
+        order.extend(tasks)
+        return tasks
+
+    together = Together(do, name="t", at_once=2, waiting=99, pause=0.0, what="wait")
+    threads = []
+    for number in range(1, 10):
+        threads.append(threading.Thread(target=together.do, args=(number,)))
+        threads[-1].start()
+        until(lambda number=number: together.num_waiting + 1 >= number)
+    may_go.set()
+    for thread in threads:
+        thread.join()
+    together.close()
+    assert order == list(range(1, 10))
+
+
+def test_an_error_of_one_task_is_its_own():
+    together = Together(
+        lambda tasks: [ValueError("no") if task == 2 else task for task in tasks],
+        name="t",
+        at_once=9,
+        waiting=9,
+        pause=0.1,
+        what="wait",
+    )
+    with pytest.raises(ValueError, match="no"):
+        together.do(2)
+    assert together.do(3) == 3
+    together.close()

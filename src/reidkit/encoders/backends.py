@@ -80,9 +80,13 @@ class FastestNetwork(WrappedNetwork):
         self._other: Network | None = None
         self._steps = [(WORTH_OPENING, kept), (WORTH_MEASURING, measured)]  # not taken yet
         self._looking = threading.Lock()
+        self._apart = False  # it is looked in threads of its own
 
     def expect(self, num_images: int) -> None:
         self._to_come = max(self._to_come, num_images)
+
+    def keep_nobody_waiting(self) -> None:
+        self._apart = True
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         self._to_come = max(0, self._to_come - len(images))
@@ -95,26 +99,31 @@ class FastestNetwork(WrappedNetwork):
         self._seconds += seconds
         # What was embedded counts as well as what is to come, for who asks for one image at a time.
         work = self._seconds + self._to_come * seconds / len(images)
-        if self._steps and self._looking.acquire(blocking=False):
-            try:
-                self._look_for_faster(work, images, embeddings)
-            finally:
-                self._looking.release()
+        if self._is_due(work) and self._looking.acquire(blocking=False):
+            if self._apart:
+                threading.Thread(target=self._look, args=(work, images, embeddings), daemon=True).start()
+            else:
+                self._look(work, images, embeddings)
         return embeddings
 
-    def _look_for_faster(
-        self, work: float, images: NDArray[np.uint8], embeddings: NDArray[np.float32]
-    ) -> None:
-        """Take the next steps towards another library where so many seconds of work are worth it."""
-        asked_for = self.backend != "auto"
-        if self._num_batches == 1 and not asked_for:
-            return  # it had to wait for what is done once, and tells little of the others
-        while self._steps and (asked_for or work > self._steps[0][0]):
-            _, step = self._steps.pop(0)
-            choice = step(self._encoder(), self.backend, images, embeddings)
-            if choice is not None:
-                self._other, self._steps = choice.network, []
-                logger.log(logging.INFO if choice.as_wished else logging.WARNING, choice.told)
+    def _is_due(self, work: float) -> bool:
+        """Whether so many seconds of work are worth the next step towards another library."""
+        if self.backend != "auto":
+            return bool(self._steps)
+        # The first batch had to wait for what is done once, and tells little of the others.
+        return self._num_batches > 1 and bool(self._steps) and work > self._steps[0][0]
+
+    def _look(self, work: float, images: NDArray[np.uint8], embeddings: NDArray[np.float32]) -> None:
+        """Take the steps towards another library that are due, and let go of the lock."""
+        try:
+            while self._is_due(work):
+                _, step = self._steps.pop(0)
+                choice = step(self._encoder(), self.backend, images, embeddings)
+                if choice is not None:
+                    self._other, self._steps = choice.network, []
+                    logger.log(logging.INFO if choice.as_wished else logging.WARNING, choice.told)
+        finally:
+            self._looking.release()
 
     def _by_other(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         """Embeddings by the other library; None where there is none, or no longer."""

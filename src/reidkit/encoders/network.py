@@ -54,6 +54,9 @@ class Network(ABC):
     def expect(self, num_images: int) -> None:  # noqa: B027 - most have nothing to make ready
         """So many images are going to be embedded, or more: for networks that can make ready for many."""
 
+    def keep_nobody_waiting(self) -> None:  # noqa: B027 - most have nothing to decide
+        """Decide on another library, if at all, in a thread of its own, where images of others would wait."""
+
     @abstractmethod
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """RGB images (B, H, W, 3) -> unit embeddings (B, D)."""
@@ -96,6 +99,9 @@ class WrappedNetwork(Network):
 
     def expect(self, num_images: int) -> None:
         self.own.expect(num_images)
+
+    def keep_nobody_waiting(self) -> None:
+        self.own.keep_nobody_waiting()
 
     def embed_features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.own.embed_features(images)

@@ -15,10 +15,10 @@ from reidkit.errors import ConfigError, ReidError
 from reidkit.galleries import parse_where
 from reidkit.web import answers as a
 from reidkit.web.access import CheckedUser, CurrentUser, TheService, access_of, is_same_origin
-from reidkit.web.batching import NotReady
 from reidkit.web.metrics import CONTENT_TYPE
 from reidkit.web.problems import MEDIA_TYPE
 from reidkit.web.roles import NotAllowed, Role
+from reidkit.web.together import NotReady
 from reidkit.web.wanted import (
     MOST_ID,
     DecisionRequest,

@@ -16,13 +16,13 @@ from reidkit.errors import ReidError, shortened
 from reidkit.galleries import DamagedGallery, NoGallery, without_password
 from reidkit.logs import get_logger
 from reidkit.texts.printable import printable
-from reidkit.web.batching import Busy, NotReady
 from reidkit.web.jobs import NoSuchJob
 from reidkit.web.limits import TooManyRequests
 from reidkit.web.roles import NoSuchGallery, NotAllowed, NotLoggedIn
 from reidkit.web.served import NoSuchItem
 from reidkit.web.settings import Settings
 from reidkit.web.thumbnails import NoPicture
+from reidkit.web.together import Busy, NotReady
 from reidkit.web.users import TooManyAttempts, WrongLogin
 
 logger = get_logger(__name__)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -15,25 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from reidkit.arrays import Embeddings
 from reidkit.errors import ConfigError, DataError, ReidError
-from reidkit.galleries import DamagedGallery, Gallery, Item, NoGallery, Where
-from reidkit.galleries._group_commit import GroupCommit
+from reidkit.galleries import DamagedGallery, Gallery, Item, NoGallery
 from reidkit.galleries._relative import keys_of_query
 from reidkit.images.reading import TooManyPixels, load_image, pixel_limit
 from reidkit.search.found import Found
 from reidkit.search.own_picture import Query
-from reidkit.search.people import FoundPeople, PeopleSearch
+from reidkit.search.people import FoundPeople
 from reidkit.search.pictures import HASH_LENGTH
-from reidkit.search.probabilities import Prior
 from reidkit.search.searcher import Searcher
 from reidkit.web.batching import BatchingNetwork
+from reidkit.web.searches import Asked, Searches
 from reidkit.web.settings import Limits, ServedGallery, Settings
 from reidkit.web.wanted import Box, SearchRequest
 
 _DECODING = threading.BoundedSemaphore(4)
-_PRIOR_SECONDS = 600.0
-_MOST_PRIORS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    searcher: Searcher
+    batching: BatchingNetwork
+    searches: Searches
 
 
 class Served:
@@ -49,16 +50,19 @@ class Served:
     def __init__(self, name: str, given: ServedGallery, settings: Settings, opener: Executor) -> None:
         self.name, self.address, self.limits = name, given.address, settings.limits
         self.making = threading.Lock()
-        self._together = GroupCommit(self._search_all)
-        self._priors: dict[str, tuple[float, int, Prior]] = {}
         self._opening = opener.submit(self._open, given, settings.backend)
 
-    def _open(self, given: ServedGallery, backend: str) -> tuple[Searcher, BatchingNetwork]:
+    def _open(self, given: ServedGallery, backend: str) -> _Opened:
         searcher = Searcher(given.address, encoder=given.encoder, backend=backend)
-        seconds = self.limits.batch_milliseconds / 1000
-        batching = BatchingNetwork(searcher.encoder.network, waiting=self.limits.waiting, seconds=seconds)
+        waiting, pause = self.limits.waiting, self.limits.batch_milliseconds / 1000
+        batching = BatchingNetwork(searcher.encoder.network, waiting=waiting, pause=pause)
+        batching.keep_nobody_waiting()
         searcher.encoder.network = batching
-        return searcher, batching
+        return _Opened(searcher, batching, Searches(searcher, waiting=waiting, pause=pause))
+
+    @property
+    def _opened(self) -> _Opened:
+        return self._opening.result()
 
     @property
     def is_open(self) -> bool:
@@ -68,7 +72,7 @@ class Served:
     @property
     def searcher(self) -> Searcher:
         """The gallery and its encoder, once they are open."""
-        return self._opening.result()[0]
+        return self._opened.searcher
 
     def is_readable(self) -> bool:
         """Whether it could be opened, and is still where it was."""
@@ -81,7 +85,7 @@ class Served:
     @property
     def num_waiting(self) -> int:
         """Pictures that wait to be embedded."""
-        return self._opening.result()[1].num_waiting
+        return self._opened.batching.num_waiting
 
     @property
     def gallery(self) -> Gallery:
@@ -118,82 +122,31 @@ class Served:
             raise DataError("the embeddings of this query cancel each other out; give fewer, or others")
         files = tuple((None, content_of(picture)) for picture in request.pictures)
         query = Query(files, tuple(items), self._labels(request, items))
-        mean = (mean / length).astype(np.float32)
-        own = bool(request.pictures) and not items and not request.embeddings
-        return (Embeddings(mean, self.searcher.encoder.fingerprints) if own else mean), query
+        return (mean / length).astype(np.float32), query
 
     def search(self, request: SearchRequest) -> Found:
-        """The items that look most like who is searched for.
-
-        Searches that come in while others are made are made at once, where they ask for the same: one pass
-        over the gallery then serves them all.
-        """
-        embedding, query = self.query(request)
-        return self._together.do(_Asked(embedding, query, request, _options(request)))
+        """The items that look most like who is searched for."""
+        return self._opened.searches.items(Asked(*self.query(request), request))
 
     def search_people(self, request: SearchRequest) -> tuple[FoundPeople, Query]:
         """The people, or tracklets, that look most like who is searched for."""
-        assert request.group is not None
-        embedding, query = self.query(request)
-        where = request.where or None
-        options = PeopleSearch(request.group, request.pool, request.top, request.items_each, where)
-        [found] = self.searcher.search_people_for(
-            embedding, [query], options, include_self=request.include_self
-        )
-        return found, query
+        asked = Asked(*self.query(request), request)
+        return self._opened.searches.people(asked), asked.query
 
     def warm(self) -> None:
         """Do once what would make the first search slow."""
         grey = np.full((self.searcher.encoder.height, self.searcher.encoder.width, 3), 127, np.uint8)
         embedding = self.searcher.encoder.encode([grey])
         if self.searcher.gallery is not None and len(self.gallery):
-            self.searcher.search_for(embedding, [Query()], top=1, prior=self._prior(None, None))
-
-    def _search_all(self, asked: list[_Asked]) -> list[Found | Exception]:
-        """What each asked for, those of equal options at once."""
-        groups: dict[str | int, list[int]] = {}
-        for place, one in enumerate(asked):
-            groups.setdefault(place if one.options is None else one.options, []).append(place)
-        found: dict[int, Found | Exception] = {}
-        for places in groups.values():
-            try:
-                answers: Sequence[Found | Exception] = self._search_equal([asked[place] for place in places])
-            except Exception as error:  # they asked for the same, and so for the same mistake
-                answers = [error] * len(places)
-            found |= zip(places, answers, strict=True)
-        return [found[place] for place in range(len(asked))]
-
-    def _search_equal(self, asked: Sequence[_Asked]) -> list[Found]:
-        request = asked[0].request
-        rate, where = request.false_match_rate, request.where or None
-        rows = np.concatenate([one.embedding for one in asked])
-        return self.searcher.search_for(
-            rows,
-            [one.query for one in asked],
-            top=request.top,
-            where=where,
-            include_self=request.include_self,
-            lowest=None if rate is None else self.searcher.lowest_score(rate),
-            prior=self._prior(where, request.prior),
-        )
-
-    def _prior(self, where: Where | None, given: float | None) -> float | None:
-        """The gallery's prior, which takes a look at every item, kept while the gallery is about as large."""
-        if given is not None or self.searcher.calibration is None:
-            return given
-        key, now, num = json.dumps(where, sort_keys=True, default=str), time.monotonic(), len(self.searcher)
-        kept = self._priors.get(key)
-        if kept is None or now > kept[0] or abs(num - kept[1]) > kept[1] / 100:
-            if len(self._priors) >= _MOST_PRIORS:
-                self._priors.clear()
-            kept = self._priors[key] = now + _PRIOR_SECONDS, num, self.searcher.prior(where=where)
-        return kept[2].value
+            self.searcher.search_for(
+                embedding, [Query()], top=1, prior=self._opened.searches.prior(None, None)
+            )
 
     def close(self) -> None:
         if self._opening.exception() is None:
-            searcher, batching = self._opening.result()
-            batching.close()
-            searcher.close()
+            self._opened.batching.close()
+            self._opened.searches.close()
+            self._opened.searcher.close()
 
     def _of_pictures(self, request: SearchRequest) -> NDArray[np.float32]:
         limit = self.limits.pictures
@@ -205,7 +158,10 @@ class Served:
         if not request.pictures:
             return np.empty((0, self.searcher.encoder.dim), np.float32)
         images = [self._prepared(*one) for one in zip(request.pictures, boxes, strict=True)]
-        return np.asarray(self.searcher.encoder.encode(images))
+        rows = self._opened.batching.embed(np.stack(images))
+        if not np.isfinite(rows).all():
+            raise DataError("the encoder gave embeddings that are not finite; its weights are unusable")
+        return rows
 
     def _prepared(self, picture: bytes, box: Box | None) -> NDArray[np.uint8]:
         """A picture of the size that is embedded. Large ones are in memory a few at a time."""
@@ -231,23 +187,6 @@ class Served:
         if len(items) == 1 and not request.pictures:
             said = {key: items[0].label(key) for key in keys_of_query(request.where)}
         return said | request.labels
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
-    """A search for one embedding (1, D); ``options`` are equal where two ask for the same, or ``None``."""
-
-    embedding: NDArray[np.float32]
-    query: Query
-    request: SearchRequest
-    options: str | None
-
-
-def _options(request: SearchRequest) -> str | None:
-    if keys_of_query(request.where):
-        return None  # its conditions are of this query alone
-    told = request.model_dump(include={"top", "where", "include_self", "false_match_rate", "prior"})
-    return json.dumps(told, sort_keys=True, default=str)
 
 
 class NoSuchItem(DataError):

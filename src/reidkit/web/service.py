@@ -142,7 +142,7 @@ class Service:
     def search(self, actor: Actor, gallery: str, request: SearchRequest) -> a.SearchAnswer:
         """Search a gallery for who is in pictures, stored items or embeddings, all together one query.
 
-        Raises :class:`reidkit.web.batching.Busy` where too many pictures wait to be embedded.
+        Raises :class:`reidkit.web.together.Busy` where too many pictures, or searches, wait.
         """
         served = self._served(actor, gallery, Role.viewer)
         if self.settings.require_purpose and not request.purpose.strip():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +115,23 @@ def test_pytorch_stays_where_nothing_gains_much(weights, num_exports, any_work_p
         assert other(encoder) == "torch"
     assert len(num_exports) == 1
     assert told[-1] == "embedded by PyTorch, which was found to be fastest here"
+
+
+def test_nobody_waits_for_the_look_where_that_is_wished(weights, any_work_pays, monkeypatch):
+    looked, may_end = threading.Event(), threading.Event()
+
+    def slow(*asked: object) -> backend_choice.Choice:
+        looked.set()
+        may_end.wait(30)
+        return backend_choice.Choice(None, "embedded by PyTorch")
+
+    monkeypatch.setattr(backends, "kept", slow)
+    encoder = rk.load_encoder(weights)
+    encoder.network.keep_nobody_waiting()
+    encoder.encode(CROPS, batch_size=2)
+    assert looked.wait(30)
+    assert encoder.encode(CROPS[:1]).shape == (1, encoder.dim)
+    may_end.set()
 
 
 def test_a_few_images_wait_for_nothing(weights, monkeypatch):
