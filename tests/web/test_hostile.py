@@ -8,6 +8,7 @@ import shutil
 import signal
 import struct
 import threading
+import time
 import zlib
 
 import psutil
@@ -202,10 +203,14 @@ def test_nothing_that_was_acknowledged_is_lost_by_a_kill(world, tmp_path):
     for _ in range(3):
         with serving(folder, REIDKIT_SERVE_LIMITS__REQUESTS_PER_MINUTE="0") as process:
             ready.append(process.seconds)
+            num_before = len(acknowledged)
             threads = [threading.Thread(target=add, args=(process.address,)) for _ in range(4)]
             for thread in threads:
                 thread.start()
-            threads[0].join(3)
+            for _ in range(600):  # the first waits for the encoder
+                if len(acknowledged) >= num_before + 8:
+                    break
+                time.sleep(0.1)
             process.end(signal.SIGKILL)
             for thread in threads:
                 thread.join()

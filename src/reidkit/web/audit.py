@@ -356,17 +356,20 @@ def _changed(line: bytes, number: int) -> Entry:
     except (ValueError, RecursionError):
         found = None
     said = found if isinstance(found, dict) else {}
-    texts = {key: said[key] if isinstance(said.get(key), str) else "" for key in ("who", "gallery", "hash")}
-    action = said.get("action")
     moment = said.get("time")
-    known_time = moment if isinstance(moment, int | float) and 0 <= moment < _LATEST else 0.0
+
+    def text(key: str, otherwise: str = "") -> str:
+        return said[key] if isinstance(said.get(key), str) else otherwise
+
     return Entry(
         number,
-        known_time,
-        action=action if isinstance(action, str) else "cannot be read",
+        moment if isinstance(moment, int | float) and 0 <= moment < _LATEST else 0.0,
+        who=text("who"),
+        action=text("action", "cannot be read"),
+        gallery=text("gallery"),
         details={},
+        hash=text("hash"),
         is_intact=False,
-        **texts,
     )
 
 

@@ -21,7 +21,7 @@ from reidkit.search.item_pictures import spread
 from reidkit.search.visits import items_of, timeline
 from reidkit.web import answers as a
 from reidkit.web.audit import AuditLog, Entry, Verified, hash_of
-from reidkit.web.deciding import decide
+from reidkit.web.deciding import Deciding
 from reidkit.web.jobs import Jobs
 from reidkit.web.label_values import LabelsAnswer, labels_answer
 from reidkit.web.longer_work import work_of
@@ -56,6 +56,7 @@ class Service:
         self.jobs_done = Jobs(settings.folder / "jobs")
         self.thumbnails = Thumbnails(settings.limits.cached_bytes)
         self.uploads = Uploads(settings.folder / "pictures")
+        self.deciding = Deciding()
         self._closing = threading.Event()
         self._labels: dict[str, tuple[float, LabelsAnswer | None]] = {}
         self._needs_encoders = threading.Event()
@@ -241,7 +242,7 @@ class Service:
         return a.DecisionsAnswer(decisions=told, total=len(found))
 
     def decide(self, actor: Actor, gallery: str, request: DecisionRequest) -> a.DecisionsAnswer:
-        """Accept, reject, merge, split, or take back; as :func:`reidkit.web.deciding.decide` says."""
+        """Accept, reject, merge, split, or take back; as :class:`reidkit.web.deciding.Deciding` says."""
         found = self._gallery(actor, gallery, Role.reviewer)
         names = [request.identity, request.proposal, *request.others]
         with self._audited(
@@ -253,8 +254,13 @@ class Service:
             people=[hash_of(name) for name in names if name is not None],
             decision=request.undoes,
         ):
-            made: Sequence[Decision] = decide(found, request, who=actor.name)
+            made: Sequence[Decision] = self.deciding.decide(gallery, found, request, who=actor.name)
         return a.DecisionsAnswer(decisions=list(map(a.decision_answer, made)), total=len(made))
+
+    def rejected(self, actor: Actor, gallery: str) -> str | None:
+        """The proposal that they just rejected, which can be taken back."""
+        self._served(actor, gallery, Role.viewer)
+        return self.deciding.rejected(gallery, actor.name)
 
     # --- adding and removing ------------------------------------------------------------------------------
 
