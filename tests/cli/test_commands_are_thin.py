@@ -25,7 +25,16 @@ CLI = Path(__file__).parents[2] / "src" / "reidkit" / "cli"
 FILES = sorted(CLI.glob("*.py"))
 OF_THE_TERMINAL = ("__init__", "completion", "options", "output", "progress", "endings")
 
-EVERYWHERE = {"config", "errors", "logs", "texts.printable", "progress", "trust", "training.trackers"}
+EVERYWHERE = {
+    "config",
+    "errors",
+    "logs",
+    "texts.printable",
+    "texts.addresses",
+    "progress",
+    "trust",
+    "training.trackers",
+}
 WORKFLOWS = {
     "__init__": {"__version__"},
     "check": {
@@ -44,6 +53,7 @@ WORKFLOWS = {
         "galleries",
         "reports.people_page",
         "search.searcher",
+        "search.whole_paths",
     },
     "compare": {"reports.chosen_data", "reports.run_comparison"},
     "completion": {"config.tables", "registry", "studies.study"},
@@ -79,11 +89,11 @@ WORKFLOWS = {
         "training.embed_validation",
     },
     "export": {"datasets._given_images", "encoders.export"},
-    "gallery": {"galleries"},
+    "gallery": {"galleries", "search.nothing_found", "search.whole_paths"},
     "import_weights": {"encoders.foreign_encoder"},
     "index": {"datasets._given_images", "encoders.at_hand", "search.filling"},
     "options": {"encoders.own"},
-    "review": {"galleries"},
+    "review": {"galleries", "search.whole_paths"},
     "runs": {"training.runs"},
     "search": {
         "galleries",
@@ -105,7 +115,14 @@ WORKFLOWS = {
     },
     "split": {"datasets._splits"},
     "study": {"studies.study", "studies.workers"},
-    "track": {"video", "video.boxes", "video.detecting", "video.outputs", "video.tracking"},
+    "track": {
+        "video",
+        "video.boxes",
+        "video.detecting",
+        "video.following",
+        "video.outputs",
+        "video.tracking",
+    },
     "timeline": {
         "galleries",
         "labels",

@@ -110,7 +110,7 @@ def test_tables_and_sentences_show_text_as_it_is(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     print_table([NASTY, "b"], [["photo[copy].jpg", "[/]"], ["José 李", NASTY], ["a\nb", 3]], title=NASTY)
     tell(NASTY)
-    say(f"{NASTY}\nsecond line")
+    say(f"{NASTY}\nsecond line", lines=True)
     out, error = capsys.readouterr()
     for text in ("photo[copy].jpg", "[/]", "José 李", r"a\nb"):
         assert text in out
@@ -118,6 +118,14 @@ def test_tables_and_sentences_show_text_as_it_is(capsys, monkeypatch):
     assert error == f"{FIT}\nsecond line\n"
     print_json({"a": NASTY})
     assert json.loads(capsys.readouterr().out) == {"a": NASTY}
+
+
+def test_a_name_with_a_line_break_stays_on_its_line(capsys):
+    tell("\na\nb.jpg: 3 pictures\tof ann")
+    say("a\nb.jpg: no probabilities")
+    out, error = capsys.readouterr()
+    assert out == "\na\\nb.jpg: 3 pictures\\tof ann\n", "a blank line before is one that we write"
+    assert error == "a\\nb.jpg: no probabilities\n"
 
 
 def test_headings_are_bold_and_what_they_hold_is_made_fit(capsys):
@@ -191,3 +199,10 @@ def test_words_in_the_wrong_order_are_answered_with_the_right_one(words, said, m
     assert end.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+@pytest.mark.parametrize("error", [DataError("rtsp://admin:secret@camera/ is away"), ValueError("oh")])
+@pytest.mark.parametrize("word", ["rtsp://admin:secret@camera/", "postgresql://ann:secret@host/people"])
+def test_passwords_in_addresses_are_not_printed(ends, error, word):
+    for words in ([word], [word, "--debug"]):
+        assert "secret" not in ends(error, *words)[1]

@@ -21,6 +21,7 @@ import click
 from reidkit import __version__, trust
 from reidkit.cli.endings import ending
 from reidkit.errors import did_you_mean, shown
+from reidkit.texts.addresses import without_passwords
 from reidkit.texts.printable import printable
 
 _COMMANDS = {
@@ -126,7 +127,8 @@ def main() -> None:
     except Exception as error:
         line, code = ending(error, words)
         if "--debug" in anywhere:
-            click.echo(printable("".join(traceback.format_exception(error)), keep="\n\t"), err=True)
+            trace = without_passwords("".join(traceback.format_exception(error)))
+            click.echo(printable(trace, keep="\n\t"), err=True)
         click.echo(line, err=True)
         sys.exit(code)
     sys.exit(code if isinstance(code, int) else 0)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import click
 
 from reidkit.errors import ReidError, shortened
+from reidkit.texts.addresses import without_passwords
 from reidkit.texts.printable import printable
 
 MOST_CHARACTERS = 900  # of a line: what is longer holds a value that somebody forgot to cut
@@ -28,7 +29,15 @@ _ADVICE = {
 
 
 def ending(error: Exception, words: Sequence[str]) -> tuple[str, int]:
-    """What to print and the exit code. ``words`` are those of the command that was running."""
+    """What to print and the exit code. ``words`` are those of the command that was running.
+
+    Addresses in it have lost their passwords, wherever they came from.
+    """
+    line, code = _ending(error, words)
+    return without_passwords(line), code
+
+
+def _ending(error: Exception, words: Sequence[str]) -> tuple[str, int]:
     if isinstance(error, ReidError):
         lines = str(error).split("\n") if hasattr(error, "problems") else [str(error)]
         return "\n".join(["error: " + _line(lines[0]), *map(_line, lines[1:])]), 2

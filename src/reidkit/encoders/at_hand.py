@@ -9,6 +9,7 @@ from reidkit.datasets._given_images import is_table
 from reidkit.encoders.own import OWN, goes_by_name
 from reidkit.encoders.runtimes import SUFFIXES
 from reidkit.errors import ConfigError
+from reidkit.files import require_regular
 from reidkit.images.reading import is_image
 
 WEIGHTS = ("best.safetensors", "last.safetensors")
@@ -49,12 +50,14 @@ def is_encoder(path: Path) -> bool:
 def encoder_and_pictures(paths: Sequence[Path]) -> tuple[Path | None, tuple[Path, ...]]:
     """The encoder, where the first of what was given is not pictures, and the rest.
 
-    Raises :class:`ConfigError` where there is no rest.
+    Raises :class:`ConfigError` where there is no rest, :class:`DataError` where there is nothing at all.
     """
     first, *others = paths
     if not goes_by_name(first) and _are_pictures(first):
         return None, tuple(paths)
     if not others:
+        if not goes_by_name(first) and not first.is_dir():
+            require_regular(first)
         raise ConfigError(f"nothing to embed by {first}; name images, folders or a table after it")
     return first, tuple(others)
 

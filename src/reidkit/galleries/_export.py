@@ -48,12 +48,16 @@ def export_gallery(gallery: Gallery, folder: str | Path, *, progress: ProgressCa
     """Write all that a gallery holds to a new folder, whole or not at all; how many items.
 
     Raises:
-        ConfigError: there is something at the folder's place already.
+        ConfigError: there is something at the folder's place already, or it is inside the gallery.
         WriteError: the disk is full, the place cannot be written to.
     """
     place = Path(folder)
     if place.exists() or place.is_symlink():
         raise ConfigError(f"{place} is there already; an export is a new folder: choose another place")
+    if place.resolve().is_relative_to(Path(gallery.location).resolve()):
+        raise ConfigError(
+            f"{place} is inside the gallery, where what is forgotten would stay; choose another place"
+        )
     unfinished = place.with_name(f"{place.name}.unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)

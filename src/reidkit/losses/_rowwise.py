@@ -13,9 +13,17 @@ from reidkit.ops import is_traced, negative_mask, positive_mask, row_blocks
 OfAnchor = Callable[..., Tensor]
 """``(distances (b, N), positive (b, N), negative (b, N), *columns (b,)) -> (b,)``: plain, differentiable."""
 
+WithGradient = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
+"""``(distances (b, N), labels (N,), rows) -> values (b,) and their gradients by the distances (b, N)``."""
+
 
 def of_each_anchor(
-    function: OfAnchor, distances: Tensor, labels: Tensor, *columns: Tensor, width: int | None = None
+    function: OfAnchor,
+    distances: Tensor,
+    labels: Tensor,
+    *columns: Tensor,
+    width: int | None = None,
+    with_gradient: WithGradient | None = None,
 ) -> Tensor:
     """``function`` of each row of the distances and the masks of its positives and negatives: (N,).
 
@@ -29,6 +37,8 @@ def of_each_anchor(
         labels: (N,).
         columns: further values of each anchor, (N,), with a graph or without.
         width: numbers that the function makes of one row at a time, by which blocks are cut; N if left out.
+        with_gradient: the same function without columns, which makes its gradient too, in fewer steps than
+            autograd does.
     """
     inputs = (distances, *columns)
     if is_traced():  # a compiler plans memory by itself
@@ -37,7 +47,7 @@ def of_each_anchor(
         with torch.no_grad():  # also for copies of the rows
             parts = [_of_rows(function, labels, rows, inputs) for rows in _blocks(labels, width)]
         return torch.cat([values for values, _ in parts])
-    values: Tensor = _OfEachAnchor.apply(function, width, labels, *inputs)
+    values: Tensor = _OfEachAnchor.apply(function, with_gradient, width, labels, *inputs)
     return values
 
 
@@ -68,10 +78,21 @@ def _of_rows(
 
 class _OfEachAnchor(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, function: OfAnchor, width: int | None, labels: Tensor, *inputs: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        function: OfAnchor,
+        with_gradient: WithGradient | None,
+        width: int | None,
+        labels: Tensor,
+        *inputs: Tensor,
+    ) -> Tensor:
         gradients = [torch.empty_like(tensor) for tensor in inputs]
         values = []
         for rows in _blocks(labels, width):
+            if with_gradient is not None:
+                of_block, gradients[0][rows] = with_gradient(inputs[0][rows], labels, rows)
+                values.append(of_block)
+                continue
             with torch.enable_grad():
                 of_block, block = _of_rows(function, labels, rows, inputs)
             of_inputs = torch.autograd.grad(of_block, block, torch.ones_like(of_block))
@@ -90,10 +111,17 @@ class _OfEachAnchor(torch.autograd.Function):
             values = _of_all_anchors(ctx.function, labels, inputs)
             needed = [tensor for tensor in inputs if tensor.requires_grad]
             found = iter(torch.autograd.grad(values, needed, gradient, create_graph=True))
-            return None, None, None, *(next(found) if tensor.requires_grad else None for tensor in inputs)
+            return (
+                None,
+                None,
+                None,
+                None,
+                *(next(found) if tensor.requires_grad else None for tensor in inputs),
+            )
         of_distances, *of_columns = gradients
         gradient = gradient.to(of_distances.dtype)
         return (
+            None,
             None,
             None,
             None,

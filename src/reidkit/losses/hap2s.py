@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 from reidkit.errors import UnknownName
 from reidkit.losses._rowwise import of_each_anchor
 from reidkit.ops import (
+    can_look_at_values,
     check_number,
     check_positive,
     has_both_partners,
     mean_over,
+    num_of_identity,
     pairwise_distances,
     prepare_batch,
 )
@@ -22,6 +25,9 @@ from reidkit.registry import register
 
 Weighting = Literal["exponential", "polynomial"]
 WEIGHTINGS = ("exponential", "polynomial")
+
+FEW = 8
+"""Where pairs of one identity are less than one in so many, they are taken one by one."""
 
 
 @register("loss", "hap2s")
@@ -137,7 +143,15 @@ def hard_aware_point_to_set(
             nearness = -2 * hardness
         return _soft_mean(distances, hardness, positive) - _soft_mean(distances, nearness, negative)
 
-    excess = of_each_anchor(excess_of_anchor, distances, labels)
+    by_hand = None
+    if can_look_at_values(labels) and FEW * int(num_of_identity(labels).sum()) < len(labels) ** 2:
+        by_hand = partial(
+            _excess_with_gradient,
+            weighting=weighting,
+            sharpness=sharpness,
+            detach_weights=detach_weights,
+        )
+    excess = of_each_anchor(excess_of_anchor, distances, labels, with_gradient=by_hand)
     return mean_over(F.relu(excess + margin), has_both_partners(labels))
 
 
@@ -146,3 +160,76 @@ def _soft_mean(distances: Tensor, log_weights: Tensor, mask: Tensor) -> Tensor:
     # The least number, not -inf: a row with an empty mask then gives no NaN.
     log_weights = log_weights.masked_fill(~mask, torch.finfo(log_weights.dtype).min)
     return (log_weights.softmax(dim=1) * distances).sum(dim=1)
+
+
+def _excess_with_gradient(
+    distances: Tensor,
+    labels: Tensor,
+    rows: slice,
+    *,
+    weighting: Weighting,
+    sharpness: float,
+    detach_weights: bool,
+) -> tuple[Tensor, Tensor]:
+    """The excess of some anchors, (b,), and its gradient by their distances (b, N), both without a graph.
+
+    With weights w that sum to 1, the gradient of a weighted mean D is ``w (1 + (log w)'(d) (d - D))``. All
+    steps over (b, N) are for negatives; positives are few, and put into their places at the end.
+    """
+    anchors, partners = (labels[rows, None] == labels).nonzero(as_tuple=True)  # itself among them
+    itself = partners == anchors + rows.start
+    to_positives, gradient_of_positives = _mean_over_pairs(
+        distances[anchors, partners],
+        anchors,
+        ~itself,
+        num_rows=len(distances),
+        weighting=weighting,
+        sharpness=sharpness,
+        detach_weights=detach_weights,
+    )
+    if weighting == "exponential":
+        log_weights = distances * -sharpness
+    else:
+        log_weights = distances.log1p().mul_(-2 * sharpness)
+    log_weights[anchors, partners] = torch.finfo(distances.dtype).min
+    weights = log_weights.softmax(dim=1)
+    to_negatives = torch.mul(weights, distances, out=log_weights).sum(dim=1, keepdim=True)
+    if detach_weights:
+        gradient = weights.neg_()
+    elif weighting == "exponential":
+        gradient = torch.sub(distances, to_negatives + 1 / sharpness, out=log_weights)
+        gradient.mul_(weights).mul_(sharpness)
+    else:
+        # (d - D) / (d + 1) as 1 - (D + 1) / (d + 1)
+        gradient = torch.add(distances, 1, out=log_weights).reciprocal_()
+        gradient.mul_(-2 * sharpness * (to_negatives + 1)).add_(2 * sharpness - 1).mul_(weights)
+    gradient[anchors, partners] = gradient_of_positives
+    return to_positives - to_negatives[:, 0], gradient
+
+
+def _mean_over_pairs(
+    distances: Tensor,
+    anchors: Tensor,
+    counts: Tensor,
+    *,
+    num_rows: int,
+    weighting: Weighting,
+    sharpness: float,
+    detach_weights: bool,
+) -> tuple[Tensor, Tensor]:
+    """Weighted mean over the positives of each anchor, (b,), and its gradient (M,), from M listed pairs.
+
+    ``anchors`` (M,) are places from 0 to b - 1; pairs that do not count get no weight.
+    """
+    log_weights = sharpness * (distances if weighting == "exponential" else distances.log1p())
+    largest = distances.new_zeros(num_rows).scatter_reduce_(0, anchors, log_weights, "amax")
+    weights = (log_weights - largest[anchors]).exp_() * counts
+    total = distances.new_zeros(num_rows).index_add_(0, anchors, weights)
+    weights /= torch.where(total == 0, 1.0, total)[anchors]
+    means = distances.new_zeros(num_rows).index_add_(0, anchors, weights * distances)
+    if detach_weights:
+        return means, weights
+    slopes = sharpness * (distances - means[anchors])
+    if weighting == "polynomial":
+        slopes /= distances + 1
+    return means, weights * (1 + slopes)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from reidkit.errors import DataError
 from reidkit.galleries import Item
+from reidkit.texts.addresses import is_address
 from reidkit.video.crops import cut
 from reidkit.video.frames import open_video
 
@@ -24,6 +25,10 @@ def picture_of(item: Item) -> Image.Image:
     """
     if item.frame is None or item.box is None:
         raise DataError(f"item {item.id} does not say where in its video it is")
+    if is_address(item.labels["video"]):
+        raise DataError(
+            f"item {item.id} came from a stream, which is gone; the gallery keeps a small picture"
+        )
     video = open_video(Path(str(item.labels["video"])))  # a file: a gallery may not name what is elsewhere
     found = next(iter(video.frames(item.frame)), None)
     pixels = None if found is None or found.number != item.frame else cut(found.image, item.box)

@@ -45,6 +45,10 @@ class Joiner:
         self.know(name, stay)
         return name
 
+    def forget(self, before: float) -> None:
+        """Forget tracks that ended so early that none which begins at ``before`` or later continues them."""
+        self._last = {name: stay for name, stay in self._last.items() if stay.ended >= before - self.seconds}
+
     def know(self, name: str, stay: Stay) -> None:
         """Note a track whose tracklet is known already."""
         if self.lowest is not None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from reidkit.errors import ConfigError, shown
 
+JOINING_RATE = 1e-3
+"""Of the pairs of two people, so many may be taken for one."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrackOptions:
@@ -21,6 +24,7 @@ class TrackOptions:
         join_score: how much the two tracks must look the same, -1 to 1. ``None`` leaves tracks of a file as
             they are; of those found here it joins from the score at which the encoder's calibration takes one
             pair of two people in a thousand for one person, and none without a calibration.
+        piece_seconds: of a stream, a track that goes on is stored after so many seconds, and then again.
     """
 
     best: int = 5
@@ -30,6 +34,7 @@ class TrackOptions:
     min_boxes: int = 3
     join_seconds: float = 5.0
     join_score: float | None = None
+    piece_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         ranges = {
@@ -40,6 +45,7 @@ class TrackOptions:
             "min_boxes": (1, 100_000),
             "join_seconds": (0, 86_400),
             "join_score": (-1, 1),
+            "piece_seconds": (1, 3600),
         }
         problems = [
             f"{name} = {shown(value)}; give a number from {low} to {high:,}"

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reidkit.errors import ConfigError, MissingExtra, shown
+from reidkit.errors import ConfigError, DataError, MissingExtra, shown
 from reidkit.files import WriteError, write_atomically
+from reidkit.logs import get_logger
 from reidkit.video.frames import Picture, av_library
 from reidkit.video.tracking import Tracked
 from reidkit.video.view import View
 
+_logger = get_logger(__name__)
 _CONTAINERS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
 _ENDINGS = (".csv", ".txt", *_CONTAINERS)
 _COLUMNS = (
@@ -69,7 +71,7 @@ def write_outputs(tracked: Tracked, path: str | Path) -> list[Path]:
     written = []
     for number, view in enumerate(tracked.views):
         several = len(tracked.views) > 1
-        place = path.with_name(f"{path.stem}-{view.camera}{path.suffix}") if several else path
+        place = path.with_name(f"{path.stem}-{view.origin.camera}{path.suffix}") if several else path
         rows = _named_boxes(view, tracked.names[number])
         if suffix == ".txt":
             write_atomically(place, _mot(view, rows))
@@ -99,10 +101,11 @@ def _table(tracked: Tracked) -> str:
             frame = int(view.boxes.frames[box.row])
             time = frame / view.video.rate
             corners = [f"{value:.2f}" for value in view.boxes.corners[box.row].tolist()]
-            moment = view.moment(time)
+            moment = view.origin.moment(time)
+            when = f"{time if moment is None else moment:.3f}"
             writer.writerow(
                 [
-                    *(view.camera, view.source, frame, f"{time if moment is None else moment:.3f}", *corners),
+                    *(view.origin.camera, view.origin.source, frame, when, *corners),
                     *(f"{view.boxes.confidences[box.row]:.4g}", box.tracklet),
                     tracked.identities.get(box.tracklet, ""),
                 ]
@@ -140,7 +143,12 @@ def _write_video(path: Path, view: View, boxes: Sequence[_Named], identities: di
 
 def _annotated(view: View, annotate: Callable[[int, Picture], Picture]) -> Iterator[tuple[float, Picture]]:
     for frame in view.video.frames():
-        yield frame.time, annotate(frame.number, frame.image)
+        try:
+            picture = frame.image
+        except DataError as error:  # one damaged picture of a folder
+            _logger.warning("frame %d is left out: %s", frame.number, error)
+            continue
+        yield frame.time, annotate(frame.number, picture)
 
 
 def _encode(container: Any, pictures: Iterator[tuple[float, Picture]], view: View) -> None:

@@ -12,14 +12,17 @@ from PIL import Image
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import Gallery, Item, Where
 from reidkit.images.thumbnails import thumbnail
-from reidkit.video.view import Crop, SeenTrack, View
+from reidkit.texts.addresses import is_address
+from reidkit.video.view import Crop, Origin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedTrack:
     """A track with an embedding a picture (N, D), and their mean by quality (D,), of unit length."""
 
-    seen: SeenTrack
+    origin: Origin
+    number: int
+    crops: list[Crop]
     tracklet: str
     embeddings: NDArray[np.float32]
     mean: NDArray[np.float32]
@@ -34,20 +37,20 @@ class KnownTrack:
     identity: str | None
 
 
-def known_tracks(gallery: Gallery, view: View) -> dict[int, KnownTrack]:
-    """Those of a view that a gallery holds already, by number.
+def known_tracks(gallery: Gallery, origin: Origin) -> dict[int, KnownTrack]:
+    """Those of a video that a gallery holds already, by number.
 
     Raises:
         DataError: it holds tracks of this video that other boxes or options have made.
     """
-    others = _labelled(gallery, {"video": view.source, "plan": {"not": view.plan}})
+    others = _labelled(gallery, {"video": origin.source, "plan": {"not": origin.plan}})
     if others:
         raise DataError(
-            f"the gallery holds {len(others):,} pictures of {view.source} that were taken by other boxes, "
+            f"the gallery holds {len(others):,} pictures of {origin.source} that were taken by other boxes, "
             "options, camera or start; use the same, or another gallery, or take them out: "
-            f"`reid gallery remove GALLERY --where 'video={view.source}'`"
+            f"`reid gallery remove GALLERY --where 'video={origin.source}'`"
         )
-    where = {"plan": view.plan, "kind": "track"}
+    where = {"plan": origin.plan, "kind": "track"}
     items = _labelled(gallery, where)
     means = gallery.embeddings(ids=[item.id for item in items]) if items else ()
     return {
@@ -59,28 +62,28 @@ def known_tracks(gallery: Gallery, view: View) -> dict[int, KnownTrack]:
 def add_tracks(gallery: Gallery, tracks: Sequence[EmbeddedTrack]) -> None:
     """Store tracks, all of them or none: an item for each picture, one of the kind "track" for each mean,
     with frame, box and thumbnail of the best picture."""
-    rows = [(track, crop) for track in tracks for crop in track.seen.crops]
+    rows = [(track, crop) for track in tracks for crop in track.crops]
     rows_and_means = [*rows, *((track, _best(track)) for track in tracks)]
     num = len(rows)
     kinds = ["crop"] * num + ["track"] * len(tracks)
     small = {id(crop): thumbnail(Image.fromarray(crop.pixels)) for _, crop in rows}
-    views = [track.seen.view for track, _ in rows_and_means]
+    origins = [track.origin for track, _ in rows_and_means]
     gallery.add(
         np.concatenate([*(track.embeddings for track in tracks), np.stack([track.mean for track in tracks])]),
         sources=[
             _source(track, crop, kind) for (track, crop), kind in zip(rows_and_means, kinds, strict=True)
         ],
-        cameras=[view.camera for view in views],
-        times=[view.moment(crop.time) for view, (_, crop) in zip(views, rows_and_means, strict=True)],
+        cameras=[origin.camera for origin in origins],
+        times=[origin.moment(crop.time) for origin, (_, crop) in zip(origins, rows_and_means, strict=True)],
         tracklets=[track.tracklet for track, _ in rows_and_means],
         frames=[crop.frame for _, crop in rows_and_means],
-        boxes=[_box(track.seen.view, crop) for track, crop in rows_and_means],
+        boxes=[[round(value, 1) for value in crop.box] for _, crop in rows_and_means],
         thumbnails=[small[id(crop)] for _, crop in rows_and_means],
         labels={
             "kind": kinds,
-            "video": [view.source for view in views],
-            "plan": [view.plan for view in views],
-            "track": [track.seen.track.number for track, _ in rows_and_means],
+            "video": [origin.source for origin in origins],
+            "plan": [origin.plan for origin in origins],
+            "track": [track.number for track, _ in rows_and_means],
             "quality": [round(crop.quality, 4) for _, crop in rows_and_means],
         },
     )
@@ -96,13 +99,11 @@ def _labelled(gallery: Gallery, where: Where) -> list[Item]:
 
 def _best(track: EmbeddedTrack) -> Crop:
     """The picture that stands for a track."""
-    return max(track.seen.crops, key=lambda crop: crop.quality)
+    return max(track.crops, key=lambda crop: crop.quality)
 
 
 def _source(track: EmbeddedTrack, crop: Crop, kind: str) -> str:
-    place = f"track={track.seen.track.number}"
-    return f"{track.seen.view.source}#{place}" + (f",frame={crop.frame}" if kind == "crop" else "")
-
-
-def _box(view: View, crop: Crop) -> list[float]:
-    return [round(value, 1) for value in view.boxes.corners[crop.row].tolist()]
+    """The same whenever the same video is read; a stream is another one in each run."""
+    run = f"{track.origin.plan}," if is_address(track.origin.source) else ""
+    frame = f",frame={crop.frame}" if kind == "crop" else ""
+    return f"{track.origin.source}#{run}track={track.number}{frame}"

@@ -2,68 +2,157 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, cast
-from urllib.parse import urlsplit
 
-from reidkit.errors import DataError
+from reidkit.errors import ConfigError, DataError
+from reidkit.labels import lasting
 from reidkit.logs import get_logger
-from reidkit.video.frames import Frame, check_size, decoded, opened, pixels_of, video_stream
+from reidkit.texts.addresses import shown_address
+from reidkit.video.frames import Frame, check_size, decoded, opened, pixels_of, upright_size, video_stream
 
 _logger = get_logger(__name__)
-_OPTIONS = {"rtsp_transport": "tcp"}  # UDP loses packets, which shows as smeared pictures
+PROTOCOLS = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "tcp", "udp", "srt")
+_OPTIONS = {"analyzeduration": "1000000"}  # microseconds that FFmpeg looks at before the first picture
+_RTSP_OPTIONS = {"rtsp_transport": "tcp"}  # UDP loses packets, which shows as smeared pictures
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+_TELL_EVERY = 60.0  # seconds without a picture
+_BEHIND, _CAUGHT_UP = 2.0, 0.5  # seconds
+_DRIFT = 1e-3  # of two clocks; far more than they really have
+_JUMP = 10.0  # seconds; more is no pause in what a camera sends, but its clock that was set anew
 
 
 class Stream:
     """A camera at an address. Its pictures are counted over all connections; times are those of arrival.
 
     Args:
-        address: rtsp://..., or another address that FFmpeg reads.
+        address: rtsp://..., or another address that FFmpeg reads. It is told without path and password.
         patience: seconds of trying to connect, again and again, after which the stream has ended.
         timeout: seconds without a picture after which a connection is taken for broken.
 
+    ``num_breaks`` counts how often it broke off, ``num_skipped`` parts that were not decoded because what
+    was sent is more than this machine can decode.
+
     Raises:
+        ConfigError: a protocol that is not known.
         DataError: no connection at first, or no video in it.
     """
 
     is_endless = True
+    end: int | None = None
 
     def __init__(self, address: str, *, patience: float = 60.0, timeout: float = 10.0) -> None:
-        self.address, self.patience, self.timeout = address, patience, timeout
-        parts = urlsplit(address)
-        self.name = f"{parts.hostname}{parts.path}"  # without the password
-        self._shown = f"{parts.scheme}://{self.name}"
+        self.name = shown_address(address)
+        self._protocol = address.partition("://")[0].lower()
+        if self._protocol not in PROTOCOLS:
+            raise ConfigError(f"{self.name} begins with none of {', '.join(PROTOCOLS)}; a file has no ://")
+        self._address, self.patience, self.timeout = address, patience, timeout
+        self.num_breaks = self._num_skipped_before = 0
+        self._backlog = _Backlog()
+        self._stopped = threading.Event()
         with self._connected() as container:
-            stream = video_stream(container, self._shown)
-            self.width, self.height = stream.codec_context.width, stream.codec_context.height
+            stream = video_stream(container, self.name)
+            first = next(decoded(container, stream, self.name), None)
+            if first is None:
+                raise DataError(f"{self.name} is connected, but gives no picture; look at the camera")
+            self.width, self.height = upright_size(stream, first)
             self.rate = float(stream.average_rate or stream.guessed_rate or 25)
-        check_size(self._shown, self.width, self.height)
+        check_size(self.name, self.width, self.height)
+
+    @property
+    def num_skipped(self) -> int:
+        return self._num_skipped_before + self._backlog.num_skipped
+
+    def stop(self) -> None:
+        """Let :meth:`frames`, in another thread, end with the next picture or pause."""
+        self._stopped.set()
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """Pictures as they arrive, numbered from ``start``: a camera cannot be wound back."""
         number, began = start, time.monotonic()
-        heard, pause = began, _FIRST_PAUSE
-        while time.monotonic() - heard <= self.patience:
+        heard, told, pause = began, began, _FIRST_PAUSE
+        is_broken = False
+        while not self._stopped.is_set():
+            reason = "it ended"
             try:
-                with self._connected() as container:
-                    stream = video_stream(container, self._shown)
-                    for picture in decoded(container, stream, self._shown):
-                        heard, pause = time.monotonic(), _FIRST_PAUSE
-                        yield Frame(number, heard - began, pixels_of(picture))
-                        number += 1
+                for picture in self._pictures():
+                    if self._stopped.is_set():
+                        return
+                    if is_broken:
+                        _logger.info(
+                            "%s is there again, after %s", self.name, lasting(time.monotonic() - heard)
+                        )
+                        is_broken = False
+                    heard, pause = time.monotonic(), _FIRST_PAUSE
+                    yield Frame(number, heard - began, pixels_of(picture))
+                    number += 1
             except DataError as error:
-                _logger.debug("%s", error)
-            _logger.info("%s broke off after %d pictures; connecting again", self._shown, number - start)
-            time.sleep(pause)
+                reason = str(error)
+            now = time.monotonic()
+            if not is_broken:
+                is_broken, told = True, now
+                self.num_breaks += 1
+                _logger.warning("%s broke off: %s; connecting again until it is there", self.name, reason)
+            elif now - told >= _TELL_EVERY:
+                told = now
+                _logger.warning("%s: no picture for %s; still trying", self.name, lasting(now - heard))
+            if now - heard > self.patience:
+                _logger.warning("%s: no picture for %g s; the stream has ended", self.name, self.patience)
+                return
+            self._stopped.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-        _logger.warning("%s: no picture for %g s; the stream has ended", self._shown, self.patience)
+
+    def _pictures(self) -> Iterator[Any]:
+        """PyAV's frames of one connection."""
+        with self._connected() as container:
+            stream = video_stream(container, self.name)
+            self._num_skipped_before = self.num_skipped
+            self._backlog = _Backlog()
+            yield from decoded(container, stream, self.name, wanted=self._backlog.is_wanted)
 
     def _connected(self) -> AbstractContextManager[Any]:
-        options = _OPTIONS if self.address.startswith("rtsp") else {}
+        options = _OPTIONS | (_RTSP_OPTIONS if self._protocol.startswith("rtsp") else {})
         try:
-            return cast(AbstractContextManager[Any], opened(self.address, options, timeout=self.timeout))
+            return cast(AbstractContextManager[Any], opened(self._address, options, timeout=self.timeout))
         except DataError as error:
-            raise DataError(str(error).replace(self.address, self._shown)) from None
+            reason = str(error).replace(self._address, self.name)
+            raise DataError(reason) from None
+
+
+class _Backlog:
+    """Which packets of a connection to decode: all, or whole pictures only while decoding lies behind.
+
+    How far it lies behind is how much later packets arrive than their own clock says, compared to the
+    earliest one.
+    """
+
+    def __init__(self) -> None:
+        self.num_skipped = 0
+        self._least = self._sent = self._before = 0.0
+        self._is_first, self._is_behind = True, False
+
+    def is_wanted(self, packet: Any) -> bool:
+        if packet.dts is None:
+            return True
+        behind = self._behind(float(packet.dts * packet.time_base), time.monotonic())
+        if behind > _BEHIND and not self._is_behind:
+            self._is_behind = True
+            _logger.warning("this machine cannot decode all that is sent; pictures are left out to catch up")
+        if self._is_behind and not packet.is_keyframe:
+            self.num_skipped += 1
+            return False
+        if behind < _CAUGHT_UP:
+            self._is_behind = False  # with a whole picture, from which the next ones can be decoded
+        return True
+
+    def _behind(self, sent: float, now: float) -> float:
+        late = now - sent
+        if self._is_first or not 0 <= sent - self._sent <= _JUMP:
+            self._is_first, self._least = False, late
+        else:
+            self._least = min(late, self._least + _DRIFT * (now - self._before))
+        self._sent, self._before = sent, now
+        return late - self._least

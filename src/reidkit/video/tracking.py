@@ -11,28 +11,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from reidkit.encoders.encoder import Encoder, load_encoder
 from reidkit.encoders.own import place_to_record
 from reidkit.errors import ConfigError, DataError, shown
 from reidkit.galleries import Gallery, open_gallery
 from reidkit.galleries._labels import seconds_of
-from reidkit.labels import camera_value
 from reidkit.logs import get_logger
+from reidkit.texts.addresses import is_address, shown_address
 from reidkit.video.boxes import BoxesOptions, load_boxes
+from reidkit.video.cameras import check_number, checked_cameras
+from reidkit.video.embedding import embed_tracks
 from reidkit.video.frames import open_video
 from reidkit.video.joining import Joiner
-from reidkit.video.options import TrackOptions
+from reidkit.video.options import JOINING_RATE, TrackOptions
 from reidkit.video.store import EmbeddedTrack, KnownTrack, add_tracks, known_tracks
 from reidkit.video.view import SeenTrack, View, plan_view
 
 _logger = get_logger(__name__)
 _AT_A_TIME = 64  # pictures that are embedded and stored together; an interrupted run keeps what is stored
-_JOINING_RATE = 1e-3  # pairs of two people that may be taken for one
-_LEAST_WEIGHT = (
-    1e-3  # of a picture in its track's mean; those of people who were always covered have quality 0
-)
 _TELL_EVERY = 10.0  # seconds
 
 Moment = float | str | datetime | None
@@ -148,40 +144,31 @@ def _views(
     boxes_options: BoxesOptions | None,
 ) -> list[View]:
     num = len(videos)
-    names = list(range(1, num + 1)) if cameras is None else list(cameras)
+    names = checked_cameras(cameras, num, "videos")
     began = list(starts or [None])
     began = began * num if len(began) == 1 else began
-    for what, given in (("files of boxes", boxes), ("cameras", names), ("starts", began)):
-        if len(given) != num:
-            raise ConfigError(
-                f"{num} videos, but {len(given)} {what}; give one for each video, in their order"
-            )
+    check_number(boxes, num, "videos", "files of boxes")
+    check_number(began, num, "videos", "starts")
     views = []
     for source, file, camera, start in zip(videos, boxes, names, began, strict=True):
-        video = open_video(source)
-        if video.is_endless:
+        if is_address(source):
             raise ConfigError(
-                f"{source} is a stream, for which no file of boxes can be; see reidkit.video.live"
+                f"{shown_address(str(source))} is a stream, for which no file of boxes can be; give it to a "
+                "detector, apart from files"
             )
+        video = open_video(source)
         views.append(
             plan_view(
                 source,
                 video,
                 load_boxes(file, video, options=boxes_options),
-                camera=_camera(camera),
+                camera=camera,
                 start=None if start is None else _start(start),
                 options=options,
             )
         )
     _check_apart(views)
     return views
-
-
-def _camera(value: int | str) -> int | str:
-    camera = camera_value(value)
-    if camera is None:
-        raise ConfigError(f"camera {shown(value)} is none that is known; give a number or a name")
-    return camera
 
 
 def _start(value: Moment) -> float:
@@ -193,25 +180,25 @@ def _start(value: Moment) -> float:
 
 def _check_apart(views: Sequence[View]) -> None:
     """A camera sees one thing at a time, and a file is of one camera."""
-    sources = [view.source for view in views]
+    sources = [view.origin.source for view in views]
     twice = next((source for source in sources if sources.count(source) > 1), None)
     if twice is not None:
         raise ConfigError(f"{twice} is given twice; give each video once, with all boxes in one file")
     by_camera: dict[int | str, list[View]] = {}
     for view in views:
-        by_camera.setdefault(view.camera, []).append(view)
+        by_camera.setdefault(view.origin.camera, []).append(view)
     for camera, same in by_camera.items():
-        if len(same) > 1 and any(view.start is None for view in same):
+        if len(same) > 1 and any(view.origin.start is None for view in same):
             raise ConfigError(
                 f"camera {camera} is given for {len(same)} videos; give each camera a number of its own, or, "
                 "for one camera's videos one after the other, when each begins"
             )
-        ordered = sorted(same, key=lambda view: view.start or 0.0)
+        ordered = sorted(same, key=lambda view: view.origin.start or 0.0)
         for first, second in itertools.pairwise(ordered):
-            if (first.start or 0) + first.num_planned / first.video.rate > (second.start or 0):
+            if (first.origin.start or 0) + first.num_planned / first.video.rate > (second.origin.start or 0):
                 raise ConfigError(
-                    f"camera {camera} is given for {first.source} and {second.source}, which are of the same "
-                    "time; give each camera a number of its own"
+                    f"camera {camera} is given for {first.origin.source} and {second.origin.source}, "
+                    "which are of the same time; give each camera a number of its own"
                 )
 
 
@@ -245,7 +232,7 @@ class _Run:
         return Tracked(self.views, self.names, self.identities, self.counts, elapsed, self._video_seconds())
 
     def _known(self, view: View) -> dict[int, KnownTrack]:
-        return {} if self.gallery is None else known_tracks(self.gallery, view)
+        return {} if self.gallery is None else known_tracks(self.gallery, view.origin)
 
     def _begin(self, known: Sequence[dict[int, KnownTrack]]) -> None:
         for view, there in zip(self.views, known, strict=True):
@@ -264,8 +251,8 @@ class _Run:
             self.names.append({number: one.tracklet for number, one in there.items()})
             self.counts.append(
                 ViewCounts(
-                    view.camera,
-                    view.source,
+                    view.origin.camera,
+                    view.origin.source,
                     boxes=view.num_given,
                     left_out=view.num_given - len(view.boxes),
                     tracks=len(view.tracks),
@@ -283,7 +270,7 @@ class _Run:
                 "score from which on two tracks are one (join_score)"
             )
             return None
-        return self.encoder.calibration.threshold_at(_JOINING_RATE)
+        return self.encoder.calibration.threshold_at(JOINING_RATE)
 
     def _seen(self, known: Sequence[dict[int, KnownTrack]]) -> Iterator[SeenTrack]:
         """The tracks of all views, in the order in which they end: all cameras are read at once."""
@@ -295,26 +282,19 @@ class _Run:
 
     def _embed(self, part: Sequence[SeenTrack]) -> None:
         assert self.encoder is not None
-        pictures = [crop.pixels for seen in part for crop in seen.crops]
-        embeddings = np.asarray(self.encoder.encode(pictures)) if pictures else np.empty((0, 0), np.float32)
         done = []
-        place = 0
-        for seen in part:
-            own = embeddings[place : place + len(seen.crops)]
-            place += len(seen.crops)
+        embedded = embed_tracks(self.encoder, [seen.crops for seen in part])
+        for seen, own in zip(part, embedded, strict=True):
             number = self.views.index(seen.view)
-            if not len(own):
+            if own is None:
                 self.counts[number].unseen += 1
                 self.names[number][seen.track.number] = seen.view.tracklet(seen.track)
                 continue
-            weights = np.array([max(crop.quality, _LEAST_WEIGHT) for crop in seen.crops], np.float32)
-            mean = (weights[:, None] * own).sum(axis=0)
-            mean /= np.linalg.norm(mean)
-            own_name, stay = seen.view.tracklet(seen.track), seen.view.stay(seen.track, mean)
+            own_name, stay = seen.view.tracklet(seen.track), seen.view.stay(seen.track, own.mean)
             tracklet = self.joiners[number].tracklet(own_name, stay)
-            done.append(EmbeddedTrack(seen, tracklet, own, mean))
+            done.append(EmbeddedTrack(seen.view.origin, seen.track.number, seen.crops, tracklet, *own))
             self.names[number][seen.track.number] = tracklet
-            self.counts[number].pictures += len(own)
+            self.counts[number].pictures += len(own.pictures)
         if self.gallery is not None and done:
             add_tracks(self.gallery, done)
 

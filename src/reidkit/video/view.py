@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.errors import DataError
+from reidkit.logs import get_logger
 from reidkit.video.boxes import Boxes
 from reidkit.video.crops import cut, difference, lie_of, look, sharpness
 from reidkit.video.frames import Frame, Picture, Video
@@ -20,17 +22,45 @@ from reidkit.video.joining import Stay
 from reidkit.video.options import TrackOptions
 from reidkit.video.tracks import Track, find_tracks, usable_boxes
 
+_logger = get_logger(__name__)
 _CANDIDATES = 3  # for each picture that is embedded, so many are looked at
 _LEAST_DIFFERENCE = 3.0  # of 255 levels: a picture that differs less from a better one tells nothing more
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where tracks come from: one camera's video.
+
+    ``start`` is the time of the first picture in Unix seconds, if known; ``plan`` names all that decides
+    which tracks there are and which pictures are taken.
+    """
+
+    source: str
+    camera: int | str
+    start: float | None
+    plan: str
+
+    def moment(self, time: float) -> float | None:
+        """Unix seconds of a time in the video, where its start is known."""
+        return None if self.start is None else self.start + time
+
+    def tracklet(self, number: int, began: float, *, name: str) -> str:
+        """The name of a track, unlike that of any other: camera, when it began, number.
+
+        ``name`` stands for the time where that is not known.
+        """
+        moment = self.moment(began)
+        began_at = name if moment is None else f"{datetime.fromtimestamp(moment, UTC):%Y%m%dT%H%M%S}"
+        return f"{self.camera}_{began_at}_{number}"
+
+
 @dataclass(slots=True, eq=False)
 class Crop:
-    """A picture of a person: ``row`` is the place of its box, ``quality`` is from 0 to 1."""
+    """A picture of a person within ``box`` (left, top, right, bottom); ``quality`` is from 0 to 1."""
 
-    row: int
     frame: int
     time: float
+    box: tuple[float, ...]
     quality: float
     pixels: Picture
 
@@ -46,7 +76,7 @@ class SeenTrack:
     @property
     def ended(self) -> float:
         """When the track ended, in seconds: Unix's where the video's start is known, else the video's."""
-        return (self.view.start or 0.0) + self.track.last / self.view.video.rate
+        return (self.view.origin.start or 0.0) + self.track.last / self.view.video.rate
 
 
 class _Candidate(NamedTuple):
@@ -60,20 +90,13 @@ class _Candidate(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class View:
-    """What one camera saw: a video, the boxes in it that can be used, and the tracks that they make.
+    """What one camera saw: a video, the boxes in it that can be used, and the tracks that they make."""
 
-    ``start`` is the time of the first picture in Unix seconds, if known; ``plan`` names all that decides
-    which tracks there are and which pictures are taken.
-    """
-
-    source: str
-    camera: int | str
-    start: float | None
+    origin: Origin
     video: Video
     boxes: Boxes
     tracks: list[Track]
     options: TrackOptions
-    plan: str
     num_given: int
     num_frames: int = 0
     _candidates: dict[int, list[_Candidate]] = field(default_factory=dict)
@@ -84,21 +107,14 @@ class View:
         return max((track.last for track in self.tracks), default=-1) + 1
 
     def tracklet(self, track: Track) -> str:
-        """The name of a track, unlike that of any other: camera, when it began, number."""
-        if self.start is None:
-            return f"{self.camera}_{self.video.name}_{track.number}"
-        began = datetime.fromtimestamp(self.start + track.first / self.video.rate, UTC)
-        return f"{self.camera}_{began:%Y%m%dT%H%M%S}_{track.number}"
+        """The name of a track that continues no other."""
+        return self.origin.tracklet(track.number, track.first / self.video.rate, name=self.video.name)
 
     def stay(self, track: Track, embedding: NDArray[np.float32]) -> Stay:
         """When and where a track was in the video."""
         rate, corners = self.video.rate, self.boxes.corners
         ends = corners[track.rows[0]], corners[track.rows[-1]]
         return Stay(track.first / rate, track.last / rate, *ends, embedding)
-
-    def moment(self, time: float) -> float | None:
-        """Unix seconds of a time in the video, where its start is known."""
-        return None if self.start is None else self.start + time
 
     def seen_tracks(self, done: Set[int], *, read: Callable[[Frame], None]) -> Iterator[SeenTrack]:
         """The tracks that are not done yet, with their best pictures, in the order in which they end.
@@ -126,10 +142,15 @@ class View:
 
     def _crop(self, frame: Frame, candidate: _Candidate) -> Crop | None:
         corners = self.boxes.corners[candidate.row].tolist()
-        pixels = cut(frame.image, corners, context=self.options.context)
+        try:
+            pixels = cut(frame.image, corners, context=self.options.context)
+        except DataError as error:  # one damaged picture of a folder
+            _logger.warning("frame %d gives no picture: %s", frame.number, error)
+            return None
         if pixels is None:
             return None
-        return Crop(candidate.row, frame.number, frame.time, candidate.lie * sharpness(pixels), pixels)
+        quality = candidate.lie * sharpness(pixels)
+        return Crop(frame.number, frame.time, tuple(corners), quality, pixels)
 
 
 def best_of(places: dict[int, list[Crop]]) -> list[Crop]:
@@ -159,6 +180,7 @@ def plan_view(
     Raises as :func:`reidkit.video.tracks.find_tracks` and :func:`reidkit.video.crops.lie_of` do.
     """
     usable = usable_boxes(boxes, width=video.width, height=video.height)
+    _tell_beyond_the_end(usable, video)
     tracks = find_tracks(
         usable,
         rate=video.rate,
@@ -175,17 +197,25 @@ def plan_view(
                 candidates[int(usable.frames[row])].append(
                     _Candidate(track.number, place, row, float(lie[row]))
                 )
+    plan = _plan_name(video, usable, options, camera, start)
     return View(
-        source=str(source) if "://" in str(source) else str(Path(source).resolve()),
-        camera=camera,
-        start=start,
+        origin=Origin(str(Path(source).resolve()), camera, start, plan),
         video=video,
         boxes=usable,
         tracks=tracks,
         options=options,
-        plan=_plan_name(video, usable, options, camera, start),
         num_given=len(boxes),
         _candidates=dict(candidates),
+    )
+
+
+def _tell_beyond_the_end(boxes: Boxes, video: Video) -> None:
+    if video.end is None or not (boxes.frames >= video.end).any():
+        return
+    _logger.warning(
+        "%s: %d boxes are of frames beyond the end of %s, which has %s: is it the same video, and are frames "
+        "counted from 0 or from 1 (--first-frame)?",
+        *(boxes.source, np.count_nonzero(boxes.frames >= video.end), video.name, f"{video.end:,}"),
     )
 
 

@@ -56,8 +56,9 @@ def test_what_is_no_picture_is_an_encoder_even_a_wrong_one(here):
     )
     assert isinstance(index("untrained", "photos"), CheckpointError)
     assert isinstance(index("mistyped", "photos"), CheckpointError)
-    assert "nothing to embed by mistyped" in str(index("mistyped"))
-    assert type(index("mistyped")) is ConfigError
+    assert "nothing to embed by untrained" in str(index("untrained"))
+    assert type(index("untrained")) is ConfigError
+    assert "mistyped is missing: there is no such file" in str(index("mistyped"))
 
 
 @pytest.mark.parametrize("first", ["photos", "photos/a.jpg", "list.csv"])
