@@ -77,4 +77,5 @@ def test_no_request_is_a_fault_of_the_service(client):
 def test_no_request_of_many_is_a_fault_of_the_service(client):
     asked = ask_much(client, 40, seconds=8)
     print(f"{sum(asked.values()):,} requests of {len(asked)} kinds")
-    assert min(asked.values()) >= 3
+    assert min(asked.values()) >= 1  # where nothing can be given, there is one request
+    assert sum(asked.values()) > 500
