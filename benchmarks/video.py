@@ -1,6 +1,8 @@
 """Drawn people walk through four cameras: from videos and noisy boxes to identities, how right and how fast.
 
-python benchmarks/video.py --encoder runs/demo --write
+    python benchmarks/video.py --encoder runs/demo --real one-by-one --real-encoder retail-0288.xml --write
+
+The videos are drawn once, into --folder. --only measures some parts, and --write leaves the others' tables.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ BUSY = WalksWorld(num_people=85, num_cameras=4, seconds=60, seed=78, width=1280,
 START = 1_793_520_000  # 2026-11-01 08:00:00 UTC
 CLOCKS = (0, 7, 13, 29)  # seconds after which each camera begins
 LOOPS = 12
+PARTS = ("scores", "speed", "memory", "real")
 
 
 def main() -> None:
@@ -46,25 +49,35 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--encoder", required=True, help="trained on drawn people, and calibrated: reid demo")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
     parser.add_argument("--folder", type=Path, default=Path("runs/video-benchmark"), help="for videos")
     parser.add_argument("--real", type=Path, help="folder one-by-one: a real video with gt.txt and det.txt")
     parser.add_argument("--real-encoder", type=Path, help="of real people, for it")
     parser.add_argument("--loops", type=int, default=LOOPS, help="of five minutes, for memory")
     parser.add_argument("--write", action="store_true", help="into docs/results.md")
     given = parser.parse_args()
-    world = WORLD
-    make_videos(given.folder, world)
+    if "real" in given.only and not (given.real and given.real_encoder):
+        parser.error("the part real needs --real and --real-encoder; --only names the other parts")
     encoder = rk.load_encoder(given.encoder)
-    lines = [*scores_table(given.folder, world, encoder), ""]
-    busy = given.folder / "720p"
-    make_videos(busy, BUSY)
-    lines += [*speed_table(busy, BUSY, int8(encoder, given.folder)), ""]
-    lines.append(memory_line(given.folder, encoder, given.loops))
-    if given.real is not None:
-        lines += ["", real_line(given.real, rk.load_encoder(given.real_encoder))]
-    print("\n".join(lines))
-    if given.write:
-        write_section("video", "\n".join(lines))
+    for part in given.only:
+        began = time.monotonic()
+        text = "\n".join(measured(part, given, encoder))
+        print(f"{text}\n\n({part}: {time.monotonic() - began:.0f} s)\n", flush=True)
+        if given.write:
+            write_section(f"video-{part}", text, script="video")
+
+
+def measured(part: str, given: argparse.Namespace, encoder: Encoder) -> list[str]:
+    """The table or sentence of one of the parts."""
+    if part == "real":
+        return [real_line(given.real, rk.load_encoder(given.real_encoder))]
+    if part == "speed":
+        make_videos(given.folder / "720p", BUSY)
+        return speed_table(given.folder / "720p", BUSY, int8(encoder, given.folder))
+    make_videos(given.folder, WORLD)
+    if part == "memory":
+        return [memory_line(given.folder, encoder, given.loops)]
+    return scores_table(given.folder, WORLD, encoder)
 
 
 def make_videos(folder: Path, world: WalksWorld) -> None:

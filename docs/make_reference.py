@@ -1,4 +1,4 @@
-"""Writes the pages that are made of the code: every command, every configuration key, the public names.
+"""Writes the pages that are made of the code: commands, configuration keys, public names, and a notebook.
 
 They are built with the site (`make docs`) and not kept: what they say cannot be out of date.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from importlib import import_module
@@ -19,6 +20,7 @@ from reidkit import registry
 from reidkit.cli import cli
 from reidkit.config import tables
 
+HERE = Path(__file__).parent
 API = {
     "reidkit": "What `import reidkit as rk` gives.",
     "reidkit.losses": "Loss functions. [Which one?](../../losses/README.md)",
@@ -43,6 +45,7 @@ def write(folder: Path) -> None:
         "configuration.md": configuration(),
         "components.md": components(),
         "api.md": api_index(),
+        "notebook.md": notebook(HERE.parent / "examples" / "report.ipynb"),
         **{f"{module}.md": api(module, text) for module, text in API.items()},
     }
     for name, text in pages.items():
@@ -234,6 +237,23 @@ def _public(module: Any) -> list[str]:
         for name, value in vars(module).items()
         if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
     ]
+
+
+# --- a notebook, from its cells ---------------------------------------------------------------------------
+
+
+def notebook(path: Path) -> str:
+    """Its cells as text and code, without their results."""
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    parts = [
+        f"```python\n{text}\n```" if cell["cell_type"] == "code" else text
+        for cell, text in zip(cells, texts, strict=True)
+    ]
+    title, *rest = parts
+    file = f"The cells of [a notebook](../../../examples/{path.name}), which Jupyter opens."
+    next_pages = "[the report](../../evaluation.md#the-report), [all examples](../../examples/index.md)"
+    return "\n\n".join([title, file, *rest, f"What to read next: {next_pages}."]) + "\n"
 
 
 def _directive(kind: str, name: str, *options: str) -> str:

@@ -59,7 +59,7 @@ _OF_ONE_SPLIT = {"branches": "--branches", "store_calibration": "--store-calibra
 @click.option("--k1", type=int, help="Of re-ranking: neighbours.  [default: 20]")
 @click.option("--k2", type=int, help="Of re-ranking: neighbours averaged over.  [default: 6]")
 @click.option("--lambda", "lambda_value", type=float, help="Of re-ranking: old share.  [default: 0.3]")
-@click.option("--metric", help="Learn a distance from the training images: kissme, xqda or her.")
+@click.option("--metric", help="Learn a distance from the training images: kissme, xqda, her or scs.")
 @click.option("--multi-query", type=click.Choice(["mean", "max"]), help="Pool a query's images.")
 @click.option("--store-calibration", is_flag=True, help="Keep in the encoder what scores mean, for search.")
 @click.option(

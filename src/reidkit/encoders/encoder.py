@@ -360,7 +360,7 @@ def _lomo(
 
     if preprocessing is not None or backend != "auto":
         raise ConfigError("lomo is no network: it takes no preprocessing and no backend, and is not exported")
-    return Encoder(Lomo(), height=HEIGHT, width=WIDTH, device=device, feature=feature)
+    return Encoder(Lomo(feature), height=HEIGHT, width=WIDTH, device=device)
 
 
 def _load_network_file(

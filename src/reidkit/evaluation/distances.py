@@ -8,19 +8,22 @@ from numpy.typing import NDArray
 from reidkit.evaluation.comparison import Comparison
 from reidkit.evaluation.distance_ranks import DistanceRows, DistancesOf
 from reidkit.evaluation.euclidean import EuclideanItems
-from reidkit.evaluation.metric_learning import LearnedMetric
+from reidkit.evaluation.metric_learning import FittedMetric, LearnedMetric
 from reidkit.evaluation.metrics import Metrics
 from reidkit.evaluation.unit_rows import Indices, UnitRows
 from reidkit.reranking import Reranker, RerankOptions
 from reidkit.types import Features
 
 
-def learned_distances(metric: LearnedMetric, comparison: Comparison) -> DistancesOf:
-    """Distances by a learned metric; without a gallery the queries are the gallery."""
-    query_values = metric.transform(comparison.query_features.embeddings)
-    gallery_values = query_values
-    if not comparison.is_one_set:
-        gallery_values = metric.transform(comparison.gallery_features.embeddings)
+def learned_distances(metric: FittedMetric, comparison: Comparison) -> DistancesOf:
+    """Distances by a learned metric, up to a number added to all of a query.
+
+    Without a gallery the queries are the gallery.
+    """
+    query_values, gallery_values = metric.sides(
+        comparison.query_features.embeddings,
+        None if comparison.is_one_set else comparison.gallery_features.embeddings,
+    )
     return lambda queries, items: EuclideanItems(query_values[queries], gallery_values[items])
 
 

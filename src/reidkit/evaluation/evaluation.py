@@ -14,13 +14,14 @@ from reidkit.evaluation.comparison import Comparison, Pairs, compare
 from reidkit.evaluation.distance_ranks import DistancesOf, distance_ranks
 from reidkit.evaluation.distances import learned_distances, lowered_notes, reranked_distances
 from reidkit.evaluation.features import pool_queries, pool_tracklets, pooled_tracklets, rows_of, with_frames
-from reidkit.evaluation.metric_learning import LearnedMetric, fit_metric
+from reidkit.evaluation.metric_learning import FittedMetric, fit_metric
 from reidkit.evaluation.metrics import Metrics, mean_metrics, metrics_of_ranks
 from reidkit.evaluation.multi_query import check_multi_query, multi_query_images, own_images, pooling_texts
 from reidkit.evaluation.options import EvaluationKeywords, EvaluationOptions, options_with
 from reidkit.evaluation.ranks import has_choice, match_ranks, shot_ranks
 from reidkit.evaluation.row_labels import camera_codes
 from reidkit.evaluation.same_picture import picture_names
+from reidkit.evaluation.spatial_similarity import LearnedSimilarity
 from reidkit.evaluation.unit_rows import first_few
 from reidkit.types import JUNK, Dataset, Evaluation, Features, Split
 
@@ -86,7 +87,7 @@ def check_evaluation(
 
 
 def images_to_encode(
-    data: Dataset, *, metric: str | LearnedMetric | None = None, multi_query: str | None = None
+    data: Dataset, *, metric: str | FittedMetric | None = None, multi_query: str | None = None
 ) -> tuple[Split, ...]:
     """The splits whose features :func:`evaluate` asks for with these options."""
     return (
@@ -243,7 +244,7 @@ def _check(data: Dataset, options: EvaluationOptions) -> None:
     if isinstance(options.metric, str) and not data.train:
         raise DataError(
             f"metric = {options.metric!r} is fitted on training images, and data set {data.name!r} in "
-            f"{data.root} has none; give a LearnedMetric fitted on other data"
+            f"{data.root} has none; give one fitted on other data"
         )
 
 
@@ -291,13 +292,14 @@ def _measure(
             ]
         )
 
-    metric = options.metric if isinstance(options.metric, LearnedMetric) else None
+    metric = options.metric if isinstance(options.metric, FittedMetric) else None
     found = metrics_by(None if metric is None else learned_distances(metric, comparison))
     notes = comparison.notes
     if metric is not None:  # which takes embeddings of any length as they stand
         notes = tuple(note for note in notes if note not in comparison.query.notes + comparison.gallery.notes)
     if options.rerank_options is None:
         return found, notes
+    assert not isinstance(metric, LearnedSimilarity)  # which options refuse to re-rank
     reranked = metrics_by(reranked_distances(options.rerank_options, comparison, metric))
     return reranked, notes + lowered_notes(found, reranked, options.used_average_precision)
 
@@ -319,7 +321,7 @@ def _in_words(options: EvaluationOptions, comparison: Comparison, *, num_draws: 
     variant = f" (mean of {num_draws} draws)" if num_draws > 1 else ""
     if protocol == "tracklets":
         variant = f" ({num_rows:,} frames averaged)"
-    distance = metric.name if isinstance(metric, LearnedMetric) else options.distance
+    distance = metric.name if isinstance(metric, FittedMetric) else options.distance
     words = f"{protocol}{variant}, camera filter {comparison.camera_filter}, {distance} distance"
     if comparison.is_one_set:
         words += ", every item queries all others"
@@ -337,7 +339,7 @@ def _with_sources(features: Features, split: Split) -> Features:
     return replace(features, sources=np.array(picture_names(split), dtype=np.str_))
 
 
-def _fitted(name: str, encoder: FeatureSource, data: Dataset) -> LearnedMetric:
+def _fitted(name: str, encoder: FeatureSource, data: Dataset) -> FittedMetric:
     """The metric of this name, learned from the data set's training images."""
     features = encoder.features(data.train)
     return fit_metric(

@@ -1,4 +1,4 @@
-"""Distances learned on top of features: KISSME, XQDA and HER.
+"""Distances learned on top of features: KISSME, XQDA and HER, and all by name.
 
 The first two weigh directions by how differences within an identity vary, and how those between two do. With
 x - z over the pairs of one identity (similar) and over those of two (dissimilar),
@@ -14,21 +14,24 @@ items, so that the cost does not grow with the number of pairs. HER maps each pe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from reidkit.arrays import embedding_array
 from reidkit.errors import ConfigError, DataError
+from reidkit.evaluation.pair_covariances import (
+    Matrix,
+    check_dim,
+    checked_embeddings,
+    pair_covariances,
+    rank_of,
+)
 from reidkit.evaluation.protocols import check_choice
-from reidkit.evaluation.row_labels import camera_codes, label_codes
-from reidkit.evaluation.unit_rows import first_few
+from reidkit.evaluation.row_labels import label_codes
+from reidkit.evaluation.spatial_similarity import SCS, LearnedSimilarity
 from reidkit.types import JUNK, Features
-
-Matrix = NDArray[np.float64]
 
 _DEFAULT_DIM = 64
 
@@ -65,6 +68,15 @@ class LearnedMetric:
         """
         return self._project(embeddings, "").astype(np.float32)
 
+    def sides(
+        self,
+        query_embeddings: NDArray[np.floating[Any]],
+        gallery_embeddings: NDArray[np.floating[Any]] | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Both sides transformed; without a gallery the queries are the gallery."""
+        query = self.transform(query_embeddings)
+        return query, query if gallery_embeddings is None else self.transform(gallery_embeddings)
+
     def distances(
         self, query_embeddings: NDArray[np.floating[Any]], gallery_embeddings: NDArray[np.floating[Any]]
     ) -> NDArray[np.float32]:
@@ -76,7 +88,7 @@ class LearnedMetric:
         return squared.astype(np.float32)
 
     def _project(self, embeddings: NDArray[np.floating[Any]], side: str) -> Matrix:
-        values = _checked(embeddings, f"{side}embeddings")
+        values = checked_embeddings(embeddings, f"{side}embeddings")
         if values.shape[1] != len(self.mean):
             raise DataError(
                 f"{side}embeddings have {values.shape[1]} dimensions, {self.name} was fitted on "
@@ -115,7 +127,7 @@ class KISSME:
     dim: int | None = None
 
     def __post_init__(self) -> None:
-        _check_dim(self.dim)
+        check_dim(self.dim)
 
     def fit(self, features: Features) -> LearnedMetric:
         """Learn from embeddings (N, D) with identities and, where known, cameras; identity -1 is left out.
@@ -123,8 +135,8 @@ class KISSME:
         Raises :class:`DataError` for values that are not finite, no similar or no dissimilar pair, or
         pairs too few for ``dim``.
         """
-        pairs = _pair_covariances(features)
-        dim = self.dim or max(1, min(_DEFAULT_DIM, _rank(pairs.similar) // 2))
+        pairs = pair_covariances(features)
+        dim = self.dim or max(1, min(_DEFAULT_DIM, rank_of(pairs.similar) // 2))
         components = np.linalg.eigh(pairs.total)[1][:, ::-1][:, :dim]  # (D, dim), largest variance first
         values, vectors = np.linalg.eigh(
             _inverse(components.T @ pairs.similar @ components, "similar", dim)
@@ -133,7 +145,8 @@ class KISSME:
         kept = values > 0
         if not kept.any():
             raise DataError(_NOTHING_LEARNED.format(name="KISSME"))
-        return pairs.metric("KISSME", components @ (vectors[:, kept] * np.sqrt(values[kept])))
+        projection = components @ (vectors[:, kept] * np.sqrt(values[kept]))
+        return LearnedMetric("KISSME", pairs.mean, pairs.in_embeddings(projection))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +163,9 @@ class XQDA:
     variances of S does nothing, a large one makes S spherical; a few (D, D) matrices must fit into memory,
     (N, N) ones where images are fewer than dimensions.
 
-    ``regularization`` is added to the diagonal of S; the paper's 0.001 is meant for embeddings of unit
-    length, and makes S invertible however few the pairs. ``dim`` is the largest number of directions kept,
+    ``regularization`` is added to the diagonal of S, and makes S invertible however few the pairs. The
+    default goes with embeddings of unit length: it is a third of the paper's 0.001, whose LOMO vectors are
+    three of unit length side by side. ``dim`` is the largest number of directions kept,
     ``None`` for all above 1.
 
     >>> rng = np.random.default_rng(0)
@@ -161,17 +175,17 @@ class XQDA:
     >>> embeddings = np.hstack([centres + 0.3 * rng.normal(size=(200, 2)), light])
     >>> projection = XQDA().fit(Features(embeddings, identities)).projection
     >>> (projection @ projection.T).diagonal().round(2)
-    array([4.89, 4.79, 0.  ])
+    array([4.91, 4.82, 0.  ])
     """
 
-    regularization: float = 0.001
+    regularization: float = 0.0003
     dim: int | None = None
 
     def __post_init__(self) -> None:
-        _check_dim(self.dim)
+        check_dim(self.dim)
         if not 0 <= self.regularization < np.inf:
             raise ConfigError(
-                f"regularization is {self.regularization}; give 0 or more (0.001 for unit embeddings)"
+                f"regularization is {self.regularization}; give 0 or more (0.0003 for unit embeddings)"
             )
 
     def fit(self, features: Features) -> LearnedMetric:
@@ -180,19 +194,21 @@ class XQDA:
         Raises :class:`DataError` for values that are not finite, no similar or no dissimilar pair, a
         singular S without regularization, or no direction in which identities differ.
         """
-        pairs = _pair_covariances(features)
+        pairs = pair_covariances(features)
         similar = pairs.similar + self.regularization * np.eye(len(pairs.similar))
-        if _rank(similar) < len(similar):
+        if rank_of(similar) < len(similar):
             raise DataError(
-                f"similar pairs vary in {_rank(similar)} of {len(pairs.mean)} dimensions and regularization "
-                f"is {self.regularization:g}; give a larger one (0.001 for unit embeddings) or more images"
+                f"similar pairs vary in {rank_of(similar)} of {len(pairs.mean)} dimensions and "
+                f"regularization is {self.regularization:g}; give a larger one (0.0003 for unit embeddings) "
+                "or more images"
             )
         ratios, directions = scipy.linalg.eigh(pairs.dissimilar, similar)
         ratios, directions = ratios[::-1][: self.dim], directions[:, ::-1][:, : self.dim]
         kept = ratios > 1
         if not kept.any():
             raise DataError(_NOTHING_LEARNED.format(name="XQDA"))
-        return pairs.metric("XQDA", directions[:, kept] * np.sqrt(1 - 1 / ratios[kept]))
+        projection = directions[:, kept] * np.sqrt(1 - 1 / ratios[kept])
+        return LearnedMetric("XQDA", pairs.mean, pairs.in_embeddings(projection))
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +255,7 @@ class HER:
         are all the same.
         """
         identities = label_codes(features.identities)
-        values = _checked(features.embeddings, "embeddings")[identities != JUNK]
+        values = checked_embeddings(features.embeddings, "embeddings")[identities != JUNK]
         persons, codes, counts = np.unique(
             identities[identities != JUNK], return_inverse=True, return_counts=True
         )
@@ -260,11 +276,19 @@ class HER:
         return LearnedMetric("HER", mean, weights, values, width)
 
 
-METRICS: dict[str, type[KISSME] | type[XQDA] | type[HER]] = {"kissme": KISSME, "xqda": XQDA, "her": HER}
+METRICS: dict[str, type[KISSME] | type[XQDA] | type[HER] | type[SCS]] = {
+    "kissme": KISSME,
+    "xqda": XQDA,
+    "her": HER,
+    "scs": SCS,
+}
 
 
-def fit_metric(name: str, features: Features) -> LearnedMetric:
-    """The metric "kissme", "xqda" or "her" with its usual options, fitted on training features.
+FittedMetric = LearnedMetric | LearnedSimilarity
+
+
+def fit_metric(name: str, features: Features) -> FittedMetric:
+    """The metric "kissme", "xqda", "her" or "scs" with its usual options, fitted on training features.
 
     Raises :class:`reidkit.errors.UnknownName` for another name, and what its ``fit`` raises.
     """
@@ -278,79 +302,8 @@ _NOTHING_LEARNED = (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Pairs:
-    """Second moments of differences over pairs, of all embeddings about their mean, and that mean (D,).
-
-    The moments are (D, D); or, where there are fewer embeddings than dimensions, (R, R) along the columns of
-    ``basis`` (D, R), which span the embeddings: in all other directions nothing varies.
-    """
-
-    similar: Matrix
-    dissimilar: Matrix
-    total: Matrix
-    mean: Matrix
-    basis: Matrix | None
-
-    def metric(self, name: str, projection: Matrix) -> LearnedMetric:
-        """The metric of a projection that was found among these moments."""
-        whole = projection if self.basis is None else self.basis @ projection
-        return LearnedMetric(name, self.mean, whole)
-
-
-def _pair_covariances(features: Features) -> _Pairs:
-    """Similar and dissimilar pairs are under two cameras where cameras are known, else any."""
-    identities = label_codes(features.identities)
-    identified = identities != JUNK
-    values = _checked(features.embeddings, "embeddings")[identified]
-    if not len(values):
-        raise DataError("there is no embedding of a person to learn from")
-    mean = values.mean(axis=0)
-    values -= mean  # or the sums over items cancel badly
-    basis = None
-    if len(values) < values.shape[1]:
-        basis = np.linalg.qr(values.T)[0]
-        values = values @ basis
-    identities = identities[identified]
-    similar, num_similar = _scatter(values, identities)
-    every, num_every = _scatter(values, np.zeros_like(identities))
-    if features.cameras is not None:
-        cameras = camera_codes(features.cameras[identified])
-        same_camera, num_same_camera = _scatter(values, cameras)
-        both, num_both = _scatter(values, identities * (cameras.max() + 1) + cameras)
-        similar, num_similar = similar - both, num_similar - num_both
-        every, num_every = every - same_camera, num_every - num_same_camera
-    num_dissimilar = num_every - num_similar
-    cameras_too = "" if features.cameras is None else " under two cameras, or features without cameras"
-    if not num_similar:
-        raise DataError(f"there is no similar pair to learn from; give images of one identity{cameras_too}")
-    if not num_dissimilar:
-        raise DataError(
-            f"there is no dissimilar pair to learn from; give images of two identities{cameras_too}"
-        )
-    return _Pairs(
-        similar=similar / num_similar,
-        dissimilar=(every - similar) / num_dissimilar,
-        total=values.T @ values / len(values),
-        mean=mean,
-        basis=basis,
-    )
-
-
-def _scatter(values: Matrix, groups: NDArray[np.intp]) -> tuple[Matrix, int]:
-    """Sum of (x - z)(x - z)^T over the unordered pairs within each group, (D, D), and their number.
-
-    Over a group of n items it is n * (sum of x x^T) - s s^T, s the sum of x.
-    """
-    _, groups, count = np.unique(groups, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(count), values.shape[1]))
-    np.add.at(sums, groups, values)
-    scatter = (values * count[groups, None]).T @ values - sums.T @ sums
-    return scatter, int((count * (count - 1) // 2).sum())
-
-
 def _inverse(matrix: Matrix, kind: str, dim: int) -> Matrix:
-    rank = _rank(matrix)
+    rank = rank_of(matrix)
     if rank < len(matrix):
         raise DataError(
             f"{kind} pairs vary in {rank} of the {dim} dimensions that KISSME was to keep; "
@@ -359,31 +312,8 @@ def _inverse(matrix: Matrix, kind: str, dim: int) -> Matrix:
     return np.asarray(np.linalg.inv(matrix), np.float64)
 
 
-def _rank(matrix: Matrix) -> int:
-    """Number of eigenvalues that are not rounding errors."""
-    eigenvalues = np.linalg.eigvalsh(matrix)
-    return int((eigenvalues > 1e-10 * eigenvalues[-1]).sum())
-
-
 def _gaussian_kernel(values: Matrix, supports: Matrix, width: float) -> Matrix:
     """exp(-|x - s|^2 / (2 width^2)) of rows (N, D) and (S, D): (N, S)."""
     squared = np.square(values).sum(axis=1)[:, None] + np.square(supports).sum(axis=1)
     squared -= 2 * values @ supports.T
     return np.asarray(np.exp(-np.maximum(squared, 0) / (2 * width**2)))
-
-
-def _check_dim(dim: object) -> None:
-    if dim is not None and (not isinstance(dim, Integral) or dim < 1):
-        raise ConfigError(f"dim is {dim!r}; give a whole number of at least 1, or None to have it chosen")
-
-
-def _checked(embeddings: NDArray[np.floating[Any]], name: str) -> Matrix:
-    """As float64 (N, D); raises :class:`DataError` where they are of another kind, or not finite."""
-    values = embedding_array(embeddings, name).astype(np.float64)
-    not_finite = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(not_finite):
-        raise DataError(
-            f"{name} hold NaN or infinity in {len(not_finite)} of {len(values)} rows "
-            f"({first_few(not_finite)}); look at these images or at the model"
-        )
-    return values

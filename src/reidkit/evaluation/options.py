@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from reidkit.errors import ConfigError, did_you_mean, listed_names, shown
 from reidkit.evaluation.features import POOLINGS
-from reidkit.evaluation.metric_learning import METRICS, LearnedMetric
+from reidkit.evaluation.metric_learning import METRICS, FittedMetric
 from reidkit.evaluation.protocols import (
     AVERAGE_PRECISIONS,
     CAMERA_FILTERS,
@@ -17,6 +17,7 @@ from reidkit.evaluation.protocols import (
     PROTOCOLS,
     check_choice,
 )
+from reidkit.evaluation.spatial_similarity import LearnedSimilarity
 from reidkit.reranking import RerankOptions
 from reidkit.types import Features
 
@@ -30,7 +31,7 @@ class EvaluationKeywords(TypedDict, total=False):
     average_precision: str
     max_rank: int
     rerank: bool | RerankOptions | None
-    metric: str | LearnedMetric | None
+    metric: str | FittedMetric | None
     multi_query: str | None
     num_frames: int | None
 
@@ -73,7 +74,7 @@ class EvaluationOptions:
     average_precision: str = "step"
     max_rank: int = 50
     rerank: bool | RerankOptions | None = None
-    metric: str | LearnedMetric | None = None
+    metric: str | FittedMetric | None = None
     multi_query: str | None = None
     num_frames: int | None = None
 
@@ -145,7 +146,7 @@ class EvaluationOptions:
         metric: object = self.metric
         if isinstance(metric, str):
             check_choice("metric", metric, tuple(METRICS))
-        elif not isinstance(metric, LearnedMetric | None):
+        elif not isinstance(metric, FittedMetric | None):
             raise ConfigError(
                 f"metric is {shown(metric)}; give one of {', '.join(map(repr, METRICS))}, or a metric "
                 "that was fitted: fit_metric(name, features of training images)"
@@ -157,6 +158,11 @@ class EvaluationOptions:
 
     def _check_rerank(self) -> None:
         rerank: object = self.rerank
+        if rerank and (self.metric == "scs" or isinstance(self.metric, LearnedSimilarity)):
+            raise ConfigError(
+                "rerank with metric SCS: its similarities are not distances in a space, in which neighbours "
+                "would be sought; leave one of the two out, or take xqda"
+            )
         if not isinstance(rerank, bool | RerankOptions | None):
             raise ConfigError(
                 f"rerank is {shown(rerank)}; give True, or RerankOptions(k1=..., k2=..., "

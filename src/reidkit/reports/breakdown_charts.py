@@ -30,6 +30,7 @@ FEW_QUERIES = 10
 """A field of fewer says little, and gets no colour."""
 
 _MOST_CAMERAS_WITH_NUMBERS = 8
+_ROW_WIDTH = 380  # of all fields of a row, in characters of one point
 _LEAST_TINT, _MOST_TINT = 0.06, 0.55  # text in the page's colour stays readable on both, in both themes
 
 
@@ -104,7 +105,8 @@ def camera_figure(
         )
         if max(fractions.shape) <= _MOST_CAMERAS_WITH_NUMBERS:
             texts = f"{100 * value:.0f}", f"n = {num_queries[row, column]:,}"
-            for text, height, size in zip(texts, (-0.12, 0.27), (9, 6.5), strict=True):
+            fitting = _ROW_WIDTH / (num_columns * len(texts[1]))
+            for text, height, size in zip(texts, (-0.12, 0.27), (9, min(8, fitting)), strict=True):
                 axes.text(column, row + height, text, color=INK, ha="center", va="center", fontsize=size)
     axes.set_xlim(-0.5, num_columns - 0.5)
     axes.set_ylim(num_rows - 0.5, -0.5)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,8 @@ MAX_POINTS = 200
 _QUIET_SVG = {"Creator": None, "Date": None, "Format": None, "Type": None}
 _QUIET_PNG = {"Software": None}
 _DOTS_PER_INCH = 200
-_MAX_NAME = 36  # characters that fit into the width of a chart
+_CHART_WIDTH, _FONT_SIZE = 302, 10  # points
+_LEGEND_KEY, _LEGEND_GAP = 2.4, 1.2  # font sizes: a curve's sign with its space; between columns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,23 +192,43 @@ def new_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 def add_legend(axes: Axes, figure: Figure) -> None:
     """Names of the curves above the axes, where they hide nothing; the figure grows to hold them."""
-    names = axes.get_legend_handles_labels()[1]
-    longest = max(map(len, names))
-    num_columns = 4 if longest <= 6 else 2 if longest <= 16 else 1
+    handles, names = axes.get_legend_handles_labels()
+    room = _CHART_WIDTH / _FONT_SIZE - 1.5  # in font sizes, without the margins
+    names = [_shortened(printable(name), room - _LEGEND_KEY) for name in names]
+    column = max(map(_width, names)) + _LEGEND_KEY
+    num_columns = int((room + _LEGEND_GAP) // (column + _LEGEND_GAP))
     figure.set_figheight(figure.get_figheight() + 0.2 * ((len(names) - 1) // num_columns))
-    legend = axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=num_columns, frameon=False, labelcolor=INK
+    legend = figure.legend(
+        handles,
+        names,
+        loc="outside upper left",
+        ncols=num_columns,
+        frameon=False,
+        labelcolor=INK,
+        borderpad=0.2,
+        handlelength=1.6,
+        columnspacing=_LEGEND_GAP,
     )
     for text in legend.get_texts():
         text.set_parse_math(False)  # a loss named "a$b$" is no formula
-        text.set_text(_shortened(text.get_text()))
 
 
-def _shortened(name: str) -> str:
+def _shortened(name: str, room: float) -> str:
     """A name that fits into a chart: the middle of a long one is left out."""
-    name = printable(name)
-    half = _MAX_NAME // 2
-    return name if len(name) <= _MAX_NAME else f"{name[:half]}…{name[-half:]}"
+    kept = len(name) // 2
+    shown = name
+    while _width(shown) > room:
+        kept -= 1
+        shown = f"{name[:kept]}…{name[-kept:]}"
+    return shown
+
+
+def _width(text: str) -> float:
+    """Of a text at most, in font sizes: a page shows it in a font of the reader's."""
+    return sum(
+        1.1 if unicodedata.east_asian_width(c) in "WF" or c in "MWmw@%…" else 0.8 if c.isupper() else 0.65
+        for c in text
+    )
 
 
 @contextmanager

@@ -208,7 +208,7 @@ def evaluate_run(
     folder = run if run is not None and run.is_dir() else None
     configuration = folder / "config.toml" if folder else None
     details = RunDetails(
-        title=output.title or f"{(folder or output.folder).name} on {data.name}",
+        title=output.title or f"{_name(run, output)} on {data.name}",
         records=read_metrics(folder / "metrics.jsonl") if folder else (),
         configuration=configuration.read_text("utf-8") if configuration and configuration.is_file() else "",
         provenance=_provenance(encoder, data),
@@ -377,6 +377,13 @@ def _provenance(encoder: Encoder, data: Dataset) -> dict[str, str]:
         "epochs trained": str(encoder.card.get("epoch", "unknown")),
         **_when(),
     }
+
+
+def _name(run: Path | None, output: Output) -> str:
+    """What a page calls the network: its folder or file, or the results' folder where it has neither."""
+    if run is None:
+        return output.folder.name
+    return run.name if run.is_dir() else run.stem
 
 
 def _training_data(data: Any) -> str:

@@ -33,7 +33,7 @@ _OTHER_NAMES = {
     **dict.fromkeys(("bottom", "y2", "ymax"), "bottom"),
     **dict.fromkeys(("width", "w", "bbwidth"), "width"),
     **dict.fromkeys(("height", "h", "bbheight"), "height"),
-    **dict.fromkeys(("track", "trackid", "trackerid", "tracklet", "id", "objectid"), "track"),
+    **dict.fromkeys(("track", "trackid", "trackerid", "tracklet", "objectid", "id"), "track"),
     **dict.fromkeys(("confidence", "conf", "score"), "confidence"),
     **dict.fromkeys(("class", "classid", "category", "categoryid"), "class"),
 }
@@ -98,12 +98,23 @@ def _all_roles(path: Path, given: Mapping[str, str]) -> dict[str, str]:
     return {name: "number" for name in header if _usual(name) or name in given.values()}
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name)
+
+
 def _usual(name: str) -> str | None:
-    return _OTHER_NAMES.get(re.sub(r"[\W_]", "", name))
+    return _OTHER_NAMES.get(_plain(name))
 
 
 def _columns(header: list[str], given: Mapping[str, str], source: str) -> dict[str, str]:
     found = shortened(", ".join(header), 200) or "none"
+    if header and all(re.fullmatch(r"-?[0-9.]+", name) for name in header):
+        raise DataError(
+            f"{source} has no names of columns in its first row; if it is MOT's text, call it .txt"
+        )
+    twice = next((name for name in header if name and header.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{source} has two columns {shown(twice)}; rename the one that is not meant")
     for key, name in given.items():
         if name not in header:
             close = did_you_mean(name, header)
@@ -111,15 +122,15 @@ def _columns(header: list[str], given: Mapping[str, str], source: str) -> dict[s
                 f"{source} has no column {shown(name)}, given as column.{key};{close} Found: {found}"
             )
     names = dict(given)
-    for name in header:
-        usual = _usual(name)
-        if usual and usual not in names and name not in given.values():
-            names[usual] = name
+    order = list(_OTHER_NAMES)
+    free = [name for name in header if _usual(name) and name not in given.values()]
+    for name in sorted(free, key=lambda name: order.index(_plain(name))):  # "track_id" before "id"
+        names.setdefault(str(_usual(name)), name)
     for key, other in (("frame", ""), ("left", ""), ("top", ""), ("right", "width"), ("bottom", "height")):
         if key not in names and other not in names:
             raise DataError(
                 f"{source} has no column {key!r}{f' or {other!r}' if other else ''}; name it by "
-                f"column.{key}=NAME. Columns found: {found}"
+                f"--column {key}=NAME. Columns found: {found}"
             )
     return names
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.errors import ConfigError, DataError, shown
+from reidkit.logs import get_logger
 from reidkit.registry import option_problems
 from reidkit.video.frames import Video
 
@@ -19,6 +20,10 @@ NO_TRACK = -1
 NO_CLASS = -1
 _NUM_LISTED = 10
 _LARGEST = 2**53  # whole numbers of float64 are exact up to it
+LARGEST_SHARE = 2.0
+"""Of boxes as shares of the picture: they may reach beyond it, but not far."""
+_NOT_KNOWN = -1.0  # a confidence, as trackers write it
+_logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,8 +101,8 @@ def make_boxes(
             raise DataError(f"{source or 'boxes'}: {len(values)} {name} for {num} boxes")
     if num and numbers.min() < 0:
         raise DataError(
-            f"{source or 'boxes'}: frame {numbers.min()} is before the first; say from which number "
-            "frames are counted: first_frame=0 or 1"
+            f"{source or 'boxes'}: a frame is {-numbers.min():,} before the first one; say from which number "
+            "they are counted there: --first-frame 0 (in Python first_frame=0), or 1"
         )
     boxes = Boxes(numbers, places, numbered, sure, kinds, source, tuple(reading))
     return boxes.take(np.argsort(numbers, kind="stable"))
@@ -182,6 +187,14 @@ def load_boxes(path: str | Path, video: Video, *, options: BoxesOptions | None =
     if given.video is None:
         given = replace(given, video=video.name)
     boxes = _reader_of(place)(place, given, (video.width, video.height))
+    _check_pixels(boxes, str(place))
+    if (boxes.confidences == _NOT_KNOWN).all() and len(boxes):
+        boxes = replace(boxes, confidences=np.ones(len(boxes)))
+    if not given.classes and len(np.unique(boxes.classes)) > 1:
+        _logger.warning(
+            "%s: boxes of all classes are taken, %s; --class NUMBER keeps one",
+            *(place, _listed(np.unique(boxes.classes)[:_NUM_LISTED].tolist())),
+        )
     if given.classes:
         kept = np.isin(boxes.classes, given.classes)
         if len(boxes) and not kept.any():
@@ -190,6 +203,16 @@ def load_boxes(path: str | Path, video: Video, *, options: BoxesOptions | None =
         left_out = f"{np.count_nonzero(~kept):,} boxes of other classes left out"
         boxes = boxes.take(kept, reading=[left_out] if not kept.all() else [])
     return replace(boxes, source=str(place))
+
+
+def _check_pixels(boxes: Boxes, source: str) -> None:
+    """Raise :class:`DataError` where boxes are shares of the picture."""
+    finite = boxes.corners[np.isfinite(boxes.corners).all(axis=1)]
+    if len(finite) and np.abs(finite).max() <= LARGEST_SHARE:
+        raise DataError(
+            f"{source}: all boxes lie within {LARGEST_SHARE:g} pixels of the corner, and seem to be shares "
+            "of the picture; multiply them by its width and height"
+        )
 
 
 def _reader_of(path: Path) -> _Reader:
@@ -214,7 +237,7 @@ def _listed(values: Iterable[int]) -> str:
     return ", ".join(map(str, values))
 
 
-UNUSABLE = ("not a number", "no width or height", "outside the picture")
+UNUSABLE = ("not a number", "no width or height", "outside the picture", "smaller than a pixel")
 """Why a box cannot be used, by the numbers of :func:`faults_of`, from 1."""
 
 
@@ -223,6 +246,7 @@ def faults_of(boxes: Boxes, *, width: int, height: int) -> NDArray[np.int8]:
     left, top, right, bottom = boxes.corners.T
     faults = np.zeros(len(boxes), np.int8)
     with np.errstate(invalid="ignore"):
+        faults[(right - left < 1) | (bottom - top < 1)] = 4
         faults[(right <= 0) | (bottom <= 0) | (left >= width) | (top >= height)] = 3
         faults[(right <= left) | (bottom <= top)] = 2
     faults[~(np.isfinite(boxes.corners).all(axis=1) & np.isfinite(boxes.confidences))] = 1

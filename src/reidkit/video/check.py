@@ -134,8 +134,9 @@ def _clock_findings(numbers: NDArray[np.int64], times: NDArray[np.float64]) -> I
 
 def _box_findings(boxes: Boxes, video: Video, numbers: NDArray[np.int64]) -> Iterator[Finding]:
     faults = faults_of(boxes, width=video.width, height=video.height)
-    advice = "They are left out; look at how they were made."
     for number, fault in enumerate(UNUSABLE, start=1):
+        outside = " Were they made on pictures of another size?" if fault == "outside the picture" else ""
+        advice = f"They are left out; look at how they were made.{outside}"
         yield from _of_rows("error", f"boxes: {fault}", boxes, faults == number, advice)
     usable = faults == 0
     left, top, right, bottom = boxes.corners.T

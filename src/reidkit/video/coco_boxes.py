@@ -33,7 +33,7 @@ def read_json_boxes(path: Path, options: BoxesOptions, size: PictureSize) -> Box
     """COCO's annotations (an object), COCO's results or supervision's rows (a list)."""
     content = parse_json(read_text(path), path, error=DataError)
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        return _annotations(content, options, str(path))
+        return _annotations(content, options, size, str(path))
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):
         if not content or "x_min" in content[0]:
             return _supervision(content, options, str(path))
@@ -57,8 +57,9 @@ def _supervision(rows: list[dict[str, Any]], options: BoxesOptions, source: str)
     return boxes_of_table(Table(header, texts), options, given=given, source=source)
 
 
-def _annotations(content: Mapping[str, Any], options: BoxesOptions, source: str) -> Boxes:
+def _annotations(content: Mapping[str, Any], options: BoxesOptions, size: PictureSize, source: str) -> Boxes:
     images = _objects(content, "images", source)
+    _check_images(images, size, source)
     videos = {v["id"]: str(v.get("name", v["id"])) for v in _objects(content, "videos", source)}
     if len(videos) > 1:
         wanted = [key for key, name in videos.items() if options.video in (name, Path(name).stem, str(key))]
@@ -78,7 +79,29 @@ def _annotations(content: Mapping[str, Any], options: BoxesOptions, source: str)
     objects = _objects(content, "categories", source)
     categories = {category["id"]: str(category.get("name", "")).casefold() for category in objects}
     people = {key for key, name in categories.items() if name in _PEOPLE}
+    if categories and not people and not options.classes:
+        listed = ", ".join(f"{key} {name}" for key, name in categories.items())
+        raise DataError(
+            f"{source} has no category called person; say by --class NUMBER which one is to be followed: "
+            f"{shortened(listed, 200)}"
+        )
     return _of_annotations(annotations, frames, options, source, people=people or None)
+
+
+def _check_images(images: Sequence[Mapping[str, Any]], size: PictureSize, source: str) -> None:
+    """Each is there once, and of the video's size where the file says of which it is."""
+    ids = {image["id"] for image in images}
+    if len(ids) < len(images):
+        raise DataError(
+            f"{source}: {len(images) - len(ids):,} images have the id of another; ids must differ"
+        )
+    sizes = {(image.get("width"), image.get("height")) for image in images} - {(None, None), (0, 0)}
+    other = next((one for one in sizes if one != size), None)
+    if other is not None:
+        raise DataError(
+            f"{source} is of pictures of {shown(other[0])} x {shown(other[1])} pixels, the video of "
+            f"{size[0]} x {size[1]}; make the boxes on this video, or change them and the sizes in the file"
+        )
 
 
 def _of_annotations(
@@ -90,15 +113,19 @@ def _of_annotations(
     people: set[Any] | None,
 ) -> Boxes:
     rows = []
-    num_others = 0
+    num_others = num_crowds = 0
     for number, annotation in enumerate(annotations):
         if people is not None and not options.classes and not _is_of(annotation, people):
             num_others += 1
+            continue
+        if annotation.get("iscrowd") == 1:
+            num_crowds += 1
             continue
         rows.append(_row(annotation, frames, f"{source}, annotation {number}"))
     values: NDArray[np.float64] = np.array(rows, np.float64).reshape(-1, 8)
     left, top, width, height = values[:, 1:5].T
     others = [f"{num_others:,} boxes of other categories than people left out"] if num_others else []
+    others += [f"{num_crowds:,} boxes around crowds left out"] if num_crowds else []
     return make_boxes(
         whole_numbers(values[:, 0], f"{source}: frame"),
         np.stack([left, top, left + width, top + height], axis=1),
@@ -127,6 +154,9 @@ def _is_of(annotation: Mapping[str, Any], categories: set[Any]) -> bool:
 
 def _row(annotation: Any, frames: Mapping[Any, int], where: str) -> tuple[float, ...]:
     """Frame, left, top, width, height, track, confidence, class."""
+    image = annotation.get("image_id") if isinstance(annotation, Mapping) else None
+    if isinstance(image, int | str) and image not in frames:
+        raise DataError(f"{where}: image_id {shown(image)} is that of no image whose frame is known")
     try:
         box = [float(value) for value in annotation["bbox"]]
         frame = frames[annotation["image_id"]]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import configparser
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ Picture = NDArray[np.uint8]
 
 _logger = get_logger(__name__)
 _DEFAULT_RATE = 25.0
+_OPTIONS = {"protocol_whitelist": "file,crypto,data"}
 _MOT_FOLDER, _MOT_DESCRIPTION = "img1", "seqinfo.ini"
 
 
@@ -44,13 +46,18 @@ class Frame:
 
 
 class Video(Protocol):
-    """What can be read picture by picture. ``rate`` is pictures a second, on average."""
+    """What can be read picture by picture.
+
+    ``rate`` is pictures a second, on average; ``end`` the number after that of the last picture, where it is
+    known before all are read.
+    """
 
     name: str
     width: int
     height: int
     rate: float
     is_endless: bool
+    end: int | None
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """The pictures in order, from that of the number ``start`` on."""
@@ -85,44 +92,74 @@ class VideoFile:
     def __init__(self, path: Path) -> None:
         require_regular(path)
         self.path, self.name = path, path.stem
-        with opened(str(path), {"protocol_whitelist": "file,crypto,data"}) as container:
+        with opened(str(path), _OPTIONS) as container:
             stream = video_stream(container, str(path))
             check_size(str(path), stream.codec_context.width, stream.codec_context.height)
             self.rate = float(stream.average_rate or stream.guessed_rate or _DEFAULT_RATE)
+            self.end: int | None = stream.frames or None
             first = next(decoded(container, stream, str(path)), None)
             self.width, self.height = upright_size(stream, first)
         self._first = 0 if first is None or first.pts is None else first.pts
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """The pictures from ``start`` on. What cannot be decoded is left out of the count, and told."""
-        with opened(str(self.path), {"protocol_whitelist": "file,crypto,data"}) as container:
+        with opened(str(self.path), _OPTIONS) as container:
             stream = video_stream(container, str(self.path))
-            stamps = self._stamps() if start else []
-            number = 0
-            if start < len(stamps):
-                container.seek(stamps[start], stream=stream)
-            for picture in decoded(container, stream, str(self.path)):
-                if stamps:
-                    number = bisect_left(stamps, picture.pts)
+            near = self._near(start) if start > 1 else None
+            for number, picture in near or enumerate(decoded(container, stream, str(self.path))):
                 if number >= start:
                     yield Frame(number, self._time(picture, number), pixels_of(picture))
-                number += 1
 
     def _time(self, picture: Any, number: int) -> float:
         if picture.pts is None:
             return number / self.rate
         return float((picture.pts - self._first) * picture.time_base)
 
+    def _near(self, start: int) -> Iterator[tuple[int, Any]] | None:
+        """Pictures with their numbers from a little before ``start`` on, found by their times.
+
+        ``None`` where the file does not lead there: then all before it are to be decoded.
+        """
+        stamps = self._stamps()
+        if start >= len(stamps):
+            return None
+        pictures = self._sought(stamps[start - 1])
+        before = None
+        for picture in pictures:
+            number = bisect_left(stamps, self._first if picture.pts is None else picture.pts)
+            if number >= start or stamps[number] != picture.pts or before not in (None, number - 1):
+                break
+            before = number
+            if number == start - 1:
+                return enumerate(chain([picture], pictures), start=number)
+        pictures.close()
+        return None
+
+    def _sought(self, stamp: int) -> Generator[Any]:
+        """PyAV's frames from the last whole picture before a time on, if it can be found."""
+        with opened(str(self.path), _OPTIONS) as container:
+            stream = video_stream(container, str(self.path))
+            try:
+                container.seek(stamp, stream=stream)
+            except (av_library().FFmpegError, OSError):
+                return
+            yield from decoded(container, stream, str(self.path))
+
     def _stamps(self) -> list[int]:
-        """Times of all pictures in the file's own units; empty where they do not tell the order."""
-        with opened(str(self.path), {"protocol_whitelist": "file,crypto,data"}) as container:
+        """Times of all pictures in the file's own units; empty where they do not tell the order.
+
+        What comes before the first picture that could be decoded is not counted.
+        """
+        with opened(str(self.path), _OPTIONS) as container:
             stream = video_stream(container, str(self.path))
             packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
         stamps = [packet.pts for packet in packets]
         decoding = [packet.dts for packet in packets]
-        if None in stamps or None in decoding or decoding != sorted(set(decoding)):
+        if None in stamps or None in decoding or any(packet.is_corrupt for packet in packets):
             return []
-        return sorted(set(stamps)) if len(set(stamps)) == len(stamps) else []
+        if decoding != sorted(set(decoding)) or len(set(stamps)) < len(stamps):
+            return []
+        return sorted(stamp for stamp in stamps if stamp >= self._first)
 
 
 class Pictures:
@@ -146,6 +183,7 @@ class Pictures:
             _logger.info("%s does not tell how many pictures a second it has; %g are taken", folder, rate)
         self.rate = rate
         self._paths = _numbered(pictures)
+        self.end: int | None = max(self._paths) + 1
         first = load_image(self._paths[min(self._paths)])
         self.width, self.height = first.size
 

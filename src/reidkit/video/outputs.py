@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reidkit.errors import ConfigError, MissingExtra, shown
+from reidkit.errors import ConfigError, DataError, MissingExtra, shown
 from reidkit.files import WriteError, write_atomically
+from reidkit.logs import get_logger
 from reidkit.video.frames import Picture, av_library
 from reidkit.video.tracking import Tracked
 from reidkit.video.view import View
 
+_logger = get_logger(__name__)
 _CONTAINERS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
 _ENDINGS = (".csv", ".txt", *_CONTAINERS)
 _COLUMNS = (
@@ -141,7 +143,12 @@ def _write_video(path: Path, view: View, boxes: Sequence[_Named], identities: di
 
 def _annotated(view: View, annotate: Callable[[int, Picture], Picture]) -> Iterator[tuple[float, Picture]]:
     for frame in view.video.frames():
-        yield frame.time, annotate(frame.number, frame.image)
+        try:
+            picture = frame.image
+        except DataError as error:  # one damaged picture of a folder
+            _logger.warning("frame %d is left out: %s", frame.number, error)
+            continue
+        yield frame.time, annotate(frame.number, picture)
 
 
 def _encode(container: Any, pictures: Iterator[tuple[float, Picture]], view: View) -> None:

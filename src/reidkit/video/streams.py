@@ -42,6 +42,7 @@ class Stream:
     """
 
     is_endless = True
+    end: int | None = None
 
     def __init__(self, address: str, *, patience: float = 60.0, timeout: float = 10.0) -> None:
         self.name = shown_address(address)

@@ -41,7 +41,19 @@ def usable_boxes(boxes: Boxes, *, width: int, height: int) -> Boxes:
     if counts:
         _logger.warning("%s: boxes left out: %s; see `reid check video`", boxes.source, ", ".join(counts))
         boxes = boxes.take(faults == 0)
+    twice = _same_as_another(boxes)
+    if twice.any():
+        _logger.warning("%s: %d boxes left out that are there twice", boxes.source, np.count_nonzero(twice))
+        boxes = boxes.take(~twice)
     return boxes
+
+
+def _same_as_another(boxes: Boxes) -> NDArray[np.bool_]:
+    """Boxes without a track that are like an earlier one of their frame: two people are never so; (N,)."""
+    _, first = np.unique(np.column_stack([boxes.frames, boxes.corners]), axis=0, return_index=True)
+    twice: NDArray[np.bool_] = boxes.tracks == NO_TRACK
+    twice[first] = False
+    return twice
 
 
 def find_tracks(
@@ -60,7 +72,14 @@ def find_tracks(
         DataError: one track has two boxes in a frame.
         MissingExtra: ``trackers`` is not installed, and is needed.
     """
-    if not boxes.has_tracks:
+    is_tracked = boxes.has_tracks
+    if not is_tracked:
+        if len(boxes) and boxes.confidences.max() > 1:
+            _logger.warning(
+                "%s: confidences go up to %.3g, beyond 1; say with --confidence from which on a track "
+                "may begin (%g)",
+                *(boxes.source, boxes.confidences.max(), confidence),
+            )
         boxes = _tracked(boxes, rate=rate, confidence=confidence, lost_seconds=lost_seconds)
     elif (boxes.tracks == NO_TRACK).any():
         num = np.count_nonzero(boxes.tracks == NO_TRACK)
@@ -75,6 +94,15 @@ def find_tracks(
         for part in parts
         if len(part) >= min_boxes
     ]
+    if len(boxes) and not tracks:
+        _logger.warning(
+            "%s: %d boxes, but no track: a track has %d boxes or more%s",
+            *(boxes.source, len(boxes), min_boxes),
+            f", and begins with a box of confidence {confidence:g} or more; the surest here has "
+            f"{boxes.confidences.max():.3g} (--confidence)"
+            if not is_tracked
+            else "",
+        )
     return sorted(tracks, key=lambda track: (track.last, track.number))
 
 

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reidkit.errors import DataError
+from reidkit.logs import get_logger
 from reidkit.video.boxes import Boxes
 from reidkit.video.crops import cut, difference, lie_of, look, sharpness
 from reidkit.video.frames import Frame, Picture, Video
@@ -20,6 +22,7 @@ from reidkit.video.joining import Stay
 from reidkit.video.options import TrackOptions
 from reidkit.video.tracks import Track, find_tracks, usable_boxes
 
+_logger = get_logger(__name__)
 _CANDIDATES = 3  # for each picture that is embedded, so many are looked at
 _LEAST_DIFFERENCE = 3.0  # of 255 levels: a picture that differs less from a better one tells nothing more
 
@@ -139,7 +142,11 @@ class View:
 
     def _crop(self, frame: Frame, candidate: _Candidate) -> Crop | None:
         corners = self.boxes.corners[candidate.row].tolist()
-        pixels = cut(frame.image, corners, context=self.options.context)
+        try:
+            pixels = cut(frame.image, corners, context=self.options.context)
+        except DataError as error:  # one damaged picture of a folder
+            _logger.warning("frame %d gives no picture: %s", frame.number, error)
+            return None
         if pixels is None:
             return None
         quality = candidate.lie * sharpness(pixels)
@@ -173,6 +180,7 @@ def plan_view(
     Raises as :func:`reidkit.video.tracks.find_tracks` and :func:`reidkit.video.crops.lie_of` do.
     """
     usable = usable_boxes(boxes, width=video.width, height=video.height)
+    _tell_beyond_the_end(usable, video)
     tracks = find_tracks(
         usable,
         rate=video.rate,
@@ -198,6 +206,16 @@ def plan_view(
         options=options,
         num_given=len(boxes),
         _candidates=dict(candidates),
+    )
+
+
+def _tell_beyond_the_end(boxes: Boxes, video: Video) -> None:
+    if video.end is None or not (boxes.frames >= video.end).any():
+        return
+    _logger.warning(
+        "%s: %d boxes are of frames beyond the end of %s, which has %s: is it the same video, and are frames "
+        "counted from 0 or from 1 (--first-frame)?",
+        *(boxes.source, np.count_nonzero(boxes.frames >= video.end), video.name, f"{video.end:,}"),
     )
 
 

@@ -11,8 +11,17 @@ from PIL import Image
 
 import reidkit as rk
 from reidkit.datasets._given_images import given_images
-from reidkit.encoders.lomo import Lomo, _occurrences, colour_levels, lomo, retinex, siltp
-from reidkit.errors import CheckpointError, ConfigError
+from reidkit.encoders.lomo import (
+    Lomo,
+    _occurrences,
+    colour_levels,
+    occurrences,
+    retinex,
+    siltp,
+    stripes,
+    whole,
+)
+from reidkit.errors import CheckpointError, ConfigError, UnknownName
 from reidkit.search.filling import searcher_to_fill
 from reidkit.search.searcher import Searcher
 
@@ -30,7 +39,7 @@ def test_counts_are_those_of_loops_over_blocks() -> None:
             for left in range(0, 17 - 9, 5)
         ]
         expected += [max(block[value] for block in counts) for value in range(5)]
-    np.testing.assert_array_equal(_occurrences(pattern, 5), expected)
+    np.testing.assert_array_equal(_occurrences(pattern, 5).ravel(), expected)
 
 
 def test_ternary_patterns_are_those_of_loops() -> None:
@@ -61,15 +70,50 @@ def test_retinex_takes_off_a_shadow() -> None:
     shaded = image.copy()
     shaded[64:] //= 2
     assert abs(retinex(shaded)[100:].mean() - retinex(shaded)[:28].mean()) < 0.05
-    assert (retinex(np.full((128, 48, 3), 90, np.uint8)) == 0.5).all()
+    assert retinex(np.full((128, 48, 3), 90, np.uint8)) == pytest.approx(0.5)
 
 
-def test_a_description_has_the_papers_length_and_two_halves_of_equal_weight() -> None:
-    description = lomo(picture())
+def test_retinex_keeps_the_ratios_of_channels_and_the_range() -> None:
+    image = picture()
+    found = retinex(image)
+    assert 0 < found.min() < 0.01 < 0.99 < found.max() <= 1
+    bright = image + 1.0
+    np.testing.assert_allclose(found[..., 0] / found[..., 1], bright[..., 0] / bright[..., 1])
+
+
+def test_a_description_has_the_papers_length_and_three_parts_of_equal_weight() -> None:
+    description = whole(occurrences(picture()))
     assert description.shape == (26_960,)
     colours = description[: 40 * 512]
-    assert np.square(colours).sum() == pytest.approx(0.5)
-    assert np.isfinite(lomo(np.zeros((128, 48, 3), np.uint8))).all()
+    assert np.square(colours).sum() == pytest.approx(1 / 3)
+    assert np.isfinite(whole(occurrences(np.zeros((128, 48, 3), np.uint8)))).all()
+
+
+def test_stripes_are_rows_of_the_same_counts_that_overlap() -> None:
+    counts = occurrences(picture())
+    parts = np.split(stripes(counts), 4)
+    np.testing.assert_allclose([np.linalg.norm(part) for part in parts], 0.5, rtol=1e-6)
+    # Rows of 24, 11 and 5 heights; a stripe has 6, 3 and 2 of them.
+    heights = [[0, 1, 2, 3, 4, 5], [24, 25, 26], [35, 36]], [[18, 19, 20, 21, 22, 23], [32, 33, 34], [38, 39]]
+    for part, rows in zip((parts[0], parts[3]), heights, strict=True):
+        chosen = np.concatenate(rows)
+        pieces = [np.log1p(c[chosen]).ravel() for c in (counts.colours, *counts.textures)]
+        expected = np.concatenate([piece / np.linalg.norm(piece) for piece in pieces]) / np.sqrt(12)
+        np.testing.assert_allclose(part, expected, rtol=1e-5)
+
+
+def test_its_features_by_name() -> None:
+    images = np.stack([picture(0), picture(1)])
+    both = Lomo().embed_features(images)
+    assert both.shape == (2, sum(Lomo().features.values()))
+    np.testing.assert_array_equal(both[:, 26_960:], Lomo("stripes").embed(images))
+    by_stripes = rk.load_encoder("lomo", feature="stripes")
+    assert by_stripes.dim == 29_656
+    assert by_stripes.feature == "stripes"
+    assert by_stripes.fingerprint != rk.load_encoder("lomo").fingerprint
+    assert rk.load_encoder("lomo", feature="whole").fingerprint == rk.load_encoder("lomo").fingerprint
+    with pytest.raises(UnknownName, match="stripes"):
+        rk.load_encoder("lomo", feature="stripe")
 
 
 def test_it_is_an_encoder_by_name(tmp_path: Path) -> None:

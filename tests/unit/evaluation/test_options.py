@@ -59,7 +59,10 @@ class BySide:
         ({"rerank": True, "distance": "l1"}, "rerank with distance = 'l1': k-reciprocal"),
         ({"metric": "xqda", "distance": "l1"}, "a metric and distance = 'l1' are two distances"),
         ({"rerank": {"k1": 3}}, r"rerank is {'k1': 3}; give True, or RerankOptions\(k1=..."),
-        ({"metric": KISSME()}, r"metric is KISSME\(dim=None\); give one of 'kissme', 'xqda', 'her', or"),
+        (
+            {"metric": KISSME()},
+            r"metric is KISSME\(dim=None\); give one of 'kissme', 'xqda', 'her', 'scs', or",
+        ),
     ],
 )
 def test_a_mistake_is_told_when_options_are_made(options: dict[str, Any], message: str) -> None:

@@ -237,16 +237,18 @@ def test_an_encoder_adds_activation_maps(
     assert shown.count('alt="the same photo') == 12
     assert 'id="activation"' not in page_of(tmp_path, inputs)
     with monkeypatch.context() as patch:
-        patch.setattr("reidkit.reports.sections._LEAST_CONCENTRATION", 0.3)
-        flat = np.ones((64, 32), np.float32)
-        patch.setattr("reidkit.reports.maps.similarity_maps", lambda *_: (flat, flat))
-        told = section(page_of(tmp_path, inputs, encoder=encoder, num_ranked_lists=2), "activation")
-    assert "Left out: 2 pairs of which no place stands out." in told
-    assert "the same photo" not in told
+        patch.setattr("reidkit.reports.sections._LEAST_CONCENTRATION", 0.4)
+        flat, peaked = np.ones((64, 32), np.float32), np.zeros((64, 32), np.float32)
+        peaked[10:20] = 1
+        patch.setattr("reidkit.reports.maps.similarity_maps", lambda *_: (peaked, flat))
+        page = page_of(tmp_path, inputs, encoder=encoder, num_ranked_lists=2)
+    assert "2 pairs are left out, since no place of them stands out." in section(page, "lists")
+    assert 'id="activation"' not in page
+    assert 'href="#activation"' not in page
     monkeypatch.setattr(type(encoder.model), "last_maps", ())
-    assert "Not available: activation maps need" in section(
-        page_of(tmp_path, inputs, encoder=encoder), "activation"
-    )
+    page = page_of(tmp_path, inputs, encoder=encoder)
+    assert "is not shown: activation maps need" in section(page, "lists")
+    assert 'id="activation"' not in page
 
 
 @pytest.fixture

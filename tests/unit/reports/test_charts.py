@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from xml.etree import ElementTree
 
 import matplotlib
@@ -136,6 +137,33 @@ def test_each_loss_is_named_in_the_legend() -> None:
     assert {"total", "identity", "msml"} <= set(texts(svg_of(training.loss_figure(RECORDS))))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a", "global", "WWWWWW", "mmmmmm", "local"],
+        [f"loss_{number}" for number in range(9)],
+        [f"{100_000 + number}" for number in range(12)],
+        ["identity_global1", "MMMMMMMMMMMMMMMM"],
+        ["W" * 60, "a_name_that_goes_on_and_on_and_on_and_on"],
+        ["身分損失大域局部" * 5, "日本語"],
+    ],
+)
+def test_a_legend_is_neither_cut_nor_over_the_axes(names: list[str]) -> None:
+    records = [{"kind": "step", "step": step, **{f"loss/{name}": step for name in names}} for step in (1, 2)]
+    chart = training.loss_figure(records)
+    assert chart is not None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        chart.figure.draw_without_rendering()
+        [legend], [axes] = chart.figure.legends, chart.figure.axes
+        place = legend.get_window_extent()
+    assert len(legend.get_texts()) == len(names)
+    assert place.x0 >= 0
+    assert place.x1 <= chart.figure.bbox.x1
+    assert place.y0 >= axes.get_window_extent().y1
+    assert axes.get_window_extent().width > 0.7 * chart.figure.bbox.width
+
+
 def test_a_single_loss_is_not_drawn_twice() -> None:
     records = [{"kind": "step", "step": 1, "loss": 1.0, "loss/msml": 1.0}]
     assert "msml" in texts(svg_of(training.loss_figure(records)))
@@ -219,6 +247,20 @@ def test_a_camera_map_writes_its_counts_and_does_not_colour_the_smallest() -> No
     assert {"n = 40", "n = 9", "n = 30", "n = 20"} <= set(texts(chart.svg()))
     tints = [patch.get_alpha() for patch in chart.figure.axes[0].patches]
     assert [tint == 0 for tint in tints] == [False, True, False, False]
+
+
+@pytest.mark.parametrize("num_cameras", [2, 6, 8])
+@pytest.mark.parametrize("count", [1, 1234])
+def test_counts_fit_into_their_fields(num_cameras: int, count: int) -> None:
+    scores = np.full((num_cameras, num_cameras), 0.5)
+    names = range(num_cameras)
+    figure = camera_figure("m", names, names, scores, np.full(scores.shape, count)).figure
+    figure.draw_without_rendering()
+    [axes] = figure.axes
+    field = axes.patches[0].get_window_extent().width
+    counts = [text for text in axes.texts if text.get_text().startswith("n = ")]
+    assert len(counts) == num_cameras**2
+    assert all(text.get_window_extent().width < field for text in counts)
 
 
 def test_losses_of_epochs_are_drawn_where_these_are_more_than_the_steps() -> None:

@@ -50,6 +50,12 @@ def test_a_run_is_reported_on_its_own_data(run: Path, tiny_market: Path) -> None
     assert rk.report(run, data) == page, "the same data, loaded already"
 
 
+def test_a_page_is_named_by_the_network(encoder: rk.Encoder, tiny_market: Path, tmp_path: Path) -> None:
+    file = encoder.save(tmp_path / "mine-0.2.safetensors")
+    page = rk.report(file, rk.load_dataset("market1501", tiny_market), out=tmp_path / "results")
+    assert "<title>mine-0.2 on market1501" in page.read_text()
+
+
 def test_an_encoder_in_memory(encoder: rk.Encoder, tiny_market: Path, tmp_path: Path) -> None:
     data = rk.load_dataset("market1501", tiny_market)
     page = rk.report(encoder, data, out=tmp_path / "out", title="In memory", camera_filter="none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def test_a_table_with_columns_of_ones_own(tmp_path: Path) -> None:
     file.write_text("nr;links;oben;w;h;who\n0;10;20;30;40;7\n2;5;5;10;20;8\n2;12;20;30;40;7\n")
     column = {"frame": "nr", "x": "links", "top": "oben", "track": "who"}
     check(load(file, column=column), confident=False)
-    with pytest.raises(DataError, match=r"no column 'frame'; name it by column\.frame=NAME"):
+    with pytest.raises(DataError, match=r"no column 'frame'; name it by --column frame=NAME"):
         load(file)
     with pytest.raises(ConfigError, match=r"column has no key 'lefft'; did you mean 'left'"):
         load(file, column={"lefft": "links"})
@@ -171,7 +172,7 @@ def test_parquet(tmp_path: Path) -> None:
         ("1,7,10,20,30,40,1\n1,7,10,x,30,40,1\n", "row 2: 'x' is no number"),
         ("1,7,10,20,30,40,1\n1,7,10\n", "row 2: 3 numbers, but 7 in the first row"),
         ("1.5,7,10,20,30,40,1\n", "frame 1.5 is not a whole number"),
-        ("0,7,10,20,30,40,1\n", "frame -1 is before the first"),
+        ("0,7,10,20,30,40,1\n", "a frame is 1 before the first one"),
         ("nan,7,10,20,30,40,1\n", "frame nan is not a whole number"),
     ],
 )
@@ -239,3 +240,110 @@ def test_boxes_come_by_frame() -> None:
         (4, [1, 3]),
     ]
     assert list(make_boxes([], []).by_frame()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace(",", ";").replace(".", ","),  # as spreadsheets write decimal fractions
+        lambda text: text.replace("\n", ",\n"),
+        lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+        lambda text: text.replace(",", ", "),
+    ],
+)
+def test_mots_text_in_other_hands(change: Callable[[str], str], tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(change(MOT), newline="")
+    check(load(tmp_path / "a.txt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", "frame,id,x,y,w,h\n" + MOT, r"call the file \.csv"),
+        ("a.txt", "1,7,10,20,30,40,0.9,-1,-1,-1,5\n", "has 11 columns"),
+        ("a.txt", "1,7,0.1,0.2,0.3,0.4,0.9\n", "seem to be shares of the picture"),
+        ("a.csv", "frame,x,y,w,h\n0,0.1,0.2,0.3,0.4\n", "seem to be shares of the picture"),
+        ("a.csv", "frame,x,x,y,w,h\n0,1,2,3,40,50\n", "two columns 'x'"),
+        ("a.csv", MOT, r"call it \.txt"),
+    ],
+)
+def test_what_would_be_read_wrongly_is_refused(name: str, text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / name)
+
+
+def test_of_two_columns_the_one_that_says_more_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("frame,id,track_id,x,y,w,h\n0,1,7,10,20,30,40\n2,2,8,5,5,10,20\n")
+    assert load(tmp_path / "a.csv").tracks.tolist() == [7, 8]
+
+
+def test_confidences_that_are_not_known_are_1(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("1,-1,10,20,30,40,-1,-1,-1,-1\n")
+    assert load(tmp_path / "a.txt").confidences.tolist() == [1]
+
+
+def test_several_classes_are_told(tmp_path: Path, told: list[str]) -> None:
+    (tmp_path / "a.csv").write_text("frame,x,y,w,h,class\n0,10,20,30,40,0\n2,5,5,10,20,2\n")
+    load(tmp_path / "a.csv")
+    assert "boxes of all classes are taken, 0, 2" in told[-1]
+    load(tmp_path / "a.csv", classes=(0,))
+    assert len(told) == 1
+
+
+def test_ultralytics_text_that_does_not_fit(tmp_path: Path) -> None:
+    (tmp_path / "a_1.txt").write_text("0 48 48 16 36 0.9\n")
+    with pytest.raises(DataError, match=r"48\.0 is no share of the picture"):
+        load(tmp_path)
+    for name in ("a_1.txt", "b_1.txt"):
+        (tmp_path / name).write_text("0 0.3 0.4 0.1 0.3 0.9\n")
+    with pytest.raises(DataError, match=r"two files of frame 1, a_1\.txt and b_1\.txt"):
+        load(tmp_path)
+
+
+def coco(**changes: object) -> str:
+    """A box of a person in one picture."""
+    image = {"id": 5, "file_name": "a_000001.jpg", "width": 100, "height": 80}
+    box = {"image_id": 5, "category_id": 3, "bbox": [10, 20, 30, 40]}
+    held = {"images": [image], "annotations": [box], "categories": [{"id": 3, "name": "person"}]}
+    return json.dumps(held | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"categories": [{"id": 3, "name": "dog"}]}, "no category called person; .* 3 dog"),
+        (
+            {"images": [{"id": 5, "file_name": "1.jpg", "width": 50, "height": 40}]},
+            "50 x 40 pixels, the video",
+        ),
+        ({"images": [{"id": 5, "file_name": "1.jpg"}] * 2}, "1 images have the id of another"),
+        (
+            {"annotations": [{"image_id": 6, "bbox": [1, 2, 30, 40], "category_id": 3}]},
+            "image_id 6 is that of no",
+        ),
+    ],
+)
+def test_cocos_json_that_does_not_fit(changes: dict[str, object], message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(coco())
+    assert len(load(tmp_path / "a.json")) == 1
+    (tmp_path / "a.json").write_text(coco(**changes))
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / "a.json")
+
+
+def test_crowds_are_no_people(tmp_path: Path) -> None:
+    crowd = {"image_id": 5, "category_id": 3, "bbox": [1, 2, 60, 40], "iscrowd": 1}
+    (tmp_path / "a.json").write_text(coco(annotations=[crowd]))
+    boxes = load(tmp_path / "a.json")
+    assert len(boxes) == 0
+    assert "1 boxes around crowds left out" in boxes.reading
+
+
+def test_a_long_file_that_is_no_text_of_numbers_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("nothing, but words\n" * 10_000)
+    monkeypatch.setattr("reidkit.video.box_texts.read_text", None)
+    with pytest.raises(DataError, match="begins with 'nothing, but words', no numbers"):
+        load(tmp_path / "a.txt")

@@ -27,13 +27,32 @@ def test_pictures_are_counted_from_0_with_their_times(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", [1, 11, 12, 13, 29, 30])
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".ts"])
 def test_reading_goes_on_at_any_picture(suffix: str, start: int, tmp_path: Path) -> None:
     codec = "mjpeg" if suffix == ".avi" else "libx264"
     video = open_video(write_video(tmp_path / f"a{suffix}", grey_pictures(30), codec=codec))
     frames = list(video.frames(start))
     assert [frame.number for frame in frames] == list(range(start, 30))
     assert [number_in(frame.image) for frame in frames] == list(range(start, 30))
+
+
+def test_a_recording_of_a_stream_begins_with_the_first_whole_picture(tmp_path: Path) -> None:
+    """Parts before it are packets without a picture, and not counted, wherever reading begins."""
+    whole = write_video(tmp_path / "a.ts", grey_pictures(40)).read_bytes()
+    packets = [whole[place : place + 188] for place in range(0, len(whole), 188)]
+    (tmp_path / "a.ts").write_bytes(b"".join(packets[:2] + packets[len(packets) // 8 :]))
+    video = open_video(tmp_path / "a.ts")
+    from_the_start = [(frame.number, number_in(frame.image)) for frame in video.frames()]
+    assert 5 < len(from_the_start) < 40
+    for start in range(len(from_the_start)):
+        found = [(frame.number, number_in(frame.image)) for frame in video.frames(start)]
+        assert found == from_the_start[start:]
+
+
+def test_where_no_place_can_be_sought_all_is_read(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", grey_pictures(20))
+    (tmp_path / "list.txt").write_text("ffconcat version 1.0\nfile a.mp4\n")
+    assert [frame.number for frame in open_video(tmp_path / "list.txt").frames(17)] == [17, 18, 19]
 
 
 def test_uneven_times_are_kept_also_from_the_middle(tmp_path: Path) -> None:

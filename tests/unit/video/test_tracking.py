@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
+from PIL import Image
 
 import reidkit as rk
 from reidkit.cli import cli
@@ -23,6 +24,7 @@ from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import open_gallery
 from reidkit.reports.item_pictures import item_cells
 from reidkit.video import TrackOptions, track
+from reidkit.video.frames import open_video
 from reidkit.video.item_pictures import is_from_video, picture_of
 from reidkit.video.outputs import write_outputs
 from tests.videos import write_video
@@ -180,12 +182,21 @@ def test_bad_boxes_are_left_out_and_told(folder: Path, tmp_path: Path, told: lis
     result = track([folder / "door.mp4"], [tmp_path / "b.txt"])
     assert result.counts[0].left_out == 3
     assert any("1 not a number, 1 no width or height, 1 outside the picture" in text for text in told)
-    (tmp_path / "many.txt").write_text("1,-1,5,5,10,20,1\n" * 10_000)
+    (tmp_path / "many.txt").write_text("".join(f"1,-1,{5 + n / 1000},5,10,20,1\n" for n in range(10_000)))
     with pytest.raises(DataError, match="frame 0 has 10,000 boxes; at most 1,000"):
         track([folder / "door.mp4"], [tmp_path / "many.txt"])
     (tmp_path / "twice.txt").write_text(mot() + "3,1,50,50,5,5,1\n")
     with pytest.raises(DataError, match="track 1 has two boxes in frame 2"):
         track([folder / "door.mp4"], [tmp_path / "twice.txt"])
+    (tmp_path / "twice.txt").write_text(mot(tracks=False) * 2)
+    assert len(track([folder / "door.mp4"], [tmp_path / "twice.txt"]).views[0].tracks) == 3
+    assert any("boxes left out that are there twice" in text for text in told)
+    (tmp_path / "weak.txt").write_text(mot(tracks=False).replace("0.9", "0.3"))
+    track([folder / "door.mp4"], [tmp_path / "weak.txt"])
+    assert "no track: a track has 3 boxes or more, and begins with" in told[-1]
+    (tmp_path / "percent.txt").write_text(mot(tracks=False).replace("0.9", "87"))
+    track([folder / "door.mp4"], [tmp_path / "percent.txt"])
+    assert "confidences go up to 87" in told[-1]
     (tmp_path / "none.txt").write_text("")
     assert track([folder / "door.mp4"], [tmp_path / "none.txt"]).counts[0].tracks == 0
 
@@ -201,10 +212,29 @@ def test_people_who_are_always_covered_have_embeddings_too(
         assert len(gallery.items(where={"kind": "track"})) == 2
 
 
-def test_frames_beyond_the_end_have_no_pictures(folder: Path, encoder: Encoder, tmp_path: Path) -> None:
+def test_a_damaged_picture_of_a_folder_is_left_out(
+    folder: Path, encoder: Encoder, tmp_path: Path, told: list[str]
+) -> None:
+    shots = tmp_path / "door"
+    shots.mkdir()
+    for number, pixels in enumerate(pictures(), start=1):
+        Image.fromarray(pixels).save(shots / f"{number:03}.png")
+    for number in range(2, NUM_FRAMES + 1, 2):
+        (shots / f"{number:03}.png").write_bytes(b"no picture")
+    result = track([shots], [folder / "gt.txt"], encoder=encoder)
+    assert result.counts[0].unseen == 0
+    assert any("gives no picture: " in text for text in told)
+    [file] = write_outputs(result, tmp_path / "a.mp4")
+    assert len(list(open_video(file).frames())) == NUM_FRAMES // 2
+
+
+def test_frames_beyond_the_end_have_no_pictures(
+    folder: Path, encoder: Encoder, tmp_path: Path, told: list[str]
+) -> None:
     (tmp_path / "b.txt").write_text(mot() + "".join(f"{100 + n},9,5,5,16,32,1\n" for n in range(5)))
     result = run(folder, tmp_path / "g", encoder, boxes=str(tmp_path / "b.txt"))
     assert (result.counts[0].tracks, result.counts[0].unseen) == (4, 1)
+    assert any("5 boxes are of frames beyond the end of door, which has 40" in text for text in told)
 
 
 def test_outputs(folder: Path, encoder: Encoder, tmp_path: Path) -> None:
@@ -225,8 +255,6 @@ def test_outputs(folder: Path, encoder: Encoder, tmp_path: Path) -> None:
 
 def test_the_annotated_video_shows_the_boxes(folder: Path, encoder: Encoder, tmp_path: Path) -> None:
     pytest.importorskip("supervision", reason="supervision is not installed")
-    from reidkit.video.frames import open_video
-
     [file] = write_outputs(run(folder, None, encoder), tmp_path / "out.mp4")
     frames = list(open_video(file).frames())
     assert len(frames) == NUM_FRAMES

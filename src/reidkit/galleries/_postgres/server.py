@@ -19,7 +19,7 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 
 from reidkit.errors import DataError, short
-from reidkit.galleries import DamagedGallery, NoGallery
+from reidkit.galleries import DamagedGallery, NoGallery, UnavailableGallery
 from reidkit.galleries._postgres.address import Address
 from reidkit.logs import get_logger
 
@@ -192,11 +192,11 @@ class Server:
         if code in _CORRUPTED:
             return DamagedGallery(f"{self.address}: the server's files are damaged: {text}")
         if code in _REASONS:
-            return DataError(f"{self.address}: {_REASONS[code].format(text=text, user=user)}")
+            return UnavailableGallery(f"{self.address}: {_REASONS[code].format(text=text, user=user)}")
         if code and isinstance(error, psycopg.OperationalError) and not _is_lost(error):
-            return DataError(f"{self.address}: the server says: {text}; nothing was changed")
+            return UnavailableGallery(f"{self.address}: the server says: {text}; nothing was changed")
         if _is_lost(error) or isinstance(error, psycopg.OperationalError):
-            return DataError(f"{self.address}: {self._why_there_is_no_connection(text, user)}")
+            return UnavailableGallery(f"{self.address}: {self._why_there_is_no_connection(text, user)}")
         return error
 
     def _why_there_is_no_connection(self, text: str, user: str) -> str:
