@@ -65,6 +65,26 @@ def test_pictures_are_put_in_and_found(searcher, photos):
     assert found.own == found.hits[:1]
 
 
+def test_a_path_alone_is_one_picture(searcher, photos):
+    assert searcher.add(str(photos[0])).embedded == searcher.add(photos[1]).embedded == 1
+    assert len(searcher.search(str(photos[0]))) == len(searcher.search(photos[0])) == 1
+    assert len(searcher.search_people(photos[0])) == 1
+
+
+@pytest.mark.parametrize("value", ["x", True, float("nan"), [1]])
+def test_numbers_that_are_none_are_refused_in_a_line(searcher, photos, value):
+    searcher.add(photos)
+    searcher.encoder.calibrate(CALIBRATION)
+    with pytest.raises(ConfigError, match="prior is "):
+        searcher.search(photos[:1], prior=value)
+    with pytest.raises(ConfigError, match="lowest is "):
+        searcher.search(photos[:1], lowest=value)
+    with pytest.raises(ConfigError, match="the false-match rate is "):
+        searcher.lowest_score(value)
+    with pytest.raises(ConfigError, match="queries "):
+        searcher.search(photos[:1], queries=value)
+
+
 def test_copies_of_the_query_are_not_its_matches_however_many(searcher, photos, tmp_path):
     copies = []
     for number in range(12):
