@@ -42,24 +42,29 @@ def ask_much(client, num, *, seconds):
     kinds = [found.ok() for found in told.get_all_operations()]
     asked = {}
     for kind in kinds:
-        until = time.monotonic() + seconds
-        asked[kind.label] = 0
+        asked[kind.label] = _ask_kind(client, kind, num, until=time.monotonic() + seconds)
+    return asked
 
-        @given(case=kind.as_strategy())
-        @settings(
-            max_examples=num,
-            derandomize=True,
-            deadline=None,
-            phases=[Phase.explicit, Phase.generate],
-            suppress_health_check=list(HealthCheck),
-            database=None,
-        )
-        def one(case, label=kind.label, until=until):
-            if time.monotonic() < until:
-                asked[label] += 1
-                ask(client, case)
 
-        one()
+def _ask_kind(client, kind, num, *, until):
+    asked = 0
+
+    @given(case=kind.as_strategy())
+    @settings(
+        max_examples=num,
+        derandomize=True,
+        deadline=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
+    def one(case):
+        nonlocal asked
+        if time.monotonic() < until:
+            asked += 1
+            ask(client, case)
+
+    one()
     return asked
 
 
@@ -68,7 +73,9 @@ def test_no_request_is_a_fault_of_the_service(client):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_request_of_many_is_a_fault_of_the_service(client):
-    asked = ask_much(client, 200, seconds=12)
+    asked = ask_much(client, 40, seconds=8)
     print(f"{sum(asked.values()):,} requests of {len(asked)} kinds")
-    assert min(asked.values()) >= 3
+    assert min(asked.values()) >= 1  # where nothing can be given, there is one request
+    assert sum(asked.values()) > 500

@@ -116,6 +116,7 @@ def test_many_spoilt_requests_are_no_fault_of_the_service(client):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_ten_thousand_spoilt_requests_leave_memory_as_it_was(client):
     drawn, own = random.Random(1), psutil.Process()
     for _ in range(2000):

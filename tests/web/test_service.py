@@ -191,6 +191,20 @@ def test_a_proposal_is_rejected_or_split(client):
     assert client.get(f"{GALLERY}/queue").json()["total"] == 0
 
 
+def test_where_the_audit_log_cannot_be_written_nothing_is_done(client, settings):
+    search(client, 3)
+    settings.audit_file.write_text("x\ny\n" + settings.audit_file.read_text()[:50])
+    answer = client.post(f"{GALLERY}/forget", json={"identity": "person 1"})
+    assert (answer.status_code, "keep it, moved away" in answer.json()["detail"]) == (503, True)
+    assert client.get(f"{GALLERY}/people").json()["total"] == 4
+
+
+def test_no_answer_names_the_place_of_an_encoder(client, world):
+    answer = client.post(f"{GALLERY}/search", json={"items": [1], "false_match_rate": 0.01})
+    assert (answer.status_code, "no calibration" in answer.json()["detail"]) == (422, True)
+    assert str(world) not in answer.text
+
+
 def decide(client, **request):
     return client.post(f"{GALLERY}/decisions", json=request)
 

@@ -41,9 +41,15 @@ def encoders_in(folder: Path) -> list[Path]:
 
 
 def is_encoder(path: Path) -> bool:
-    """Whether something is an encoder by its name: a run folder that has weights, or a network's file."""
-    if path.is_dir():
-        return any((path / name).is_file() for name in WEIGHTS)
+    """Whether something is an encoder by its name: a run folder that has weights, or a network's file.
+
+    A folder that may not be entered is none; whoever lists it says so.
+    """
+    try:
+        if path.is_dir():
+            return any((path / name).is_file() for name in WEIGHTS)
+    except OSError:
+        return False
     return path.suffix.lower() in (*SUFFIXES, ".safetensors")
 
 

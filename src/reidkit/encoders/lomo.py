@@ -45,8 +45,8 @@ class Lomo(Network):
     The feature "stripes" is made of the same counts for four stripes of the body that overlap a little, one
     after the other. SCS compares such stripes (:mod:`reidkit.evaluation.spatial_similarity`).
 
-    The paper does not say which multi-scale Retinex it takes, and its code brings only a compiled one; the
-    one here was chosen on halves of training parts of VIPeR.
+    The paper does not say which multi-scale Retinex it takes, and its code brings only a compiled one. The
+    one here was chosen on VIPeR (docs/results.md).
     """
 
     def __init__(self, feature: str | None = None) -> None:

@@ -16,6 +16,7 @@ from reidkit.errors import ReidError, shortened
 from reidkit.galleries import DamagedGallery, NoGallery, UnavailableGallery, without_password
 from reidkit.logs import get_logger
 from reidkit.texts.printable import printable
+from reidkit.web.audit import NotWritten
 from reidkit.web.jobs import NoSuchJob
 from reidkit.web.limits import TooManyRequests
 from reidkit.web.roles import NoSuchGallery, NotAllowed, NotLoggedIn
@@ -46,6 +47,7 @@ _STATUS: Mapping[type[Exception], int] = {
     NotReady: 503,
     DamagedGallery: 503,
     UnavailableGallery: 503,
+    NotWritten: 503,
 }
 _TITLES = {
     400: "Not understood",
