@@ -47,7 +47,7 @@ def build_app(settings: Settings) -> FastAPI:
         # As many threads as pictures may wait, so that it is the queue that is full, and says so.
         current_default_thread_limiter().total_tokens = settings.limits.waiting + _THREADS
         threading.Thread(target=service.keep_tidy, name="tidying", daemon=True).start()
-        asyncio.get_running_loop().call_later(_BEFORE_ENCODERS, service.load_encoders)
+        asyncio.get_running_loop().call_later(_BEFORE_ENCODERS, service.served.load_encoders)
         yield
         app.state.is_closing = True
         service.close()

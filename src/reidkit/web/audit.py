@@ -166,6 +166,10 @@ class WrittenLog:
             ) from None
 
 
+class NotWritten(DataError):
+    """The log cannot be written, and so nothing is done."""
+
+
 class AuditLog(WrittenLog):
     """The log in a file that is made if it is not there, to be written too.
 
@@ -205,7 +209,7 @@ class AuditLog(WrittenLog):
                 finally:
                     fcntl.flock(self._file, fcntl.LOCK_UN)
             except OSError as error:
-                raise DataError(f"the audit log {self.path} cannot be written: {error.strerror}") from None
+                raise NotWritten(f"the audit log {self.path} cannot be written: {error.strerror}") from None
 
     def close(self) -> None:
         os.close(self._file)
@@ -214,7 +218,7 @@ class AuditLog(WrittenLog):
         try:
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise DataError(f"the audit log {self.path} cannot be opened: {error.strerror}") from None
+            raise NotWritten(f"the audit log {self.path} cannot be opened: {error.strerror}") from None
 
     def _lock_in_place(self) -> None:
         """Lock the file that is at the log's place now, and write down where it is not as it was left."""
@@ -254,7 +258,7 @@ class AuditLog(WrittenLog):
         line = json.dumps(entry).encode() + b"\n"
         if os.write(self._file, line) < len(line):
             os.ftruncate(self._file, end.size)
-            raise DataError(f"the audit log {self.path} cannot be written: the disk is full")
+            raise NotWritten(f"the audit log {self.path} cannot be written: the disk is full")
         self._end = _End(end.size + len(line), end.number + 1, str(entry["hash"]))
 
     def _set_torn_aside(self) -> None:
@@ -281,7 +285,7 @@ class AuditLog(WrittenLog):
     def _read_end(self) -> tuple[_End, bytes]:
         """The end of what is whole, and what a crash left behind it.
 
-        Raises :class:`DataError` where more than the last line is damaged.
+        Raises :class:`NotWritten` where more than the last line is damaged.
         """
         size = os.fstat(self._file).st_size
         if self._end is not None and self._end.size == size:
@@ -291,7 +295,7 @@ class AuditLog(WrittenLog):
             torn = others.pop()  # to its end, but not as it was written
         entry = _parsed(others[-1]) if others else None
         if others and entry is None:
-            raise DataError(
+            raise NotWritten(
                 f"the audit log {self.path} is damaged before its last entry; keep it, moved away, to go on"
             )
         end = _End(size - len(torn), 0, START)
@@ -356,17 +360,20 @@ def _changed(line: bytes, number: int) -> Entry:
     except (ValueError, RecursionError):
         found = None
     said = found if isinstance(found, dict) else {}
-    texts = {key: said[key] if isinstance(said.get(key), str) else "" for key in ("who", "gallery", "hash")}
-    action = said.get("action")
     moment = said.get("time")
-    known_time = moment if isinstance(moment, int | float) and 0 <= moment < _LATEST else 0.0
+
+    def text(key: str, otherwise: str = "") -> str:
+        return said[key] if isinstance(said.get(key), str) else otherwise
+
     return Entry(
         number,
-        known_time,
-        action=action if isinstance(action, str) else "cannot be read",
+        moment if isinstance(moment, int | float) and 0 <= moment < _LATEST else 0.0,
+        who=text("who"),
+        action=text("action", "cannot be read"),
+        gallery=text("gallery"),
         details={},
+        hash=text("hash"),
         is_intact=False,
-        **texts,
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reidkit.errors import ConfigError, DataError, ReidError
-from reidkit.galleries import DamagedGallery, Gallery, Item, NoGallery, open_gallery
+from reidkit.galleries import DamagedGallery, Gallery, Item, NoGallery, UnavailableGallery, open_gallery
 from reidkit.galleries._relative import keys_of_query
 from reidkit.images.reading import TooManyPixels, load_image, pixel_limit
 from reidkit.search.found import Found
@@ -57,7 +57,7 @@ class Served:
     ) -> None:
         self.name, self.address, self.limits = name, given.address, settings.limits
         self.making = threading.Lock()
-        self._given, self._backend, self._needs_encoder = given, settings.backend, needs_encoder
+        self._encoder, self._backend, self._needs_encoder = given.encoder, settings.backend, needs_encoder
         self._opening: Future[Gallery | None] = Future()
         self._loading: Future[_Loaded] = Future()
 
@@ -82,7 +82,7 @@ class Served:
 
     def _with_encoder(self) -> _Loaded:
         self._opening.result()
-        searcher = Searcher(self.address, encoder=self._given.encoder, backend=self._backend)
+        searcher = Searcher(self.address, encoder=self._encoder, backend=self._backend)
         waiting, pause = self.limits.waiting, self.limits.batch_milliseconds / 1000
         batching = BatchingNetwork(searcher.encoder.network, waiting=waiting, pause=pause)
         batching.keep_nobody_waiting()
@@ -147,7 +147,7 @@ class Served:
         """An item. Raises :class:`NoSuchItem`."""
         try:
             [found] = self.gallery.items(ids=[number])
-        except DamagedGallery:
+        except (DamagedGallery, UnavailableGallery):
             raise
         except DataError:
             raise NoSuchItem(f"the gallery {self.name} has no item {number}") from None
