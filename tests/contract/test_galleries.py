@@ -1215,7 +1215,7 @@ def test_decisions_are_there_after_reopening(location):
         ({"before": ()}, "one identity before and one after"),
         ({"after": (None,)}, "needs the name of a person"),
         ({"after": (3.5,)}, "3.5"),
-        ({"kind": "reject"}, "names 1 item,"),
+        ({"kind": "reject"}, "names 1 item; give 2 to"),
         (
             {"kind": "reject", "items": (1, 2), "before": (None, None), "after": ("a", "a")},
             "changes no identities",
