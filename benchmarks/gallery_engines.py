@@ -384,12 +384,14 @@ def changes(growths: list[Growth]) -> list[str]:
             )
     exact, indexed = by_name[EXACT], by_name[INDEXED]
     for other in (by_name[FOLDER], exact):
-        crossing = next(
-            (num for power in range(8, 80) if indexed.seconds(num := 2 ** (power / 2)) < other.seconds(num)),
-            None,
-        )
+        fewest = max(indexed.sizes[0], other.sizes[0])  # lines tell nothing of fewer
+        steps = (fewest * 2 ** (power / 2) for power in range(60))
+        crossing = next((num for num in steps if indexed.seconds(num) < other.seconds(num)), None)
         if crossing is not None:
-            told.append(f"- The index is faster than {other.name} from {rounded(crossing)} embeddings on.")
+            least = ", the fewest at which both were measured" if crossing == fewest else ""
+            told.append(
+                f"- The index is faster than {other.name} from {rounded(crossing)} embeddings on{least}."
+            )
     return told
 
 

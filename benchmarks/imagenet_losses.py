@@ -32,7 +32,7 @@ from reidkit.losses import (
     MarginSampleMiningLoss,
     SupportNeighborLoss,
 )
-from results import RESULTS, processor, write_section
+from results import processor, rows_before, write_section
 
 LITE0 = Network("tf_efficientnet_lite0", "efficientnet-lite0", 128, 64, fixed_blocks=6, last_stride=2)
 # Where gradients are looked at: as ImageNet left the network, and after these trainings.
@@ -240,12 +240,6 @@ def losses_table(records: Sequence[Record], identities: Sequence[int]) -> str:
             f"One thread of {processor()}, torch {torch.__version__}.",
         ]
     )
-
-
-def rows_before(section: str) -> dict[str, str]:
-    """Rows of a table as they stand in docs/results.md, by what stands in their first column."""
-    text = RESULTS.read_text("utf-8").partition(f"<!-- {section}:")[2].partition(f"<!-- end {section} -->")[0]
-    return {row.split(" | ")[0].removeprefix("| "): row for row in text.splitlines() if row.startswith("| ")}
 
 
 def pairs_table(records: Sequence[Record]) -> str:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from reidkit import registry
-from results import processor, write_section
+from results import processor, rows_before, write_section
 
 DIM, IMAGES_PER_IDENTITY = 512, 4
 SIZES = (128, 512, 2048, 4096)
@@ -53,20 +53,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of images")
-    parser.add_argument("--losses", nargs="+", help="only these")
+    parser.add_argument("--losses", nargs="+", help="only these; other rows stay as they were written")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/results.md")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:
         print(peak_memory(options.memory_of))
         return
-    names = options.losses or [*ours(), BATCH_HARD, ALL_TRIPLETS]
+    names, before = [*ours(), BATCH_HARD, ALL_TRIPLETS], rows_before("losses")
     lines = [
         "| loss | " + " | ".join(f"N = {size}" for size in options.sizes) + f" | memory, N = {MEMORY_SIZE} |",
         "|---|" + "---|" * (len(options.sizes) + 1),
     ]
     print("\n".join(lines), flush=True)
     for name in names:
+        if options.losses and name not in options.losses:
+            lines += [before[name]] if options.write and name in before else []
+            continue
         cells = [cell(ratio(name, size), limit(name, size)) for size in options.sizes]
         cells.append(cell(memory_in_another_process(name), LIMIT_MEMORY if name in LIMITS else None))
         lines.append(f"| {name} | {' | '.join(cells)} |")

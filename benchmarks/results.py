@@ -19,6 +19,12 @@ def write_section(name: str, text: str, *, script: str | None = None, page: Path
     page.write_text(f"{before}{begin}\n{text}\n{end}{after}", "utf-8")
 
 
+def rows_before(section: str) -> dict[str, str]:
+    """Rows of a table as they stand in docs/results.md, by what stands in their first column."""
+    text = RESULTS.read_text("utf-8").partition(f"<!-- {section}:")[2].partition(f"<!-- end {section} -->")[0]
+    return {row.split(" | ")[0].removeprefix("| "): row for row in text.splitlines() if row.startswith("| ")}
+
+
 def processor() -> str:
     """What the processor calls itself."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []

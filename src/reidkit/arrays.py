@@ -71,7 +71,9 @@ def plain_array(values: Any, name: str) -> NDArray[Any]:
         if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
             raise DataError(f"{name} have masked values; leave these rows out")
         return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
-    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # objects raise what they like
         reason = " ".join(str(error).split())[:_ONE_LINE]
         raise DataError(
             f"{name} are no array ({reason}); give a NumPy array, a tensor or nested lists"

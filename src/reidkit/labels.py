@@ -82,9 +82,9 @@ def label_text(value: Any) -> str | None:
             raise DataError(f"{shown(value)} is not UTF-8 text; write the label as UTF-8") from None
     if isinstance(value, str):
         return _normal(value) or None
-    if _is_missing(value):
+    if is_missing(value):
         return None
-    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal) or is_duration(value):
         kind = type(value).__name__
         raise DataError(f"{shown(value)} is of type {kind}; a label is a text or a whole number")
     number: Any = value
@@ -93,6 +93,8 @@ def label_text(value: Any) -> str | None:
             f"{shown(value)} is a float too large to tell it from the next whole number, so that two labels "
             "may have become one; write such labels as text or as integers"
         )
+    if getattr(number, "dtype", None) is not None:
+        number = number.item()  # a float16 cannot be compared with what it cannot hold
     if abs(number) > 10**38 or number != int(number):
         raise DataError(f"{shown(value)} is not a whole number of at most 38 digits; write it as text")
     return str(int(number))
@@ -226,6 +228,21 @@ def near_labels(wanted: str, known: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(wanted, labels, n=1)
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a value is one by which a program says that there is none: ``None``, NaN, NaT, pandas.NA."""
+    try:
+        return value is None or bool(value != value)  # NaN and NaT are the values that differ from themselves
+    except (TypeError, ValueError):  # pandas.NA has no truth value; neither have arrays
+        return type(value).__name__ == "NAType"
+    except ArithmeticError:  # a signalling NaN refuses any comparison
+        return True
+
+
+def is_duration(value: Any) -> bool:
+    """Whether a value is a duration of NumPy, which calls itself an integer."""
+    return getattr(getattr(value, "dtype", None), "kind", "") == "m"
+
+
 def is_number(text: str, *, as_float: bool = False) -> bool:
     """Whether a text is a plain whole number of 64 bits; or, ``as_float``, one written as "3.0" or "3,0"."""
     match = (_NUMBER_AS_FLOAT if as_float else _NUMBER).fullmatch(text)
@@ -308,10 +325,3 @@ def _is_rounded(number: Any) -> bool:
         return False
     size = getattr(getattr(number, "dtype", None), "itemsize", 8)
     return bool(2 ** _EXACT_BITS.get(size, 53) <= abs(number) < float("inf"))
-
-
-def _is_missing(value: Any) -> bool:
-    try:
-        return bool(value != value)  # NaN and NaT are the values that differ from themselves
-    except (TypeError, ValueError):  # pandas.NA has no truth value; neither have arrays
-        return type(value).__name__ == "NAType"

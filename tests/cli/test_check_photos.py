@@ -88,6 +88,15 @@ def test_what_cannot_be_read_says_so(photos: Path) -> None:
         ok("empty")
 
 
+def test_what_cannot_be_cut_is_led_to_the_gallery(photos: Path) -> None:
+    for path in photos.rglob("*.png"):
+        if not path.name.startswith("000"):
+            path.unlink()
+    result = ok("folder", photos, f"pattern={PATTERN}")
+    assert "to search, but not to train on: photos shows 1 identity, and 3 are the least" in result.stderr
+    assert f"next: reid index photos --pattern '{PATTERN}' --gallery people.gallery" in result.stderr
+
+
 def test_photos_without_names_are_led_to_the_gallery(photos: Path) -> None:
     Path("loose ones").mkdir()
     for number, path in enumerate(sorted(photos.rglob("*.png"))):

@@ -110,7 +110,7 @@ def test_tables_and_sentences_show_text_as_it_is(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     print_table([NASTY, "b"], [["photo[copy].jpg", "[/]"], ["José 李", NASTY], ["a\nb", 3]], title=NASTY)
     tell(NASTY)
-    say(f"{NASTY}\nsecond line")
+    say(f"{NASTY}\nsecond line", lines=True)
     out, error = capsys.readouterr()
     for text in ("photo[copy].jpg", "[/]", "José 李", r"a\nb"):
         assert text in out
@@ -118,6 +118,14 @@ def test_tables_and_sentences_show_text_as_it_is(capsys, monkeypatch):
     assert error == f"{FIT}\nsecond line\n"
     print_json({"a": NASTY})
     assert json.loads(capsys.readouterr().out) == {"a": NASTY}
+
+
+def test_a_name_with_a_line_break_stays_on_its_line(capsys):
+    tell("\na\nb.jpg: 3 pictures\tof ann")
+    say("a\nb.jpg: no probabilities")
+    out, error = capsys.readouterr()
+    assert out == "\na\\nb.jpg: 3 pictures\\tof ann\n", "a blank line before is one that we write"
+    assert error == "a\\nb.jpg: no probabilities\n"
 
 
 def test_headings_are_bold_and_what_they_hold_is_made_fit(capsys):

@@ -70,6 +70,44 @@ def test_a_search_that_finds_nothing_says_why(run):
     assert "the condition on identity alone leaves 0 of 2 (there are 0001, 0002)" in result.stderr
 
 
+def test_conditions_that_let_nothing_through_are_told_by_every_verb(run):
+    index(run, "mon")
+    for words in (("list", "g"), ("remove", "g", "--dry-run"), ("remove", "g")):
+        result = ok("gallery", *words, "--where", "camera=Hall")
+        assert "the condition on camera alone leaves 0 of 2 (there are door, hall)" in result.stderr, words
+        assert "did you mean camera=hall?" in result.stderr, words
+    assert "leaves 0 of 2" in ok("cluster", "g", "--where", "camera=Hall").stderr
+
+
+def test_sources_are_given_as_a_shell_completes_them(run):
+    index(run, "mon")
+    source = "source=mon/0001_cdoor.png"
+    assert "0001_cdoor.png" in ok("gallery", "list", "g", "--where", source).stdout
+    assert "1 item," in ok("gallery", "remove", "g", "--where", source).stdout
+    assert ok("gallery", "list", "g").stdout.count(".png") == 1
+    assert "1 picture," in ok("cluster", "g", "--where", "source=mon/0002_chall.png").stdout
+
+
+def test_items_without_a_time_stay_when_others_expire_and_that_is_said(run):
+    index(run, "mon")
+    result = ok("gallery", "expire", "g", "--older-than", "30d")
+    assert "removed 0 items, 2 left" in result.stdout
+    assert "not looked at: 2 items without a time" in result.stderr
+
+
+def test_a_gallery_is_not_copied_onto_itself_nor_exported_into_itself(run):
+    index(run, "mon")
+    assert "are the same gallery" in refused("gallery", "copy", "g", "./g")
+    assert "g/inside is inside the gallery" in refused("gallery", "export", "g", "g/inside")
+    assert sorted(path.name for path in Path("g").iterdir() if path.is_dir()) == []
+
+
+def test_columns_that_are_not_read_are_told(run):
+    Path("list.csv").write_text("path,when,shoe\nmon/0001_cdoor.png,2024-05-01T10:00,42\n")
+    result = ok("index", run, "list.csv", "--gallery", "g")
+    assert "left out: list.csv: columns that are not read: when, shoe" in result.stderr
+
+
 def test_conditions_that_refer_to_the_query(run, here):
     """A picture that the gallery holds is of its own camera; of another one that is said."""
     index(run, "mon")

@@ -73,7 +73,7 @@ def test_a_table_to_train_on(gallery, tmp_path):
     Image.new("RGB", (8, 16)).save("0.png")
     done = ok("review", "export", "g", "people.csv")
     assert done.stdout == "wrote people.csv: 1 image\n"
-    assert "left out: 2 items whose picture is gone" in done.stderr
+    assert "left out: 2 items whose picture is gone, #2 first\n" in done.stderr
     assert rk.load_dataset("table", "people.csv").train[0].identity_name == "ann"
 
 
@@ -84,8 +84,10 @@ def test_a_table_to_train_on(gallery, tmp_path):
         (("accept", "g", "ann", "--item", "99"), "has no item 99"),
         (("accept", "g", " ", "--item", "1"), "is no name of a person"),
         (("accept", "g", "--item", "1", "--", "-1.0"), "marks pictures that show nobody"),
-        (("reject", "g", "1"), "names 1 item,"),
+        (("reject", "g", "1"), "names 1 item; give 2 to 10,000"),
         (("reject", "g", "1", "2"), "have the same identity"),
+        (("reject", "g", "4", "4"), "item 4 cannot show somebody else than itself"),
+        (("reject", "g", "1", "4", "4"), "names 3 items, one of them twice; give 2 to"),
         (("split", "g", "4"), "has no identity"),
         (("merge", "g", "ann", "BEN"), "holds no identity 'BEN'; did you mean 'ben'"),
         (("undo", "g", "7"), "there is no decision 7"),

@@ -421,6 +421,26 @@ def test_labels_of_ones_own_come_back(gallery):
     assert item.labels == {"zone": "roof", "height": 1.5, "day": NOON, "mixed": "1", "new": 7}
 
 
+def test_odd_numbers_and_times_come_back(gallery):
+    edges = [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)]
+    long_ago, far_off = edges
+    gallery.add(
+        units(4),
+        times=[-0.0, np.float16(2), long_ago, far_off],
+        labels={
+            "number": [-0.0, 0, np.float16(2), float("nan")],
+            "day": [*edges, np.datetime64("NaT"), None],
+        },
+    )
+    items = gallery.items()
+    assert [repr(item.time) for item in items[:2]] == ["0.0", "2.0"]
+    assert [item.time for item in items[2:]] == [long_ago.timestamp(), far_off.timestamp()]
+    assert [repr(item.labels.get("number")) for item in items] == ["0.0", "0", "2.0", "None"]
+    assert [item.labels.get("day") for item in items] == [*edges, None, None]
+    assert [item.id for item in gallery.items(where={"number": -0.0})] == [1, 2]
+    assert gallery.verify().damaged == ()
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -432,6 +452,12 @@ def test_labels_of_ones_own_come_back(gallery):
         ({"labels": {"zone": [1, [2]]}}, r"labels\['zone'\]\[1\]: \[2\] is of type list"),
         ({"labels": {"zone": [1, 2**60]}}, "too large a number; write it as text"),
         ({"labels": {"zone": [1, np.inf]}}, "too large a number"),
+        ({"labels": {"zone": [1, np.timedelta64(3, "ns")]}}, r"\[1\]: .* is of type timedelta64"),
+        ({"labels": {"zone": [1, datetime.max]}}, r"\[1\]: .* is not within the years 1 to 9999 in UTC"),
+        (
+            {"labels": {"zone": [1, datetime.max.replace(tzinfo=timezone(timedelta(hours=-14)))]}},
+            r"\[1\]: .* is not within the years 1 to 9999 in UTC",
+        ),
         ({"labels": {"zone": ["a", "x" * 20_000]}}, "has 20,000 characters; at most"),
         ({"labels": {f"l{n}": ["x" * 9000] * 2 for n in range(30)}}, "labels, item 0: .* at most 200,000"),
         ({"tracklets": [1, 2.5]}, r"tracklets\[1\]: 2.5 is not a whole number"),
@@ -456,6 +482,8 @@ def test_wrong_labels_of_ones_own(gallery, labels, message):
         ({"zone": {"form": 3}}, "unknown 'form'; did you mean 'from'"),
         ({"zone": {}}, "{} says nothing"),
         ({"zone": object()}, "expected a text, number, truth value or time"),
+        ({"zone": {"not": {"not": 3}}}, "{'not': 3} is of type dict"),
+        ({"camera": {"not": {"from": 3}}}, "{'from': 3} is of type dict"),
     ],
 )
 def test_wrong_filters_of_ones_own_labels(gallery, where, message):
@@ -701,12 +729,21 @@ def test_lists_and_tensors_are_embeddings_too(gallery):
 
 @pytest.mark.parametrize(
     "broken",
-    [None, "x", [[1.0], [1.0, 2.0]], [[object()]], np.ones((2, 16), complex), {}, np.ones((2, 0)), 3.5],
+    [None, "x", [[object()]], np.ones((2, 16), complex), {}, np.ones((2, 0)), 3.5],
 )
 def test_what_is_no_array_of_embeddings_is_refused(gallery, broken):
     for verb in (gallery.add, gallery.search):
         with pytest.raises(DataError, match=r"expected floating-point \(N, D\)"):
             verb(broken)
+
+
+def test_rows_of_several_lengths_and_masked_ones_are_refused(gallery):
+    hidden = np.ma.masked_array(units(2), mask=np.eye(2, 16))
+    for verb in (gallery.add, gallery.search):
+        with pytest.raises(DataError, match=r"embeddings are no array \(.*nested lists"):
+            verb([[1.0], [1.0, 2.0]])
+        with pytest.raises(DataError, match="masked values; leave these rows out"):
+            verb(hidden)
 
 
 @pytest.mark.parametrize("top", [0, -1, 1.5, "3", True, None])
@@ -768,6 +805,10 @@ def test_another_dimension_is_refused_with_both_numbers(gallery):
         ({"times": [1, np.nan, 2]}, r"times\[1\]: nan is not a time; None means unknown"),
         ({"times": [1714557600000, 1, 2]}, r"times\[0\]: 1714557600000 is not within .* milliseconds"),
         ({"times": [[1], 1, 2]}, r"times\[0\]: \[1\] is not a time"),
+        ({"times": [1, np.datetime64("NaT"), 2]}, r"times\[1\]: .*NaT.* is not a time; None means unknown"),
+        ({"times": [1, np.timedelta64(3, "s"), 2]}, r"times\[1\]: .*timedelta64.* is not a time; expected"),
+        ({"identities": [np.timedelta64(3), 1, 2]}, r"identities\[0\]: .* is of type timedelta64"),
+        ({"sources": [np.timedelta64(3), 1, 2]}, r"sources\[0\]: .* is neither a text nor an integer"),
     ],
 )
 def test_nothing_is_added_with_wrong_labels(gallery, labels, message):

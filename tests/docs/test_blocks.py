@@ -16,11 +16,17 @@ from click.testing import CliRunner
 from reidkit import config, registry, trust
 from reidkit.cli import allowed_anywhere, cli
 from tests.docs.pages import DOCUMENTS, ROOT, Block, blocks, name
-from tests.docs.world import PHOTOS, World, places, with_small_networks_and_one_step
+from tests.docs.world import PHOTOS, World, photos, places, with_small_networks_and_one_step
 
 pytestmark = pytest.mark.alone  # OpenVINO is loaded here
 
-OWN = {"docs/first_hour.md": {PHOTOS: ("places", lambda _, root: places(root))}}
+FEW = {PHOTOS: ("few photos", lambda _, root: photos(root, identities=16))}
+OWN = {
+    "docs/first_hour.md": {PHOTOS: ("places", lambda _, root: places(root))},
+    "docs/reidkit_small.md": FEW,  # a real network looks at them
+    "docs/start/photos.md": FEW,
+    "docs/start/other-network.md": FEW,
+}
 PAGES = [
     page
     for page in DOCUMENTS

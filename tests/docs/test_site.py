@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -18,6 +18,7 @@ from tests.docs.pages import DOCUMENTS, ROOT
 
 DOCS = ROOT / "docs"
 MOST_CLICKS = 3
+MOST_LOOKED_AT = 10  # results of a search
 QUESTIONS = {
     "How do I train on my CSV?": ("datasets/protocols.html", "data.root=people.csv"),
     "Which loss should I take?": ("losses/README.html", "nothing decided yet"),
@@ -31,8 +32,36 @@ QUESTIONS = {
     "Is this animal a new one?": ("guides/other-things.html", "A new individual?"),
     "Which command mends a gallery?": ("reference/generated/commands.html", "reid gallery repair"),
     "What is in metrics.jsonl?": ("reference/files.html", "images_per_second"),
+    "Can I use my YOLO boxes?": ("video.html", "a folder of .txt, Ultralytics"),
+    "How do I compare two models?": ("evaluation.html", "reid compare A B"),
+    "My camera names are text": ("datasets/labels.html", "'door', 'hall'"),
+    "Which licence?": ("guides/questions.html", "reidkit is under Apache-2.0"),
+    "How do I fine-tune from my weights?": ("guides/questions.html", "--init runs/mine"),
+    "My GPU's memory runs out": ("training.html", "train.accumulate=4"),
+    "How do I export to OpenVINO or TensorRT?": ("guides/export.html", "--to openvino"),
+    "How do I ask with several shots?": ("guides/questions.html", "the mean of their embeddings"),
+    "How do I delete a person for good?": ("galleries.html", "leave no byte"),
+    "How many images do I need?": ("guides/questions.html", "at least 16 people"),
+    "Which Python and PyTorch?": ("reference/versions.html", "3.11"),
+    "How does my tracker get names?": ("examples/tracker.html", "LiveIndex"),
 }
 """What newcomers ask, the page that answers, and words of the answer."""
+
+SEARCHES = {
+    "forget": "Galleries",
+    "yolo": "Video",
+    "fine-tune": "Questions",
+    "licence": "Questions",
+    "license": "Questions",
+    "out of memory": "Training",
+    "how many images": "Questions",
+    "tensorrt": "Questions",
+    "gpu memory": "Training",
+    "torchreid": "Weights",
+    "openvino": "Export",
+    "leopards": "Animals",
+}
+"""Words that newcomers search for, and part of the title of a page that is to be found."""
 
 
 def test_every_page_is_in_the_menu() -> None:
@@ -130,8 +159,12 @@ def test_pages_fit_and_fetch_nothing(site: Path, browser: Any, width: int, schem
 @pytest.mark.browser
 def test_its_search_finds(site: Path, browser: Any) -> None:
     page = browser.new_page()
-    page.goto((site / "search.html").as_uri() + "?q=forget")
-    page.wait_for_selector("ul.search li a")
-    found = [link.inner_text() for link in page.query_selector_all("ul.search li a")]
-    assert any("Galleries" in text or "Privacy" in text for text in found), found
+    for words, title in SEARCHES.items():
+        page.goto((site / "search.html").as_uri() + f"?q={quote(words)}")
+        page.wait_for_selector("ul.search li a")
+        page.wait_for_function(
+            "!document.querySelector('#search-results h2').innerText.includes('Searching')"
+        )
+        found = [link.inner_text() for link in page.query_selector_all("ul.search li a")]
+        assert any(title in text for text in found[:MOST_LOOKED_AT]), (words, found)
     page.close()

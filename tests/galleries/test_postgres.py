@@ -386,15 +386,18 @@ def test_keys_of_changes_are_not_kept_for_ever(postgres_server, location):
         assert execute(postgres_server, location, "SELECT count(*) FROM writes") == [(1,)]
 
 
-def test_a_server_that_does_not_come_back_is_told(location, monkeypatch):
+def test_a_server_that_does_not_come_back_is_told(location, monkeypatch, caplog):
     with open_gallery(location) as gallery:
         gallery.add(units(1))
-        monkeypatch.setattr(connections, "PATIENCE", 0.2)
+        monkeypatch.setattr(connections, "PATIENCE", 0.4)
+        monkeypatch.setattr(connections, "SILENCE", 0.0)
         gallery.close()
         gallery._server._open = True  # without a connection, and with a server that is gone
         gallery.address.connection["port"] = "1"
         with pytest.raises(DataError, match=r"the server is gone, and did not come back within"):
             gallery.search(units(1))
+    [told] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "the server is gone; trying for 0 s more" in told.getMessage()
 
 
 def test_writers_at_the_same_time_agree(location):

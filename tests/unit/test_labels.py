@@ -46,6 +46,8 @@ TWO_FORMS = ("José", "Jose\u0301")
         (np.float64("nan"), None),
         (np.datetime64("NaT"), None),
         (Decimal("nan"), None),
+        (Decimal("sNaN"), None),
+        (np.float16(2), "2"),
     ],
 )
 def test_one_label_as_text(value: object, text: str | None) -> None:
@@ -58,6 +60,7 @@ def test_one_label_as_text(value: object, text: str | None) -> None:
         *(True, np.bool_(False), 1.5, float("inf"), Decimal("0.5"), date(2024, 5, 1), 1j, [1], {"a": 1}),
         *(2.0**53, np.float32(2**24), np.float16(2**11), -(2.0**60)),
         *(np.datetime64("2024-05-01"), np.arange(6).reshape(3, 2), b"caf\xe9", "\ud800", object()),
+        *(np.timedelta64(3, "s"), np.timedelta64(3, "ns")),
         pytest.param(10**5000, id="5000 digits"),
     ],
 )

@@ -7,16 +7,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 from fastapi.testclient import TestClient
 
+from reidkit.web import users
 from reidkit.web.settings import Settings
 from tests.web.serving import make_world, running, settings_of
+
+REAL_HASHER = users._hasher
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an encoder and two galleries, never to be changed."""
     return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True)
+def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords that cost little to check; those of :func:`real_passwords` take most of a test's time."""
+    monkeypatch.setattr(users, "_hasher", lambda: PasswordHasher(time_cost=1, memory_cost=1024))
+
+
+@pytest.fixture
+def real_passwords(quick_passwords: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords as a service keeps them."""
+    monkeypatch.setattr(users, "_hasher", REAL_HASHER)
 
 
 @pytest.fixture

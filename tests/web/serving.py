@@ -95,7 +95,7 @@ def add_users(settings: Settings) -> dict[str, str]:
 def running(settings: Settings) -> Iterator[TestClient]:
     """A client of a service in this process, whose galleries are open."""
     with TestClient(build_app(settings), raise_server_exceptions=False) as client:
-        client.app.state.service.wait()
+        client.app.state.service.served.wait()
         yield client
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 
@@ -52,7 +53,7 @@ def log_in(client, password=PASSWORD, **headers):
 # --- passwords --------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_name_is_answered_like_a_wrong_password_and_takes_as_long(users):
+def test_an_unknown_name_is_answered_like_a_wrong_password_and_takes_as_long(real_passwords, users):
     def refused(name):
         started = time.perf_counter()
         with pytest.raises(WrongLogin) as error:
@@ -65,10 +66,13 @@ def test_an_unknown_name_is_answered_like_a_wrong_password_and_takes_as_long(use
     assert longest < 4 * shortest
 
 
-def test_passwords_are_kept_as_argon2_makes_them(users):
+def test_passwords_are_kept_as_argon2_makes_them(real_passwords, users):
     stored = users.path.read_bytes()
     stored += b"".join(path.read_bytes() for path in users.path.parent.glob("users.sqlite-*"))
-    assert b"$argon2id$" in stored
+    [found] = {bytes(hashed) for hashed in re.findall(rb"\$argon2id\$v=19\$m=\d+,t=\d+,p=\d+", stored)}
+    memory, times = map(int, re.findall(rb"[mt]=(\d+)", found))
+    assert memory >= 2**16  # KiB, and three times: RFC 9106's second recommended option
+    assert times >= 3
     assert PASSWORD.encode() not in stored
 
 

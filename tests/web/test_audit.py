@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from reidkit.errors import DataError
-from reidkit.web.audit import AuditLog, WrittenLog
+from reidkit.web.audit import TORN_ACTION, AuditLog, WrittenLog, hash_of, torn_file
 
 
 @pytest.fixture
@@ -78,13 +78,6 @@ def test_an_end_that_was_cut_off_shows_by_a_hash_kept_elsewhere(log):
         log.verify(head)
 
 
-def test_what_a_crash_tore_is_cut_off_by_the_next_entry(log):
-    log.path.write_text("".join(lines(log)) + '{"number": 6, "ti')
-    AuditLog(log.path).write("ben", "login")
-    assert log.verify().num_entries == 6
-    assert log.last(1)[0].who == "ben"
-
-
 def test_several_objects_and_threads_write_one_chain(log):
     others = [log, AuditLog(log.path), AuditLog(log.path)]
 
@@ -135,4 +128,61 @@ def test_an_entry_of_any_length_is_followed_by_others(log):
     with log.path.open("a") as file:
         file.write('{"number": 8, "torn": "' + "x" * 300_000)
     AuditLog(log.path).write("ben", "search")
-    assert log.verify().num_entries == 8
+    assert log.verify().num_entries == 9
+
+
+def torn(log):
+    """What was set aside of it."""
+    path = torn_file(log.path)
+    return path.read_bytes() if path.exists() else b""
+
+
+def test_a_last_entry_torn_at_any_byte_is_set_aside_and_told(log, tmp_path):
+    *before, last = lines(log)
+    for kept in range(1, len(last) - 1):
+        log = AuditLog(tmp_path / f"{kept}.jsonl")
+        log.path.write_text("".join(before) + last[:kept])
+        assert WrittenLog(log.path).verify().num_entries == 4
+        assert "not written to its end" in log.verify().remarks[0]
+        log.write("ben", "login")
+        assert torn(log) == last[:kept].encode() + b"\n"
+        assert [entry.action for entry in log.last(3)] == ["login", TORN_ACTION, "search"]
+        assert log.last(2)[1].details == {"bytes": kept, "sha256": hash_of(last[:kept])}
+        assert log.verify().num_entries == 6
+        assert "entry 5 says" in log.verify().remarks[0]
+        log.close()
+
+
+def test_a_last_entry_that_lacks_only_the_end_of_its_line_is_whole(log):
+    log.path.write_text("".join(lines(log))[:-1])
+    AuditLog(log.path).write("ben", "login")
+    assert [entry.number for entry in log.entries()] == [1, 2, 3, 4, 5, 6]
+    assert log.verify().remarks == ()
+    assert torn(log) == b""
+
+
+@pytest.mark.parametrize("end", [b"\0" * 4096, b"\0" * 200 + b"\n", b'{"number": 6}\n', b"\xff\xfe\n", b"\n"])
+def test_a_damaged_last_line_is_set_aside(log, end):
+    with log.path.open("ab") as file:
+        file.write(end)
+    AuditLog(log.path).write("ben", "login")
+    assert torn(log) == end.rstrip(b"\n") + b"\n"
+    assert log.verify().num_entries == 7
+
+
+def test_a_log_of_one_torn_line_begins_anew(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    path.write_text('{"number": 1, "ti')
+    log = AuditLog(path)
+    log.write("ben", "login")
+    assert [entry.number for entry in log.entries()] == [1, 2]
+
+
+def test_nothing_is_written_behind_damage_further_up(log):
+    *before, last = lines(log)
+    for end in ("x\ny\n", "x\n" + last[:10]):
+        log.path.write_text("".join(before) + end)
+        with pytest.raises(DataError, match="before its last entry"):
+            AuditLog(log.path).write("ben", "login")
+        assert log.path.read_text() == "".join(before) + end
+        assert torn(log) == b""

@@ -226,6 +226,9 @@ def test_proposals_are_split_merged_and_withdrawn(settings, client):
     page = post(client, "review", {"kind": "reject", "proposal": "new-1"})
     assert "Nobody is proposed as new-1 any more" in page.text
     assert "Nothing to review" in page.text
+    page = post(client, "decisions/undo", {"proposal": "new-1"})
+    assert "any more" not in page.text
+    assert {person["name"]: person["num_items"] for person in queue(client)} == {"new-1": 3}
 
 
 def test_a_proposal_of_a_known_person_shows_them(settings, client):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -17,8 +18,10 @@ import pytest
 import uvicorn
 
 import reidkit as rk
+from reidkit.progress import ProgressCallback
 from reidkit.web.app import build_app
 from reidkit.web.roles import Role
+from reidkit.web.service import Service
 from reidkit.web.users import Users
 from tests.web.serving import PASSWORD, picture, settings_of
 from tests.web.test_report_in_browser import browser  # noqa: F401
@@ -69,6 +72,7 @@ class Site:
 
     address: str
     browser: Browser
+    service: Service
     states: dict[str, Any] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
@@ -116,14 +120,15 @@ def site(world: Path, tmp_path_factory: pytest.TempPathFactory, browser: Browser
     users = Users(settings.users_file)
     for role in ROLES:
         users.add(role, password=PASSWORD, role=Role.named(role))
-    server = uvicorn.Server(uvicorn.Config(build_app(settings), port=0, log_level="error", lifespan="on"))
+    app = build_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.02)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield Site(f"http://127.0.0.1:{port}", browser)
+    yield Site(f"http://127.0.0.1:{port}", browser, app.state.service)
     server.should_exit = True
     thread.join(20)
 
@@ -269,6 +274,9 @@ def test_proposals_are_decided_by_keyboard_alone(site: Site) -> None:
     page.wait_for_function("() => document.getElementById('who').innerText === 'new-1'")
     press("r", until="new-2")
     page.get_by_text("Nobody is proposed as new-1 any more").wait_for()
+    press("u", until="new-1")
+    press("r", until="new-2")
+    page.get_by_text("Nobody is proposed as new-1 any more").wait_for()
     page.wait_for_function("() => document.activeElement.id === 'who'")
     page.uncheck("#keys-on")
     page.keyboard.press("r")
@@ -300,6 +308,28 @@ def test_a_job_tells_how_far_it_is(page: Page) -> None:
     page.get_by_role("button", name="Cluster").click()
     page.locator(".state.done").wait_for()
     page.get_by_role("link", name="Review", exact=True).last.wait_for()
+
+
+def test_a_job_tells_how_far_it_is_without_being_asked(site: Site, page: Page) -> None:
+    steps: Queue[tuple[int, int] | None] = Queue()
+
+    def work(progress: ProgressCallback) -> str:
+        while (step := steps.get()) is not None:
+            time.sleep(0.4)  # so that each is written down
+            progress(*step)
+        return "12 pictures"
+
+    site.service.jobs_done.start("index", "own", "administrator", work)
+    page.goto("/g/own/jobs")
+    asked = len(site.requests)
+    for done in (3, 4000):
+        steps.put((done, 9000))
+        page.get_by_text(f"{done:,} of 9,000").wait_for()
+        assert page.locator("progress").first.evaluate("bar => bar.value / bar.max") == done / 9000
+    assert [url for url in site.requests[asked:] if url.endswith("/g/own/jobs")] == []
+    steps.put(None)
+    page.get_by_text("12 pictures").wait_for()
+    assert page.locator("[data-events]").count() == 0
 
 
 def test_axe_finds_nothing_serious_and_nothing_sticks_out(site: Site) -> None:

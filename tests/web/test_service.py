@@ -52,6 +52,13 @@ def test_a_gallery_that_is_lost_hides_no_other(client, settings, tmp_path):
     assert "moved" in client.get("/galleries").text
     ready = client.get("/readyz")
     assert (ready.status_code, "foreign" in ready.json()["detail"]) == (503, True)
+    for path in ("items", "items/1", "items/1/thumbnail", "people", "queue", "decisions"):
+        answer = client.get(f"/v1/galleries/foreign/{path}")
+        assert (answer.status_code, "moved" in answer.json()["detail"]) == (503, True), path
+        assert "tell whoever runs the service" in answer.json()["to_do"]
+    answer = client.post("/v1/galleries/foreign/search/pictures", files=files(3))
+    assert answer.status_code == 503
+    assert client.post("/v1/galleries/foreign/forget", json={"identity": "person 1"}).status_code == 503
     figures = client.get("/metrics").text
     assert 'reid_readable{gallery="foreign"} 0.0' in figures
     assert 'reid_items{gallery="own"} 12.0' in figures
@@ -182,6 +189,54 @@ def test_a_proposal_is_rejected_or_split(client):
         client.post(f"{GALLERY}/decisions", json={"kind": "reject", "proposal": "new-1"}).status_code == 200
     )
     assert client.get(f"{GALLERY}/queue").json()["total"] == 0
+
+
+def test_where_the_audit_log_cannot_be_written_nothing_is_done(client, settings):
+    search(client, 3)
+    settings.audit_file.write_text("x\ny\n" + settings.audit_file.read_text()[:50])
+    answer = client.post(f"{GALLERY}/forget", json={"identity": "person 1"})
+    assert (answer.status_code, "keep it, moved away" in answer.json()["detail"]) == (503, True)
+    assert client.get(f"{GALLERY}/people").json()["total"] == 4
+
+
+def test_no_answer_names_the_place_of_an_encoder(client, world):
+    answer = client.post(f"{GALLERY}/search", json={"items": [1], "false_match_rate": 0.01})
+    assert (answer.status_code, "no calibration" in answer.json()["detail"]) == (422, True)
+    assert str(world) not in answer.text
+
+
+def decide(client, **request):
+    return client.post(f"{GALLERY}/decisions", json=request)
+
+
+def test_that_a_proposal_was_rejected_is_taken_back_if_nothing_came_since(client, settings):
+    [before] = client.get(f"{GALLERY}/queue").json()["people"]
+    ids = [item["id"] for item in before["items"]]
+    assert decide(client, kind="undo", proposal="new-1").status_code == 422  # nobody rejected it
+    decide(client, kind="reject", proposal="new-1")
+    assert decide(client, kind="undo", proposal="new-2").status_code == 422
+    decide(client, kind="accept", items=ids[:1], identity="anna")
+    assert decide(client, kind="undo", proposal="new-1").status_code == 422  # something came since
+    decide(client, kind="undo", undoes=0)
+    with rk.open_gallery(settings.galleries["own"].address) as gallery:
+        gallery.relabel(ids, labels={"proposal": ["new-1"] * len(ids)})
+    decide(client, kind="reject", proposal="new-1")
+    assert client.get(f"{GALLERY}/queue").json()["total"] == 0
+    client.post(f"{GALLERY}/items/remove", json={"items": ids[:1]})
+    assert decide(client, kind="undo", proposal="new-1").status_code == 200
+    [after] = client.get(f"{GALLERY}/queue").json()["people"]
+    assert (after["name"], [item["id"] for item in after["items"]]) == ("new-1", ids[1:])
+    assert audited(settings)[-1]["action"] == "undo"
+    assert decide(client, kind="undo", proposal="new-1").status_code == 422
+
+
+def test_what_is_decided_since_a_proposal_was_rejected_stays(client, settings):
+    ids = [item["id"] for item in client.get(f"{GALLERY}/queue").json()["people"][0]["items"]]
+    decide(client, kind="reject", proposal="new-1")
+    with rk.open_gallery(settings.galleries["own"].address) as gallery:
+        gallery.relabel(ids[:1], labels={"proposal": ["new-1"]})
+    answer = decide(client, kind="undo", proposal="new-1")
+    assert "others are proposed" in answer.json()["detail"]
 
 
 def test_what_makes_no_sense_is_told_with_what_to_do(client):

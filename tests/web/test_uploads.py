@@ -30,7 +30,7 @@ def serving(settings, **addresses):
 def swept(settings):
     """After another start of a service."""
     service = Service(settings)
-    service.wait()
+    service.served.wait()
     for served in service.served.values():
         service.uploads.sweep(served)
     service.close()

@@ -21,6 +21,7 @@ from reidkit.checks.findings import (
 from reidkit.checks.labels import label_findings, sample_readings
 from reidkit.checks.matches import find_matches, items, match_findings, shared_frames
 from reidkit.checks.pictures import picture_findings
+from reidkit.datasets._splits import why_not_split
 from reidkit.images.reading import is_image
 from reidkit.images.survey import LeftOut, left_out, summarize
 from reidkit.types import JUNK, Dataset, Sample
@@ -49,6 +50,7 @@ class DatasetCheck:
     ``num_valid_queries`` are the queries (tracklets, where the set is measured by them) with a match under
     the set's protocol, of ``num_queries``; ``None`` where the set cannot be tested on. ``reading`` says how
     labels were read, and ``samples`` shows it of five images: path, part, and the labels they have.
+    ``why_not_split`` says why it cannot be cut into parts to train and to test on; empty where it can.
     """
 
     name: str
@@ -59,6 +61,7 @@ class DatasetCheck:
     findings: tuple[Finding, ...]
     reading: tuple[str, ...] = ()
     samples: tuple[dict[str, str], ...] = ()
+    why_not_split: str = ""
 
     @property
     def has_errors(self) -> bool:
@@ -137,6 +140,7 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | No
         findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
         reading=(*dataset.reading, *_measuring(dataset, can_be_tested)),
         samples=tuple(sample_readings(dataset)),
+        why_not_split=why_not_split(dataset),
     )
 
 

@@ -157,7 +157,8 @@ def accepted(words: Sequence[str], *, ask: bool) -> bool:
     if ask and stands_at_terminal() and click.confirm("Is this how the names are to be read?", err=True):
         return True
     command = shlex.join(["reid", "check", *words])
-    say(f"if that is right: {command}\nif not: reid check folder {shlex.quote(words[1])} pattern=...")
+    say(f"if that is right: {command}")
+    say(f"if not: reid check folder {shlex.quote(words[1])} pattern=...")
     return False
 
 
@@ -224,7 +225,12 @@ def print_next(result: DatasetCheck, words: Sequence[str]) -> None:
         own = [option.partition("=") for option in options]
         read_by = [["--pattern", value] for key, _, value in own if key == "pattern"]
         read_by += [["--column", f"{key}={value}"] for key, _, value in own if key.startswith("column.")]
-        command = ["split", place, *itertools.chain(*read_by), "--out", "people.csv"]
+        shared = [place, *itertools.chain(*read_by)]
+        if result.why_not_split:
+            say(f"\nto search, but not to train on: {result.why_not_split}")
+            command = ["index", *shared, "--gallery", "people.gallery"]
+        else:
+            command = ["split", *shared, "--out", "people.csv"]
     say(f"\nnext: {shlex.join(['reid', *command])}")
 
 

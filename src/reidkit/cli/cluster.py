@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reidkit.cli.gallery import where_option
+from reidkit.cli.gallery import print_why_none, where_option
 from reidkit.cli.options import EncoderPath, gallery_argument
 from reidkit.cli.output import json_option, print_json, print_table, say, say_next, tell
 from reidkit.texts.printable import counted
@@ -92,13 +92,15 @@ def cluster_command(
     """
     from reidkit.clustering.cluster import ClusterOptions
     from reidkit.clustering.proposals import propose
-    from reidkit.galleries import open_gallery, parse_where
+    from reidkit.galleries import open_gallery
+    from reidkit.search.whole_paths import typed_where
 
-    where = parse_where(conditions)
+    where = typed_where(conditions)
     lowest = None if false_match_rate is None else lowest_score(location, run, false_match_rate)
     options = ClusterOptions(method, distance, neighbours, lowest=lowest)
     with open_gallery(location, create=False) as gallery:
         found = propose(gallery, options, where=where, walks=walks, dry_run=dry_run)
+        print_why_none(gallery, where, found.num_items)
         print_found(found, gallery.location, as_json, dry_run)
         if page is not None:
             from reidkit.reports.people_page import write_people_page

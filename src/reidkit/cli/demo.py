@@ -115,7 +115,7 @@ def _evaluate(out: Path, run: Path, people: Path) -> None:
     with progress("images embedded") as shown:
         scored = evaluate_run(load_encoder(run), data, Scoring(), output, run=run, progress=shown)
     print_written(scored)
-    tell(scored)
+    tell(scored, lines=True)
 
 
 def _search(out: Path, run: Path, people: Path) -> Path:

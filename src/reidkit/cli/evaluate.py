@@ -95,7 +95,7 @@ def evaluate_command(run: Path, as_json: bool, **asked: Any) -> None:
     )
     if holds_features(run):
         scored = _score_features(run, asked)
-        print_json(scored.as_dict()) if as_json else tell(scored)
+        print_json(scored.as_dict()) if as_json else tell(scored, lines=True)
     else:
         _score_network(run, asked, as_json)
 
@@ -166,7 +166,7 @@ def _score(encoder: Encoder, run: Path, asked: dict[str, Any], as_json: bool) ->
                 )
             )
         print_written(scored)
-        print_json(scored.as_dict()) if as_json else tell(scored)
+        print_json(scored.as_dict()) if as_json else tell(scored, lines=True)
     if chosen.seen:
         say(f"{run} {chosen.seen}")
 
@@ -225,7 +225,8 @@ def print_written(scored: Scored) -> None:
     say(f"wrote {scored.results}")
     if scored.encoder_file is not None:
         say(f"wrote {scored.encoder_file} with its calibration")
-        say(f"{scored.calibration}\nnote: fitted on test images: on them its rates hold by construction")
+        say(scored.calibration, lines=True)
+        say("note: fitted on test images: on them its rates hold by construction")
     if scored.page is not None:
         say(f"wrote {scored.page}")
     if scored.no_page:

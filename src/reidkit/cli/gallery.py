@@ -15,7 +15,7 @@ from reidkit.errors import ConfigError, DataError
 from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
-    from reidkit.galleries import Item
+    from reidkit.galleries import Gallery, Item, Where
 
 where_option = click.option(
     "--where", "conditions", multiple=True, help="Only these, for example camera!=3; may be repeated."
@@ -125,10 +125,13 @@ def repair_command(location: str, drop: bool) -> None:
 @json_option
 def list_command(location: str, conditions: tuple[str, ...], limit: int | None, as_json: bool) -> None:
     """Print what is known of each item, a line each; --limit says how many are left out."""
-    from reidkit.galleries import open_gallery, parse_where
+    from reidkit.galleries import open_gallery
+    from reidkit.search.whole_paths import typed_where
 
+    where = typed_where(conditions)
     with open_gallery(location, create=False) as gallery:
-        items = gallery.items(where=parse_where(conditions))
+        items = gallery.items(where=where)
+        print_why_none(gallery, where, len(items))
     print_listed(items[:limit], as_json)
     if limit is not None and limit < len(items):
         say(f"left out: {counted(len(items) - limit, 'item')} of {len(items)}")
@@ -140,12 +143,15 @@ def list_command(location: str, conditions: tuple[str, ...], limit: int | None, 
 @dry_run_option
 def remove_command(location: str, conditions: tuple[str, ...], dry_run: bool) -> None:
     """Remove the items that all conditions let through, and every byte of them."""
-    from reidkit.galleries import erase, open_gallery, parse_where
+    from reidkit.galleries import erase, open_gallery
+    from reidkit.search.whole_paths import typed_where
 
-    if not conditions:
+    where = typed_where(conditions)
+    if not where:
         raise ConfigError("nothing says what to remove; give --where, such as --where camera=3")
     with open_gallery(location, create=False) as gallery:
-        num = erase(gallery, parse_where(conditions), dry_run=dry_run)
+        num = erase(gallery, where, dry_run=dry_run)
+        print_why_none(gallery, where, num)
         print_removed(gallery.location, num, len(gallery), dry_run)
 
 
@@ -168,11 +174,14 @@ def forget_command(location: str, identity: str, dry_run: bool) -> None:
 @dry_run_option
 def expire_command(location: str, older_than: str, dry_run: bool) -> None:
     """Remove the items that are older than AGE, and every byte of them; those without a time stay."""
-    from reidkit.galleries import expire, open_gallery
+    from reidkit.galleries import contents, expire, open_gallery
 
     with open_gallery(location, create=False) as gallery:
         num = expire(gallery, older_than, dry_run=dry_run)
         print_removed(gallery.location, num, len(gallery), dry_run)
+        num_without_time = contents(gallery).get("num_without_time")
+    if num_without_time:
+        say(f"not looked at: {counted(num_without_time, 'item')} without a time, which may be older")
 
 
 @gallery_command.command("compact")
@@ -238,7 +247,7 @@ def copy_command(source: str, target: str) -> None:
     with (
         open_gallery(source, create=False) as original,
         open_gallery(target, encoder=original.encoder) as copy,
-        progress("items read") as shown,
+        progress("items copied") as shown,
     ):
         copied = copy_gallery(original, copy, progress=shown)
     tell(f"{copy.location}: {copied}")
@@ -273,9 +282,17 @@ def import_command(location: str, folder: Path) -> None:
     from reidkit.progress import progress
 
     exported = ExportedGallery(folder)
-    with open_gallery(location, encoder=exported.encoder) as gallery, progress("items read") as shown:
+    with open_gallery(location, encoder=exported.encoder) as gallery, progress("items copied") as shown:
         copied = copy_gallery(exported, gallery, progress=shown)
     tell(f"{gallery.location}: {copied}")
+
+
+def print_why_none(gallery: Gallery, where: Where | None, num: int) -> None:
+    """Which condition left nothing, and which labels there are, where there is nothing."""
+    from reidkit.search.nothing_found import why_nothing
+
+    if where and not num:
+        say(why_nothing(gallery, where))
 
 
 def print_removed(location: str, num: int, left: int, dry_run: bool) -> None:

@@ -63,7 +63,7 @@ def import_weights_command(
 
     wanted = WantedNetwork(name, _model_options(options), height=height, width=width, key=key, drop=drop)
     imported = import_encoder(source, wanted, out=out)
-    print_json(imported.as_dict()) if as_json else tell(imported.report)
+    print_json(imported.as_dict()) if as_json else tell(imported.report, lines=True)
     encoder = imported.encoder
     say(f"wrote {imported.file}: {encoder.dim} values an embedding, fingerprint {encoder.fingerprint}")
 

@@ -97,14 +97,14 @@ def _widths(rows: list[list[Text]], room: int) -> list[int]:
     return widths
 
 
-def tell(text: object = "") -> None:
-    """A result for a person, on standard output."""
-    click.echo(printable(text, keep="\n\t"))
+def tell(text: object = "", *, lines: bool = False) -> None:
+    """A result for a person, on standard output: one line, or a text of several ``lines``."""
+    click.echo(_fit(text, lines))
 
 
-def say(text: object = "", *, bold: bool = False) -> None:
+def say(text: object = "", *, bold: bool = False, lines: bool = False) -> None:
     """A sentence for a person, on standard error, so that standard output stays for results."""
-    fit = printable(text, keep="\n\t")
+    fit = _fit(text, lines)
     click.echo(click.style(fit, bold=True) if bold else fit, err=True)
 
 
@@ -136,6 +136,15 @@ def log_shown() -> Iterator[None]:
     finally:
         logs.LIBRARY.setLevel(before)
         logs.LIBRARY.removeHandler(handler)
+
+
+def _fit(text: object, lines: bool) -> str:
+    """Text as it is printed: a line break inside a single line is one of a file's name, or of a label."""
+    if lines:
+        return printable(text, keep="\n\t")
+    line = str(text)
+    blank = line[: len(line) - len(line.lstrip("\n"))]
+    return blank + printable(line[len(blank) :])
 
 
 def _cell(value: object) -> Text:

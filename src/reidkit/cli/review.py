@@ -168,12 +168,13 @@ def log_command(location: str, as_json: bool) -> None:
 @click.option("--where", "conditions", multiple=True, help="Only these, for example camera!=3.")
 def export_command(location: str, table: Path, conditions: tuple[str, ...]) -> None:
     """Write the items whose identity is known as a table to train on: `reid train ... data.name=table`."""
-    from reidkit.galleries import open_gallery, parse_where, write_training_table
+    from reidkit.galleries import open_gallery, write_training_table
+    from reidkit.search.whole_paths import typed_where
 
     if table.suffix.lower() != ".csv":
         raise ConfigError(f"{table} has no suffix .csv, by which tables are known; give it one")
     with open_gallery(location, create=False) as gallery:
-        num, left_out = write_training_table(gallery, table, where=parse_where(conditions))
+        num, left_out = write_training_table(gallery, table, where=typed_where(conditions))
     print_left_out(left_out)
     tell(f"wrote {table}: {counted(num, 'image')}")
 

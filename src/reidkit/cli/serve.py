@@ -243,6 +243,7 @@ def verify_command(head: str | None, file: Path | None, folder: Path | None) -> 
     """Follow the chain of hashes; exit code 2 where an entry was changed, removed or put in."""
     found = audit_of(file, folder).verify(head)
     tell(f"all {found.num_entries:,} entries are as they were written; the last has the hash {found.head}")
+    print_remarks(found.remarks)
     say("keep the hash elsewhere: a later check with --head shows whether the end was cut off since")
 
 

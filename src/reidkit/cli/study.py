@@ -112,7 +112,7 @@ def print_tables(title: str, tables: Sequence[StudyTable], as_json: bool) -> Non
         header = table.header()
         full = title if len(tables) == 1 else f"{title}: {table.test}"
         print_table(header, table.lines(), title=full, right=header[len(table.axes) :])
-        tell("\n".join(["", *table.notes, ""]))
+        tell("\n".join(["", *table.notes, ""]), lines=True)
 
 
 def print_studies(studies: dict[str, str], as_json: bool) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reidkit.datasets._table_files import TABLE_SUFFIXES
 from reidkit.datasets.folder import UnclearParts, read_folder
-from reidkit.datasets.table import read_images
+from reidkit.datasets.table import UNREAD, read_images
 from reidkit.errors import ConfigError, DataError
 from reidkit.files import require_regular
 from reidkit.images.reading import is_image
@@ -92,6 +92,7 @@ def _labelled(
     """Samples of tables, or of folders whose file names follow a pattern."""
     found: list[Sample] = []
     unfit: list[Path] = []
+    sentences: list[str] = []
     for path in paths:
         data = (
             read_images(path, column=column, needs_identity=needs_identity)
@@ -100,8 +101,8 @@ def _labelled(
         )
         found += [sample for split in data.splits.values() for sample in split]
         unfit += data.skipped
+        sentences += [f"{path}: {sentence}" for sentence in data.reading if sentence.startswith(UNREAD)]
     images = [path for path in unfit if is_image(path)]
-    sentences = []
     if images:
         names = "image whose name does" if len(images) == 1 else "images whose names do"
         sentences.append(f"{len(images):,} {names} not fit the pattern, {images[0]} first")

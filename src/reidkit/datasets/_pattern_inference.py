@@ -22,6 +22,7 @@ _OF_CAMERA = {"c", "cam", "camera", "view", "kamera", "k"}
 _OF_IDENTITY = {"p", "id", "pid", "person", "people", "identity"}
 _OF_NEITHER = {"f", "frame", "img", "image", "dsc", "dscn", "pic", "photo", "t", "s"}
 
+_LONG = 4  # digits of a date, a time or a count: the photos of another day have others there
 _CROSSED = 0.5  # share of identities that several cameras must have seen
 
 
@@ -60,12 +61,13 @@ def infer_pattern(names: Sequence[str]) -> str | None:
             continue
         if _share_crossed(identity, camera) < _CROSSED:
             continue
-        text = _as_pattern(pieces, {id(identity): "{identity}", id(camera): "{camera}"})
-        try:
-            NamePattern(text)
-        except ConfigError:  # columns without anything in between
-            continue
-        return text
+        fields = {id(identity): "{identity}", id(camera): "{camera}"}
+        for text in (_as_pattern(pieces, fields), _as_pattern(_with_dates(pieces), fields)):
+            try:
+                NamePattern(text)
+            except ConfigError:  # columns without anything in between
+                continue
+            return text
     return None
 
 
@@ -81,7 +83,8 @@ def _columns(names: Sequence[str]) -> list[_Column | str]:
         same = len(set(values)) == 1
         if kind == "between" and not same:
             return []
-        if kind == "between" or (same and kind != "folder"):
+        is_long_number = kind == "digits" and len(text) >= _LONG
+        if kind == "between" or (same and kind != "folder" and not is_long_number):
             pieces.append(text)
         else:
             pieces.append(_Column(values, before, kind == "folder"))
@@ -147,6 +150,14 @@ def _share_crossed(identity: _Column, camera: _Column) -> float:
     if min(map(len, identities_of.values())) < 2:
         return 0.0
     return sum(len(cameras) > 1 for cameras in cameras_of.values()) / len(cameras_of)
+
+
+def _with_dates(pieces: Sequence[_Column | str]) -> list[_Column | str]:
+    """Pieces in which numbers that are the same in all names are texts: one may border on a column."""
+    return [
+        piece if isinstance(piece, str) or piece.is_folder or piece.number > 1 else piece.values[0]
+        for piece in pieces
+    ]
 
 
 def _as_pattern(pieces: Sequence[_Column | str], fields: dict[int, str]) -> str:

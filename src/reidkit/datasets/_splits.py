@@ -16,9 +16,11 @@ from reidkit.datasets import load_dataset
 from reidkit.datasets._layouts import numbered
 from reidkit.errors import ConfigError, DataError, shown
 from reidkit.files import write_atomically
+from reidkit.texts.printable import counted
 from reidkit.types import JUNK, Dataset, Sample
 
 UNKNOWN = -1  # a camera, in a table whose other rows have one
+_LEAST = 3  # identities: one to test on, and two to tell apart in training
 COLUMNS = ("path", "identity", "camera", "split", "tracklet", "frame", "time")
 
 
@@ -101,15 +103,19 @@ def make_splits(
 
     Raises:
         ConfigError: numbers that leave no two identities to train on, or none to test on.
-        DataError: no identity has something to find.
+        DataError: no identity has something to find, or there are fewer than three.
     """
     samples = _distinct(sample for split in data.splits.values() for sample in split)
     by_identity = _by_identity(sample for sample in samples if sample.identity != JUNK)
-    findable = sorted(
-        identity for identity, images in by_identity.items() if len({_view(s, data) for s in images}) > 1
-    )
-    num_test = _num_test(test_identities, num_findable=len(findable), data=data)
-    _check_numbers(num_test, val_identities, num_findable=len(findable), num_identities=len(by_identity))
+    findable = _findable(by_identity, data)
+    most = _most_held_out(len(findable), len(by_identity), data)
+    num_test = _num_test(test_identities, len(findable), most=most - val_identities)
+    if num_test < 1 or val_identities < 0 or num_test + val_identities > most:
+        raise ConfigError(
+            f"{num_test} test and {val_identities} val identities: of {len(by_identity)} identities "
+            f"{len(findable)} have something to find, and two must stay to train on; give from 1 to {most} "
+            "in all, of them at least 1 to test on"
+        )
     generator = random.Random(seed)
     generator.shuffle(findable)
     test, val = set(findable[:num_test]), set(findable[num_test : num_test + val_identities])
@@ -165,29 +171,46 @@ def _view(sample: Sample, data: Dataset) -> object:
     return sample.camera if data.has_cameras else sample.path
 
 
-def _num_test(test_identities: float, *, num_findable: int, data: Dataset) -> int:
+def why_not_split(data: Dataset) -> str:
+    """Why :func:`make_splits` cannot cut this data set, whatever it is asked for; empty where it can."""
+    by_identity = _by_identity(s for split in data.splits.values() for s in split if s.identity != JUNK)
+    try:
+        _most_held_out(len(_findable(by_identity, data)), len(by_identity), data)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _findable(by_identity: Mapping[int, list[Sample]], data: Dataset) -> list[int]:
+    """Identities that have something to find."""
+    return sorted(
+        identity for identity, images in by_identity.items() if len({_view(s, data) for s in images}) > 1
+    )
+
+
+def _most_held_out(num_findable: int, num_identities: int, data: Dataset) -> int:
+    """How many identities can be taken out of training: two must stay there, to be told apart."""
     if not num_findable:
         need = "under two cameras" if data.has_cameras else "twice"
         raise DataError(
             f"no identity of {data.place} is shown {need}, so that there is nothing to find; add images, or "
             "correct the labels"
         )
+    if num_identities < _LEAST:
+        raise DataError(
+            f"{data.place} shows {counted(num_identities, 'identity')}, and {_LEAST} are the least to cut: "
+            "one to test on, and two to train on; add images of others, or correct the labels"
+        )
+    return min(num_findable, num_identities - _LEAST + 1)
+
+
+def _num_test(test_identities: float, num_findable: int, *, most: int) -> int:
     if test_identities < 1:
-        return round(test_identities * num_findable)
+        share = test_identities * num_findable
+        return round(share) if round(share) <= most else int(share)
     if test_identities != int(test_identities):
         raise ConfigError(f"test_identities = {test_identities}; give a share below 1 or a whole number")
     return int(test_identities)
-
-
-def _check_numbers(num_test: int, num_val: int, *, num_findable: int, num_identities: int) -> None:
-    # Training needs two identities to tell apart.
-    most = min(num_findable, num_identities - 2)
-    if num_test < 1 or num_val < 0 or num_test + num_val > most:
-        raise ConfigError(
-            f"{num_test} test and {num_val} val identities: of {num_identities} identities {num_findable} "
-            f"have something to find, and two must stay to train on; give from 1 to {most} in all, of them "
-            "at least 1 to test on"
-        )
 
 
 def _queries(images: Sequence[Sample], data: Dataset, generator: random.Random) -> list[Sample]:

@@ -24,6 +24,7 @@ REQUIRED = ("path", "identity")
 COLUMNS = (*REQUIRED, "camera", "split", "tracklet", "time", "frame")
 NUM_SHOWN = 5
 _NAMING = "another name is told by column.KEY=NAME, to `reid index` and `reid split ... --column KEY=NAME`"
+UNREAD = "columns that are not read"
 LAST_SECOND = 253402300800  # the year 10000, where datetime ends
 
 # An optional column under another name would be ignored, and the set would look as if it had none. Letters
@@ -95,7 +96,7 @@ def read_images(
         for row in rows.values()
     ]
     unread = [name for name in found.header if name and name not in names.values()]
-    reading = [f"columns that are not read: {first_few(unread)}"] if unread else []
+    reading = [f"{UNREAD}: {first_few(unread)}"] if unread else []
     try:
         data = labelled_dataset(
             images, name="table", root=path.parent, reading=reading, needs_identity=needs_identity

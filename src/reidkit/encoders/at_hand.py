@@ -9,6 +9,7 @@ from reidkit.datasets._given_images import is_table
 from reidkit.encoders.own import OWN, goes_by_name
 from reidkit.encoders.runtimes import SUFFIXES
 from reidkit.errors import ConfigError
+from reidkit.files import require_regular
 from reidkit.images.reading import is_image
 
 WEIGHTS = ("best.safetensors", "last.safetensors")
@@ -40,21 +41,29 @@ def encoders_in(folder: Path) -> list[Path]:
 
 
 def is_encoder(path: Path) -> bool:
-    """Whether something is an encoder by its name: a run folder that has weights, or a network's file."""
-    if path.is_dir():
-        return any((path / name).is_file() for name in WEIGHTS)
+    """Whether something is an encoder by its name: a run folder that has weights, or a network's file.
+
+    A folder that may not be entered is none; whoever lists it says so.
+    """
+    try:
+        if path.is_dir():
+            return any((path / name).is_file() for name in WEIGHTS)
+    except OSError:
+        return False
     return path.suffix.lower() in (*SUFFIXES, ".safetensors")
 
 
 def encoder_and_pictures(paths: Sequence[Path]) -> tuple[Path | None, tuple[Path, ...]]:
     """The encoder, where the first of what was given is not pictures, and the rest.
 
-    Raises :class:`ConfigError` where there is no rest.
+    Raises :class:`ConfigError` where there is no rest, :class:`DataError` where there is nothing at all.
     """
     first, *others = paths
     if not goes_by_name(first) and _are_pictures(first):
         return None, tuple(paths)
     if not others:
+        if not goes_by_name(first) and not first.is_dir():
+            require_regular(first)
         raise ConfigError(f"nothing to embed by {first}; name images, folders or a table after it")
     return first, tuple(others)
 

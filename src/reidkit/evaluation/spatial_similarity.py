@@ -98,8 +98,8 @@ class LearnedSimilarity:
                 f"{dim}; encode both with the same model"
             )
         return [
-            (values - part.mean) @ part.projection
-            for values, part in zip(_parts(values, self.num_stripes), self.parts, strict=True)
+            (of_part - part.mean) @ part.projection
+            for of_part, part in zip(_parts(values, self.num_stripes), self.parts, strict=True)
         ]
 
 

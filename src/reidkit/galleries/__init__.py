@@ -19,7 +19,7 @@ from reidkit.galleries._contents import contents
 from reidkit.galleries._contract import Addition, Gallery, Search
 from reidkit.galleries._copy import Copied, copy_gallery
 from reidkit.galleries._decisions import Decision, in_force
-from reidkit.galleries._errors import DamagedGallery, NoGallery
+from reidkit.galleries._errors import DamagedGallery, NoGallery, UnavailableGallery
 from reidkit.galleries._export import ExportedGallery, export_gallery
 from reidkit.galleries._feedback import (
     accept,
@@ -60,6 +60,7 @@ __all__ = [
     "NoGallery",
     "OnDuplicate",
     "Search",
+    "UnavailableGallery",
     "Verification",
     "Where",
     "accept",

@@ -8,6 +8,7 @@ by one, each from what was before it.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.errors import DataError, shown
+from reidkit.errors import ConfigError, DataError, shown
 from reidkit.galleries._given import unit_embeddings
 from reidkit.galleries._items import Item
 
@@ -54,12 +55,17 @@ def copy_gallery(
     Args:
         source: must not change meanwhile; if it does, the comparison says so.
         target: opened with the source's encoder; it may hold part of the copy already, or other items.
-        progress: called with the number of items read, of both galleries, and of all that there are to read.
+        progress: called with a number of items, and that of all: so much of the work is done.
 
     Raises:
+        ConfigError: both are the same gallery.
         DataError: an item of the target has the source of another item, or decisions of its own; or what was
             copied is not what the source holds.
     """
+    if os.path.realpath(source.location) == os.path.realpath(target.location):
+        raise ConfigError(
+            f"{source.location} and {target.location} are the same gallery; name another target"
+        )
     copy = _Copy(source, target, progress)
     num_there = len(copy.pairs)
     copy.add_items()
@@ -196,7 +202,8 @@ class _Copy:
     def _step(self, num: int) -> None:
         self._done += num
         if self._progress is not None:
-            self._progress(self._done, self._total)
+            num = len(self.items)
+            self._progress(num * self._done // max(1, self._total), num)
 
     def _key(self, item: Item, embedding: NDArray[np.float32]) -> bytes:
         """By which a copy is known: a rounded embedding is no part of it."""

@@ -100,9 +100,10 @@ def checked(decision: Decision) -> Decision:
     items = tuple(_whole_number(id) for id in decision.items)
     least = 2 if decision.kind == "reject" else 1
     if not least <= len(items) <= MOST_ITEMS or len(set(items)) < len(items):
+        twice = ", one of them twice" if len(set(items)) < len(items) else ""
         raise ConfigError(
-            f"a decision of the kind {decision.kind} names {counted(len(items), 'item')}, "
-            f"{len(set(items)):,} of them different; give {least} to {MOST_ITEMS:,}, each once"
+            f"a decision of the kind {decision.kind} names {counted(len(items), 'item')}{twice}; "
+            f"give {least} to {MOST_ITEMS:,}, each once"
         )
     names = [tuple(map(_identity, side)) for side in (decision.before, decision.after)]
     if len({len(items), *map(len, names)}) > 1:

@@ -11,6 +11,10 @@ class NoGallery(DataError):
     """There is no gallery at a location, and none was to be made."""
 
 
+class UnavailableGallery(DataError):
+    """A gallery that cannot be read or written now: it was moved, its disk fails or its server is silent."""
+
+
 class DamagedGallery(DataError):
     """What a gallery holds is not what was written. ``ids`` are the items it concerns, where known."""
 

@@ -27,8 +27,9 @@ from reidkit.files import WriteError, open_regular
 from reidkit.galleries._copy import AT_ONCE
 from reidkit.galleries._decisions import Decision, checked
 from reidkit.galleries._items import Item
-from reidkit.galleries._labels import EARLIEST, LATEST
-from reidkit.galleries._places import box_of, box_text
+from reidkit.galleries._labels import LABELS
+from reidkit.galleries._own_labels import own_value
+from reidkit.galleries._places import PLACES, box_of, box_text
 from reidkit.galleries._thumbnails import LARGEST, thumbnail_value
 
 if TYPE_CHECKING:
@@ -48,12 +49,16 @@ def export_gallery(gallery: Gallery, folder: str | Path, *, progress: ProgressCa
     """Write all that a gallery holds to a new folder, whole or not at all; how many items.
 
     Raises:
-        ConfigError: there is something at the folder's place already.
+        ConfigError: there is something at the folder's place already, or it is inside the gallery.
         WriteError: the disk is full, the place cannot be written to.
     """
     place = Path(folder)
     if place.exists() or place.is_symlink():
         raise ConfigError(f"{place} is there already; an export is a new folder: choose another place")
+    if place.resolve().is_relative_to(Path(gallery.location).resolve()):
+        raise ConfigError(
+            f"{place} is inside the gallery, where what is forgotten would stay; choose another place"
+        )
     unfinished = place.with_name(f"{place.name}.unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -159,14 +164,21 @@ def _to_item(line: str) -> Item:
     if known["box"] is not None:
         known["box"] = box_of(box_text(known["box"]))
     item = Item(**known, labels=labels)
-    texts = (item.source, item.identity, item.content, item.tracklet)
-    if type(item.id) is not int or not all(isinstance(text, str | None) for text in texts):
+    if type(item.id) is not int:
         raise ValueError(f"{shown(line)} is no item")
-    if not isinstance(item.camera, int | str | None) or isinstance(item.camera, bool):
-        raise ValueError(f"{shown(item.camera)} is no camera")
-    if item.time is not None and not EARLIEST <= float(item.time) < LATEST:
-        raise ValueError(f"{shown(item.time)} is no time")
+    for name, value in known.items():
+        kept = LABELS.get(name) or PLACES.get(name)
+        if kept is not None and name != "box" and value is not None and not _is_same(kept(value), value):
+            raise ValueError(f"{shown(value)} is not how the {name} of an item is kept")
+    for name, value in labels.items():
+        if not _is_same(own_value(value), value):
+            raise ValueError(f"{shown(value)} is not how the label {shown(name)} is kept")
     return item
+
+
+def _is_same(kept: object, value: object) -> bool:
+    """Whether two labels are one, and of one type, but for 3 and 3.0."""
+    return kept == value and isinstance(kept, str | bool) is isinstance(value, str | bool)
 
 
 def _to_decision(line: str) -> Decision:

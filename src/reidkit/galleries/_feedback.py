@@ -99,6 +99,8 @@ def reject(gallery: Gallery, item: int, others: Iterable[int], *, who: str | Non
     Raises :class:`DataError` where an item is unknown, or two of them have one identity.
     """
     [one], rest = gallery.items(ids=[item]), gallery.items(ids=list(others))
+    if one in rest:
+        raise DataError(f"item {one.id} cannot show somebody else than itself; name other items")
     same = [other for other in rest if person_of(other) == person_of(one)]
     if same:
         raise DataError(

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
+from reidkit.arrays import plain_array
+from reidkit.errors import ConfigError, DataError, did_you_mean, shown
 
 OnDuplicate = Literal["replace", "skip", "error"]
 GroupBy = Literal["identity", "tracklet"]
@@ -67,7 +68,7 @@ def unit_embeddings(
     Raises :class:`DataError` for other shapes and types, rows that are zero or not finite, and a
     dimension other than the gallery's.
     """
-    array = _matrix(_array(embeddings))
+    array = _matrix(np.asarray(plain_array(embeddings, "embeddings")))
     if dimension is not None and array.shape[1] != dimension:
         raise DataError(
             f"embeddings have {array.shape[1]} numbers each, but those in {location} have {dimension}: "
@@ -90,19 +91,8 @@ def unit_embeddings(
 
 def embedding_rows(embeddings: ArrayLike) -> NDArray[Any]:
     """Embeddings as an array (N, D), where a single one (D,) may be given."""
-    array = _array(embeddings)
+    array = np.asarray(plain_array(embeddings, "embeddings"))
     return _matrix(array[None] if array.ndim == 1 else array)
-
-
-def _array(embeddings: Any) -> NDArray[Any]:
-    if hasattr(embeddings, "detach"):  # a tensor: NumPy knows neither gradients nor bfloat16
-        tensor = embeddings.detach().cpu()
-        embeddings = (tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy()
-    try:
-        return np.asarray(embeddings)
-    except Exception as error:  # rows of several lengths, objects that raise what they like
-        reason = shortened((str(error).splitlines() or [type(error).__name__])[0], 200)
-        raise DataError(f"embeddings are no array ({reason}); expected floating-point (N, D)") from None
 
 
 def _matrix(array: NDArray[Any]) -> NDArray[Any]:

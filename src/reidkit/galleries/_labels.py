@@ -15,7 +15,7 @@ import numpy as np
 from reidkit.errors import ConfigError, DataError, shown
 from reidkit.galleries import _own_labels
 from reidkit.galleries._places import PLACES
-from reidkit.labels import camera_value, label_text
+from reidkit.labels import camera_value, is_duration, is_missing, label_text
 
 T = TypeVar("T")
 
@@ -168,7 +168,7 @@ def _source(value: Any) -> str:
         value = os.fspath(value)
     if isinstance(value, bytes):
         value = value.decode("utf-8", "surrogateescape")
-    if not isinstance(value, str | int | np.integer) or isinstance(value, bool):
+    if not isinstance(value, str | int | np.integer) or isinstance(value, bool) or is_duration(value):
         raise ValueError(f"{shown(value)} is neither a text nor an integer")
     text = str(value)
     try:
@@ -200,6 +200,8 @@ def _not_too_long(value: T) -> T:
 
 def seconds_of(value: Any) -> float:
     """Unix seconds from seconds, a datetime or an ISO text; UTC where no offset is given."""
+    if is_missing(value):
+        raise ValueError(f"{shown(value)} is not a time; None means unknown")
     if isinstance(value, np.datetime64):
         value = value.astype("datetime64[us]").item()
     if isinstance(value, str):
@@ -209,7 +211,8 @@ def seconds_of(value: Any) -> float:
             raise ValueError(f"{shown(value)} is not an ISO time such as 2024-05-01T10:00") from None
     if isinstance(value, datetime):
         value = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
+    is_real = isinstance(value, int | float | np.integer | np.floating) and not is_duration(value)
+    if not is_real or isinstance(value, bool):
         raise ValueError(f"{shown(value)} is not a time; expected Unix seconds, a datetime or an ISO text")
     try:
         seconds = float(value)
@@ -220,7 +223,7 @@ def seconds_of(value: Any) -> float:
     if not EARLIEST <= seconds < LATEST:
         number = f"{seconds:.0f}" if abs(seconds) < 1e18 else f"{seconds:g}"
         raise ValueError(f"{number} is not within the years 1 to 9999; seconds expected, milliseconds?")
-    return seconds
+    return seconds + 0.0  # SQLite keeps -0.0 as 0.0, whose checksum is another
 
 
 LABELS: dict[str, Callable[[Any], Any]] = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ import numpy as np
 
 from reidkit.errors import shown
 from reidkit.galleries._places import PLACES
-from reidkit.labels import label_text
+from reidkit.labels import is_duration, is_missing, label_text
 
 Value = str | int | float | bool | datetime
 
@@ -33,18 +32,18 @@ def own_value(value: Any) -> Value | None:
 
     Raises :class:`ValueError` or :class:`DataError` for what is no value.
     """
-    if isinstance(value, np.generic):
+    if is_missing(value):
+        return None
+    if isinstance(value, np.generic) and not is_duration(value):
         value = value.astype("datetime64[us]").item() if isinstance(value, np.datetime64) else value.item()
-    if isinstance(value, bool) or value is None:
+    if isinstance(value, bool):
         return value
     if isinstance(value, datetime):
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        return _kept_time(value)
     if isinstance(value, int | float):
-        if isinstance(value, float) and math.isnan(value):
-            return None
         if not abs(value) <= (LARGEST if isinstance(value, int) else 1e300):
             raise ValueError(f"{shown(value)} is too large a number; write it as text")
-        return value
+        return value + 0  # without the sign of -0.0
     if not isinstance(value, str):
         kind = type(value).__name__
         raise ValueError(f"{shown(value)} is of type {kind}; expected a text, number, truth value or time")
@@ -52,6 +51,15 @@ def own_value(value: Any) -> Value | None:
     if text is not None and len(text) > LONGEST:
         raise ValueError(f"{shown(text)} has {len(text):,} characters; at most {LONGEST:,} are kept")
     return text
+
+
+def _kept_time(value: datetime) -> datetime:
+    """A time as its seconds are read again, in UTC: a float tells microseconds apart until the year 2242."""
+    try:
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return datetime.fromtimestamp(aware.timestamp(), UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{shown(value)} is not within the years 1 to 9999 in UTC") from None
 
 
 def check_name(name: Any, taken: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from reidkit.errors import DataError
 from reidkit.galleries import _columns_table, _decisions_table, _thumbnails_table
-from reidkit.galleries._errors import NoGallery
+from reidkit.galleries._errors import NoGallery, UnavailableGallery
 from reidkit.galleries._records import FILE, FORMAT, STATE_COLUMNS, TABLES, State
 from reidkit.galleries._storage import Storage
 from reidkit.galleries._vector_file import check_regular, new_name
@@ -119,7 +119,7 @@ class TableFile:
             code = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
             if code in ours or isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
                 raise
-            raise DataError(f"{self.folder}: {REASONS.get(code, DAMAGED)}") from error
+            raise UnavailableGallery(f"{self.folder}: {REASONS.get(code, DAMAGED)}") from error
 
     # --- opening ------------------------------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ class TableFile:
     def _check_place(self) -> None:
         """Raise :class:`DataError` where the open file is no longer at its place: writes would be lost."""
         if not self.is_of(_identity(self.folder / FILE)):
-            raise DataError(
+            raise UnavailableGallery(
                 f"{self.folder} was moved, deleted or replaced since it was opened; open it again"
             )
 

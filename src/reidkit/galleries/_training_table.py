@@ -43,7 +43,9 @@ def write_training_table(
             kept.append(item)
         else:
             left_out.setdefault(reason, []).append(item)
-    told = [f"{counted(len(some), 'item')} {reason}, {some[0]} first" for reason, some in left_out.items()]
+    told = [
+        f"{counted(len(some), 'item')} {reason}, #{some[0].id} first" for reason, some in left_out.items()
+    ]
     if not kept:
         raise DataError("no item can be trained on: " + ("; ".join(told) or "there are none"))
     numbers = {name: number for number, name in enumerate(sorted({item.tracklet or "" for item in kept}))}

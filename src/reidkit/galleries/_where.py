@@ -134,7 +134,8 @@ def _time_window(wanted: Mapping[str, Any]) -> list[Condition]:
 
 
 def _values(key: str, wanted: Any) -> tuple[Any, ...]:
-    single = isinstance(wanted, str | bytes | os.PathLike) or not isinstance(wanted, Iterable)
+    # A mapping is iterable, too, but nobody means its keys.
+    single = isinstance(wanted, str | bytes | os.PathLike | Mapping) or not isinstance(wanted, Iterable)
     try:
         values = [wanted] if single else list(wanted)
     except TypeError as error:  # an array of no dimension

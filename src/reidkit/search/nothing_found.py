@@ -19,6 +19,8 @@ _NUM_NEAR = 3  # of them near to one that was meant
 
 def why_nothing(gallery: Gallery, where: Where | None) -> str:
     """Why a search with these conditions found nothing: what each leaves, and which labels there are."""
+    if not len(gallery):
+        return f"{gallery.location} holds no items"
     left: list[str] = []
     meant: list[str] = []
     of_query = keys_of_query(where)

@@ -99,25 +99,44 @@ def search_people(
     options = options or PeopleSearch()
     rows = np.atleast_2d(np.asanyarray(embeddings))  # which may say what encoder made them
     find = _reranked if options.pool == "reciprocal" else _pooled
+    first = _first_of_all(gallery, rows, options, queries)
     return [
         find(
-            _Asked(gallery, row[None], options, None if queries is None else queries[index : index + 1]),
+            _Asked(
+                gallery, row[None], options, None if queries is None else queries[index : index + 1], groups
+            ),
             (lambda hit: False) if hidden is None else hidden[index],
         )
-        for index, row in enumerate(rows)
+        for index, (row, groups) in enumerate(zip(rows, first, strict=True))
     ]
+
+
+def _first_of_all(
+    gallery: Gallery,
+    rows: NDArray[np.floating],
+    options: PeopleSearch,
+    queries: Sequence[KnownQuery] | None,
+) -> Sequence[list[Group] | None]:
+    """What :func:`_pooled` asks for first, of all queries in one pass; mostly it asks for no more."""
+    if options.pool != "best" or len(rows) < 2:
+        return [None] * len(rows)
+    top, where, group = options.top + _SPARE, options.where, options.group
+    return gallery.search(rows, top=top, where=where, queries=queries, group=group, items=options.items)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
-    """One query (1, D), and whom it is asked of."""
+    """One query (1, D), and whom it is asked of; ``first`` is the first answer, where it is known."""
 
     gallery: Gallery
     query: NDArray[np.floating]
     options: PeopleSearch
     known: Sequence[KnownQuery] | None
+    first: list[Group] | None = None
 
     def people(self, *, top: int, items: int) -> list[Group]:
+        if self.first is not None and (top, items) == (self.options.top + _SPARE, self.options.items):
+            return self.first
         where, group = self.options.where, self.options.group
         [found] = self.gallery.search(
             self.query, top=top, where=where, queries=self.known, group=group, items=items

@@ -282,7 +282,7 @@ class Searcher:
 
     def why_nothing(self, where: Where | None) -> str:
         """Why a search with these conditions found nothing: what each leaves, and which labels there are."""
-        if self.gallery is None or not len(self.gallery):
+        if self.gallery is None:
             return f"{self.location} holds no items"
         return why_nothing(self.gallery, where)
 

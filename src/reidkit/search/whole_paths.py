@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reidkit.galleries import Where
+from reidkit.galleries import Where, parse_where
+
+
+def typed_where(texts: Sequence[str]) -> Where | None:
+    """Conditions as :func:`reidkit.galleries.parse_where` reads them, of paths as a shell completes them."""
+    return with_whole_paths(parse_where(texts))
 
 
 def with_whole_paths(where: Where | None) -> Where | None:

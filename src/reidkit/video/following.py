@@ -6,6 +6,7 @@ import math
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -39,6 +40,7 @@ from reidkit.video.view import Origin
 _logger = get_logger(__name__)
 _CONFIDENCE = 0.1  # of boxes that go on with a track, as in videos
 _LONGEST_WAIT = 0.5  # seconds until a signal, or the end of a track, is noticed
+_MOST_WAITING = 64  # tracks that wait to be embedded
 _TELL_EVERY = 30.0  # seconds
 _MANY_DROPPED = 0.5  # of the pictures; a person is followed well at half the rate of a camera
 
@@ -192,6 +194,7 @@ class _Run:
             for stream, name in zip(streams, names, strict=True)
         ]
         self.counts = [StreamCounts(name, stream.name) for name, stream in zip(names, streams, strict=True)]
+        self.waiting: deque[tuple[int, Piece]] = deque()
         self.sightings = [Sighting(rate=stream.rate, options=options) for stream in streams]
         calibration = encoder.calibration
         self.lowest = None if calibration is None else calibration.threshold_at(JOINING_RATE)
@@ -228,16 +231,18 @@ class _Run:
         counts.late = max(counts.late, time.monotonic() - arrival.arrived)
 
     def _store(self, *, all_of_them: bool) -> None:
-        """Embed and store what has ended, under all cameras at once."""
+        """Embed and store what has ended: one at a time, so that nobody is lost from sight meanwhile."""
         now = self._now()
-        ended = [
-            (number, piece)
-            for number, sighting in enumerate(self.sightings)
-            for piece in sorted(sighting.ended(now, all_of_them=all_of_them), key=lambda piece: piece.ended)
+        for number, sighting in enumerate(self.sightings):
+            ended = sorted(sighting.ended(now, all_of_them=all_of_them), key=lambda piece: piece.ended)
+            self.waiting += [(number, piece) for piece in ended]
+        is_much = all_of_them or len(self.waiting) > _MOST_WAITING
+        part = [
+            self.waiting.popleft() for _ in range(len(self.waiting) if is_much else min(1, len(self.waiting)))
         ]
-        embedded = embed_tracks(self.encoder, [piece.crops for _, piece in ended])
+        embedded = embed_tracks(self.encoder, [piece.crops for _, piece in part])
         done = []
-        for (number, piece), own in zip(ended, embedded, strict=True):
+        for (number, piece), own in zip(part, embedded, strict=True):
             if own is not None:
                 tracklet = self._tracklet(number, piece, own.mean)
                 done.append(EmbeddedTrack(self.origins[number], piece.number, piece.crops, tracklet, *own))

@@ -347,7 +347,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", tags=["service"])
 def readyz(service: TheService) -> dict[str, str]:
-    """Whether galleries can be read."""
+    """Whether galleries can be read. Who searches right after the start may wait for the encoder."""
     for served in service.served.values():
         if not served.is_open:
             raise NotReady(f"the gallery {served.name} is being opened; wait a few seconds")

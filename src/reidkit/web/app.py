@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ from reidkit.web.wanted import Problem
 
 FOLDER = Path(__file__).parent
 _THREADS = 32  # for all that is no search
+_BEFORE_ENCODERS = 1.0  # seconds in which a service that has just been started only answers
 
 
 def build_app(settings: Settings) -> FastAPI:
@@ -44,8 +46,8 @@ def build_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # As many threads as pictures may wait, so that it is the queue that is full, and says so.
         current_default_thread_limiter().total_tokens = settings.limits.waiting + _THREADS
-        threading.Thread(target=service.warm, name="warming", daemon=True).start()
         threading.Thread(target=service.keep_tidy, name="tidying", daemon=True).start()
+        asyncio.get_running_loop().call_later(_BEFORE_ENCODERS, service.served.load_encoders)
         yield
         app.state.is_closing = True
         service.close()

@@ -25,8 +25,53 @@ _NEEDED = {
     "reject": "two items or more, or a proposal",
     "merge": "an identity and others",
     "split": "items",
-    "undo": "the number of a decision in undoes",
+    "undo": "the number of a decision in undoes, or the proposal that was rejected last",
 }
+
+
+class Deciding:
+    """Decisions of users, of whom each can take back to have rejected a proposal, if that came last.
+
+    The gallery keeps no record of it, as of other decisions; it is known to the process that did it.
+    """
+
+    def __init__(self) -> None:
+        self._rejected: dict[tuple[str, str], tuple[str, list[int]]] = {}
+
+    def rejected(self, name: str, who: str) -> str | None:
+        """The proposal that somebody rejected last in the gallery of this name, if nothing came since."""
+        found = self._rejected.get((name, who))
+        return None if found is None else found[0]
+
+    def decide(self, name: str, gallery: Gallery, wanted: DecisionRequest, *, who: str) -> list[Decision]:
+        """Carry a decision out in the gallery of this name, as :func:`decide` does."""
+        if wanted.kind == "undo" and wanted.undoes is None and wanted.proposal:
+            self._put_back(name, gallery, wanted.proposal, who)
+            return []
+        rejects = wanted.kind == "reject" and wanted.proposal and len(wanted.items) < 2
+        ids = [item.id for item in _proposed(gallery, str(wanted.proposal))] if rejects else []
+        made = decide(gallery, wanted, who=who)
+        self._rejected.pop((name, who), None)
+        if wanted.proposal and ids:
+            self._rejected[name, who] = wanted.proposal, ids
+        return made
+
+    def _put_back(self, name: str, gallery: Gallery, proposal: str, who: str) -> None:
+        """Propose items again that were proposed so, as far as nothing is known of them yet."""
+        rejected, ids = self._rejected.get((name, who), (None, []))
+        if rejected != proposal:
+            raise DataError(
+                f"the last that {who} decided here is not to reject {shown(proposal)}; look again"
+            )
+        if proposal in proposals(gallery):
+            raise DataError(f"others are proposed as {shown(proposal)} since; nothing was put back")
+        wanted = set(ids)
+        free = [item.id for item in gallery.items(where={"identity": None}) if item.id in wanted]
+        free = [item.id for item in gallery.items(ids=free) if item.labels.get(PROPOSAL) is None]
+        if not free:
+            raise DataError(f"all that was proposed as {shown(proposal)} is decided or gone; look again")
+        _rename(gallery, free, proposal)
+        self._rejected.pop((name, who), None)
 
 
 def decide(gallery: Gallery, wanted: DecisionRequest, *, who: str) -> list[Decision]:

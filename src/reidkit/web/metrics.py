@@ -46,7 +46,7 @@ class Metrics:
             if not served.is_readable():
                 continue
             waiting.add_metric((name,), served.num_waiting)
-            items.add_metric((name,), len(served.searcher))
+            items.add_metric((name,), served.num_items)
         yield readable
         yield waiting
         yield items

@@ -52,7 +52,7 @@ def review(
         names=sorted(known),
         others=[name for name in names if shown and name != shown.name],
         last=_last(service, actor, gallery) if waiting.total or people.total else None,
-        withdrawn=query.text("withdrawn"),
+        rejected=service.rejected(actor, gallery),
     )
 
 
@@ -61,9 +61,8 @@ def decide(actor: CheckedUser, service: TheService, gallery: str, form: TheForm)
     """Decide about a proposal, and lead on to the next."""
     kind, proposal = form.text("kind"), form.text("proposal")
     service.decide(actor, gallery, _decision(kind, proposal, form))
-    withdrawn = {"withdrawn": proposal} if kind == "reject" else {}
     at = proposal if kind in ("split", "merge") else form.text("next")
-    return see(f"/g/{gallery}/review", **({"at": at} if at else {}), **withdrawn)
+    return see(f"/g/{gallery}/review", **({"at": at} if at else {}))
 
 
 @router.get("/g/{gallery}/decisions")
@@ -75,7 +74,10 @@ def decisions(request: Request, actor: CurrentUser, service: TheService, gallery
 
 @router.post("/g/{gallery}/decisions/undo")
 def undo(actor: CheckedUser, service: TheService, gallery: str, form: TheForm) -> Response:
-    """Take a decision back."""
+    """Take a decision back, or that a proposal was just rejected, which is then shown again."""
+    if proposal := form.text("proposal"):
+        service.decide(actor, gallery, DecisionRequest(kind="undo", proposal=proposal))
+        return see(f"/g/{gallery}/review", at=proposal)
     number = form.number("decision", 0)
     service.decide(actor, gallery, DecisionRequest(kind="undo", undoes=number))
     return see(f"/g/{gallery}/{'review' if form.text('back') == 'review' else 'decisions'}")

@@ -13,9 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from reidkit.errors import ReidError, shortened
-from reidkit.galleries import DamagedGallery, NoGallery, without_password
+from reidkit.galleries import DamagedGallery, NoGallery, UnavailableGallery, without_password
 from reidkit.logs import get_logger
 from reidkit.texts.printable import printable
+from reidkit.web.audit import NotWritten
 from reidkit.web.jobs import NoSuchJob
 from reidkit.web.limits import TooManyRequests
 from reidkit.web.roles import NoSuchGallery, NotAllowed, NotLoggedIn
@@ -45,6 +46,8 @@ _STATUS: Mapping[type[Exception], int] = {
     TooManyRequests: 429,
     NotReady: 503,
     DamagedGallery: 503,
+    UnavailableGallery: 503,
+    NotWritten: 503,
 }
 _TITLES = {
     400: "Not understood",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.arrays import Embeddings
+from reidkit.errors import ConfigError
 from reidkit.galleries import Where
 from reidkit.galleries._relative import keys_of_query
 from reidkit.search.found import Found
@@ -97,6 +98,11 @@ class Searches:
             options = PeopleSearch(request.group, request.pool, request.top, request.items_each, where)
             return self._searcher.search_people_for(rows, queries, options, include_self=request.include_self)
         rate = request.false_match_rate
+        if rate is not None and self._searcher.calibration is None:
+            raise ConfigError(  # in other words than the searcher's, which name the encoder's place
+                "the encoder of this gallery has no calibration, which would say what scores mean; leave "
+                "false_match_rate out, or make one with `reid evaluate ENCODER --store-calibration`"
+            )
         return self._searcher.search_for(
             rows,
             queries,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from reidkit.errors import ConfigError, DataError, ReidError
-from reidkit.galleries import DamagedGallery, Gallery, Item, NoGallery
+from reidkit.galleries import DamagedGallery, Gallery, Item, NoGallery, UnavailableGallery, open_gallery
 from reidkit.galleries._relative import keys_of_query
 from reidkit.images.reading import TooManyPixels, load_image, pixel_limit
 from reidkit.search.found import Found
@@ -27,57 +27,104 @@ from reidkit.web.searches import Asked, Searches
 from reidkit.web.settings import Limits, ServedGallery, Settings
 from reidkit.web.wanted import Box, SearchRequest
 
+T = TypeVar("T")
+
 _DECODING = threading.BoundedSemaphore(4)
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
+class _Loaded:
     searcher: Searcher
     batching: BatchingNetwork
     searches: Searches
 
 
 class Served:
-    """One gallery of the service, which another thread opens: that takes seconds, and others can be answered.
+    """One gallery of the service, to be opened in another thread, and its encoder to be loaded then.
+
+    Without the encoder, which takes seconds to load, items and people can be looked at; whoever searches, or
+    adds, waits for it. What :class:`reidkit.search.searcher.Searcher` raises, every verb does then.
 
     Args:
         name: what addresses call it.
         given: where it is.
         settings: of the service.
-        opener: opens it. What :class:`reidkit.search.searcher.Searcher` raises, every verb does then.
+        needs_encoder: called where somebody waits for the encoder.
     """
 
-    def __init__(self, name: str, given: ServedGallery, settings: Settings, opener: Executor) -> None:
+    def __init__(
+        self, name: str, given: ServedGallery, settings: Settings, needs_encoder: Callable[[], None]
+    ) -> None:
         self.name, self.address, self.limits = name, given.address, settings.limits
         self.making = threading.Lock()
-        self._opening = opener.submit(self._open, given, settings.backend)
+        self._encoder, self._backend, self._needs_encoder = given.encoder, settings.backend, needs_encoder
+        self._opening: Future[Gallery | None] = Future()
+        self._loading: Future[_Loaded] = Future()
 
-    def _open(self, given: ServedGallery, backend: str) -> _Opened:
-        searcher = Searcher(given.address, encoder=given.encoder, backend=backend)
+    def open(self) -> None:
+        """Open the gallery, once."""
+        _settle(self._opening, self._opened)
+
+    def load(self) -> None:
+        """Load the encoder of the gallery, once that is open."""
+        _settle(self._loading, self._with_encoder)
+
+    def wait(self) -> None:
+        """Wait until both are there. Raises what either raised."""
+        self._loading.result()
+
+    def _opened(self) -> Gallery | None:
+        """The gallery, to look at until its encoder is there; ``None`` where there is none yet."""
+        try:
+            return open_gallery(self.address, create=False)
+        except NoGallery:
+            return None
+
+    def _with_encoder(self) -> _Loaded:
+        self._opening.result()
+        searcher = Searcher(self.address, encoder=self._encoder, backend=self._backend)
         waiting, pause = self.limits.waiting, self.limits.batch_milliseconds / 1000
         batching = BatchingNetwork(searcher.encoder.network, waiting=waiting, pause=pause)
         batching.keep_nobody_waiting()
         searcher.encoder.network = batching
-        return _Opened(searcher, batching, Searches(searcher, waiting=waiting, pause=pause))
-
-    @property
-    def _opened(self) -> _Opened:
-        return self._opening.result()
+        return _Loaded(searcher, batching, Searches(searcher, waiting=waiting, pause=pause))
 
     @property
     def is_open(self) -> bool:
-        """Whether it is open, or could not be opened."""
-        return self._opening.done()
+        """Whether it can be looked at, or could not be opened."""
+        if self._loading.done():
+            return True
+        return self._opening.done() and self._opening.exception() is None and self._early() is not None
+
+    def _early(self) -> Gallery | None:
+        """The gallery to look at while its encoder is being loaded."""
+        return None if self._loading.done() else self._opening.result()
+
+    @property
+    def _loaded(self) -> _Loaded:
+        self._needs_encoder()
+        return self._loading.result()
 
     @property
     def searcher(self) -> Searcher:
-        """The gallery and its encoder, once they are open."""
-        return self._opened.searcher
+        """The gallery and its encoder, once they are there."""
+        return self._loaded.searcher
+
+    @property
+    def is_to_be_made(self) -> bool:
+        """Whether there is no gallery before the first pictures are added."""
+        return self._early() is None and self.searcher.gallery is None
+
+    @property
+    def num_items(self) -> int:
+        """Items in it."""
+        early = self._early()
+        return len(self.searcher if early is None else early)
 
     def is_readable(self) -> bool:
         """Whether it could be opened, and is still where it was."""
         try:
-            len(self.searcher)
+            _ = self.num_items
         except ReidError:
             return False
         return True
@@ -85,20 +132,22 @@ class Served:
     @property
     def num_waiting(self) -> int:
         """Pictures that wait to be embedded."""
-        return self._opened.batching.num_waiting
+        return self._loaded.batching.num_waiting if self._loading.done() else 0
 
     @property
     def gallery(self) -> Gallery:
         """The gallery; :class:`NoGallery` before the first pictures are added to a new one."""
-        if self.searcher.gallery is None:
+        early = self._early()
+        found = self.searcher.gallery if early is None else early
+        if found is None:
             raise NoGallery(f"the gallery {self.name} holds nothing yet; add pictures first")
-        return self.searcher.gallery
+        return found
 
     def item(self, number: int) -> Item:
         """An item. Raises :class:`NoSuchItem`."""
         try:
             [found] = self.gallery.items(ids=[number])
-        except DamagedGallery:
+        except (DamagedGallery, UnavailableGallery):
             raise
         except DataError:
             raise NoSuchItem(f"the gallery {self.name} has no item {number}") from None
@@ -126,12 +175,12 @@ class Served:
 
     def search(self, request: SearchRequest) -> Found:
         """The items that look most like who is searched for."""
-        return self._opened.searches.items(Asked(*self.query(request), request))
+        return self._loaded.searches.items(Asked(*self.query(request), request))
 
     def search_people(self, request: SearchRequest) -> tuple[FoundPeople, Query]:
         """The people, or tracklets, that look most like who is searched for."""
         asked = Asked(*self.query(request), request)
-        return self._opened.searches.people(asked), asked.query
+        return self._loaded.searches.people(asked), asked.query
 
     def warm(self) -> None:
         """Do once what would make the first search slow."""
@@ -139,14 +188,19 @@ class Served:
         embedding = self.searcher.encoder.encode([grey])
         if self.searcher.gallery is not None and len(self.gallery):
             self.searcher.search_for(
-                embedding, [Query()], top=1, prior=self._opened.searches.prior(None, None)
+                embedding, [Query()], top=1, prior=self._loaded.searches.prior(None, None)
             )
 
     def close(self) -> None:
-        if self._opening.exception() is None:
-            self._opened.batching.close()
-            self._opened.searches.close()
-            self._opened.searcher.close()
+        """Do what waits, and close the gallery."""
+        if not self._loading.cancel() and self._loading.exception() is None:
+            self._loaded.batching.close()
+            self._loaded.searches.close()
+            self._loaded.searcher.close()
+        if not self._opening.cancel() and self._opening.exception() is None:
+            early = self._opening.result()
+            if early is not None:
+                early.close()
 
     def _of_pictures(self, request: SearchRequest) -> NDArray[np.float32]:
         limit = self.limits.pictures
@@ -158,7 +212,7 @@ class Served:
         if not request.pictures:
             return np.empty((0, self.searcher.encoder.dim), np.float32)
         images = [self._prepared(*one) for one in zip(request.pictures, boxes, strict=True)]
-        rows = self._opened.batching.embed(np.stack(images))
+        rows = self._loaded.batching.embed(np.stack(images))
         if not np.isfinite(rows).all():
             raise DataError("the encoder gave embeddings that are not finite; its weights are unusable")
         return rows
@@ -187,6 +241,16 @@ class Served:
         if len(items) == 1 and not request.pictures:
             said = {key: items[0].label(key) for key in keys_of_query(request.where)}
         return said | request.labels
+
+
+def _settle(future: Future[T], work: Callable[[], T]) -> None:
+    """Let a future hold what the work returns, or raises, unless it was cancelled."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work())
+    except Exception as error:
+        future.set_exception(error)
 
 
 class NoSuchItem(DataError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,12 +21,14 @@ from reidkit.search.item_pictures import spread
 from reidkit.search.visits import items_of, timeline
 from reidkit.web import answers as a
 from reidkit.web.audit import AuditLog, Entry, Verified, hash_of
-from reidkit.web.deciding import decide
+from reidkit.web.deciding import Deciding
 from reidkit.web.jobs import Jobs
 from reidkit.web.label_values import LabelsAnswer, labels_answer
 from reidkit.web.longer_work import work_of
+from reidkit.web.opening import ServedGalleries
 from reidkit.web.problems import told
 from reidkit.web.roles import Actor, NoSuchGallery, Role
+from reidkit.web.searched import search_answer
 from reidkit.web.served import Served
 from reidkit.web.settings import Settings
 from reidkit.web.thumbnails import LARGE, SIZE, Thumbnails, jpeg_of
@@ -57,29 +58,10 @@ class Service:
         self.jobs_done = Jobs(settings.folder / "jobs")
         self.thumbnails = Thumbnails(settings.limits.cached_bytes)
         self.uploads = Uploads(settings.folder / "pictures")
+        self.deciding = Deciding()
         self._closing = threading.Event()
         self._labels: dict[str, tuple[float, LabelsAnswer | None]] = {}
-        opener = ThreadPoolExecutor(1, "opening")
-        self.served = {
-            name: Served(name, given, settings, opener) for name, given in settings.galleries.items()
-        }
-        opener.shutdown(wait=False)  # once all are open
-
-    def wait(self) -> None:
-        """Wait until all galleries are open.
-
-        Raises as :class:`reidkit.search.searcher.Searcher` does, for the first that cannot be opened.
-        """
-        for served in self.served.values():
-            _ = served.searcher
-
-    def warm(self) -> None:
-        """Do once, for each gallery, what would make the first search slow."""
-        for served in self.served.values():
-            try:
-                served.warm()
-            except Exception as error:  # whoever searches will hear of it
-                logger.debug(f"the gallery {served.name} was not made ready for searches: {error}")
+        self.served = ServedGalleries(settings)
 
     def keep_tidy(self) -> None:
         """Delete uploads of items that other programs erase, at once and then now and then, until the end."""
@@ -96,8 +78,7 @@ class Service:
         """End jobs, embed what waits, close galleries."""
         self._closing.set()
         self.jobs_done.close()
-        for served in self.served.values():
-            served.close()
+        self.served.close()
         self.audit.close()
 
     # --- looking ------------------------------------------------------------------------------------------
@@ -161,7 +142,7 @@ class Service:
             where=sorted(request.where),
             purpose=request.purpose,
         ):
-            return _searched(served, request)
+            return search_answer(served, request)
 
     def items(
         self, actor: Actor, gallery: str, *, where: Where | None = None, start: int = 0, num: int = 100
@@ -226,7 +207,7 @@ class Service:
         return a.DecisionsAnswer(decisions=told, total=len(found))
 
     def decide(self, actor: Actor, gallery: str, request: DecisionRequest) -> a.DecisionsAnswer:
-        """Accept, reject, merge, split, or take back; as :func:`reidkit.web.deciding.decide` says."""
+        """Accept, reject, merge, split, or take back; as :class:`reidkit.web.deciding.Deciding` says."""
         found = self._gallery(actor, gallery, Role.reviewer)
         names = [request.identity, request.proposal, *request.others]
         with self._audited(
@@ -238,8 +219,13 @@ class Service:
             people=[hash_of(name) for name in names if name is not None],
             decision=request.undoes,
         ):
-            made: Sequence[Decision] = decide(found, request, who=actor.name)
+            made: Sequence[Decision] = self.deciding.decide(gallery, found, request, who=actor.name)
         return a.DecisionsAnswer(decisions=list(map(a.decision_answer, made)), total=len(made))
+
+    def rejected(self, actor: Actor, gallery: str) -> str | None:
+        """The proposal that they just rejected, which can be taken back."""
+        self._served(actor, gallery, Role.viewer)
+        return self.deciding.rejected(gallery, actor.name)
 
     # --- adding and removing ------------------------------------------------------------------------------
 
@@ -401,41 +387,6 @@ class Service:
 
 def _may_be_of(entry: Entry, gallery: str) -> bool:
     return entry.gallery == gallery or (not entry.is_intact and not entry.gallery)
-
-
-def _searched(served: Served, request: SearchRequest) -> a.SearchAnswer:
-    started = time.perf_counter()
-    answer, is_empty = _people_found(served, request) if request.group else _items_found(served, request)
-    why = served.searcher.why_nothing(request.where) if is_empty else ""
-    return a.SearchAnswer(**answer, why_nothing=why, seconds=time.perf_counter() - started)
-
-
-def _items_found(served: Served, request: SearchRequest) -> tuple[dict[str, Any], bool]:
-    """The answer, and whether there was nothing to find."""
-    found = served.search(request)
-    probabilities = found.probabilities or (None,) * len(found.hits)
-    answer = {
-        "hits": [
-            a.hit_answer(hit, probability=one, is_query=found.is_own(hit))
-            for hit, one in zip(found.hits, probabilities, strict=True)
-        ],
-        "no_probability": found.no_probability,
-        "prior": found.prior.value if found.prior and found.probabilities else None,
-        "num_low": found.num_low,
-        "num_own": 0 if request.include_self else len(found.own),
-        "num_rejected": found.num_rejected,
-    }
-    return answer, not found
-
-
-def _people_found(served: Served, request: SearchRequest) -> tuple[dict[str, Any], bool]:
-    found, query = served.search_people(request)
-    answer = {
-        "people": [a.person_answer(group, query.is_own) for group in found.people],
-        "num_own": found.num_own,
-        "num_rejected": found.num_rejected,
-    }
-    return answer, not found
 
 
 def _people(

@@ -100,7 +100,7 @@ def _serve_here(app: FastAPI, settings: Settings, taken: socket.socket, ready: C
 
     def open_all() -> None:
         try:
-            app.state.service.wait()
+            app.state.service.served.wait(load=False)
             ready()
         except Exception as error:
             failures.append(error)
@@ -149,7 +149,7 @@ def app_of_parent() -> FastAPI:
     settings = Settings.model_validate_json(os.environ[_SETTINGS])
     ImpatientProtocol.seconds = settings.limits.seconds
     app = build_app(settings)
-    app.state.service.wait()
+    app.state.service.served.wait()
     return app
 
 

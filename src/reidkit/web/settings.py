@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from reidkit.config.faults import explain
+from reidkit.encoders.own import goes_by_name, place_of
 from reidkit.errors import ConfigError, DataError, shown
 from reidkit.files import open_regular, user_state
 
@@ -29,10 +30,15 @@ class _Table(BaseModel):
 
 
 class ServedGallery(_Table):
-    """A gallery: a folder or an address of a server; and its encoder, where that has moved."""
+    """A gallery: a folder or an address of a server; and its encoder, where that has moved, or its name."""
 
     address: str
     encoder: Path | None = None
+
+    @field_validator("encoder", mode="before")
+    @classmethod
+    def _place(cls, given: Any) -> Any:
+        return str(place_of(given)) if isinstance(given, str) else given
 
 
 class Limits(_Table):
@@ -239,7 +245,7 @@ def _from_file(file: Path) -> dict[str, Any]:
         one = {"address": given} if isinstance(given, str) else dict(given) if isinstance(given, dict) else {}
         if isinstance(one.get("address"), str) and "://" not in one["address"]:
             one["address"] = str(here / one["address"])
-        if isinstance(one.get("encoder"), str):
+        if isinstance(one.get("encoder"), str) and not goes_by_name(one["encoder"]):
             one["encoder"] = here / one["encoder"]
         found["galleries"][name] = one or given
     return found

@@ -90,7 +90,7 @@ class Uploads:
         Those are of items that another program erased, or of an adding that was cut short.
         """
         folder = self.folder_of(served)
-        if not folder.is_dir() or served.searcher.gallery is None:
+        if not folder.is_dir() or served.is_to_be_made:
             return 0
         with _locked(folder, fcntl.LOCK_EX):
             unnamed = set(folder.glob(f"*{SUFFIX}")) - _named(served)

@@ -32,6 +32,9 @@ def tree(text: str) -> list[str]:
         ("{who}/{place}/IMG_{p}{n}.jpg", "{identity}/{camera}/IMG_{frame}.*"),
         ("person{p}_view{c}_{n:04}.png", "person{identity}_view{camera}_{frame}.*"),
         ("2024/{place}/{n}_id{p}.jpg", "*/{camera}/*_id{identity}.*"),
+        ("{place}-20240501T{n}-id{p}.jpg", "{camera} *-*T*-id{identity}.*"),
+        ("{place}_p{p}_{n}_0001.jpg", "{camera} *_p{identity}_*_{frame}.*"),
+        ("20240501{place}_id{p}.jpg", "20240501{camera} *_id{identity}.*"),
         ("{who} at {place} {n}.jpg", "{identity} at {camera} * {frame}.*"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reidkit.datasets import load_dataset
-from reidkit.datasets._splits import make_splits, write_table
+from reidkit.datasets._splits import make_splits, why_not_split, write_table
 from reidkit.errors import ConfigError, DataError
 from reidkit.types import JUNK, Dataset, Sample
 
@@ -128,6 +128,16 @@ def test_nobody_to_find(has_cameras: bool, word: str) -> None:
     labels = [(n // 2 if has_cameras else n, 1) for n in range(12)]
     with pytest.raises(DataError, match=f"no identity of photos is shown {word}"):
         make_splits(dataset(labels, has_cameras=has_cameras))
+
+
+def test_three_people_are_cut_and_two_are_too_few() -> None:
+    three, two = (dataset([(n // 4, n % 2) for n in range(4 * num)]) for num in (3, 2))
+    cut = make_splits(three)
+    assert (len(identities(cut.train)), len(identities(cut.query))) == (2, 1)
+    assert why_not_split(three) == ""
+    with pytest.raises(DataError, match="photos shows 2 identities, and 3 are the least to cut"):
+        make_splits(two)
+    assert why_not_split(two).startswith("photos shows 2 identities")
 
 
 def photos(root: Path, names: list[str]) -> None:

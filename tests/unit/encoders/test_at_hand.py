@@ -56,8 +56,9 @@ def test_what_is_no_picture_is_an_encoder_even_a_wrong_one(here):
     )
     assert isinstance(index("untrained", "photos"), CheckpointError)
     assert isinstance(index("mistyped", "photos"), CheckpointError)
-    assert "nothing to embed by mistyped" in str(index("mistyped"))
-    assert type(index("mistyped")) is ConfigError
+    assert "nothing to embed by untrained" in str(index("untrained"))
+    assert type(index("untrained")) is ConfigError
+    assert "mistyped is missing: there is no such file" in str(index("mistyped"))
 
 
 @pytest.mark.parametrize("first", ["photos", "photos/a.jpg", "list.csv"])
@@ -88,3 +89,17 @@ def test_what_a_folder_of_that_name_was_trained_on_is_nothing_of_ours(name: str,
     assert own_data(Path(name)) is None
     with pytest.raises(ConfigError):
         own_data(here / name)
+
+
+def test_a_folder_that_may_not_be_entered_is_no_encoder(here, monkeypatch):
+    (here / "photos" / "locked").mkdir()
+    is_file = Path.is_file
+
+    def refuse(path: Path) -> bool:
+        if path.parent.name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert encoder_and_pictures([Path("photos")]) == (None, (Path("photos"),))
+    assert encoders_in(here / "photos") == []

@@ -70,14 +70,22 @@ def test_retinex_takes_off_a_shadow() -> None:
     shaded = image.copy()
     shaded[64:] //= 2
     assert abs(retinex(shaded)[100:].mean() - retinex(shaded)[:28].mean()) < 0.05
-    assert (retinex(np.full((128, 48, 3), 90, np.uint8)) == 0.5).all()
+    assert retinex(np.full((128, 48, 3), 90, np.uint8)) == pytest.approx(0.5)
 
 
-def test_a_description_has_the_papers_length_and_two_halves_of_equal_weight() -> None:
+def test_retinex_keeps_the_ratios_of_channels_and_the_range() -> None:
+    image = picture()
+    found = retinex(image)
+    assert 0 < found.min() < 0.01 < 0.99 < found.max() <= 1
+    bright = image + 1.0
+    np.testing.assert_allclose(found[..., 0] / found[..., 1], bright[..., 0] / bright[..., 1])
+
+
+def test_a_description_has_the_papers_length_and_three_parts_of_equal_weight() -> None:
     description = whole(occurrences(picture()))
     assert description.shape == (26_960,)
     colours = description[: 40 * 512]
-    assert np.square(colours).sum() == pytest.approx(0.5)
+    assert np.square(colours).sum() == pytest.approx(1 / 3)
     assert np.isfinite(whole(occurrences(np.zeros((128, 48, 3), np.uint8)))).all()
 
 

@@ -14,7 +14,15 @@ from click.testing import CliRunner
 from reidkit.cli import cli
 from reidkit.errors import ConfigError, DataError
 from reidkit.files import WriteError
-from reidkit.galleries import Decision, ExportedGallery, _export, copy_gallery, export_gallery, open_gallery
+from reidkit.galleries import (
+    Decision,
+    ExportedGallery,
+    Item,
+    _export,
+    copy_gallery,
+    export_gallery,
+    open_gallery,
+)
 
 
 def units(num, seed=0):
@@ -131,8 +139,12 @@ def rewritten(folder, name, content):
     (folder / "gallery.json").write_text(json.dumps(about))
 
 
-TEXTS = ("source", "identity", "camera", "time", "content", "tracklet")
+TEXTS = ("source", "identity", "camera", "time", "content", "tracklet", "frame", "box")
 LINE = json.dumps({"id": 1, **dict.fromkeys(TEXTS), "labels": {}}, separators=(",", ":"))
+
+
+def test_what_is_changed_in_the_tests_below_is_an_item():
+    assert _export._to_item(LINE) == Item(1, None, None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +161,17 @@ LINE = json.dumps({"id": 1, **dict.fromkeys(TEXTS), "labels": {}}, separators=("
         LINE.replace('"time":null', '"time":1e300').encode(),
         LINE.replace('"labels":{}', '"labels":{"a":{"time":1e300}}').encode(),
         LINE.replace('"labels":{}', '"labels":[]').encode(),
+        *(LINE.replace('"time":null', f'"time":{time}').encode() for time in ('"5"', "true", "NaN")),
+        *(LINE.replace('"identity":null', f'"identity":{name}').encode() for name in ('" x "', '""', "5")),
+        *(
+            LINE.replace('"camera":null', f'"camera":{name}').encode()
+            for name in ('"7"', "1.5", "true", "-1")
+        ),
+        *(LINE.replace('"frame":null', f'"frame":{number}').encode() for number in ("-1", "1.5", '"1"')),
+        *(
+            LINE.replace('"labels":{}', f'"labels":{{"a":{value}}}').encode()
+            for value in ("NaN", '" x"', "[1]")
+        ),
         b"[" * 100_000,
         b"\xff",
     ],
@@ -159,6 +182,7 @@ def test_nonsense_in_the_table_is_refused(gallery, tmp_path, content):
     with pytest.raises(DataError) as error:
         ExportedGallery(tmp_path / "out")
     assert "\n" not in str(error.value)
+    assert content == b"" or "do not go together" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["embeddings.npy", "items.jsonl", "decisions.jsonl", "gallery.json"])

@@ -80,6 +80,18 @@ def test_people_equal_the_reference(gallery, group, pool, top, hides):
             assert person.num_items == by_ids[tuple(hit.id for hit in person.hits)]
 
 
+@pytest.mark.parametrize("pool", ["best", "mean", "reciprocal"])
+@pytest.mark.parametrize("where", [None, {"camera": {"not": "query"}}])
+def test_several_queries_find_what_each_finds_alone(gallery, pool, where):
+    queries, options = units(4, seed=6), PeopleSearch(pool=pool, top=3, where=where)
+    known = None if where is None else [{"camera": camera} for camera in (0, 1, 2, 0)]
+    hidden = [lambda hit, number=number: hit.id % 4 == number for number in range(4)]
+    together = search_people(gallery, queries, options, hidden=hidden, queries=known)
+    for row, found in enumerate(together):
+        of_row = known and known[row : row + 1]
+        assert [found] == search_people(gallery, queries[row], options, hidden=[hidden[row]], queries=of_row)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

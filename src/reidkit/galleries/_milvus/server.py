@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pymilvus import CollectionSchema, MilvusClient, MilvusException
 
 from reidkit.errors import DataError, ReidError, short
-from reidkit.galleries import NoGallery
+from reidkit.galleries import NoGallery, UnavailableGallery
 from reidkit.galleries._milvus.address import Address
 
 Entity: TypeAlias = dict[str, Any]
@@ -261,13 +261,13 @@ def _our_error(error: Exception, address: Address) -> ReidError:
     for sign, reason in _REASONS.items():
         if sign in lower:
             user, database = address.user or "that is not named", address.database or "default"
-            return DataError(f"{address}: {reason.format(text=text, user=user, database=database)}")
+            return UnavailableGallery(f"{address}: {reason.format(text=text, user=user, database=database)}")
     if any(sign in lower for sign in _LOST):
-        return DataError(
+        return UnavailableGallery(
             f"{address}: no Milvus server answers at {address.server} ({text}); check host, port and that it "
             "runs, and the user and password if it asks for them"
         )
-    return DataError(f"{address}: the server says: {text}")
+    return UnavailableGallery(f"{address}: the server says: {text}")
 
 
 # --- Milvus Lite ------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 
 from reidkit.errors import DataError, short
-from reidkit.galleries import DamagedGallery, NoGallery
+from reidkit.galleries import DamagedGallery, NoGallery, UnavailableGallery
 from reidkit.galleries._postgres.address import Address
 from reidkit.logs import get_logger
 
@@ -29,6 +29,7 @@ logger = get_logger(__name__)
 
 MOST_CONNECTIONS = 8  # of one gallery object; further threads wait for one
 PATIENCE = 60.0  # seconds in which a server that was there may come back
+SILENCE = 3.0  # of them, after which whoever waits is told
 NUM_TRIES = 20  # of transactions that others were in the way of
 OLDEST_PGVECTOR = (0, 8)  # the first that goes on scanning where a filter leaves too few
 
@@ -123,6 +124,7 @@ class Server:
 
     def _try_again(self, work: Callable[[Connection], T], begin: str | None) -> T:
         tries, deadline = 0, time.monotonic() + PATIENCE
+        silent_until = time.monotonic() + SILENCE
         while True:
             try:
                 with self._connection() as connection, _transaction(connection, begin):
@@ -130,6 +132,10 @@ class Server:
             except psycopg.Error as error:
                 if _is_lost(error) and self._was_there and time.monotonic() < deadline:
                     logger.debug("%s: the connection was lost, it is made anew", self.address)
+                    if time.monotonic() > silent_until:
+                        left = deadline - time.monotonic()
+                        logger.warning("%s: the server is gone; trying for %.0f s more", self.address, left)
+                        silent_until = deadline
                     time.sleep(0.1)
                 elif error.sqlstate in _IN_THE_WAY and tries < NUM_TRIES:
                     tries += 1
@@ -186,11 +192,11 @@ class Server:
         if code in _CORRUPTED:
             return DamagedGallery(f"{self.address}: the server's files are damaged: {text}")
         if code in _REASONS:
-            return DataError(f"{self.address}: {_REASONS[code].format(text=text, user=user)}")
+            return UnavailableGallery(f"{self.address}: {_REASONS[code].format(text=text, user=user)}")
         if code and isinstance(error, psycopg.OperationalError) and not _is_lost(error):
-            return DataError(f"{self.address}: the server says: {text}; nothing was changed")
+            return UnavailableGallery(f"{self.address}: the server says: {text}; nothing was changed")
         if _is_lost(error) or isinstance(error, psycopg.OperationalError):
-            return DataError(f"{self.address}: {self._why_there_is_no_connection(text, user)}")
+            return UnavailableGallery(f"{self.address}: {self._why_there_is_no_connection(text, user)}")
         return error
 
     def _why_there_is_no_connection(self, text: str, user: str) -> str:
