@@ -133,6 +133,7 @@ def follow(
     place = None if isinstance(encoder, Encoder) else Path(encoder)
     network = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
     finder = detector if isinstance(detector, Detector) else Detector(detector)
+    _warm_up(finder, network)
     origin = network.origin if place is None else {**network.origin, "path": place_to_record(place)}
     with _until_told() as told:
         streams = [Stream(address, patience=math.inf) for address in addresses]
@@ -141,6 +142,13 @@ def follow(
         )
         with opened as filled, Arrivals(streams) as arrivals:
             return _Run(streams, names, finder, network, filled, options).go_on(arrivals, told, seconds)
+
+
+def _warm_up(detector: Detector, encoder: Encoder) -> None:
+    """Let all be loaded that the first pictures need, before cameras send them."""
+    blank = np.zeros((encoder.height, encoder.width, 3), np.uint8)
+    detector.find(blank)
+    encoder.encode(blank)
 
 
 def _seconds(duration: float | str | None) -> float | None:
@@ -227,7 +235,8 @@ class _Run:
     def _look(self, arrival: Arrival) -> None:
         counts = self.counts[arrival.camera]
         found = self.detector.find(arrival.frame.image, confidence=_CONFIDENCE)
-        self.sightings[arrival.camera].look(arrival.frame, found, arrival.arrived - self.began)
+        time_of_run = arrival.arrived - self.began
+        self.sightings[arrival.camera].look(arrival.frame, found, time_of_run, gap=arrival.gap)
         counts.late = max(counts.late, time.monotonic() - arrival.arrived)
 
     def _store(self, *, all_of_them: bool) -> None:

@@ -85,11 +85,13 @@ class Sighting:
         """When the oldest open track began."""
         return min((track.began for track in self._open.values()), default=None)
 
-    def look(self, frame: Frame, found: Found, time: float) -> None:
-        """Take in the people of one picture; at most the 1,000 surest."""
+    def look(self, frame: Frame, found: Found, time: float, *, gap: float = 0.0) -> None:
+        """Take in the people of one picture; at most the 1,000 surest. ``gap`` is :class:`Arrival`'s."""
         corners, confidences = found.corners[:MOST_BOXES], found.confidences[:MOST_BOXES]
-        # Who could not be looked at for a while has not left: a pause counts for half of what ends a track.
-        self._looked += min(time - self._before, self.options.lost_seconds / 2)
+        # Who could not be looked at for a while has not left: a pause counts for half of what ends a track,
+        # unless it was the camera's.
+        lost, pause = self.options.lost_seconds, time - self._before
+        self._looked += pause if gap > lost else min(pause, lost / 2)
         self._before = time
         tracks = self._tracker(corners, confidences, self._looked)
         followed = np.flatnonzero(tracks != NO_TRACK)

@@ -272,3 +272,16 @@ def test_who_could_not_be_looked_at_is_not_lost() -> None:
         sighting.look(Frame(number, 17 + number, lambda: image), nobody, 17.0 + number)
     [piece] = sighting.ended(20.0)
     assert piece.ended == 16.5
+
+
+def test_after_a_break_nobody_is_taken_for_who_was_there_before() -> None:
+    pytest.importorskip("trackers", reason="trackers is not installed")
+    sighting = Sighting(rate=RATE, options=TrackOptions())
+    image = picture((0, 1))
+    found = Found(np.array([[0.0, 16.0, 16.0, 32.0]]), np.array([0.9]))
+    for number in range(5):
+        sighting.look(Frame(number, number / 10, lambda: image), found, number / 10)
+    for number in range(5):
+        time = 4 + number / 10
+        sighting.look(Frame(number, time, lambda: image), found, time, gap=3.6 if number == 0 else 0.1)
+    assert len(list(sighting.ended(4.4, all_of_them=True))) == 2
