@@ -15,7 +15,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import av
@@ -41,6 +43,7 @@ BUSY = WalksWorld(num_people=85, num_cameras=4, seconds=60, seed=78, width=1280,
 START = 1_793_520_000  # 2026-11-01 08:00:00 UTC
 CLOCKS = (0, 7, 13, 29)  # seconds after which each camera begins
 LOOPS = 12
+ROUNDS = 3
 PARTS = ("scores", "speed", "memory", "real")
 
 
@@ -75,8 +78,9 @@ def measured(part: str, given: argparse.Namespace, encoder: Encoder) -> list[str
         make_videos(given.folder / "720p", BUSY)
         return speed_table(given.folder / "720p", BUSY, int8(encoder, given.folder))
     make_videos(given.folder, WORLD)
-    if part == "memory":
-        return [memory_line(given.folder, encoder, given.loops)]
+    if part == "memory":  # in a process of its own, whose peak is not that of other parts
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return [pool.submit(memory_line, given.folder, given.encoder, given.loops).result()]
     return scores_table(given.folder, WORLD, encoder)
 
 
@@ -355,14 +359,23 @@ def speed_table(folder: Path, world: WalksWorld, encoder: Encoder) -> list[str]:
     with tempfile.TemporaryDirectory() as place:
         run(folder, [0], Path(place) / "warm", encoder)
         for num in (1, 2, 4):
-            began = time.process_time()
-            done = run(folder, range(num), Path(place) / f"g{num}", encoder)
-            used = time.process_time() - began
+            rounds = []
+            for attempt in range(ROUNDS):
+                began = time.process_time()
+                done = run(folder, range(num), Path(place) / f"g{num}-{attempt}", encoder)
+                rounds.append(time.process_time() - began)
+            used = min(rounds)
             minutes = done.video_seconds / 60
             lines.append(f"| {num} | {used / minutes:.1f} | {2 * 60 * minutes / num / used:.1f} |")
         boxes = sum(len(view.boxes) for view in done.views) / sum(c.frames for c in done.counts)
         size = f"{world.width} x {world.height} at {world.rate} frames/s, {boxes:.1f} boxes a frame"
-        return [f"{size}, encoder in int8:", "", *lines, "", parts_of_time(folder, done, used, encoder)]
+        return [
+            f"{size}, encoder in int8, best of {ROUNDS} rounds:",
+            "",
+            *lines,
+            "",
+            parts_of_time(folder, done, used, encoder),
+        ]
 
 
 def parts_of_time(folder: Path, done: Tracked, used: float, encoder: Encoder) -> str:
@@ -388,8 +401,9 @@ def parts_of_time(folder: Path, done: Tracked, used: float, encoder: Encoder) ->
     return f"Of the {used:.0f} s of {len(done.views)} cameras: {listed}."
 
 
-def memory_line(folder: Path, encoder: Encoder, loops: int) -> str:
-    """Memory after a fifth of a looped video and at its end."""
+def memory_line(folder: Path, path: str, loops: int) -> str:
+    """The most memory held in five minutes of video, and in those looped."""
+    encoder = rk.load_encoder(path)
     with tempfile.TemporaryDirectory() as place:
         looped, boxes = Path(place) / "looped.mkv", Path(place) / "looped.txt"
         num = loop_video(folder / "0.mp4", looped, loops)

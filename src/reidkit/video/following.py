@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,12 +45,15 @@ _MANY_DROPPED = 0.5  # of the pictures; a person is followed well at half the ra
 
 @dataclass(slots=True)
 class StreamCounts:
-    """What became of one camera's pictures. ``late`` are the seconds that one waited at most."""
+    """What became of one camera's pictures: ``sent`` by it, ``dropped`` unseen.
+
+    ``late`` are the seconds from the arrival of a picture until it had been looked at, at most.
+    """
 
     camera: int | str
     stream: str
     seconds: float = 0.0
-    seen: int = 0
+    sent: int = 0
     dropped: int = 0
     breaks: int = 0
     late: float = 0.0
@@ -69,7 +72,7 @@ class Followed:
         """The counts as text, under :data:`COLUMNS`."""
         return [
             (
-                *(str(c.camera), c.stream, lasting(c.seconds), f"{c.seen:,}", f"{c.dropped:,}"),
+                *(str(c.camera), c.stream, lasting(c.seconds), f"{c.sent:,}", f"{c.dropped:,}"),
                 *(f"{c.breaks:,}", f"{c.late:.2f} s", f"{c.tracks:,}", f"{c.tracklets:,}", f"{c.pictures:,}"),
             )
             for c in self.counts
@@ -81,7 +84,7 @@ class Followed:
 
 
 COLUMNS = (
-    *("camera", "stream", "time", "seen", "dropped", "breaks", "late"),
+    *("camera", "stream", "time", "sent", "dropped", "breaks", "late"),
     *("tracks", "tracklets", "pictures"),
 )
 
@@ -128,27 +131,14 @@ def follow(
     place = None if isinstance(encoder, Encoder) else Path(encoder)
     network = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
     finder = detector if isinstance(detector, Detector) else Detector(detector)
-    if isinstance(gallery, Gallery):
-        return _follow(addresses, names, finder, network, gallery, options, seconds)
     origin = network.origin if place is None else {**network.origin, "path": place_to_record(place)}
-    with open_gallery(gallery, encoder=origin) as opened:
-        return _follow(addresses, names, finder, network, opened, options, seconds)
-
-
-def _follow(
-    addresses: Sequence[str],
-    names: Sequence[int | str],
-    detector: Detector,
-    encoder: Encoder,
-    gallery: Gallery,
-    options: TrackOptions,
-    seconds: float | None,
-) -> Followed:
     with _until_told() as told:
         streams = [Stream(address, patience=math.inf) for address in addresses]
-        run = _Run(streams, names, detector, encoder, gallery, options)
-        with Arrivals(streams) as arrivals:
-            return run.go_on(arrivals, told, seconds)
+        opened = (
+            nullcontext(gallery) if isinstance(gallery, Gallery) else open_gallery(gallery, encoder=origin)
+        )
+        with opened as filled, Arrivals(streams) as arrivals:
+            return _Run(streams, names, finder, network, filled, options).go_on(arrivals, told, seconds)
 
 
 def _seconds(duration: float | str | None) -> float | None:
@@ -292,7 +282,7 @@ class _Run:
     def _count(self, arrivals: Arrivals) -> None:
         for number, (counts, stream) in enumerate(zip(self.counts, self.streams, strict=True)):
             counts.seconds = round(self._now(), 3)
-            counts.seen = arrivals.num_seen[number]
+            counts.sent = arrivals.num_seen[number] + stream.num_skipped
             counts.dropped = arrivals.num_dropped[number] + stream.num_skipped
             counts.breaks = stream.num_breaks
 
@@ -301,14 +291,14 @@ class _Run:
         for counts, sighting in zip(self.counts, self.sightings, strict=True):
             _logger.info(
                 "camera %s: %s, %s pictures, %s of them dropped; %s tracks stored, %d in sight",
-                *(counts.camera, lasting(round(counts.seconds)), f"{counts.seen:,}", f"{counts.dropped:,}"),
+                *(counts.camera, lasting(round(counts.seconds)), f"{counts.sent:,}", f"{counts.dropped:,}"),
                 *(f"{counts.tracks:,}", sighting.num_in_sight),
             )
-            if counts.dropped > _MANY_DROPPED * counts.seen:
+            if counts.dropped > _MANY_DROPPED * counts.sent:
                 _logger.warning(
                     "camera %s: this machine looks at %.1f of %.1f pictures a second; give it fewer cameras, "
                     "or a smaller detector",
                     counts.camera,
-                    (counts.seen - counts.dropped) / counts.seconds,
-                    counts.seen / counts.seconds,
+                    (counts.sent - counts.dropped) / counts.seconds,
+                    counts.sent / counts.seconds,
                 )

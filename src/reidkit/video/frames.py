@@ -257,11 +257,11 @@ def av_library() -> Any:
     return av
 
 
-def opened(source: str, options: dict[str, str], *, timeout: float | None = None) -> Any:
+def opened(source: str, options: dict[str, str]) -> Any:
     """A container to read from, a context manager; :class:`DataError` where it is none."""
     av = av_library()
     try:
-        return av.open(source, options=options, timeout=timeout)
+        return av.open(source, options=options)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = shortened(str(getattr(error, "strerror", None) or error), 120)
         raise DataError(
@@ -294,7 +294,8 @@ def decoded(
 ) -> Iterator[Any]:
     """PyAV's frames; parts that are damaged are skipped, and how many is told at the end.
 
-    Only packets are decoded for which ``wanted`` is true.
+    Of a stream only packets are decoded that are ``wanted``, and :class:`DataError` says why it breaks off;
+    where a file does, that is told.
     """
     av = av_library()
     num_damaged = 0
@@ -303,6 +304,8 @@ def decoded(
         try:
             packet = next(packets, None)
         except av.FFmpegError as error:
+            if wanted is not None:
+                raise DataError(error.strerror or "it cannot be read") from None
             _logger.warning("%s breaks off: %s; what comes after is not read", source, error.strerror)
             packet = None
         if packet is None:

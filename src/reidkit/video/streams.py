@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError, DataError, shortened
 from reidkit.labels import lasting
 from reidkit.logs import get_logger
 from reidkit.texts.addresses import shown_address
-from reidkit.video.frames import Frame, check_size, decoded, opened, pixels_of, upright_size, video_stream
+from reidkit.video.frames import Frame, av_library, check_size, decoded, pixels_of, upright_size, video_stream
 
 _logger = get_logger(__name__)
 PROTOCOLS = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "tcp", "udp", "srt")
@@ -51,7 +51,7 @@ class Stream:
             raise ConfigError(f"{self.name} begins with none of {', '.join(PROTOCOLS)}; a file has no ://")
         self._address, self.patience, self.timeout = address, patience, timeout
         self.num_breaks = self._num_skipped_before = 0
-        self._backlog = _Backlog()
+        self._backlog = _Backlog(self.name)
         self._stopped = threading.Event()
         with self._connected() as container:
             stream = video_stream(container, self.name)
@@ -60,6 +60,7 @@ class Stream:
                 raise DataError(f"{self.name} is connected, but gives no picture; look at the camera")
             self.width, self.height = upright_size(stream, first)
             self.rate = float(stream.average_rate or stream.guessed_rate or 25)
+            self._has_end = bool(container.duration)  # what a camera sends has none
         check_size(self.name, self.width, self.height)
 
     @property
@@ -74,9 +75,9 @@ class Stream:
         """Pictures as they arrive, numbered from ``start``: a camera cannot be wound back."""
         number, began = start, time.monotonic()
         heard, told, pause = began, began, _FIRST_PAUSE
-        is_broken = False
+        is_broken = False  # what breaks off again and again is connected more and more seldom
         while not self._stopped.is_set():
-            reason = "it ended"
+            reason, connected = "it ended", time.monotonic()
             try:
                 for picture in self._pictures():
                     if self._stopped.is_set():
@@ -86,12 +87,17 @@ class Stream:
                             "%s is there again, after %s", self.name, lasting(time.monotonic() - heard)
                         )
                         is_broken = False
-                    heard, pause = time.monotonic(), _FIRST_PAUSE
+                    heard = time.monotonic()
                     yield Frame(number, heard - began, pixels_of(picture))
                     number += 1
+                if self._has_end:
+                    _logger.info("%s has ended after %d pictures: it is a recording", self.name, number)
+                    return
             except DataError as error:
                 reason = str(error)
             now = time.monotonic()
+            if now - connected > _LONGEST_PAUSE:
+                pause = _FIRST_PAUSE
             if not is_broken:
                 is_broken, told = True, now
                 self.num_breaks += 1
@@ -110,16 +116,23 @@ class Stream:
         with self._connected() as container:
             stream = video_stream(container, self.name)
             self._num_skipped_before = self.num_skipped
-            self._backlog = _Backlog()
+            self._backlog = _Backlog(self.name)
             yield from decoded(container, stream, self.name, wanted=self._backlog.is_wanted)
 
     def _connected(self) -> AbstractContextManager[Any]:
         options = _OPTIONS | (_RTSP_OPTIONS if self._protocol.startswith("rtsp") else {})
+        av = av_library()
         try:
-            return cast(AbstractContextManager[Any], opened(self._address, options, timeout=self.timeout))
-        except DataError as error:
-            reason = str(error).replace(self._address, self.name)
-            raise DataError(reason) from None
+            return cast(
+                AbstractContextManager[Any], av.open(self._address, options=options, timeout=self.timeout)
+            )
+        except (av.FFmpegError, OSError, ValueError) as error:
+            # What the error itself says holds the whole address.
+            reason = shortened(getattr(error, "strerror", None) or "it is no address", 120)
+            raise DataError(
+                f"{self.name} cannot be connected: {reason}; is the camera on, and is the address right, "
+                "with user and password?"
+            ) from None
 
 
 class _Backlog:
@@ -129,8 +142,8 @@ class _Backlog:
     earliest one.
     """
 
-    def __init__(self) -> None:
-        self.num_skipped = 0
+    def __init__(self, name: str) -> None:
+        self.name, self.num_skipped = name, 0
         self._least = self._sent = self._before = 0.0
         self._is_first, self._is_behind = True, False
 
@@ -140,7 +153,9 @@ class _Backlog:
         behind = self._behind(float(packet.dts * packet.time_base), time.monotonic())
         if behind > _BEHIND and not self._is_behind:
             self._is_behind = True
-            _logger.warning("this machine cannot decode all that is sent; pictures are left out to catch up")
+            _logger.warning(
+                "%s: this machine cannot decode all that is sent; pictures are dropped to catch up", self.name
+            )
         if self._is_behind and not packet.is_keyframe:
             self.num_skipped += 1
             return False

@@ -69,7 +69,7 @@ def test_tracks_are_stored_as_they_end_over_all_connections(
     [counts] = followed.counts
     assert counts.tracks >= 2
     assert counts.breaks >= 1
-    assert counts.seen > 30
+    assert counts.sent > 30
     assert any("broke off" in text for text in told)
     assert any("is there again" in text for text in told)
     with open_gallery(tmp_path / "g") as gallery:
@@ -126,7 +126,7 @@ def test_a_signal_ends_it_with_what_is_in_sight(number: int, folder: Path, tmp_p
     with Camera(folder / "a.ts", seconds=SECONDS) as camera:
         process = started(folder, camera, tmp_path / "g")
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "stopping: what is in sight is stored" in errors
     with open_gallery(tmp_path / "g") as gallery:
@@ -137,7 +137,7 @@ def test_a_signal_ends_it_with_what_is_in_sight(number: int, folder: Path, tmp_p
 @pytest.mark.slow
 def test_nothing_is_half_written_when_it_is_killed(folder: Path, tmp_path: Path) -> None:
     with Camera(folder / "a.ts", seconds=SECONDS) as camera:
-        for times in range(1, 4):
+        for times in (1, 2):
             process = started(folder, camera, tmp_path / "g")
             time.sleep(0.7 * times)
             process.kill()
@@ -168,7 +168,7 @@ def test_what_cannot_be_decoded_in_time_is_left_out_up_to_the_next_whole_picture
     monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
     """Ten packets a second by their clock, of which each twentieth is whole."""
-    backlog = _Backlog()
+    backlog = _Backlog("camera")
 
     def wanted(arrivals: list[float], first: int) -> list[bool]:
         found = []
@@ -207,8 +207,8 @@ def test_few_pictures_are_kept_of_a_track_that_never_ends() -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("rtsp://admin:secret@127.0.0.1:1/live/secret", r"rtsp://127.0.0.1:1/\.\.\. cannot be opened"),
-        ("rtsp://admin:se/cret@127.0.0.1:1", r"rtsp://\.\.\. cannot be opened"),
+        ("rtsp://admin:secret@127.0.0.1:1/live/secret", r"rtsp://127.0.0.1:1/\.\.\. cannot be connected"),
+        ("rtsp://admin:se/cret@127.0.0.1:1", r"rtsp://\.\.\. cannot be connected"),
         ("RTSP://admin:secret@127.0.0.1:1/", "rtsp://127.0.0.1:1/"),
         ("rstp://admin:secret@127.0.0.1/", r"rstp://127.0.0.1/\.\.\. begins with none of rtsp"),
         ("http://[::1:secret/", r"http://\.\.\. "),
@@ -218,6 +218,7 @@ def test_passwords_are_not_told(address: str, message: str, folder: Path, tmp_pa
     words = ["track", address, "--detector", str(folder / "d.onnx"), "--encoder"]
     words += [str(folder / "net.safetensors"), "--gallery", str(tmp_path / "g")]
     error = CliRunner().invoke(cli, words).exception
+    assert not (tmp_path / "g").exists()
     assert isinstance(error, DataError | ConfigError)
     assert error.args[0].count("\n") == 0
     with pytest.raises((DataError, ConfigError), match=message):
