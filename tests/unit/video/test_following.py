@@ -22,7 +22,10 @@ from reidkit.galleries import open_gallery
 from reidkit.video import TrackOptions, follow, track
 from reidkit.video.arrivals import Arrivals
 from reidkit.video.best_pictures import BestPictures
+from reidkit.video.detector import Found
+from reidkit.video.frames import Frame
 from reidkit.video.item_pictures import picture_of
+from reidkit.video.sighting import Sighting
 from reidkit.video.streams import Stream, _Backlog
 from reidkit.video.view import Crop
 from tests.detectors import detector_file, picture
@@ -251,3 +254,34 @@ def test_streams_and_files_do_not_go_together(folder: Path, tmp_path: Path) -> N
     assert "--boxes is missing" in refused(folder / "a.ts", *gallery)
     with pytest.raises(ConfigError, match=r"rtsp://10.0.0.7/\.\.\. is a stream"):
         track([address], [folder / "b.txt"])
+
+
+def test_who_could_not_be_looked_at_is_not_lost() -> None:
+    """Pictures come a second and a half apart, though a second without a box ends a track."""
+    pytest.importorskip("trackers", reason="trackers is not installed")
+    sighting = Sighting(rate=RATE, options=TrackOptions())
+    image = picture((0, 1))
+    found = Found(np.array([[0.0, 16.0, 16.0, 32.0]]), np.array([0.9]))
+    nobody = Found(np.empty((0, 4)), np.empty(0))
+    for number in range(12):
+        time = 0.1 * number if number < 4 else 1.5 * number
+        sighting.look(Frame(number, time, lambda: image), found, time)
+        assert not list(sighting.ended(time))
+    assert sighting.num_in_sight == 1
+    for number in range(3):
+        sighting.look(Frame(number, 17 + number, lambda: image), nobody, 17.0 + number)
+    [piece] = sighting.ended(20.0)
+    assert piece.ended == 16.5
+
+
+def test_after_a_break_nobody_is_taken_for_who_was_there_before() -> None:
+    pytest.importorskip("trackers", reason="trackers is not installed")
+    sighting = Sighting(rate=RATE, options=TrackOptions())
+    image = picture((0, 1))
+    found = Found(np.array([[0.0, 16.0, 16.0, 32.0]]), np.array([0.9]))
+    for number in range(5):
+        sighting.look(Frame(number, number / 10, lambda: image), found, number / 10)
+    for number in range(5):
+        time = 4 + number / 10
+        sighting.look(Frame(number, time, lambda: image), found, time, gap=3.6 if number == 0 else 0.1)
+    assert len(list(sighting.ended(4.4, all_of_them=True))) == 2
