@@ -165,6 +165,27 @@ MUTANTS = [
         of_losses("hap2s"),
     ),
     Mutant(
+        "hap2s: the gradient by hand is that of another sigma",
+        "src/reidkit/losses/hap2s.py",
+        "gradient.mul_(weights).mul_(sharpness)",
+        "gradient.mul_(weights)",
+        "tests/unit/losses/test_rowwise.py",
+    ),
+    Mutant(
+        "SCS: pairs under one camera count",
+        "src/reidkit/evaluation/spatial_similarity.py",
+        "met = self.cameras[rows, None] != self.cameras",
+        "met = np.ones(same.shape, np.bool_)",
+        "tests/unit/evaluation/test_spatial_similarity.py",
+    ),
+    Mutant(
+        "SCS: an item's own products count the other way in a search",
+        "src/reidkit/evaluation/spatial_similarity.py",
+        "rest -= np.square(gallery_values[-1])",
+        "rest += np.square(gallery_values[-1])",
+        "tests/unit/evaluation/test_spatial_similarity.py",
+    ),
+    Mutant(
         "contrastive: pairs of an image with itself in the mean",
         "src/reidkit/losses/contrastive.py",
         "max(len(labels) * (len(labels) - 1), 1)",

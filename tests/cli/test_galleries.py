@@ -102,6 +102,17 @@ def test_a_gallery_is_not_copied_onto_itself_nor_exported_into_itself(run):
     assert sorted(path.name for path in Path("g").iterdir() if path.is_dir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_is_no_file_among_photos_is_left_out_and_told(run, here):
+    os.mkfifo(here / "mon" / "pipe.png")
+    (here / "mon" / "gone.png").symlink_to("nowhere.png")
+    result = ok("index", run, "mon", "--gallery", "g")
+    assert "2 embedded, 2 left out, since they cannot be read" in result.stderr
+    assert "mon/pipe.png is a named pipe, not a file" in result.stderr
+    assert "mon/gone.png is a link to nowhere.png, which is missing" in result.stderr
+    assert "is a named pipe, not a file" in refused("index", run, "mon/pipe.png", "--gallery", "g")
+
+
 def test_columns_that_are_not_read_are_told(run):
     Path("list.csv").write_text("path,when,shoe\nmon/0001_cdoor.png,2024-05-01T10:00,42\n")
     result = ok("index", run, "list.csv", "--gallery", "g")

@@ -21,6 +21,7 @@ from reidkit.galleries import (
     Decision,
     Gallery,
     Hit,
+    accept_all_proposals,
     check_where,
     in_force,
     open_gallery,
@@ -857,6 +858,13 @@ def test_a_source_added_again_may_be_an_error(gallery):
         gallery.add(units(1), on_duplicate="replce")
     with pytest.raises(ConfigError, match="on_duplicate is None"):
         gallery.add(units(1), on_duplicate=None)
+
+
+def test_to_decide_nothing_changes_nothing(gallery):
+    gallery.add(units(2))
+    assert gallery.decide([]) == []
+    assert gallery.decisions() == []
+    assert accept_all_proposals(gallery) == []
 
 
 def test_removed_items_are_not_found_and_their_ids_not_given_again(gallery):

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from itertools import islice
@@ -25,6 +26,7 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 import reidkit as rk
 from reidkit import registry, signatures
 from reidkit.config import TrainConfig, TransformConfig
+from reidkit.encoders import export, export_files
 from reidkit.errors import ConfigError
 from reidkit.losses import IdentityLoss
 from reidkit.models import SingleBranch
@@ -39,11 +41,12 @@ STAND_INS = re.compile(r"resnet|timm:(?!test_)|mobilenet(?!_colour)|bninception"
 def with_small_networks_and_one_step(patch: pytest.MonkeyPatch) -> None:
     """Large networks become small ones, once their options are checked, and a training is one batch long.
 
-    That batch is read in this process, since workers take longer to start, and the table of ONNX's operators,
-    which PyTorch makes anew for each export, is made once.
+    That batch is read in this process, since workers take longer to start. PyTorch makes the graph of
+    each network for ONNX once, and its table of operators once for all.
     """
     build, train_epoch, batches = registry.build, training.Trainer._train_epoch, training.batches
     build_loader, operators = training.build_loader, ONNXRegistry.from_torchlib
+    make_program, programs = export_files.onnx_program, dict[str, Any]()
 
     def build_small(kind: str, name: str, options: Any = None, /, *args: Any) -> Any:
         if kind != "model" or not STAND_INS.match(name):
@@ -67,8 +70,15 @@ def with_small_networks_and_one_step(patch: pytest.MonkeyPatch) -> None:
     def load_here(data: Any, sampler: Any, transform: Any, train: TrainConfig, **options: Any) -> Any:
         return build_loader(data, sampler, transform, replace(train, num_workers=0), **options)
 
+    def program_once(encoder: Any) -> Any:
+        network = encoder.fingerprint
+        programs[network] = programs.get(network) or make_program(encoder)
+        return deepcopy(programs[network])  # whoever gets it writes into it
+
     patch.setattr(training, "batches", lambda loader: islice(batches(loader), 1))
     patch.setattr(training, "build_loader", load_here)
+    patch.setattr(export, "onnx_program", program_once)
+    patch.setattr(export_files, "onnx_program", program_once)
     patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(operators)))
 
 

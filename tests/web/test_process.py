@@ -151,6 +151,7 @@ def test_a_body_longer_than_it_may_be_is_cut_off(process, tokens):
 @pytest.mark.slow
 def test_an_orderly_end_answers_what_was_asked(folder, tokens):
     with serving(folder, REIDKIT_SERVE_LIMITS__BATCH_MILLISECONDS="1000") as process:
+        rk.connect(process.address, token=tokens["viewer"], gallery="own").search(items=[1])  # loads it all
         body = b'--b\r\nContent-Disposition: form-data; name="pictures"; filename="a"\r\n\r\n' + picture(3)
         body += b"\r\n--b--\r\n"
         head = (

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from reidkit.clustering.cluster import ClusterOptions, Weights, cluster
 from reidkit.clustering.known import known_constraints
+from reidkit.encoders.own import OWN, is_own
 from reidkit.galleries import Gallery, Item, Where
 from reidkit.galleries._feedback import PROPOSAL, holds_most
 from reidkit.labels import is_junk
@@ -92,7 +93,7 @@ def propose(
         _keep(gallery, items, people)
     num_alone = len(items) - sum(len(person.items) for person in people)
     found = Proposals(tuple(people), len(items), num_alone, (*notes, *([note] if note else [])))
-    doubt = _doubt(found, options or ClusterOptions())
+    doubt = _doubt(found, options or ClusterOptions()) or _doubt_of_encoder(found, gallery)
     return replace(found, notes=(*found.notes, doubt)) if doubt else found
 
 
@@ -107,6 +108,17 @@ def _doubt(found: Proposals, options: ClusterOptions) -> str:
         "so it is likely several people: look before accepting it. To tell more people apart, try "
         f"a distance below {options.farthest:g}, neighbours below {options.k1} (about twice as many as "
         "a person has pictures), or fill a gallery with a better encoder (`reid encoders` lists some)"
+    )
+
+
+def _doubt_of_encoder(found: Proposals, gallery: Gallery) -> str:
+    """A warning of proposals that rest on an encoder that has seen no real people."""
+    if not is_own((gallery.encoder or {}).get("path")) or not any(p.num_proposed for p in found.people):
+        return ""
+    return (
+        f"{OWN}, which filled this gallery, learned from drawn people only: many proposals will show several "
+        "people, so look at each before accepting it; `reid encoders` lists better ones, and where people "
+        "have few pictures, fewer neighbours help (about twice as many as a person has)"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import defaultdict
 from dataclasses import replace
@@ -46,6 +47,10 @@ def load_dataset(
         ConfigError: unknown name or option, or more validation or training identities than there can be.
         DataError: ``root`` does not exist or is not laid out as the name says.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"the name of a data set is {shown(name)}; `reid list datasets` has them all")
+    if not isinstance(root, str | os.PathLike):
+        raise ConfigError(f"root is {shown(root)}; give the folder where the data set lies")
     with trust.given(name):
         registry.get("dataset", name)  # a misspelt name is told before a missing folder
     root = from_home(root)

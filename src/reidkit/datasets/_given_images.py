@@ -48,8 +48,8 @@ def given_images(
 
     Raises:
         ConfigError: ``column`` without a table.
-        DataError: a folder holds no images, or something that is to be read is no regular file; as the two
-            layouts do.
+        DataError: a folder holds no images, or what is named itself is no regular file; as the two layouts
+            do.
     """
     tables = [path for path in paths if is_table(path)]
     if column and not tables:
@@ -60,14 +60,15 @@ def given_images(
 
 
 def image_paths(paths: Sequence[Path]) -> GivenImages:
-    """Images named one by one, and all those below folders.
+    """Images named one by one, and all those below folders, of which some may turn out not to be readable.
 
-    Raises :class:`DataError` where a folder holds none, or something that is to be read is no regular file.
+    Raises :class:`DataError` where a folder holds none, or what is named itself is no regular file.
     """
     found: list[Path] = []
     others: list[LeftOut] = []
     for path in paths:
         if not _is_folder(path):
+            require_regular(path)  # now, and not after hours of work
             found.append(path)
             continue
         inside = survey(path)
@@ -76,8 +77,6 @@ def image_paths(paths: Sequence[Path]) -> GivenImages:
             raise DataError(f"{path} holds no images that are read" + (f"; it holds {rest}" if rest else ""))
         found += inside.images
         others += inside.left_out
-    for path in found:
-        require_regular(path)  # now, and not after hours of work
     return GivenImages(found, left_out=(summarize(others),) if others else ())
 
 

@@ -24,7 +24,7 @@ from reidkit.encoders.network_file import is_network_file, load_network
 from reidkit.encoders.own import LOMO, is_own, own_file, place_of
 from reidkit.encoders.runtimes import SUFFIXES
 from reidkit.encoders.views import WHOLE, ViewsNetwork, check_views
-from reidkit.errors import CheckpointError, ConfigError, DataError, working_on
+from reidkit.errors import CheckpointError, ConfigError, DataError, shown, working_on
 from reidkit.evaluation.features import label_features
 from reidkit.images.reading import ImageSource, load_image
 from reidkit.images.transforms import resized
@@ -321,6 +321,8 @@ def load_encoder(
         UnknownName: the network has no such feature; there are no such views, or backend.
         MissingExtra: the runtime of a network made elsewhere, or of the backend, is not installed.
     """
+    if not isinstance(path, str | PathLike) or not str(path):
+        raise ConfigError(f"path is {shown(path)}; give a run folder or a network's file, or reidkit-small")
     path = place_of(path)
     check_backend(backend)
     check_views(views or WHOLE)

@@ -56,7 +56,9 @@ def drop(db: sqlite3.Connection, ids: Iterable[int]) -> None:
 def put(db: sqlite3.Connection, decisions: Iterable[Decision]) -> None:
     """Write decisions, in place of those with the same ids."""
     rows = [as_row(decision) for decision in decisions]
-    if rows and not exists(db):
+    if not rows:
+        return
+    if not exists(db):
         db.execute(TABLE)
     db.executemany("INSERT OR REPLACE INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 

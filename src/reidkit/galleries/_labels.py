@@ -263,7 +263,7 @@ def age(text: str) -> float:
     >>> age("30d"), age("1.5h")
     (2592000.0, 5400.0)
     """
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhdw])\s*", text, re.ASCII)
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhdw])\s*", str(text), re.ASCII)
     seconds = float(match[1]) * _UNITS[match[2]] if match else math.inf
     if not math.isfinite(seconds):
         raise ConfigError(f"{shown(text)} is no age; expected a number and one of s, m, h, d, w, such as 30d")

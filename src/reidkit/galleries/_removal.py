@@ -6,7 +6,7 @@ import time
 from collections.abc import Set
 from typing import TYPE_CHECKING
 
-from reidkit.errors import DataError, shown
+from reidkit.errors import ConfigError, DataError, shown
 from reidkit.galleries._feedback import PROPOSAL
 from reidkit.galleries._labels import EARLIEST, age
 from reidkit.labels import label_text, near_labels
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def erase(gallery: Gallery, where: Where, *, dry_run: bool = False) -> int:
-    """Remove the items that ``where`` lets through, and every byte of them; how many that is."""
+    """Remove the items that ``where`` lets through, and every byte of them; how many that is.
+
+    Raises :class:`ConfigError` without conditions; ``where={}`` is everything.
+    """
+    if where is None:
+        raise ConfigError("erase needs where=; where={} erases everything")
     if dry_run:
         return len(gallery.items(where=where))
     named = {item.identity for item in gallery.items(where=where)} - {None}

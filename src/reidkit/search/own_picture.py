@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from reidkit.errors import ConfigError
+from reidkit.errors import ConfigError, shown
 from reidkit.galleries import Gallery, Hit, Item, Where
 from reidkit.galleries._relative import keys_of_query
 from reidkit.images.reading import ImageSource
@@ -49,8 +49,12 @@ class Query:
 def queries_of(images: Sequence[ImageSource], labels: Sequence[Mapping[str, Any]] | None) -> list[Query]:
     """What is known of images, with labels of each that are given.
 
-    Raises :class:`ConfigError` where these are as many as other images.
+    Raises :class:`ConfigError` where these are no mappings, or not as many as the images.
     """
+    if not isinstance(labels, Sequence | None) or not all(isinstance(one, Mapping) for one in labels or ()):
+        raise ConfigError(
+            f"queries is {shown(labels)}; expected a list with a mapping an image, such as {{'camera': 3}}"
+        )
     if labels is not None and len(labels) != len(images):
         raise ConfigError(f"queries has {len(labels)} mappings of labels for {len(images)} images")
     given: Sequence[Mapping[str, Any]] = [{}] * len(images) if labels is None else labels

@@ -6,14 +6,17 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from reidkit.errors import DataError
 from reidkit.files import open_regular
 from reidkit.galleries import Item
 from reidkit.labels import camera_value, moment
 from reidkit.types import Sample
+
+T = TypeVar("T")
 
 HASH_LENGTH = 32  # hexadecimal digits
 
@@ -76,6 +79,11 @@ class Picture:
         said = [(self.identity, item.identity), (self.camera, item.camera), (self.time, item.time)]
         said += [(self.tracklet, item.tracklet), (self.frame, item.frame)]
         return any(new is not None and new != old for new, old in said)
+
+
+def each(images: Iterable[T]) -> list[T]:
+    """Images one by one: of a path that stands alone, nobody means the letters."""
+    return [cast(T, images)] if isinstance(images, str | PathLike) else list(images)
 
 
 def new_picture(image: str | Path | Sample, camera: int | str | None) -> Picture:

@@ -12,16 +12,18 @@ gallery's items on average as these are to each other.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.analysis.calibration import Calibration
 from reidkit.analysis.reliability import TOP, prior_of, reliability
-from reidkit.errors import ConfigError
+from reidkit.errors import ConfigError, shown
 from reidkit.galleries import Gallery, Hit, Item
 from reidkit.texts.printable import counted
 
@@ -64,9 +66,14 @@ def gallery_prior(items: Sequence[Item]) -> Prior:
 
 def given_prior(value: float) -> Prior:
     """One that somebody asks for; raises :class:`ConfigError` where it is no probability."""
-    if not 0 < value < 1:
-        raise ConfigError(f"prior is {value}; give a probability between 0 and 1")
+    if not is_number(value) or not 0 < value < 1:
+        raise ConfigError(f"prior is {shown(value)}; give a probability between 0 and 1")
     return Prior(value, "as asked for")
+
+
+def is_number(value: object) -> bool:
+    """Whether a value can be compared with scores and shares."""
+    return not isinstance(value, bool) and isinstance(value, Real) and not math.isnan(value)
 
 
 class Plausibility:
@@ -81,7 +88,9 @@ class Plausibility:
         self._embeddings = np.empty((0, 0), np.float32)
         self.doubt = ""
         if len(items) < MIN_ITEMS:
-            self.doubt = f"{counted(len(items), 'item')} are too few to check the calibration on"
+            self.doubt = (
+                f"the gallery holds {counted(len(items), 'item')}, too few to check the calibration on"
+            )
             return
         chosen = np.random.default_rng(0).choice(len(items), min(_NUM_SAMPLED, len(items)), replace=False)
         sample = [items[place] for place in chosen]

@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 from reidkit.analysis.calibration import Calibration
 from reidkit.encoders.encoder import Encoder, load_encoder
 from reidkit.encoders.own import NO_CALIBRATION, is_own, place_of, place_to_record
-from reidkit.errors import ConfigError, DataError
+from reidkit.errors import ConfigError, DataError, shown
 from reidkit.galleries import Gallery, Hit, NoGallery, Where, open_gallery, without_password
 from reidkit.galleries._relative import apart_from_query
 from reidkit.images.reading import ImageSource
+from reidkit.logs import get_logger
 from reidkit.search.adding import embedded, not_yet_there, show_known, store
 from reidkit.search.encoder_place import recorded_place
 from reidkit.search.found import Found
 from reidkit.search.nothing_found import why_nothing
 from reidkit.search.own_picture import Query, known_queries, queries_of
 from reidkit.search.people import FoundPeople, IsHidden, PeopleSearch, search_people
-from reidkit.search.pictures import Added, new_picture, once, with_contents
-from reidkit.search.probabilities import Plausibility, Prior, gallery_prior, given_prior
+from reidkit.search.pictures import Added, each, new_picture, once, with_contents
+from reidkit.search.probabilities import Plausibility, Prior, gallery_prior, given_prior, is_number
 from reidkit.search.rejected import LeftOut, Rejected
 from reidkit.search.whole_paths import with_whole_paths
 from reidkit.types import Sample
@@ -33,6 +34,8 @@ from reidkit.types import Sample
 if TYPE_CHECKING:
     from reidkit.galleries._storage import Storage
     from reidkit.progress import ProgressCallback
+
+logger = get_logger(__name__)
 
 AT_A_TIME = 512  # images whose embeddings are stored together; an interrupted run keeps what is stored
 _NUM_OWN = 4  # places asked for beyond the top: those of the query's own picture
@@ -124,11 +127,20 @@ class Searcher:
     def lowest_score(self, false_match_rate: float) -> float:
         """The score from which on no more than this share of two persons' pairs are taken for one person.
 
+        A warning is logged where the calibration does not fit this gallery, so that the rate is another here.
+
         Raises :class:`ConfigError` without a calibration, or for a rate that it cannot tell.
         """
         if self.calibration is None:
             raise ConfigError(self.no_calibration)
-        return self.calibration.threshold_at(false_match_rate)
+        if not is_number(false_match_rate):
+            raise ConfigError(
+                f"the false-match rate is {shown(false_match_rate)}; give a share, such as 0.001"
+            )
+        lowest = self.calibration.threshold_at(false_match_rate)
+        if self.gallery is not None and (doubt := self._plausible(self.gallery, self.calibration).doubt):
+            logger.warning("a false-match rate of %g may not hold here: %s", false_match_rate, doubt)
+        return lowest
 
     def prior(self, *, where: Where | None = None, given: float | None = None) -> Prior:
         """How probable it is, before looking, that an item shows who is searched for.
@@ -158,8 +170,8 @@ class Searcher:
         neither is whoever was told apart from the person in it (:func:`reidkit.galleries.reject`).
 
         Args:
-            images: paths, or pictures in memory. Of arrays, and of what Pillow was not given as a path, it
-                is not known which item is their own.
+            images: paths, or pictures in memory; or a single path. Of arrays, and of what Pillow was given
+                without a path, it is not known which item is their own.
             top, where: as :meth:`reidkit.galleries.Gallery.search`; a source may also be given as a path
                 from the current folder.
             lowest: hits that score less are left out; :meth:`lowest_score` gives one for an error rate.
@@ -169,8 +181,9 @@ class Searcher:
                 gallery holds, they come before those of its item.
         """
         self._filled()  # before anything is embedded
+        images = each(images)
         return self.search_for(
-            self.encoder.encode(list(images)),
+            self.encoder.encode(images),
             queries_of(images, queries),
             top=top,
             where=where,
@@ -197,6 +210,8 @@ class Searcher:
             queries: what is known of each besides.
             top, where, include_self, lowest, prior: as :meth:`search` takes them.
         """
+        if lowest is not None and not is_number(lowest):
+            raise ConfigError(f"lowest is {shown(lowest)}; give a score, a number from -1 to 1")
         gallery = self._filled()
         before = None if self.calibration is None else self.prior(where=where, given=prior)
         where = with_whole_paths(where)
@@ -253,8 +268,9 @@ class Searcher:
             queries: as :meth:`search` takes them.
         """
         self._filled()
+        images = each(images)
         return self.search_people_for(
-            self.encoder.encode(list(images)), queries_of(images, queries), options, include_self=include_self
+            self.encoder.encode(images), queries_of(images, queries), options, include_self=include_self
         )
 
     def search_people_for(
@@ -303,7 +319,7 @@ class Searcher:
         Pictures that cannot be read are left out.
 
         Args:
-            images: paths, whose labels are not known, or samples.
+            images: paths, whose labels are not known, or samples; or a single path.
             camera: of all of them, in place of their own; -1 says that it is not known.
             thumbnails: keep a small picture of each, which pages show when the picture itself is gone; those
                 that the gallery holds already get one, too.
@@ -312,7 +328,7 @@ class Searcher:
         Raises:
             DataError: none of the pictures can be read; one is given twice, with different labels.
         """
-        pictures = once(new_picture(image, camera) for image in images)
+        pictures = once(new_picture(image, camera) for image in each(images))
         added = Added()
         self.encoder.expect(len(pictures))
         for start in range(0, len(pictures), AT_A_TIME):

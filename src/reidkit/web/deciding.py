@@ -30,9 +30,10 @@ _NEEDED = {
 
 
 class Deciding:
-    """Decisions of users, of whom each can take back to have rejected a proposal, if that came last.
+    """Carries out what users decide.
 
-    The gallery keeps no record of it, as of other decisions; it is known to the process that did it.
+    A user can take back the rejection of a proposal while it is the last thing that they decided. The gallery
+    keeps no record of it, as it does of other decisions: the process that carried it out remembers it.
     """
 
     def __init__(self) -> None:

@@ -45,8 +45,9 @@ class Limits(_Table):
     """Beyond which a request is refused.
 
     Bytes and pixels are of one request and one picture; ``seconds`` are those a client may take to send a
-    request; ``waiting`` pictures wait to be embedded at most, and ``requests_per_minute`` are of one user, 0
-    for any number; ``cached_bytes`` are of small pictures kept in memory.
+    request; so many pictures, and so many searches, may be ``waiting``; a pause of ``batch_milliseconds``
+    ends what is done together; ``requests_per_minute`` are of one user, 0 for any number; ``cached_bytes``
+    are of small pictures kept in memory.
     """
 
     body_bytes: int = Field(default=20 << 20, ge=1024)

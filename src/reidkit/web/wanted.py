@@ -67,7 +67,7 @@ class DecisionRequest(Wanted):
       nobody is to be proposed as that any more;
     - "merge": ``others`` are ``identity`` too;
     - "split": ``items`` do not show who they are said to show, but ``identity``, or nobody knows whom;
-    - "undo": decision ``undoes`` is taken back; or, with ``proposal``, that I just rejected it.
+    - "undo": decision ``undoes`` is taken back; or ``proposal``, which I rejected last, is proposed again.
     """
 
     kind: Literal["accept", "reject", "merge", "split", "undo"]

@@ -191,6 +191,16 @@ def test_one_person_of_most_pictures_is_doubted(tmp_path):
         assert propose(gallery, OPTIONS).notes == (), "somebody said that they are one person"
 
 
+def test_an_encoder_that_has_seen_nobody_real_is_doubted(tmp_path):
+    with open_gallery(tmp_path / "own", encoder={"fingerprint": "a", "path": "reidkit-small"}) as gallery:
+        gallery.add(people(5, 6))
+        [note] = propose(gallery, OPTIONS).notes
+        assert note.startswith("reidkit-small, which filled this gallery, learned from drawn people only")
+        for name in proposals(gallery):
+            accept_proposal(gallery, name)
+        assert propose(gallery, OPTIONS).notes == (), "there is nothing left to look at"
+
+
 def test_a_few_pictures_may_be_of_one_person(tmp_path, gallery):
     assert propose(gallery, OPTIONS).notes == ()
     with open_gallery(tmp_path / "few") as few:

@@ -527,3 +527,9 @@ def test_identities_keep_their_images_together_whatever_the_layout(tmp_path: Pat
     for name, identity, _ in labels(folder(tmp_path)):
         groups[identity].append(name)
     assert dict(groups) == {1: names[:2], 2: names[2:]}
+
+
+@pytest.mark.parametrize(("name", "root"), [(None, "."), (3, "."), ("folder", None), ("folder", 3)])
+def test_names_and_places_of_another_type_are_refused(name: object, root: object) -> None:
+    with pytest.raises(ConfigError, match=r"the name of a data set is|root is"):
+        load_dataset(name, root)  # type: ignore[arg-type]

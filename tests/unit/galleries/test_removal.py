@@ -116,3 +116,13 @@ def test_the_commands(path):
     with sqlite3.connect(path / "items.sqlite") as connection:
         assert connection.execute("SELECT COUNT(*) FROM items").fetchone() == (188,)
     assert "dropped 0 embeddings" in run("compact", path).output
+
+
+def test_nothing_is_erased_by_mistake(path):
+    with open_gallery(path) as gallery:
+        for dry_run in (True, False):
+            with pytest.raises(ConfigError, match=r"where=\{\} erases everything"):
+                erase(gallery, None, dry_run=dry_run)
+            with pytest.raises(ConfigError, match="30 is no age"):
+                expire(gallery, 30, dry_run=dry_run)
+        assert len(gallery) == 200

@@ -94,6 +94,19 @@ def test_ids_are_unique_and_names_escaped(tmp_path: Path) -> None:
     assert "&lt;b&gt;$a$&lt;/b&gt;" in page
 
 
+@pytest.mark.parametrize(
+    ("notes", "titles"), [((), []), (("one",), ["Notes on both"]), (("other",), ["Notes on a", "Notes on b"])]
+)
+def test_what_is_to_be_noted_of_both_stands_once(
+    tmp_path: Path, notes: tuple[str, ...], titles: list[str]
+) -> None:
+    told = ("one",) if notes else ()
+    first, second = run("a", noise=1.2), run("b", noise=0.6, seed=1)
+    first = replace(first, evaluation=replace(first.evaluation, notes=told))
+    second = replace(second, evaluation=replace(second.evaluation, notes=notes))
+    assert re.findall(r"<h3>(Notes on .*?)</h3>", page_of(tmp_path, first, second)) == titles
+
+
 def test_another_protocol_is_said(tmp_path: Path) -> None:
     first = run("step", noise=1.0)
     trapezoid = evaluate_features(first.query, first.gallery, average_precision="trapezoid")

@@ -88,7 +88,7 @@ def test_probabilities_that_the_labels_contradict_are_doubted(tmp_path, calibrat
 
 def test_a_handful_of_items_says_nothing(tmp_path, calibration):
     with gallery_of(tmp_path / "g", embedded(2)) as gallery:
-        assert "12 items are too few" in Plausibility(gallery, calibration).doubt
+        assert "the gallery holds 12 items, too few" in Plausibility(gallery, calibration).doubt
 
 
 def test_a_picture_unlike_all_others_is_doubted(tmp_path, calibration):

@@ -15,6 +15,7 @@ from reidkit.analysis.calibration import Calibration
 from reidkit.errors import ConfigError, DataError
 from reidkit.galleries import DamagedGallery, NoGallery, merge, open_gallery, reject, undo
 from reidkit.images.reading import load_image
+from reidkit.search import probabilities
 from reidkit.search.people import PeopleSearch
 from reidkit.search.pictures import content_hash
 from reidkit.search.probabilities import Plausibility
@@ -62,6 +63,26 @@ def test_pictures_are_put_in_and_found(searcher, photos):
     [found] = searcher.search(photos[:1], top=3, include_self=True)
     assert found.hits[0].source == str(photos[0])
     assert found.own == found.hits[:1]
+
+
+def test_a_path_alone_is_one_picture(searcher, photos):
+    assert searcher.add(str(photos[0])).embedded == searcher.add(photos[1]).embedded == 1
+    assert len(searcher.search(str(photos[0]))) == len(searcher.search(photos[0])) == 1
+    assert len(searcher.search_people(photos[0])) == 1
+
+
+@pytest.mark.parametrize("value", ["x", True, float("nan"), [1]])
+def test_numbers_that_are_none_are_refused_in_a_line(searcher, photos, value):
+    searcher.add(photos)
+    searcher.encoder.calibrate(CALIBRATION)
+    with pytest.raises(ConfigError, match="prior is "):
+        searcher.search(photos[:1], prior=value)
+    with pytest.raises(ConfigError, match="lowest is "):
+        searcher.search(photos[:1], lowest=value)
+    with pytest.raises(ConfigError, match="the false-match rate is "):
+        searcher.lowest_score(value)
+    with pytest.raises(ConfigError, match="queries "):
+        searcher.search(photos[:1], queries=value)
 
 
 def test_copies_of_the_query_are_not_its_matches_however_many(searcher, photos, tmp_path):
@@ -368,6 +389,16 @@ CALIBRATION = Calibration(
 )
 
 
+def test_a_rate_that_cannot_be_believed_is_given_with_a_warning(searcher, photos, monkeypatch, caplog):
+    searcher.add(photos)
+    searcher.encoder.calibrate(CALIBRATION)
+    monkeypatch.setattr(probabilities, "MIN_ITEMS", len(photos) + 1)
+    assert searcher.lowest_score(0.1) == 0.5
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.startswith("a false-match rate of 0.1 may not hold here: ")
+    assert "items, too few to check the calibration on" in told
+
+
 def test_what_scores_mean_is_told_with_the_hits(searcher, photos, monkeypatch):
     searcher.add(photos)
     [plain] = searcher.search(photos[:1])
@@ -391,7 +422,7 @@ def test_where_the_calibration_cannot_be_checked_no_probability_is_shown(searche
     [found] = searcher.search(photos[:1])
     assert found.hits
     assert found.probabilities == ()
-    assert found.no_probability == "5 items are too few to check the calibration on"
+    assert found.no_probability == "the gallery holds 5 items, too few to check the calibration on"
 
 
 def test_hits_below_a_score_are_left_out_and_counted(searcher, photos):
