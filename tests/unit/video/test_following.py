@@ -170,25 +170,29 @@ def test_a_slow_looker_misses_pictures_but_is_never_late(folder: Path) -> None:
 def test_what_cannot_be_decoded_in_time_is_left_out_up_to_the_next_whole_picture(
     monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
-    """Ten packets a second by their clock, of which each twentieth is whole."""
+    """Each twentieth packet is whole."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     backlog = _Backlog("camera")
 
-    def wanted(arrivals: list[float], first: int) -> list[bool]:
+    def wanted(numbers: range, *, decoding: float, waiting: float) -> list[int]:
+        nonlocal now
         found = []
-        for number, arrival in enumerate(arrivals, start=first):
-            monkeypatch.setattr(time, "monotonic", lambda arrival=arrival: arrival)
-            packet = SimpleNamespace(dts=number, time_base=0.1, is_keyframe=number % 20 == 0)
-            found.append(backlog.is_wanted(packet))
+        for number in numbers:
+            now += waiting
+            if backlog.is_wanted(SimpleNamespace(is_keyframe=number % 20 == 0), waiting):
+                now += decoding
+                found.append(number)
         return found
 
-    assert all(wanted([100 + 0.1 * n for n in range(30)], 0))
-    # From here on each takes 0.3 s, until they are left out: 0.01 s each, until it has caught up.
-    late = wanted([103 + 0.3 * n for n in range(12)], 30)
-    assert late[:10] == [True] * 10
-    assert late[-1] is False
-    rest = wanted([106.4 + 0.01 * n for n in range(60)], 42)
-    assert [number for number, is_wanted in enumerate(rest, start=42) if is_wanted] == [60, *range(80, 102)]
-    assert backlog.num_skipped > 30
+    assert wanted(range(100), decoding=0.02, waiting=0.08) == list(range(100))
+    assert wanted(range(100, 110), decoding=0.3, waiting=3.0) == list(range(100, 110))  # a slow network
+    slow = wanted(range(110, 190), decoding=0.3, waiting=0.0)
+    first = min(set(range(110, 190)) - set(slow))
+    assert first < 140
+    assert [number for number in slow if number > first] == [n for n in range(120, 190, 20) if n > first]
+    assert backlog.num_skipped > 20
+    assert wanted(range(190, 230), decoding=0.02, waiting=0.08) == list(range(200, 230))
     assert len(told) == 1
 
 
