@@ -84,8 +84,17 @@ def test_sources_are_given_as_a_shell_completes_them(run):
     source = "source=mon/0001_cdoor.png"
     assert "0001_cdoor.png" in ok("gallery", "list", "g", "--where", source).stdout
     assert "1 item," in ok("gallery", "remove", "g", "--where", source).stdout
-    assert ok("gallery", "list", "g").stdout.count(".png") == 1
+    assert ok("gallery", "list", "g").stdout == "#2  mon/0002_chall.png  identity 0002  camera hall\n"
     assert "1 picture," in ok("cluster", "g", "--where", "source=mon/0002_chall.png").stdout
+
+
+def test_an_item_without_a_source_is_shown_by_its_number(run):
+    index(run, "mon")
+    with open_gallery("g") as gallery:
+        gallery.add(gallery.embeddings(ids=[2]), identities=["ann"])
+    assert "#3  identity ann" in ok("gallery", "list", "g").stdout
+    for words in ((), ("--group", "identity")):
+        assert ok("search", "mon/0001_cdoor.png", "--gallery", "g", *words).stdout.count("#3") == 1
 
 
 def test_items_without_a_time_stay_when_others_expire_and_that_is_said(run):

@@ -110,7 +110,7 @@ def test_where_and_when(tmp_path):
         name = next(name for name, items in proposals(gallery).items() if items[-1].camera is None)
     proposed = ok("timeline", "g", name, "--json", "--gap", "2h")
     assert "is a proposal" in proposed.stderr
-    assert "left out: 1 picture: the time of 1 and the camera of 1 is not known" in proposed.stderr
+    assert "left out: 1 picture (1 without a time, 1 without a camera)" in proposed.stderr
     assert "times and cameras come from names or a table: `reid index` again" in proposed.stderr
     assert [visit["camera"] for visit in json.loads(proposed.stdout)] == [1, 2, "door"]
     ok("timeline", "g", name, "--page", "proposed.html")

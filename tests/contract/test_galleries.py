@@ -1209,7 +1209,7 @@ def test_decisions_are_there_after_reopening(location):
     [
         ({"kind": "acept"}, "the kind of a decision is 'acept'; did you mean 'accept'"),
         ({"items": ()}, "names 0 items"),
-        ({"items": (1, 1)}, "2 items, 1 of them different"),
+        ({"items": (1, 1)}, "names 2 items, one of them twice"),
         ({"items": ("1",)}, "'1' in a decision is no id"),
         ({"items": (2**70,)}, "is no id"),
         ({"before": ()}, "one identity before and one after"),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from reidkit.cli.options import gallery_argument
-from reidkit.cli.output import json_option, print_json, print_table, say, say_next, tell
+from reidkit.cli.output import from_here, json_option, print_json, print_table, say, say_next, tell
 from reidkit.errors import ConfigError, DataError
 from reidkit.texts.printable import counted
 
@@ -309,12 +309,16 @@ def print_listed(items: Sequence[Item], as_json: bool) -> None:
         print_json([asdict(item) for item in items])
         return
     for item in items:
-        tell(item)
+        tell(_text_of_item(item))
 
 
 def print_items(items: Sequence[Item]) -> None:
     for item in items:
-        say(f"  {item}")
+        say(f"  {_text_of_item(item)}")
+
+
+def _text_of_item(item: Item) -> str:
+    return str(replace(item, source=from_here(item.source) or None))
 
 
 def _text(value: Any) -> str:

@@ -7,6 +7,7 @@ import logging
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -136,6 +137,12 @@ def log_shown() -> Iterator[None]:
     finally:
         logs.LIBRARY.setLevel(before)
         logs.LIBRARY.removeHandler(handler)
+
+
+def from_here(source: str | None) -> str:
+    """A gallery's whole path as it is typed in the current folder; nothing where there is none."""
+    path = Path(source or "")
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else source or ""
 
 
 def _fit(text: object, lines: bool) -> str:

@@ -12,7 +12,7 @@ import click
 from reidkit.cli import completion
 from reidkit.cli.index import print_conversion
 from reidkit.cli.options import EncoderPath, backend_option, images_argument, refuse
-from reidkit.cli.output import json_option, print_json, print_left_out, print_table, say, tell
+from reidkit.cli.output import from_here, json_option, print_json, print_left_out, print_table, say, tell
 from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
@@ -283,19 +283,14 @@ def _row_of_person(person: Group) -> tuple[str, ...]:
         person.label or "",
         str(person.num_items),
         ", ".join(map(str, person.cameras)),
-        str(_from_here(hit)),
+        from_here(hit.source) or f"#{hit.id}",
     )
 
 
-def _from_here(hit: Hit) -> Path:
-    source = Path(hit.source or "")
-    return source.relative_to(Path.cwd()) if source.is_relative_to(Path.cwd()) else source
-
-
 def _row(hit: Hit, *, is_own: bool) -> tuple[str, ...]:
-    source = _from_here(hit)
+    source = from_here(hit.source) or f"#{hit.id}"
     camera = "" if hit.camera is None else str(hit.camera)
-    return f"{hit.score:.3f}", camera, hit.identity or "", f"{source} (the query)" if is_own else str(source)
+    return f"{hit.score:.3f}", camera, hit.identity or "", f"{source} (the query)" if is_own else source
 
 
 def print_grey(sources: Sequence[str]) -> None:

@@ -111,8 +111,8 @@ def print_timeline(found: Timeline, name: str, is_proposed: bool, as_json: bool)
 def print_unknown(found: Timeline) -> None:
     """Which pictures are in no visit, and how they come by what they lack."""
     lacks = {"time": found.num_without_time, "camera": found.num_without_camera}
-    what = " and ".join(f"the {label} of {num:,}" for label, num in lacks.items() if num)
-    say(f"left out: {counted(found.num_unknown, 'picture')}: {what} is not known")
+    what = ", ".join(f"{num:,} without a {label}" for label, num in lacks.items() if num)
+    say(f"left out: {counted(found.num_unknown, 'picture')} ({what})")
     say(f"{HOW_TO_LABEL}; what is there is not embedded again")
 
 
