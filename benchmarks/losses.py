@@ -1,12 +1,15 @@
 """Time and memory of every metric loss, as multiples of a bare distance pass; writes docs/results.md.
 
-    python benchmarks/losses.py [--write] [--sizes 128 512 2048 4096]
+    python benchmarks/losses.py [--write] [--sizes 128 512 2048 4096] [--losses NAME ...] [--processor-time]
 
 The unit is what every loss of pairs pays at least: a float32 N x N matrix of Euclidean distances, written
 plainly, and its backward pass. Unit and subject run in turn and the median of their ratios counts, so a busy
 machine slows both alike. Memory is the peak of one forward and backward pass in a process of its own, in
 N x N float32 matrices (of the process on a CPU, of PyTorch's allocator on a GPU), beyond the batch and the
 libraries.
+
+With --processor-time one thread works and its processor time counts, for a machine that does other work; that
+is a table of its own.
 
 Beside reidkit's losses stand pytorch-metric-learning's batch-hard triplet loss, and its triplet loss over all
 triplets where these fit into memory.
@@ -46,6 +49,7 @@ BATCH_HARD, ALL_TRIPLETS = "pytorch-metric-learning, batch hard", "pytorch-metri
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+clock = time.perf_counter
 
 
 def main() -> None:
@@ -54,13 +58,19 @@ def main() -> None:
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of images")
     parser.add_argument("--losses", nargs="+", help="only these; other rows stay as they were written")
+    parser.add_argument("--processor-time", action="store_true", help="of one thread, not by the clock")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/results.md")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:
         print(peak_memory(options.memory_of))
         return
-    names, before = [*ours(), BATCH_HARD, ALL_TRIPLETS], rows_before("losses")
+    section = "losses"
+    if options.processor_time:
+        global clock
+        clock, section = time.process_time, "losses-processor-time"
+        torch.set_num_threads(1)
+    names, before = [*ours(), BATCH_HARD, ALL_TRIPLETS], rows_before(section)
     lines = [
         "| loss | " + " | ".join(f"N = {size}" for size in options.sizes) + f" | memory, N = {MEMORY_SIZE} |",
         "|---|" + "---|" * (len(options.sizes) + 1),
@@ -82,7 +92,7 @@ def main() -> None:
     ]
     print("\n".join(lines[-2:]))
     if options.write:
-        write_section("losses", "\n".join(lines))
+        write_section(section, "\n".join(lines), script="losses")
 
 
 def ours() -> list[str]:
@@ -149,9 +159,9 @@ def seconds(loss: Loss, embeddings: Tensor, labels: Tensor) -> float:
         end.record()
         end.synchronize()
         return start.elapsed_time(end) / 1e3
-    started = time.perf_counter()
+    started = clock()
     loss(embeddings, labels).backward()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def num_repeats(size: int) -> int:
@@ -226,7 +236,9 @@ def machine() -> str:
     if DEVICE == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
-    return f"{torch.get_num_threads()} threads of {processor()}, {versions}"
+    return (
+        f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)} of {processor()}, {versions}"
+    )
 
 
 if __name__ == "__main__":

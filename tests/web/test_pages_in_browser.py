@@ -317,7 +317,7 @@ def test_a_job_tells_how_far_it_is_without_being_asked(site: Site, page: Page) -
         while (step := steps.get()) is not None:
             time.sleep(0.4)  # so that each is written down
             progress(*step)
-        return "12 pictures"
+        return "all pictures of the folder"
 
     site.service.jobs_done.start("index", "own", "administrator", work)
     page.goto("/g/own/jobs")
@@ -328,7 +328,7 @@ def test_a_job_tells_how_far_it_is_without_being_asked(site: Site, page: Page) -
         assert page.locator("progress").first.evaluate("bar => bar.value / bar.max") == done / 9000
     assert [url for url in site.requests[asked:] if url.endswith("/g/own/jobs")] == []
     steps.put(None)
-    page.get_by_text("12 pictures").wait_for()
+    page.get_by_text("all pictures of the folder").wait_for()
     assert page.locator("[data-events]").count() == 0
 
 

@@ -43,7 +43,7 @@ _NUM_CONFUSIONS = 15
 _NUM_IDENTITIES, _MAX_POINTS = 12, 600
 _NUM_RELIABILITY_BINS = 10
 _MIN_POINTS = 3
-_LEAST_CONCENTRATION = 0.4  # of both maps; real networks show about 0.8
+_LEAST_CONCENTRATION = 0.4  # a flat map has 0.25; one with a peak on a person 0.5 to 1
 
 
 class Probability(Protocol):
@@ -265,7 +265,8 @@ def activation_section(
     if not num_flat:
         return overlays, ""
     kept = "" if overlays else "Where the likeness of two photos lies is not shown: "
-    return overlays, f"{kept}{num_flat} pairs are left out, since no place of them stands out."
+    pairs = "1 pair is" if num_flat == 1 else f"{num_flat} pairs are"
+    return overlays, f"{kept}{pairs} left out, since no place stands out."
 
 
 def _concentration(heat: NDArray[np.floating[Any]]) -> float:

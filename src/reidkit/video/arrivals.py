@@ -17,11 +17,15 @@ _PATIENCE = 2.0  # seconds that a thread has to end; what waits in FFmpeg for a 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A picture of one camera, by its place in the list, and when it came (monotonic seconds)."""
+    """A picture of one camera, by its place in the list, and when it came (monotonic seconds).
+
+    ``gap`` is the longest time without any picture since the one that was taken before.
+    """
 
     camera: int
     frame: Frame
     arrived: float
+    gap: float
 
 
 class Arrivals:
@@ -73,6 +77,7 @@ class Arrivals:
             return self._newest.pop(min(self._newest, key=lambda place: self._newest[place].arrived))
 
     def _read(self, place: int) -> None:
+        before = time.monotonic()
         try:
             for frame in self._streams[place].frames():
                 with self._changed:
@@ -80,7 +85,9 @@ class Arrivals:
                     waiting = self._newest.pop(place, None)
                     self.num_dropped[place] += waiting is not None
                     arrived = time.monotonic()
-                    self._newest[place] = Arrival(place, frame, arrived)
+                    gap = max(arrived - before, 0.0 if waiting is None else waiting.gap)
+                    before = arrived
+                    self._newest[place] = Arrival(place, frame, arrived, gap)
                     self._changed.notify()
         except BaseException as error:  # raised where the pictures are taken
             self._error = error

@@ -130,7 +130,7 @@ def _columns(header: list[str], given: Mapping[str, str], source: str) -> dict[s
         if key not in names and other not in names:
             raise DataError(
                 f"{source} has no column {key!r}{f' or {other!r}' if other else ''}; name it by "
-                f"--column {key}=NAME. Columns found: {found}"
+                f"--column {key}=NAME, in Python column={{{key!r}: NAME}}. Columns found: {found}"
             )
     return names
 

@@ -192,7 +192,7 @@ def load_boxes(path: str | Path, video: Video, *, options: BoxesOptions | None =
         boxes = replace(boxes, confidences=np.ones(len(boxes)))
     if not given.classes and len(np.unique(boxes.classes)) > 1:
         _logger.warning(
-            "%s: boxes of all classes are taken, %s; --class NUMBER keeps one",
+            "%s: boxes of all classes are taken, %s; --class NUMBER, in Python classes=[NUMBER], keeps one",
             *(place, _listed(np.unique(boxes.classes)[:_NUM_LISTED].tolist())),
         )
     if given.classes:

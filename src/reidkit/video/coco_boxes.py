@@ -82,8 +82,8 @@ def _annotations(content: Mapping[str, Any], options: BoxesOptions, size: Pictur
     if categories and not people and not options.classes:
         listed = ", ".join(f"{key} {name}" for key, name in categories.items())
         raise DataError(
-            f"{source} has no category called person; say by --class NUMBER which one is to be followed: "
-            f"{shortened(listed, 200)}"
+            f"{source} has no category called person; say by --class NUMBER, in Python "
+            f"classes=[NUMBER], which one is to be followed: {shortened(listed, 200)}"
         )
     return _of_annotations(annotations, frames, options, source, people=people or None)
 

@@ -6,6 +6,7 @@ import math
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -39,6 +40,7 @@ from reidkit.video.view import Origin
 _logger = get_logger(__name__)
 _CONFIDENCE = 0.1  # of boxes that go on with a track, as in videos
 _LONGEST_WAIT = 0.5  # seconds until a signal, or the end of a track, is noticed
+_MOST_WAITING = 64  # tracks that wait to be embedded
 _TELL_EVERY = 30.0  # seconds
 _MANY_DROPPED = 0.5  # of the pictures; a person is followed well at half the rate of a camera
 
@@ -131,6 +133,7 @@ def follow(
     place = None if isinstance(encoder, Encoder) else Path(encoder)
     network = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
     finder = detector if isinstance(detector, Detector) else Detector(detector)
+    _warm_up(finder, network)
     origin = network.origin if place is None else {**network.origin, "path": place_to_record(place)}
     with _until_told() as told:
         streams = [Stream(address, patience=math.inf) for address in addresses]
@@ -139,6 +142,13 @@ def follow(
         )
         with opened as filled, Arrivals(streams) as arrivals:
             return _Run(streams, names, finder, network, filled, options).go_on(arrivals, told, seconds)
+
+
+def _warm_up(detector: Detector, encoder: Encoder) -> None:
+    """Let all be loaded that the first pictures need, before cameras send them."""
+    blank = np.zeros((encoder.height, encoder.width, 3), np.uint8)
+    detector.find(blank)
+    encoder.encode(blank)
 
 
 def _seconds(duration: float | str | None) -> float | None:
@@ -192,6 +202,7 @@ class _Run:
             for stream, name in zip(streams, names, strict=True)
         ]
         self.counts = [StreamCounts(name, stream.name) for name, stream in zip(names, streams, strict=True)]
+        self.waiting: deque[tuple[int, Piece]] = deque()
         self.sightings = [Sighting(rate=stream.rate, options=options) for stream in streams]
         calibration = encoder.calibration
         self.lowest = None if calibration is None else calibration.threshold_at(JOINING_RATE)
@@ -224,20 +235,23 @@ class _Run:
     def _look(self, arrival: Arrival) -> None:
         counts = self.counts[arrival.camera]
         found = self.detector.find(arrival.frame.image, confidence=_CONFIDENCE)
-        self.sightings[arrival.camera].look(arrival.frame, found, arrival.arrived - self.began)
+        time_of_run = arrival.arrived - self.began
+        self.sightings[arrival.camera].look(arrival.frame, found, time_of_run, gap=arrival.gap)
         counts.late = max(counts.late, time.monotonic() - arrival.arrived)
 
     def _store(self, *, all_of_them: bool) -> None:
-        """Embed and store what has ended, under all cameras at once."""
+        """Embed and store what has ended: one at a time, so that nobody is lost from sight meanwhile."""
         now = self._now()
-        ended = [
-            (number, piece)
-            for number, sighting in enumerate(self.sightings)
-            for piece in sorted(sighting.ended(now, all_of_them=all_of_them), key=lambda piece: piece.ended)
+        for number, sighting in enumerate(self.sightings):
+            ended = sorted(sighting.ended(now, all_of_them=all_of_them), key=lambda piece: piece.ended)
+            self.waiting += [(number, piece) for piece in ended]
+        is_much = all_of_them or len(self.waiting) > _MOST_WAITING
+        part = [
+            self.waiting.popleft() for _ in range(len(self.waiting) if is_much else min(1, len(self.waiting)))
         ]
-        embedded = embed_tracks(self.encoder, [piece.crops for _, piece in ended])
+        embedded = embed_tracks(self.encoder, [piece.crops for _, piece in part])
         done = []
-        for (number, piece), own in zip(ended, embedded, strict=True):
+        for (number, piece), own in zip(part, embedded, strict=True):
             if own is not None:
                 tracklet = self._tracklet(number, piece, own.mean)
                 done.append(EmbeddedTrack(self.origins[number], piece.number, piece.crops, tracklet, *own))

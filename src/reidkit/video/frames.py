@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator
 from functools import cached_property
@@ -290,17 +291,18 @@ def upright_size(stream: Any, first: Any) -> tuple[int, int]:
 
 
 def decoded(
-    container: Any, stream: Any, source: str, *, wanted: Callable[[Any], bool] | None = None
+    container: Any, stream: Any, source: str, *, wanted: Callable[[Any, float], bool] | None = None
 ) -> Iterator[Any]:
     """PyAV's frames; parts that are damaged are skipped, and how many is told at the end.
 
-    Of a stream only packets are decoded that are ``wanted``, and :class:`DataError` says why it breaks off;
-    where a file does, that is told.
+    Of a stream only packets are decoded that are ``wanted``, told how many seconds each took to come;
+    and :class:`DataError` says why it breaks off. Where a file does, that is told.
     """
     av = av_library()
     num_damaged = 0
     packets = container.demux(stream)
     while True:
+        began = time.monotonic()
         try:
             packet = next(packets, None)
         except av.FFmpegError as error:
@@ -310,7 +312,7 @@ def decoded(
             packet = None
         if packet is None:
             break
-        if wanted is not None and not wanted(packet):
+        if wanted is not None and not wanted(packet, time.monotonic() - began):
             continue
         try:
             yield from packet.decode()

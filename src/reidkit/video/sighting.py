@@ -18,6 +18,8 @@ from reidkit.video.options import TrackOptions
 from reidkit.video.tracks import byte_tracker
 from reidkit.video.view import Crop
 
+_NO_PICTURES = 10.0  # seconds, in which none came or was looked at, after which everybody may have left
+
 
 @dataclass(slots=True, eq=False)
 class _Open:
@@ -28,6 +30,7 @@ class _Open:
     first_box: NDArray[np.float64]
     pictures: BestPictures
     ended: float = 0.0
+    looked: float = 0.0
     last_box: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
     tracklet: str | None = None
 
@@ -71,6 +74,7 @@ class Sighting:
         )
         self._open: dict[int, _Open] = {}
         self._num = 0
+        self._looked = self._before = 0.0
 
     @property
     def num_in_sight(self) -> int:
@@ -81,10 +85,15 @@ class Sighting:
         """When the oldest open track began."""
         return min((track.began for track in self._open.values()), default=None)
 
-    def look(self, frame: Frame, found: Found, time: float) -> None:
-        """Take in the people of one picture; at most the 1,000 surest."""
+    def look(self, frame: Frame, found: Found, time: float, *, gap: float = 0.0) -> None:
+        """Take in the people of one picture; at most the 1,000 surest. ``gap`` is :class:`Arrival`'s."""
         corners, confidences = found.corners[:MOST_BOXES], found.confidences[:MOST_BOXES]
-        tracks = self._tracker(corners, confidences, time)
+        # Who could not be looked at for a while has not left: a pause counts for half of what ends a track,
+        # unless it was the camera's.
+        lost, pause = self.options.lost_seconds, time - self._before
+        self._looked += pause if gap > lost else min(pause, lost / 2)
+        self._before = time
+        tracks = self._tracker(corners, confidences, self._looked)
         followed = np.flatnonzero(tracks != NO_TRACK)
         if not len(followed):
             return
@@ -93,7 +102,7 @@ class Sighting:
         lies = lie_of(boxes, width=width, height=height)
         for row in followed.tolist():
             track = self._opened(int(tracks[row]), corners[row], time)
-            track.ended, track.last_box = time, corners[row]
+            track.ended, track.looked, track.last_box = time, self._looked, corners[row]
             track.pictures.next_box()
             if track.pictures.may_be_better(float(lies[row])):
                 self._offer(track, frame, corners[row], float(lies[row]), time)
@@ -101,7 +110,11 @@ class Sighting:
     def ended(self, now: float, *, all_of_them: bool = False) -> Iterator[Piece]:
         """What is to be stored by now: tracks that ended, and parts of those that go on for long."""
         for key, track in list(self._open.items()):
-            is_over = all_of_them or now - track.ended > self.options.lost_seconds
+            is_over = (
+                all_of_them
+                or self._looked - track.looked > self.options.lost_seconds
+                or now - track.ended > max(self.options.lost_seconds, _NO_PICTURES)
+            )
             is_long = track.ended - track.began >= self.options.piece_seconds
             if not is_over and not is_long:
                 continue
@@ -137,6 +150,7 @@ class Sighting:
             track.last_box,
             BestPictures(self.options.best),
             track.ended,
+            track.looked,
             track.last_box,
             track.tracklet,
         )

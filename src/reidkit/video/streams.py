@@ -20,9 +20,9 @@ _OPTIONS = {"analyzeduration": "1000000"}  # microseconds that FFmpeg looks at b
 _RTSP_OPTIONS = {"rtsp_transport": "tcp"}  # UDP loses packets, which shows as smeared pictures
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 _TELL_EVERY = 60.0  # seconds without a picture
-_BEHIND, _CAUGHT_UP = 2.0, 0.5  # seconds
-_DRIFT = 1e-3  # of two clocks; far more than they really have
-_JUMP = 10.0  # seconds; more is no pause in what a camera sends, but its clock that was set anew
+_WINDOW = 2.0  # seconds after which it is known whether decoding keeps up
+_IDLE = 0.02  # of the time, that a thread which keeps up waits at least
+_WAITING = 0.02  # seconds; less may be the operating system's
 
 
 class Stream:
@@ -138,36 +138,29 @@ class Stream:
 class _Backlog:
     """Which packets of a connection to decode: all, or whole pictures only while decoding lies behind.
 
-    How far it lies behind is how much later packets arrive than their own clock says, compared to the
-    earliest one.
+    It lies behind where the next packet is always there already. It has caught up, from a whole picture on,
+    when one had to be waited for.
     """
 
     def __init__(self, name: str) -> None:
         self.name, self.num_skipped = name, 0
-        self._least = self._sent = self._before = 0.0
-        self._is_first, self._is_behind = True, False
+        self._since, self._waited = time.monotonic(), 0.0
+        self._is_behind = False
 
-    def is_wanted(self, packet: Any) -> bool:
-        if packet.dts is None:
-            return True
-        behind = self._behind(float(packet.dts * packet.time_base), time.monotonic())
-        if behind > _BEHIND and not self._is_behind:
-            self._is_behind = True
-            _logger.warning(
-                "%s: this machine cannot decode all that is sent; pictures are dropped to catch up", self.name
-            )
-        if self._is_behind and not packet.is_keyframe:
-            self.num_skipped += 1
-            return False
-        if behind < _CAUGHT_UP:
-            self._is_behind = False  # with a whole picture, from which the next ones can be decoded
-        return True
-
-    def _behind(self, sent: float, now: float) -> float:
-        late = now - sent
-        if self._is_first or not 0 <= sent - self._sent <= _JUMP:
-            self._is_first, self._least = False, late
-        else:
-            self._least = min(late, self._least + _DRIFT * (now - self._before))
-        self._sent, self._before = sent, now
-        return late - self._least
+    def is_wanted(self, packet: Any, waited: float) -> bool:
+        """Whether to decode a packet, for which ``waited`` seconds were spent."""
+        self._waited += waited
+        spent = time.monotonic() - self._since
+        if self._is_behind and packet.is_keyframe and self._waited > _WAITING:
+            self._is_behind = False
+        elif not self._is_behind and spent >= _WINDOW:
+            self._is_behind = self._waited < _IDLE * spent
+            self._since, self._waited = time.monotonic(), 0.0
+            if self._is_behind:
+                _logger.warning(
+                    "%s: this machine cannot decode all that is sent; pictures are dropped to catch up",
+                    self.name,
+                )
+        is_wanted = not self._is_behind or bool(packet.is_keyframe)
+        self.num_skipped += not is_wanted
+        return is_wanted

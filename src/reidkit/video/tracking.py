@@ -267,7 +267,7 @@ class _Run:
         if self.encoder.calibration is None:
             _logger.info(
                 "the encoder has no calibration, so that people who were hidden get a new tracklet; give a "
-                "score from which on two tracks are one (--join-score)"
+                "join_score, from which on two tracks are one"
             )
             return None
         return self.encoder.calibration.threshold_at(JOINING_RATE)

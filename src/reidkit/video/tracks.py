@@ -76,8 +76,8 @@ def find_tracks(
     if not is_tracked:
         if len(boxes) and boxes.confidences.max() > 1:
             _logger.warning(
-                "%s: confidences go up to %.3g, beyond 1; say with --confidence from which on a track "
-                "may begin (%g)",
+                "%s: confidences go up to %.3g, beyond 1; say with confidence from which on a track may "
+                "begin (%g)",
                 *(boxes.source, boxes.confidences.max(), confidence),
             )
         boxes = _tracked(boxes, rate=rate, confidence=confidence, lost_seconds=lost_seconds)
@@ -99,7 +99,7 @@ def find_tracks(
             "%s: %d boxes, but no track: a track has %d boxes or more%s",
             *(boxes.source, len(boxes), min_boxes),
             f", and begins with a box of confidence {confidence:g} or more; the surest here has "
-            f"{boxes.confidences.max():.3g} (--confidence)"
+            f"{boxes.confidences.max():.3g}: give a lower confidence"
             if not is_tracked
             else "",
         )

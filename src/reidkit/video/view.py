@@ -214,7 +214,7 @@ def _tell_beyond_the_end(boxes: Boxes, video: Video) -> None:
         return
     _logger.warning(
         "%s: %d boxes are of frames beyond the end of %s, which has %s: is it the same video, and are frames "
-        "counted from 0 or from 1 (--first-frame)?",
+        "counted from 0 or from 1 (first_frame)?",
         *(boxes.source, np.count_nonzero(boxes.frames >= video.end), video.name, f"{video.end:,}"),
     )
 

@@ -242,7 +242,7 @@ def test_an_encoder_adds_activation_maps(
         peaked[10:20] = 1
         patch.setattr("reidkit.reports.maps.similarity_maps", lambda *_: (peaked, flat))
         page = page_of(tmp_path, inputs, encoder=encoder, num_ranked_lists=2)
-    assert "2 pairs are left out, since no place of them stands out." in section(page, "lists")
+    assert "2 pairs are left out, since no place stands out." in section(page, "lists")
     assert 'id="activation"' not in page
     assert 'href="#activation"' not in page
     monkeypatch.setattr(type(encoder.model), "last_maps", ())

@@ -22,7 +22,10 @@ from reidkit.galleries import open_gallery
 from reidkit.video import TrackOptions, follow, track
 from reidkit.video.arrivals import Arrivals
 from reidkit.video.best_pictures import BestPictures
+from reidkit.video.detector import Found
+from reidkit.video.frames import Frame
 from reidkit.video.item_pictures import picture_of
+from reidkit.video.sighting import Sighting
 from reidkit.video.streams import Stream, _Backlog
 from reidkit.video.view import Crop
 from tests.detectors import detector_file, picture
@@ -167,25 +170,29 @@ def test_a_slow_looker_misses_pictures_but_is_never_late(folder: Path) -> None:
 def test_what_cannot_be_decoded_in_time_is_left_out_up_to_the_next_whole_picture(
     monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
-    """Ten packets a second by their clock, of which each twentieth is whole."""
+    """Each twentieth packet is whole."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     backlog = _Backlog("camera")
 
-    def wanted(arrivals: list[float], first: int) -> list[bool]:
+    def wanted(numbers: range, *, decoding: float, waiting: float) -> list[int]:
+        nonlocal now
         found = []
-        for number, arrival in enumerate(arrivals, start=first):
-            monkeypatch.setattr(time, "monotonic", lambda arrival=arrival: arrival)
-            packet = SimpleNamespace(dts=number, time_base=0.1, is_keyframe=number % 20 == 0)
-            found.append(backlog.is_wanted(packet))
+        for number in numbers:
+            now += waiting
+            if backlog.is_wanted(SimpleNamespace(is_keyframe=number % 20 == 0), waiting):
+                now += decoding
+                found.append(number)
         return found
 
-    assert all(wanted([100 + 0.1 * n for n in range(30)], 0))
-    # From here on each takes 0.3 s, until they are left out: 0.01 s each, until it has caught up.
-    late = wanted([103 + 0.3 * n for n in range(12)], 30)
-    assert late[:10] == [True] * 10
-    assert late[-1] is False
-    rest = wanted([106.4 + 0.01 * n for n in range(60)], 42)
-    assert [number for number, is_wanted in enumerate(rest, start=42) if is_wanted] == [60, *range(80, 102)]
-    assert backlog.num_skipped > 30
+    assert wanted(range(100), decoding=0.02, waiting=0.08) == list(range(100))
+    assert wanted(range(100, 110), decoding=0.3, waiting=3.0) == list(range(100, 110))  # a slow network
+    slow = wanted(range(110, 190), decoding=0.3, waiting=0.0)
+    first = min(set(range(110, 190)) - set(slow))
+    assert first < 140
+    assert [number for number in slow if number > first] == [n for n in range(120, 190, 20) if n > first]
+    assert backlog.num_skipped > 20
+    assert wanted(range(190, 230), decoding=0.02, waiting=0.08) == list(range(200, 230))
     assert len(told) == 1
 
 
@@ -251,3 +258,34 @@ def test_streams_and_files_do_not_go_together(folder: Path, tmp_path: Path) -> N
     assert "--boxes is missing" in refused(folder / "a.ts", *gallery)
     with pytest.raises(ConfigError, match=r"rtsp://10.0.0.7/\.\.\. is a stream"):
         track([address], [folder / "b.txt"])
+
+
+def test_who_could_not_be_looked_at_is_not_lost() -> None:
+    """Pictures come a second and a half apart, though a second without a box ends a track."""
+    pytest.importorskip("trackers", reason="trackers is not installed")
+    sighting = Sighting(rate=RATE, options=TrackOptions())
+    image = picture((0, 1))
+    found = Found(np.array([[0.0, 16.0, 16.0, 32.0]]), np.array([0.9]))
+    nobody = Found(np.empty((0, 4)), np.empty(0))
+    for number in range(12):
+        time = 0.1 * number if number < 4 else 1.5 * number
+        sighting.look(Frame(number, time, lambda: image), found, time)
+        assert not list(sighting.ended(time))
+    assert sighting.num_in_sight == 1
+    for number in range(3):
+        sighting.look(Frame(number, 17 + number, lambda: image), nobody, 17.0 + number)
+    [piece] = sighting.ended(20.0)
+    assert piece.ended == 16.5
+
+
+def test_after_a_break_nobody_is_taken_for_who_was_there_before() -> None:
+    pytest.importorskip("trackers", reason="trackers is not installed")
+    sighting = Sighting(rate=RATE, options=TrackOptions())
+    image = picture((0, 1))
+    found = Found(np.array([[0.0, 16.0, 16.0, 32.0]]), np.array([0.9]))
+    for number in range(5):
+        sighting.look(Frame(number, number / 10, lambda: image), found, number / 10)
+    for number in range(5):
+        time = 4 + number / 10
+        sighting.look(Frame(number, time, lambda: image), found, time, gap=3.6 if number == 0 else 0.1)
+    assert len(list(sighting.ended(4.4, all_of_them=True))) == 2
