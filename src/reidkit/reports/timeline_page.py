@@ -76,7 +76,7 @@ def timeline_chart(visits: Sequence[Visit]) -> Chart:
     """Visits as bars, a line a camera, along the time."""
     cameras = sorted({visit.camera for visit in visits}, key=lambda camera: (isinstance(camera, str), camera))
     as_dates = bool(visits) and all(map(is_date, (visits[0].start, visits[-1].end)))
-    figure, axes = new_axes("time (UTC)" if as_dates else "time (s)", "camera")
+    figure, axes = new_axes(f"time (UTC), {_days(visits)}" if as_dates else "time (s)", "camera")
     days = 86_400 if as_dates else 1  # matplotlib counts dates in days since 1970
     times = [visit.start / days for visit in visits]
     ends = [visit.end / days for visit in visits]
@@ -87,12 +87,18 @@ def timeline_chart(visits: Sequence[Visit]) -> Chart:
     axes.set_yticks(range(len(cameras)), [_short(camera) for camera in cameras])
     axes.set_ylim(-0.6, len(cameras) - 0.4)
     if as_dates:
-        locator = AutoDateLocator(maxticks=5)  # type: ignore[no-untyped-call]
+        locator = AutoDateLocator(minticks=2, maxticks=5)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))  # type: ignore[no-untyped-call]
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5))
     return Chart("timeline", figure)
+
+
+def _days(visits: Sequence[Visit]) -> str:
+    """The days that an axis is of, whose own labels leave out what is the same in all of them."""
+    first, last = (moment(time).split()[0] for time in (visits[0].start, visits[-1].end))
+    return first if first == last else f"{first} to {last}"
 
 
 def _short(camera: int | str) -> str:
