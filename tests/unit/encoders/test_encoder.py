@@ -7,7 +7,7 @@ from PIL import Image
 import reidkit as rk
 from reidkit.cli import cli
 from reidkit.encoders.encoder_file import save_weights
-from reidkit.errors import CheckpointError, DataError
+from reidkit.errors import CheckpointError, ConfigError, DataError
 from reidkit.types import Sample
 
 
@@ -189,3 +189,9 @@ def test_loading_draws_no_random_numbers(encoder, paths, tmp_path):
     assert torch.equal(torch.get_rng_state(), state)
     assert not again.model.training
     np.testing.assert_array_equal(again.encode(paths), encoder.encode(paths))
+
+
+@pytest.mark.parametrize("path", [None, "", 3, ["a.safetensors"]])
+def test_what_is_no_path_is_told(path):
+    with pytest.raises(ConfigError, match="give a run folder or a network's file, or reidkit-small"):
+        rk.load_encoder(path)
