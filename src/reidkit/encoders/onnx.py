@@ -29,6 +29,8 @@ class OnnxFile:
         self.digest, self.former_digest = _examine_onnx(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads()
+        # Threads that look for more work after a batch would keep others from a core: a service's, readers'.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = 4  # errors come as exceptions, which say the same
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
