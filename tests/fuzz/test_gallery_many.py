@@ -89,7 +89,7 @@ def forked(work):
 
 @pytest.mark.parametrize(
     ("processes", "threads", "writers", "seconds"),
-    [(1, 3, 2, 2), pytest.param(4, 8, 4, 60, marks=pytest.mark.slow)],
+    [(1, 3, 2, 2), (2, 6, 2, 4), pytest.param(4, 8, 4, 60, marks=pytest.mark.slow)],
 )
 def test_answers_while_others_write(tmp_path, monkeypatch, processes, threads, writers, seconds):
     monkeypatch.setattr("reidkit.galleries._table_file.LOCK_SECONDS", 60.0)  # a busy machine is no error

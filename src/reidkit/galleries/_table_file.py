@@ -47,6 +47,8 @@ DAMAGED = f"{FILE} is damaged; put a copy in its place, or fill a new gallery"
 
 _connecting = threading.Lock()
 _connected: weakref.WeakSet[TableFile] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_connected.clear)  # a lock in it may be held by a thread left behind
 
 
 class TableFile:
@@ -54,7 +56,7 @@ class TableFile:
 
     def __init__(self, folder: Path, *, create: bool, storage: Storage) -> None:
         self.folder, self._storage = folder, storage
-        self._lock = threading.RLock()
+        self._lock, self._turn = threading.RLock(), threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         for suffix in ("", "-journal", "-wal", "-shm"):
@@ -103,8 +105,13 @@ class TableFile:
         """
         with self._lock:
             inner = self._connection is not None and self._connection.in_transaction
-            with contextlib.nullcontext() if inner else self.transaction("BEGIN"):
+            with contextlib.nullcontext() if inner else self._reading_in_turn():
                 yield self.state()
+
+    @contextlib.contextmanager
+    def _reading_in_turn(self) -> Iterator[None]:
+        with self._turn, self.transaction("BEGIN"):
+            yield
 
     def write_anew(self) -> None:
         """Write the whole file anew: what earlier versions deleted may still stand in its free places."""
@@ -128,6 +135,9 @@ class TableFile:
 
         Whoever closes a file takes away all locks that the process has on it, on systems of POSIX: so it is
         not looked at beside connections that this process has.
+
+        All of these read in turn. SQLite lets a connection join the read lock that another of its process
+        has, so that threads which overlap would never let go of it, and other processes wait for ever.
         """
         place = self.folder / FILE
         with _connecting:
@@ -137,6 +147,8 @@ class TableFile:
                 place, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._file = _identity(place)
+            beside = (table._turn for table in _connected if table.is_of(self._file))
+            self._turn = next(beside, self._turn)
             _connected.add(self)
 
     def is_of(self, file: tuple[int, int] | None) -> bool:
