@@ -143,9 +143,10 @@ def test_who_comes_in_without_a_pause_is_waited_for_and_a_pause_ends_that():
 
 
 def test_first_come_first_served():
-    order, may_go = [], threading.Event()
+    order, begun, may_go = [], threading.Event(), threading.Event()
 
     def do(tasks):
+        begun.set()
         may_go.wait(10)
         order.extend(tasks)
         return tasks
@@ -155,7 +156,8 @@ def test_first_come_first_served():
     for number in range(1, 10):
         threads.append(threading.Thread(target=together.do, args=(number,)))
         threads[-1].start()
-        until(lambda number=number: together.num_waiting + 1 >= number)
+        assert begun.wait(10)  # the first is being done, by itself: all others wait
+        until(lambda number=number: together.num_waiting + 1 == number)
     may_go.set()
     for thread in threads:
         thread.join()
