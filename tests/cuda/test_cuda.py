@@ -113,7 +113,7 @@ def test_networks_are_those_of_the_cpu(name):
     torch.manual_seed(0)
     options = {"image_size": [64, 32]} if name == "timm:test_vit" else {}
     model = rk.build_model(name, **options).double()
-    images = torch.randn(2, 3, 64, 32, dtype=torch.float64)
+    images = torch.randn(8, 3, 64, 32, dtype=torch.float64)
     results = []
     for place in (CUDA, CPU):
         there = copy.deepcopy(model).to(place)
@@ -150,11 +150,11 @@ def make_trainer(settings: dict[str, Any], root: Path, out: Path, device: torch.
         rk.build_model("timm:test_resnet").to(dtype),
         rk.load_dataset("market1501", root, val_identities=3),
         [losses[name]() for name in settings.get("losses", ["identity", "triplet"])],
-        out=out, epochs=2, identities_per_batch=4, images_per_identity=3,
+        out=out, identities_per_batch=4, images_per_identity=3,
         transform=TransformConfig(height=size, width=size, shift=2),
         optim=OptimConfig(lr=1e-3, schedule="constant", warmup_epochs=0, **settings.get("optim", {})),
         device=device, log_every=1, validate_every=1,
-        **{"num_workers": 0, "precision": "float32", **settings.get("train", {}), **options},
+        **{"epochs": 2, "num_workers": 0, "precision": "float32", **settings.get("train", {}), **options},
     )  # fmt: skip
 
 
