@@ -3,8 +3,8 @@
     python benchmarks/gpu.py $REIDKIT_DATA/market1501-500 [--steps 20] [--rounds 3] [--write]
 
 Some four minutes on an H200, two of them compiling. ResNet50 at 256 x 128, batches of 32 x 4, random
-weights. A bare loop and the Trainer take turns, as in ``training.py``; the last row is a group of one process
-that talks over NCCL, beside a bare loop without a group.
+weights. A bare loop and the Trainer take turns, as in ``training.py``; one row is a group of one process that
+talks over NCCL, beside a bare loop without a group.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ ROWS = {
     "float32": ("float32", False, False),
     "bfloat16": ("bfloat16", False, False),
     "float16": ("float16", False, False),
+    "bfloat16, NCCL": ("bfloat16", False, True),
     "bfloat16, compiled": ("bfloat16", True, False),
     "float16, compiled": ("float16", True, False),
-    "bfloat16, NCCL": ("bfloat16", False, True),
 }
+NUM_PIXELS = 256  # images of a batch that is embedded
 SETTINGS = (
     *("model.name=resnet50", "model.pretrained=false", "transform.height=256", "transform.width=128"),
     *("sampler.identities_per_batch=32", "sampler.images_per_identity=4", "train.num_workers=6"),
@@ -53,18 +54,19 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[*ROWS, "encoder"], help="some of the rows; 'encoder'")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/results.md")
     options = parser.parse_args()
+    if "encoder" in options.only:
+        tell("gpu-encoder", encoder_table(options), write=options.write)
     rows = rows_before("gpu-training")
     for name in ROWS:
         if name in options.only:
             rows[name] = training_row(name, options)
-            print(rows[name], flush=True)
-    tables = {"gpu-training": training_table(rows, options)}
-    if "encoder" in options.only:
-        tables["gpu-encoder"] = encoder_table(options)
-    for section, table in tables.items():
-        print(table, end="\n\n")
-        if options.write:
-            write_section(section, table, script="gpu")
+            tell("gpu-training", training_table(rows, options), write=options.write)
+
+
+def tell(section: str, table: str, *, write: bool) -> None:
+    print(table, end="\n\n", flush=True)
+    if write:
+        write_section(section, table, script="gpu")
 
 
 def training_row(name: str, options: argparse.Namespace) -> str:
@@ -126,7 +128,7 @@ def encoder_table(options: argparse.Namespace) -> str:
     model = rk.build_model("resnet50", pretrained=False)
     data = rk.load_dataset("market1501", options.data)
     part = data.gallery
-    pixels = torch.rand(256, 3, 256, 128)
+    pixels = torch.rand(NUM_PIXELS, 3, 256, 128)
     lines = ["| what | result |", "|---|---|"]
     for bfloat16 in (False, True):
         encoder = Encoder(model, height=256, width=128, bfloat16=bfloat16)
@@ -139,7 +141,7 @@ def encoder_table(options: argparse.Namespace) -> str:
                     network.eval()(inputs)
 
         fastest, whole = (
-            8 * 256 / best_of(3, bare),
+            8 * NUM_PIXELS / best_of(3, bare),
             len(part) / best_of(2, lambda e=encoder: e.features(part)),
         )
         kind = "bfloat16" if bfloat16 else "float32"
