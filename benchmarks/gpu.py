@@ -1,6 +1,7 @@
 """What the Trainer, NCCL, encoding, evaluation and export do on a GPU, beside bare loops.
 
     python benchmarks/gpu.py $REIDKIT_DATA/market1501-500 [--steps 20] [--rounds 3] [--write]
+    python benchmarks/gpu.py --curves RUN_ON_CPU RUN_ON_GPU [--write]
 
 Some four minutes on an H200, two of them compiling. ResNet50 at 256 x 128, batches of 32 x 4, random
 weights. A bare loop and the Trainer take turns, as in ``training.py``; one row is a group of one process that
@@ -24,7 +25,7 @@ from reidkit.encoders.encoder import Encoder
 from reidkit.encoders.export import export_encoder
 from reidkit.evaluation import evaluate_features
 from reidkit.training import distributed
-from reidkit.training.trackers import peak_memory
+from reidkit.training.trackers import peak_memory, read_metrics
 from results import device, rows_before, write_section
 from training import bare_rounds, make, synchronise, trainer_rounds
 
@@ -48,12 +49,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path, help="folder in Market-1501's layout")
+    parser.add_argument("data", type=Path, nargs="?", help="folder in Market-1501's layout")
     parser.add_argument("--steps", type=int, default=20, help="of a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[*ROWS, "encoder"], help="some of the rows; 'encoder'")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/results.md")
+    parser.add_argument(
+        "--curves", type=Path, nargs=2, help="compare what two trainings of the same settings wrote; no more"
+    )
     options = parser.parse_args()
+    if options.curves:
+        tell("gpu-curves", curves_table(*options.curves), write=options.write)
+        return
+    if options.data is None:
+        parser.error("give the folder of images, or --curves")
     if "encoder" in options.only:
         tell("gpu-encoder", encoder_table(options), write=options.write)
     rows = rows_before("gpu-training")
@@ -120,6 +129,30 @@ def training_table(rows: dict[str, str], options: argparse.Namespace) -> str:
             f"torch {torch.__version__}.",
         ]
     )
+
+
+def curves_table(on_cpu: Path, on_gpu: Path) -> str:
+    """The losses of two trainings with the same seed and settings, step by step."""
+    configurations = [(run / "config.toml").read_text() for run in (on_cpu, on_gpu)]
+    changed = [
+        lines for lines in zip(*map(str.splitlines, configurations), strict=True) if len(set(lines)) > 1
+    ]
+    if any(not line.startswith("root = ") for line, _ in changed):
+        raise SystemExit(f"{on_cpu} and {on_gpu} are not the same training: {changed}")
+    steps = [
+        {record["step"]: record for record in read_metrics(run / "metrics.jsonl") if record["kind"] == "step"}
+        for run in (on_cpu, on_gpu)
+    ]
+    names = [key for key in next(iter(steps[0].values())) if key.startswith("loss/")]
+    shown = [name.removeprefix("loss/") for name in names]
+    rows = [
+        f"| step | {' | '.join(f'{name}, CPU | GPU' for name in shown)} |",
+        f"|---|{'---|---|' * len(names)}",
+    ]
+    for step in sorted(steps[0].keys() & steps[1].keys()):
+        pairs = [f"{found[step][name]:.4f}" for name in names for found in steps]
+        rows.append(f"| {step} | {' | '.join(pairs)} |")
+    return "\n".join(rows)
 
 
 def encoder_table(options: argparse.Namespace) -> str:
