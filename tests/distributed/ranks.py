@@ -1,32 +1,26 @@
-"""Two processes with the environment that torchrun gives, forked from one that has imported torch already.
+"""Two processes as torchrun starts them, without the seconds that it and they need for imports.
 
-They differ from torchrun's in that they need no seconds for imports. What only torchrun does, as restarts, is
-tested with torchrun.
+What torchrun itself does, as starting them again, is tested with torchrun.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 
+from tests import warm
+
 NUM_RANKS = 2
-_WARM = multiprocessing.get_context("forkserver")
-_WARM.set_forkserver_preload(["reidkit.training.trainer", "timm", "torch._dynamo"])
 
 
 @dataclass(frozen=True)
 class Rank:
     """How one of the processes ended, and what it said."""
 
-    code: int
+    code: int | None
     stdout: str
     stderr: str
 
@@ -43,13 +37,11 @@ def run_ranks(
         seconds: until they are killed.
     """
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun has one, too
-    processes: list[BaseProcess] = [
-        _WARM.Process(target=_be_rank, args=(rank, store.port, folder, target, arguments))
-        for rank in range(NUM_RANKS)
-    ]
+    processes = []
     try:
-        for process in processes:
-            process.start()
+        for rank in range(NUM_RANKS):
+            place = environment_of(rank, store.port)
+            processes.append(warm.start(target, *arguments, says=folder / str(rank), environment=place))
         for process in processes:
             process.join(seconds)
     finally:
@@ -57,7 +49,7 @@ def run_ranks(
             process.kill()
             process.join()
     return [
-        Rank(int(process.exitcode or 0), *(_said(folder, rank, stream) for stream in ("stdout", "stderr")))
+        Rank(process.exitcode, *(warm.said(folder / str(rank), stream) for stream in ("stdout", "stderr")))
         for rank, process in enumerate(processes)
     ]
 
@@ -68,26 +60,9 @@ def run_well(target: Callable[..., None], *arguments: object, folder: Path, seco
         assert rank.code == 0, rank.stderr
 
 
-def command(*words: str) -> None:
-    """The ``reid`` command, to be called in a process of its own."""
-    from reidkit.cli import main
-
-    sys.argv = ["reid", *words]
-    main()
-
-
-def _said(folder: Path, rank: int, stream: str) -> str:
-    return (folder / f"{rank}.{stream}").read_text()
-
-
-def _be_rank(
-    rank: int, port: int, folder: Path, target: Callable[..., None], arguments: tuple[object, ...]
-) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        name = {1: "stdout", 2: "stderr"}[stream.fileno()]
-        with (folder / f"{rank}.{name}").open("w") as file:
-            os.dup2(file.fileno(), stream.fileno())
-    os.environ |= {
+def environment_of(rank: int, port: int) -> dict[str, str]:
+    """What torchrun sets."""
+    return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(NUM_RANKS),
@@ -97,7 +72,4 @@ def _be_rank(
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",
         "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
     }
-    torch.set_num_threads(1)
-    target(*arguments)

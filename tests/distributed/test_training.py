@@ -18,7 +18,8 @@ import reidkit as rk
 from reidkit.cli import cli
 from reidkit.encoders.encoder import Encoder
 from reidkit.training.trackers import read_metrics
-from tests.distributed.ranks import command, run_ranks
+from tests import warm
+from tests.distributed.ranks import run_ranks
 
 
 def torchrun(*words):
@@ -30,7 +31,7 @@ def torchrun(*words):
 
 def reid(folder, *words):
     """The command as each of two processes, without torchrun's imports."""
-    return run_ranks(command, *map(str, words), folder=folder)
+    return run_ranks(warm.command, *words, folder=folder)
 
 
 def test_two_processes_train_one_run_and_say_everything_once(tiny_market, tiny_recipe, tmp_path):
