@@ -64,8 +64,10 @@ def of_each_anchor(
 def with_gradients_made(plain: OfInputs, make: MakeBoth, *inputs: Tensor) -> Tensor:
     """``plain(*inputs)``, (N,), by ``make``, which finds its first derivatives on the way.
 
-    A gradient of the gradient goes through the plain function.
+    A gradient of the gradient goes through the plain function, and so does all traced code.
     """
+    if is_traced() or not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in inputs):
+        return plain(*inputs)
     values: Tensor = _GradientsMade.apply(plain, make, *inputs)
     return values
 

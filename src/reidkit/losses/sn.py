@@ -245,8 +245,6 @@ def support_terms(
         spread, of_spread = _squeeze_with_gradient(distances, positive, kind=kind)
         return apart.add_(spread, alpha=squeeze_weight), [gradient.add_(of_spread, alpha=squeeze_weight)]
 
-    if is_traced() or not (torch.is_grad_enabled() and distances.requires_grad):
-        return plain(distances)
     return with_gradients_made(plain, make, distances)
 
 
