@@ -20,7 +20,7 @@ from reidkit.encoders.check_encoder import check_encoder
 from reidkit.encoders.network import Network
 from reidkit.encoders.network_file import is_network_file, load_network
 from reidkit.encoders.own import LOMO, is_own, own_file, place_of
-from reidkit.encoders.reading_ahead import prepared_batches
+from reidkit.encoders.reading_ahead import num_readers, prepared_batches
 from reidkit.encoders.runtimes import SUFFIXES
 from reidkit.encoders.views import WHOLE, ViewsNetwork, check_views
 from reidkit.errors import CheckpointError, ConfigError, DataError, shown, working_on
@@ -256,7 +256,8 @@ class Encoder:
         dim = sum(self.network.features.values()) if by_name else self.dim
         embeddings = np.empty((len(items), dim), dtype=np.float32)
         done = num_rows = 0
-        for batch in prepared_batches(items, prepared, batch_size):
+        readers = num_readers(str(self.network.device))
+        for batch in prepared_batches(items, prepared, batch_size, num_readers=readers):
             images = []
             for place, image in enumerate(batch, start=done):
                 if not isinstance(image, DataError):

@@ -1,8 +1,9 @@
-from threading import Event
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
 
+from reidkit.encoders import reading_ahead
 from reidkit.encoders.reading_ahead import prepared_batches
 
 
@@ -45,3 +46,11 @@ def test_an_error_reaches_who_asks_and_ends_the_reading():
 
     with pytest.raises(ValueError, match="no image"):
         list(prepared_batches(range(4), prepare, 2))
+
+
+def test_a_gpu_has_more_readers_than_a_processor_that_embeds_itself(monkeypatch):
+    monkeypatch.setattr(reading_ahead, "num_cores", lambda: 16)
+    assert [reading_ahead.num_readers(device) for device in ("cpu", "cuda", "cuda:1")] == [2, 8, 8]
+    together = Barrier(5, timeout=20)  # of which each reader has to be at its image
+    batches = prepared_batches(range(5), lambda number: together.wait() >= 0, 5, num_readers=5)
+    assert list(batches) == [[True] * 5]
