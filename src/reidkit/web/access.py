@@ -9,6 +9,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from reidkit.web.audit import AuditLog
 from reidkit.web.limits import Rates
@@ -126,9 +127,12 @@ def service_of(request: Request) -> Service:
     return found
 
 
-def current_user(request: Request) -> Actor:
+async def current_user(request: Request) -> Actor:
     """Who asks; a dependency. Raises :class:`NotLoggedIn`, which on a page leads to ``/login``."""
-    return access_of(request).actor(request)
+    access = access_of(request)
+    if access.users is None:
+        return access.actor(request)  # in no thread of its own, as no file is read
+    return await run_in_threadpool(access.actor, request)
 
 
 async def csrf_checked(request: Request, actor: Annotated[Actor, Depends(current_user)]) -> Actor:
@@ -163,7 +167,7 @@ def is_same_origin(request: Request) -> bool:
 def needs(role: Role) -> Callable[[Request, Actor], Actor]:
     """A dependency: who asks, if they hold this role in the gallery that the path names."""
 
-    def dependency(request: Request, actor: Annotated[Actor, Depends(current_user)]) -> Actor:
+    async def dependency(request: Request, actor: Annotated[Actor, Depends(current_user)]) -> Actor:
         actor.check(request.path_params["gallery"], role)
         return actor
 
