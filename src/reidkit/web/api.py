@@ -48,7 +48,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         413: "The request is too large.",
         422: "The request cannot be carried out; `errors` says which part of it.",
         429: "Too much at once; `Retry-After` says how long to wait.",
-        503: "Not ready, or shutting down.",
+        503: "Not ready, or shutting down; `Retry-After` says how long to wait, where that is known.",
     }.items()
 }
 
