@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address, ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -164,7 +164,7 @@ def is_same_origin(request: Request) -> bool:
     return origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
 
 
-def needs(role: Role) -> Callable[[Request, Actor], Actor]:
+def needs(role: Role) -> Callable[[Request, Actor], Awaitable[Actor]]:
     """A dependency: who asks, if they hold this role in the gallery that the path names."""
 
     async def dependency(request: Request, actor: Annotated[Actor, Depends(current_user)]) -> Actor:
