@@ -281,7 +281,7 @@ def test_validation_names_who_does_not_come(together):
     report = json.loads((together / "0.json").read_text())
     assert "rank 0 waited for the other processes in vain" in report["barrier"]
     assert "Ranks 1 failed to pass" in report["barrier"].replace("Rank 1", "Ranks 1")
-    assert report["waited"] < 8
+    assert report["waited"] < 60  # not for a day
 
 
 def test_a_restarted_run_goes_on_from_its_last_checkpoint(tiny_market, tmp_path):
@@ -373,7 +373,10 @@ def together_main(root: Path, folder: Path) -> None:
         distributed.barrier = partial(distributed.barrier, minutes=1 / 60)
         report["barrier"] = message_of(lambda: embed_together(encoder, part), TrainingError)
     else:
-        time.sleep(3)  # in its share of the images
+        for _ in range(12_000):  # in its share of the images, until the other has given up
+            if (folder / "0.json").exists():
+                break
+            time.sleep(0.01)
     report["waited"] = time.monotonic() - began
     (folder / f"{rank}.json").write_text(json.dumps(report))
     distributed.shutdown()
