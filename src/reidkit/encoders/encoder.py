@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -22,6 +20,7 @@ from reidkit.encoders.check_encoder import check_encoder
 from reidkit.encoders.network import Network
 from reidkit.encoders.network_file import is_network_file, load_network
 from reidkit.encoders.own import LOMO, is_own, own_file, place_of
+from reidkit.encoders.reading_ahead import num_readers, prepared_batches
 from reidkit.encoders.runtimes import SUFFIXES
 from reidkit.encoders.views import WHOLE, ViewsNetwork, check_views
 from reidkit.errors import CheckpointError, ConfigError, DataError, shown, working_on
@@ -257,22 +256,22 @@ class Encoder:
         dim = sum(self.network.features.values()) if by_name else self.dim
         embeddings = np.empty((len(items), dim), dtype=np.float32)
         done = num_rows = 0
-        with ThreadPoolExecutor(2) as pool:
-            for batch in _batches(items, batch_size):
-                images = []
-                for place, image in enumerate(pool.map(prepared, batch), start=done):
-                    if not isinstance(image, DataError):
-                        images.append(image)
-                    elif skip is None:
-                        raise image
-                    else:
-                        skip(place, image)
-                if images:
-                    embeddings[num_rows : num_rows + len(images)] = embed(np.stack(images))
-                num_rows += len(images)
-                done += len(batch)
-                if progress is not None:
-                    progress(done, len(items))
+        readers = num_readers(str(self.network.device))
+        for batch in prepared_batches(items, prepared, batch_size, num_readers=readers):
+            images = []
+            for place, image in enumerate(batch, start=done):
+                if not isinstance(image, DataError):
+                    images.append(image)
+                elif skip is None:
+                    raise image
+                else:
+                    skip(place, image)
+            if images:
+                embeddings[num_rows : num_rows + len(images)] = embed(np.stack(images))
+            num_rows += len(images)
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(items))
         embeddings = embeddings[:num_rows]
         if not np.isfinite(embeddings).all():
             rows = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
@@ -442,9 +441,3 @@ def weights_file(path: Path) -> Path:
             f"`reid import-weights {path} --model NAME`"
         )
     return path
-
-
-def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -102,7 +102,9 @@ class _PairwiseDistances(torch.autograd.Function):
     def forward(ctx: Any, embeddings: Tensor) -> Tensor:
         squared_norms = embeddings.square().sum(dim=1)
         squared = torch.addmm(squared_norms, embeddings, embeddings.T, alpha=-2).add_(squared_norms[:, None])
-        distances = squared.fill_diagonal_(0).clamp_min_(SQUARED_FLOOR).sqrt_()
+        squared.diagonal().zero_()
+        squared.clamp_min_(SQUARED_FLOOR)
+        distances = squared.sqrt() if is_traced() else squared.sqrt_()  # see _DistancesTo
         ctx.save_for_backward(embeddings, distances)
         return distances
 
@@ -144,7 +146,9 @@ class _DistancesTo(torch.autograd.Function):
             chosen = embeddings.index_select(0, partners[rows].flatten())
             differences = chosen.view(-1, partners.shape[1], embeddings.shape[1]).sub_(embeddings[rows, None])
             torch.linalg.vector_norm(differences, dim=2, out=distances[rows])
-        distances.clamp_min_(DISTANCE_FLOORS[distances.dtype])
+        floor = DISTANCE_FLOORS[distances.dtype]
+        # Compiled, PyTorch 2.11 gives no gradient to what an operation in place made.
+        distances = distances.clamp_min(floor) if is_traced() else distances.clamp_min_(floor)
         ctx.save_for_backward(embeddings, partners, distances)
         return distances
 

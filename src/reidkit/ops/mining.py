@@ -15,7 +15,9 @@ from reidkit.ops.tensors import can_look_at_values, is_traced
 
 def positive_mask(labels: Tensor) -> Tensor:
     """Pairs of one identity, without each image's pair with itself: (N,) -> bool (N, N)."""
-    return (labels[:, None] == labels).fill_diagonal_(False)
+    same = labels[:, None] == labels
+    same.diagonal().fill_(False)  # PyTorch 2.6 compiles fill_diagonal_ for one length of the batch only
+    return same
 
 
 def negative_mask(labels: Tensor) -> Tensor:
