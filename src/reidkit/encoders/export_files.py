@@ -90,8 +90,8 @@ def onnx_program(encoder: Encoder) -> Any:
         cause = short(error.__cause__ or error, 300)
         versions = f"PyTorch {torch.__version__} with onnxscript {version('onnxscript')}"
         raise ExportError(
-            f"{versions} cannot export this network: {cause}. Where one of the two is far older than the other, "
-            "that may be why"
+            f"{versions} cannot export this network: {cause}. Where one of the two is far older than the "
+            "other, that may be why"
         ) from error
     assert program is not None
     model = program.model_proto
