@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from results import processor, write_section
+from results import device, write_section
 
 STUDIES = ("small-losses", "small-outliers", "small-jlml-ablations", "small-leave-one-set-out")
 # 7,519 crops at 128 x 64 take 0.2 GB; with one thread a run, another process for images gains nothing.
@@ -52,7 +52,7 @@ def main() -> None:
         # With runs to come, a study's tables end with exit code 1.
         subprocess.run([sys.executable, "-m", "reidkit", *map(str, words)], check=not options.tables)
         _, _, table = (out / "table.md").read_text("utf-8").partition("\n")
-        write_section(name, f"{table.strip()}\n\n{processor()}.", script="studies")
+        write_section(name, f"{table.strip()}\n\n{device()}.", script="studies")
 
 
 if __name__ == "__main__":

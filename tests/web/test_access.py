@@ -12,6 +12,7 @@ from reidkit.errors import ConfigError, DataError
 from reidkit.web import users as users_module
 from reidkit.web.app import build_app
 from reidkit.web.audit import AuditLog
+from reidkit.web.limits import allowed_hosts
 from reidkit.web.roles import Role
 from reidkit.web.users import (
     FREE_ATTEMPTS,
@@ -279,6 +280,12 @@ def test_another_name_for_this_machine_is_refused(settings, host):
     with running(settings) as client:
         assert client.get("/v1/galleries", headers={"Host": host}).status_code == 421
         assert client.get("/v1/galleries", headers={"Host": "localhost:8000"}).status_code == 200
+
+
+def test_a_service_with_names_is_checked_for_health_by_this_machines_own(settings):
+    named = settings.model_copy(update={"host": "0.0.0.0", "hosts": ("people.example",)})
+    assert allowed_hosts(named) >= {"people.example", "127.0.0.1", "localhost"}
+    assert "evil.example" not in allowed_hosts(named)
 
 
 def test_another_sites_page_changes_nothing_of_a_local_service(settings):

@@ -134,11 +134,12 @@ class Guard:
 def allowed_hosts(settings: Settings) -> set[str]:
     """Names that the service may be called by; empty where any will do.
 
-    A page elsewhere can let its own name lead to this machine, and would then be let in as a local user.
+    A page elsewhere can let its own name lead to this machine, and would then be let in as a local user. The
+    names of this machine itself no page elsewhere has; checks of health call the service by them.
     """
-    if settings.is_local:
-        return {"localhost", "127.0.0.1", "[::1]", settings.host.lower(), *map(str.lower, settings.hosts)}
-    return {settings.host.lower(), *map(str.lower, settings.hosts)} if settings.hosts else set()
+    if not settings.is_local and not settings.hosts:
+        return set()
+    return {"localhost", "127.0.0.1", "[::1]", settings.host.lower(), *map(str.lower, settings.hosts)}
 
 
 def _without_port(host: str) -> str:
