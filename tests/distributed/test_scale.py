@@ -30,34 +30,17 @@ from reidkit.losses import (
     StructuredSparsity,
     SupportNeighborLoss,
 )
-from reidkit.models import Embedder
 from reidkit.training import distributed
 from reidkit.training.embed_validation import embed_together
 from reidkit.training.samplers import IdentitySampler
 from reidkit.training.trackers import read_metrics
 from tests.distributed.ranks import run_ranks, run_well
+from tests.trainings import Small
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # as each of the two processes has
 BATCH_NORMS = ("frozen", "synchronised")
 RECIPES = ("msml", "hap2s", "sn")  # jlml takes as long as all else
 ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-
-
-class Small(Embedder):
-    """A convolution with batch norm, a linear layer and a batch norm of its output."""
-
-    def __init__(self):
-        super().__init__(
-            {"embedding": 16},
-            metric_feature="embedding",
-            classification_feature="embedding",
-            embedding_feature="embedding",
-        )
-        self.backbone = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU())
-        self.feature, self.neck = nn.Linear(6, 16), nn.BatchNorm1d(16)
-
-    def named_features(self, images):
-        return {"embedding": self.neck(self.feature(self.backbone(images).mean(dim=(2, 3))))}
 
 
 # JLML itself, with the paper's batch of 32 and SGD. With 12 images a batch, where its batch norms have few
