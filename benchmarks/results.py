@@ -29,3 +29,10 @@ def processor() -> str:
     """What the processor calls itself."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def device() -> str:
+    """What a network trains on here: a GPU's name where there is one, else the processor's."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else processor()

@@ -21,13 +21,12 @@ from pathlib import Path
 import torch
 
 from reidkit import config
-from reidkit.encoders.devices import default_device
 from reidkit.images.transforms import normalize
 from reidkit.training.loader import batches
 from reidkit.training.objective import name_of
 from reidkit.training.runs import build_trainer
 from reidkit.training.trackers import peak_memory
-from results import processor, write_section
+from results import device, write_section
 
 
 class EndOfRound(Exception):
@@ -137,7 +136,6 @@ def main() -> None:
     }
     share = min(times["bare loop"]) / min(times["Trainer"])
     memory = ", ".join(f"{value:.1f}" for value in peak_memory().values())
-    device = torch.cuda.get_device_name() if default_device().type == "cuda" else processor()
     table = "\n".join(
         [
             "| recipe | precision | bare loop | Trainer | share | waiting for data | memory, GB |",
@@ -147,7 +145,7 @@ def main() -> None:
             f"{100 * share:.0f} % | {100 * min(waiting):.1f} to {100 * max(waiting):.1f} % | {memory} |",
             "",
             f"Images/s of the fastest of {arguments.rounds} rounds of {arguments.steps} steps (the slowest); "
-            f"{' '.join(arguments.overrides)}; {torch.get_num_threads()} threads, {device}, "
+            f"{' '.join(arguments.overrides)}; {torch.get_num_threads()} threads, {device()}, "
             f"torch {torch.__version__}.",
         ]
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from reidkit import __version__
 from reidkit.errors import CheckpointError, ConfigError, shown
 from reidkit.files import is_unfinished
 from reidkit.texts.files import read_json
@@ -18,8 +19,20 @@ LOCK_FILE = ".lock"  # in a run folder, held by the process that trains there
 
 def versions() -> dict[str, str]:
     """Versions of what numbers depend on."""
-    packages = ("reidkit", "torch", "torchvision", "timm", "numpy", "pillow")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+    packages = ("torch", "torchvision", "timm", "numpy", "pillow")
+    return {
+        "python": platform.python_version(),
+        "reidkit": __version__,
+        **{package: _version_of(package) for package in packages},
+    }
+
+
+def _version_of(package: str) -> str:
+    """A package may have come by another way, or as a fork of another name; nobody's training ends for it."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not known"
 
 
 def data_fingerprint(data: Dataset) -> dict[str, Any]:

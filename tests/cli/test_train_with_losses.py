@@ -119,7 +119,7 @@ def test_unknown_weights_are_named(train):
 )
 def test_every_ablation_of_jlml_is_one_change(tiny_market, tmp_path, change, losses):
     words = [f"data.root={tiny_market}", "train.epochs=1", "train.num_workers=0", "transform.height=64"]
-    words += ["transform.width=32", "sampler.identities_per_batch=2", change]
+    words += ["transform.width=32", "sampler.identities_per_batch=2", "data.train_identities=2", change]
     result = CliRunner().invoke(cli, ["train", "small-jlml", *words, "--out", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
     epoch = next(r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "epoch")

@@ -1,14 +1,11 @@
 """Two processes give the loss and the gradients of one process with the whole batch.
 
-The tests start this file under torchrun once and read what its two processes wrote.
+The tests call this file's ``main`` once in two processes and read what these wrote.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -21,10 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from reidkit.errors import DataError
 from reidkit.training import distributed
+from tests.distributed.ranks import NUM_RANKS, run_well
 from tests.reference_losses import CASES, build, case_name
 
-REPOSITORY = Path(__file__).parents[2]
-NUM_PROCESSES, NUM_IDENTITIES, DIM = 2, 4, 5
+NUM_IDENTITIES, DIM = 4, 5
 LABELS = [0, 0, 1, 1, 2, 0, 1, 3, 3, 3]  # identities 0 and 1 have images on both processes
 
 
@@ -45,16 +42,8 @@ class ModelAndLoss(nn.Module):
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={NUM_PROCESSES}", "-m", __spec__.name, str(folder)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    torchrun = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
-    try:
-        _, errors = torchrun.communicate(timeout=240)
-    finally:
-        torchrun.terminate()  # it stops its processes; killed, it would leave them behind
-    assert torchrun.returncode == 0, errors
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(NUM_PROCESSES)]
+    run_well(main, folder, folder=folder)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(NUM_RANKS)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_name)
@@ -98,7 +87,7 @@ def test_knows_its_place(reports):
 
 
 def test_all_talk_waits_for_a_process_that_works_alone(reports):
-    """Longer than the process group's own limit, which is a second here."""
+    """Longer than the process group's own limit, which is two seconds here."""
     for report in reports:
         assert report["talk after a long wait"] == [
             "words",
@@ -134,7 +123,7 @@ def whole_batch() -> Tensor:
 
 
 def my_rows(whole: Tensor) -> Tensor:
-    return whole.chunk(NUM_PROCESSES)[distributed.rank()]
+    return whole.chunk(NUM_RANKS)[distributed.rank()]
 
 
 def run_case(case) -> dict:
@@ -159,7 +148,7 @@ def message_of(call, *arguments) -> str:
 def brought(item: object, *, late_by: int) -> object:
     """The item; the process of that rank takes long to bring it."""
     if distributed.rank() == late_by:
-        time.sleep(1.5)
+        time.sleep(2.5)
     return item
 
 
@@ -178,7 +167,7 @@ def main(folder: Path) -> None:
 
     report["unequal"] = message_of(distributed.gather_with_gradient, torch.zeros(rank + 1, 3))
     report["unequal labels"] = message_of(distributed.gather_labels, torch.zeros(2 - rank))
-    _set_pg_timeout(timedelta(seconds=1))
+    _set_pg_timeout(timedelta(seconds=2))
     report["talk after a long wait"] = [
         distributed.from_main(brought("words" if rank == 0 else None, late_by=0)),
         distributed.gather_objects(brought(rank, late_by=1)),
@@ -190,7 +179,3 @@ def main(folder: Path) -> None:
         path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")
     ]
     (folder / f"{rank}.json").write_text(json.dumps(report))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

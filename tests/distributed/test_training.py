@@ -1,4 +1,4 @@
-"""Training under torchrun: two processes make one run."""
+"""Commands under torchrun: two processes make one run."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ import reidkit as rk
 from reidkit.cli import cli
 from reidkit.encoders.encoder import Encoder
 from reidkit.training.trackers import read_metrics
+from tests import warm
+from tests.distributed.ranks import run_ranks
 
 
 def torchrun(*words):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    line += ["-m", "reidkit", *map(str, words)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    command += ["-m", "reidkit", *map(str, words)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def reid(folder, *words):
+    """The command as each of two processes, without torchrun's imports."""
+    return run_ranks(warm.command, *words, folder=folder)
 
 
 def test_two_processes_train_one_run_and_say_everything_once(tiny_market, tiny_recipe, tmp_path):
@@ -39,9 +46,9 @@ def test_two_processes_train_one_run_and_say_everything_once(tiny_market, tiny_r
     assert batch["batch/num_images"] == 12, "losses see the global batch"
     assert rk.load_encoder(tmp_path / "run").dim > 0
 
-    refused = torchrun(*words, "optim.lr=0.5")
-    assert refused.returncode != 0
-    assert "optim.lr: 0.001 there, 0.5 now" in refused.stderr
+    refused = reid(tmp_path, *words, "optim.lr=0.5")
+    assert [rank.code for rank in refused] == [2, 2]
+    assert all("optim.lr: 0.001 there, 0.5 now" in rank.stderr for rank in refused)
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +76,17 @@ def test_two_processes_evaluate_as_one_and_write_once(encoder, noise, tmp_path):
     words = ["evaluate", encoder, "--data", "market1501", "--root", noise, "--json", "--rerank"]
     words += ["--no-report", "--out"]
     alone, together = tmp_path / "alone", tmp_path / "together"
-    one, two = CliRunner().invoke(cli, [*map(str, words), str(alone)]), torchrun(*words, together)
-    assert (one.exit_code, two.returncode) == (0, 0), two.stderr
-    assert two.stdout == one.stdout
+    one, two = CliRunner().invoke(cli, [*map(str, words), str(alone)]), reid(tmp_path, *words, together)
+    assert [one.exit_code, *(rank.code for rank in two)] == [0, 0, 0], two
+    assert "".join(rank.stdout for rank in two) == one.stdout
     assert 0 < json.loads(one.stdout)["mAP"] < 0.5
     assert (together / "evaluation.json").read_bytes() == (alone / "evaluation.json").read_bytes()
-    assert two.stderr.count("wrote ") == one.stderr.count("wrote ") == 1
+    assert sum(rank.stderr.count("wrote ") for rank in two) == one.stderr.count("wrote ") == 1
 
 
-@pytest.mark.slow
 def test_an_error_of_the_main_process_ends_an_evaluation(encoder, noise, tmp_path):
     (tmp_path / "plain").write_text("a file, not a folder")
     words = ("evaluate", encoder, "--data", "market1501", "--root", noise)
-    done = torchrun(*words, "--out", tmp_path / "plain" / "results")
-    assert done.returncode != 0
-    assert "error: cannot write" in done.stderr
+    ranks = reid(tmp_path, *words, "--out", tmp_path / "plain" / "results")
+    assert all(rank.code for rank in ranks)
+    assert "error: cannot write" in ranks[0].stderr

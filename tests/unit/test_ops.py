@@ -22,6 +22,7 @@ from reidkit.ops import (
     distances_to,
     hardest_distances,
     hardest_partners,
+    identities_of,
     mean_over,
     mine_hardest,
     negative_mask,
@@ -71,16 +72,18 @@ def test_distances_between_rows_are_exact_at_zero():
     assert embeddings.grad.eq(0).all()
 
 
+@pytest.mark.parametrize("num_partners", [3, 9])
 @pytest.mark.parametrize(("num", "dim"), [(1, 3), (7, 4), (40, 600), (1500, 5)])
-def test_distances_to_chosen_rows_equal_those_of_matching_rows(num, dim):
+def test_distances_to_chosen_rows_equal_those_of_matching_rows(num, dim, num_partners):
     embeddings = random_embeddings(num, dim=dim).requires_grad_()
-    partners = torch.randint(0, num, (num, 3), generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    partners = torch.randint(0, num, (num, num_partners), generator=generator)
     distances, expected = (
         distances_to(embeddings, partners),
         distances_between(embeddings[:, None], embeddings[partners]),
     )
     torch.testing.assert_close(distances, expected, rtol=0, atol=1e-12)
-    weights = torch.randn(num, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    weights = torch.randn(num, num_partners, generator=generator, dtype=torch.float64)
     gradients = [torch.autograd.grad((d * weights).sum(), embeddings)[0] for d in (distances, expected)]
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
 
@@ -127,6 +130,16 @@ def test_masks_equal_loops():
         for j, second in enumerate(labels):
             assert positive_mask(labels)[i, j] == (first == second and i != j)
             assert negative_mask(labels)[i, j] == (first != second)
+
+
+@pytest.mark.parametrize("labels", [[4, -1, 4, 4, 9], [2, 2, 2], [1, 0], [7]])
+def test_columns_of_an_identity_are_all_of_its_images(labels):
+    identities = identities_of(torch.tensor(labels))
+    assert identities.num_images.tolist() == [labels.count(label) for label in labels]
+    assert identities.most == max(labels.count(label) for label in labels)
+    columns = torch.cat([identities.columns(slice(start, start + 2)) for start in range(0, len(labels), 2)])
+    for image, row in enumerate(columns.tolist()):
+        assert set(row) == {other for other, label in enumerate(labels) if label == labels[image]}
 
 
 def test_mean_over_nothing_is_zero_with_a_graph():

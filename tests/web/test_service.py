@@ -258,7 +258,7 @@ def test_what_makes_no_sense_is_told_with_what_to_do(client):
 
 
 def ended(client, number):
-    for _ in range(200):
+    for _ in range(2000):
         job = client.get(f"{GALLERY}/jobs/{number}").json()
         if job["ended"] is not None:
             return job

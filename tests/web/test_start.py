@@ -23,7 +23,7 @@ def starting(settings, monkeypatch):
     """A client of a service that loads no encoder before somebody needs one."""
     monkeypatch.setattr(app, "_BEFORE_ENCODERS", 3600.0)
     with TestClient(app.build_app(settings), raise_server_exceptions=False) as client:
-        for _ in range(1000):
+        for _ in range(6000):
             if client.get("/readyz").status_code == 200:
                 break
             time.sleep(0.01)

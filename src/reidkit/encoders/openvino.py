@@ -11,7 +11,8 @@ from xml.parsers import expat
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.encoders.runtimes import METADATA_KEY, Port, check_inputs, import_runtime, num_threads
+from reidkit.encoders.openvino_sessions import Sessions
+from reidkit.encoders.runtimes import METADATA_KEY, Port, check_inputs, import_runtime
 from reidkit.errors import CheckpointError, short
 
 _MAX_SIZE = 2**26  # bytes of the graph
@@ -47,11 +48,11 @@ class OpenVinoFile:
             freed = self._free_batch(one_image) if one_image else None
             if one_image and freed is None:
                 self.model = self._read(path, held)  # as it was
-            self.compiled = freed or self._compile()
+            self.sessions = freed or Sessions(self.openvino, self.model)
         except RuntimeError as error:
             raise CheckpointError(f"{path} cannot be run by OpenVINO: {short(error, 300)}") from error
-        self.inputs = _ports(self.compiled.inputs)
-        self.outputs = _ports(self.compiled.outputs)
+        self.inputs = _ports(self.sessions.compiled.inputs)
+        self.outputs = _ports(self.sessions.compiled.outputs)
 
     def metadata(self, key: str) -> Any:
         return json.loads(self.model.get_rt_info(key).astype(str)) if self.model.has_rt_info(key) else None
@@ -62,17 +63,11 @@ class OpenVinoFile:
 
     def run(self, images: NDArray[Any], *, input: str, output: str) -> NDArray[Any]:
         # By place: a port need not have a name that the runtime takes.
-        place_in, place_out = list(self.inputs).index(input), list(self.outputs).index(output)
-        result: NDArray[Any] = self.compiled({place_in: images})[place_out]
-        return result
+        places = {"place_in": list(self.inputs).index(input), "place_out": list(self.outputs).index(output)}
+        return self.sessions.run(images, **places)
 
     def _read(self, path: Path, held: bytes) -> Any:
         return self.openvino.Core().read_model(path.read_bytes(), held)
-
-    def _compile(self) -> Any:
-        # Left alone, OpenVINO computes in bfloat16 where the processor can, and figures differ by machine.
-        settings = {"INFERENCE_NUM_THREADS": num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-        return self.openvino.compile_model(self.model, "CPU", settings)
 
     def _one_image(self) -> list[int]:
         """The size (3, H, W) of the images of a network that takes one at a time; empty for others."""
@@ -82,15 +77,15 @@ class OpenVinoFile:
         fixed = [size for size in image if size is not None]
         return fixed if batch == 1 and len(fixed) == len(image) == 3 else []
 
-    def _free_batch(self, one_image: list[int]) -> Any:
+    def _free_batch(self, one_image: list[int]) -> Sessions | None:
         """The network compiled for any number of images, if two then come out as each does by itself."""
         images = np.random.default_rng(0).random((2, *one_image), dtype=np.float32)
         try:
             self.model.reshape([-1, *one_image])
-            compiled = self._compile()
+            sessions = Sessions(self.openvino, self.model)
             # Copies: what comes next is written over them.
             two, *alone = (
-                [np.array(output) for output in compiled(some).values()]
+                [np.array(output) for output in sessions.compiled(some).values()]
                 for some in (images, images[:1], images[1:])
             )
         except RuntimeError:  # a size of 1 is built into its layers
@@ -100,7 +95,7 @@ class OpenVinoFile:
             for port, outputs in enumerate(two)
             for i in range(2)
         )
-        return compiled if freed else None
+        return sessions if freed else None
 
     def _conversion_parameters(self) -> dict[str, Any] | None:
         """Preprocessing that OpenVINO's model optimizer built into the network and noted down.

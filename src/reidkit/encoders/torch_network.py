@@ -101,7 +101,7 @@ class TorchNetwork(Network):
     def _computed(self, images: NDArray[np.uint8], embed: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
         inputs = normalize(pixels, self.model.mean, self.model.std)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = inputs.to(_dtype_of(self.model), memory_format=torch.channels_last)
         kind = torch.bfloat16 if self.bfloat16 else torch.float32
         with evaluating(self.model), autocast(self.device, kind):
             embeddings = embed(inputs)
@@ -119,6 +119,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _dtype_of(model: nn.Module) -> torch.dtype:
+    """Of its weights; float32 where it has none."""
+    return next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.float32)
 
 
 def _is_on(device: torch.device, model: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,12 @@ OfAnchor = Callable[..., Tensor]
 
 WithGradient = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
 """``(distances (b, N), labels (N,), rows) -> values (b,) and their gradients by the distances (b, N)``."""
+
+OfInputs = Callable[..., Tensor]
+"""``(*inputs (N, ...)) -> (N,)``: plain, differentiable; no value reads another row."""
+
+MakeBoth = Callable[..., tuple[Tensor, list[Tensor]]]
+"""``(*inputs) -> values (N,) and, like each input, the gradient of its row's value``, without a graph."""
 
 
 def of_each_anchor(
@@ -42,12 +49,26 @@ def of_each_anchor(
     """
     inputs = (distances, *columns)
     if is_traced():  # a compiler plans memory by itself
-        return _of_all_anchors(function, labels, inputs)
+        return _of_all_anchors(function, labels, *inputs)
     if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in inputs):
         with torch.no_grad():  # also for copies of the rows
             parts = [_of_rows(function, labels, rows, inputs) for rows in _blocks(labels, width)]
         return torch.cat([values for values, _ in parts])
-    values: Tensor = _OfEachAnchor.apply(function, with_gradient, width, labels, *inputs)
+    return with_gradients_made(
+        partial(_of_all_anchors, function, labels),
+        partial(_in_blocks, function, with_gradient, width, labels),
+        *inputs,
+    )
+
+
+def with_gradients_made(plain: OfInputs, make: MakeBoth, *inputs: Tensor) -> Tensor:
+    """``plain(*inputs)``, (N,), by ``make``, which finds its first derivatives on the way.
+
+    A gradient of the gradient goes through the plain function, and so does all traced code.
+    """
+    if is_traced() or not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in inputs):
+        return plain(*inputs)
+    values: Tensor = _GradientsMade.apply(plain, make, *inputs)
     return values
 
 
@@ -63,8 +84,7 @@ def _blocks(labels: Tensor, width: int | None) -> Iterator[slice]:
     return row_blocks(len(labels), width or len(labels), labels.device)
 
 
-def _of_all_anchors(function: OfAnchor, labels: Tensor, inputs: Sequence[Tensor]) -> Tensor:
-    distances, *columns = inputs
+def _of_all_anchors(function: OfAnchor, labels: Tensor, distances: Tensor, *columns: Tensor) -> Tensor:
     return function(distances, positive_mask(labels), negative_mask(labels), *columns)
 
 
@@ -76,55 +96,49 @@ def _of_rows(
     return function(block[0], *masks_of(labels, rows), *block[1:]), block
 
 
-class _OfEachAnchor(torch.autograd.Function):
+def _in_blocks(
+    function: OfAnchor,
+    with_gradient: WithGradient | None,
+    width: int | None,
+    labels: Tensor,
+    *inputs: Tensor,
+) -> tuple[Tensor, list[Tensor]]:
+    """Values and gradients of all anchors, one block of them after another."""
+    gradients = [torch.empty_like(tensor) for tensor in inputs]
+    values = []
+    for rows in _blocks(labels, width):
+        if with_gradient is not None:
+            of_block, gradients[0][rows] = with_gradient(inputs[0][rows], labels, rows)
+            values.append(of_block)
+            continue
+        with torch.enable_grad():
+            of_block, block = _of_rows(function, labels, rows, inputs)
+        of_inputs = torch.autograd.grad(of_block, block, torch.ones_like(of_block))
+        for gradient, of_input in zip(gradients, of_inputs, strict=True):
+            gradient[rows] = of_input
+        values.append(of_block.detach())
+    return torch.cat(values), gradients
+
+
+class _GradientsMade(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        function: OfAnchor,
-        with_gradient: WithGradient | None,
-        width: int | None,
-        labels: Tensor,
-        *inputs: Tensor,
-    ) -> Tensor:
-        gradients = [torch.empty_like(tensor) for tensor in inputs]
-        values = []
-        for rows in _blocks(labels, width):
-            if with_gradient is not None:
-                of_block, gradients[0][rows] = with_gradient(inputs[0][rows], labels, rows)
-                values.append(of_block)
-                continue
-            with torch.enable_grad():
-                of_block, block = _of_rows(function, labels, rows, inputs)
-            of_inputs = torch.autograd.grad(of_block, block, torch.ones_like(of_block))
-            for gradient, of_input in zip(gradients, of_inputs, strict=True):
-                gradient[rows] = of_input
-            values.append(of_block.detach())
-        ctx.function = function
-        ctx.save_for_backward(labels, *inputs, *gradients)
-        return torch.cat(values)
+    def forward(ctx: Any, plain: OfInputs, make: MakeBoth, *inputs: Tensor) -> Tensor:
+        values, gradients = make(*inputs)
+        ctx.plain = plain
+        ctx.save_for_backward(*inputs, *gradients)
+        return values
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        labels, *saved = ctx.saved_tensors
-        inputs, gradients = saved[: len(saved) // 2], saved[len(saved) // 2 :]
+        num_inputs = len(ctx.saved_tensors) // 2
+        inputs, gradients = ctx.saved_tensors[:num_inputs], ctx.saved_tensors[num_inputs:]
         if torch.is_grad_enabled():  # a gradient of the gradient is asked for, and these are constants
-            values = _of_all_anchors(ctx.function, labels, inputs)
             needed = [tensor for tensor in inputs if tensor.requires_grad]
-            found = iter(torch.autograd.grad(values, needed, gradient, create_graph=True))
-            return (
-                None,
-                None,
-                None,
-                None,
-                *(next(found) if tensor.requires_grad else None for tensor in inputs),
-            )
-        of_distances, *of_columns = gradients
-        gradient = gradient.to(of_distances.dtype)
-        return (
-            None,
-            None,
-            None,
-            None,
-            gradient[:, None] * of_distances,
-            *(gradient * column for column in of_columns),
-        )
+            found = iter(torch.autograd.grad(ctx.plain(*inputs), needed, gradient, create_graph=True))
+            return None, None, *(next(found) if tensor.requires_grad else None for tensor in inputs)
+        gradient = gradient.to(gradients[0].dtype)
+        return None, None, *(_by_rows(gradient, of_input) for of_input in gradients)
+
+
+def _by_rows(factors: Tensor, rows: Tensor) -> Tensor:
+    return factors.view(-1, *[1] * (rows.ndim - 1)) * rows

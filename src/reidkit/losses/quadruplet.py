@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from reidkit.losses._rowwise import of_each_anchor
 from reidkit.losses._tuple_sums import num_quadruplets, num_triplets, quadruplet_hinges, triplet_hinges
 from reidkit.ops import check_number, pairwise_distances, prepare_batch
 from reidkit.registry import register
@@ -75,8 +73,8 @@ class QuadrupletLoss(nn.Module):
 def quadruplet(distances: Tensor, labels: Tensor, *, margin: float, second_margin: float) -> Tensor:
     """The loss from all distances, (N, N) and (N,)."""
     # In this order, since counting quadruplets takes more memory.
-    quadruplets = quadruplet_hinges(distances, labels, margin=second_margin)
-    triplets = of_each_anchor(partial(triplet_hinges, margin=margin), distances, labels).sum()
+    quadruplets = quadruplet_hinges(distances, labels, margin=second_margin).sum()
+    triplets = triplet_hinges(distances, labels, margin=margin).sum()
     mean_quadruplet = quadruplets / num_quadruplets(labels).clamp_min(1)
     mean_triplet = triplets / num_triplets(labels).clamp_min(1)
     return (mean_triplet + mean_quadruplet).to(distances.dtype)

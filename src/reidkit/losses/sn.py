@@ -10,17 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from reidkit.errors import UnknownName
+from reidkit.losses._rowwise import with_gradients_made
 from reidkit.ops import (
     check_count,
     check_number,
     check_positive,
     distances_between,
     distances_to,
+    furthest_of,
+    identities_of,
     is_traced,
     largest_indices,
     mean_over,
+    nearest_of,
     nearness_blocks,
-    num_of_identity,
     pairwise_distances,
     prepare_batch,
 )
@@ -123,12 +126,12 @@ class SupportNeighborLoss(nn.Module):
         )
         # The few chosen are computed again, exact at 0 and with a graph.
         chosen = distances_to(embeddings, torch.cat((mined.neighbors, mined.nearest_positive), dim=1))
-        positive, negative = support_sets(chosen, mined)
+        weight = 0.0 if self.squeeze == "pair" else self.squeeze_weight
+        terms = support_terms(
+            chosen, *support_sets(chosen, mined), scale=self.scale, kind=self.squeeze, squeeze_weight=weight
+        )
         if self.squeeze == "pair":
-            spread = pair_squeeze(embeddings, mined)
-        else:
-            spread = squeeze(chosen, positive, kind=self.squeeze)
-        terms = separation(chosen, positive, negative, scale=self.scale) + self.squeeze_weight * spread
+            terms = terms + self.squeeze_weight * pair_squeeze(embeddings, mined)
         return mean_over(terms, mined.usable)
 
     def extra_repr(self) -> str:
@@ -168,20 +171,20 @@ def mine_support(
 ) -> Support:
     """Candidates from a batch, (N, D) without a graph, and (N,), N >= 1; ``furthest`` mines that, too."""
     num_candidates = len(labels) - 1 if ties == "include" else min(num_neighbors + 1, len(labels) - 1)
+    identities = identities_of(labels)
     of_blocks = [
-        _mine_rows(nearness, labels[rows], labels, num_candidates=num_candidates, furthest=furthest)
+        _mine_rows(nearness, identities.columns(rows), num_candidates=num_candidates, furthest=furthest)
         for rows, nearness in _nearness(embeddings)
     ]
     neighbors, nearest, furthest_positive = map(torch.cat, zip(*of_blocks, strict=True))
-    num_same = num_of_identity(labels)
     return Support(
         neighbors=neighbors,
         nearest_positive=nearest,
         furthest_positive=furthest_positive,
         same=labels[neighbors] == labels[:, None],
-        num_positive=num_same - 1,
+        num_positive=identities.num_images - 1,
         bounded=len(labels) - 1 > num_neighbors,
-        usable=(num_same > 1) & (num_same < len(labels)),
+        usable=(identities.num_images > 1) & (identities.num_images < len(labels)),
         num_with_ties=num_neighbors if ties == "include" else 0,
     )
 
@@ -195,19 +198,15 @@ def _nearness(embeddings: Tensor) -> Iterable[tuple[slice, Tensor]]:
 
 
 def _mine_rows(
-    nearness: Tensor, own: Tensor, labels: Tensor, *, num_candidates: int, furthest: bool
+    nearness: Tensor, own: Tensor, *, num_candidates: int, furthest: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of some anchors: neighbours, nearest positive, furthest positive.
 
-    Nearness (b, N), -inf of an image to itself, their labels (b,), all labels (N,).
+    Nearness (b, N), -inf of an image to itself, and the columns of their identity, (b, c).
     """
-    others = own[:, None] != labels
-    neighbors = largest_indices(nearness, num_candidates)
-    nearest = nearness.masked_fill(others, -math.inf).max(dim=1, keepdim=True).indices
-    far = nearest[:, :0]
-    if furthest:
-        far = nearness.masked_fill(others | nearness.isneginf(), math.inf).min(dim=1, keepdim=True).indices
-    return neighbors, nearest, far
+    nearest = nearest_of(nearness, own)
+    far = furthest_of(nearness, own) if furthest else nearest[:, :0]
+    return largest_indices(nearness, num_candidates), nearest, far
 
 
 def support_sets(distances: Tensor, mined: Support) -> tuple[Tensor, Tensor]:
@@ -224,14 +223,50 @@ def support_sets(distances: Tensor, mined: Support) -> tuple[Tensor, Tensor]:
     return torch.cat((positive, none), dim=1), torch.cat((negative, torch.zeros_like(none)), dim=1)
 
 
+def support_terms(
+    distances: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    *,
+    scale: float,
+    kind: Squeeze,
+    squeeze_weight: float,
+) -> Tensor:
+    """Separation and weighted squeeze, of a kind that reads P alone: (N, c) and two masks -> (N,)."""
+
+    def plain(distances: Tensor) -> Tensor:
+        apart = separation(distances, positive, negative, scale=scale)
+        return apart + squeeze_weight * squeeze(distances, positive, kind=kind)
+
+    def make(distances: Tensor) -> tuple[Tensor, list[Tensor]]:
+        apart, gradient = _separation_with_gradient(distances, positive, negative, scale=scale)
+        if not squeeze_weight:
+            return apart, [gradient]
+        spread, of_spread = _squeeze_with_gradient(distances, positive, kind=kind)
+        return apart.add_(spread, alpha=squeeze_weight), [gradient.add_(of_spread, alpha=squeeze_weight)]
+
+    return with_gradients_made(plain, make, distances)
+
+
 def separation(distances: Tensor, positive: Tensor, negative: Tensor, *, scale: float) -> Tensor:
     """``-log(sum over P / sum over P and Q)`` of ``exp(-scale d)``: (N, c) and two masks -> (N,).
 
-    As a difference of log-sum-exps, which neither overflow nor vanish.
+    As a difference of log-sum-exps, which neither overflow nor vanish. Distances count from the row's least,
+    since those of 50 d would keep too few digits for their gradient.
     """
-    logits = -scale * distances
+    logits = scale * (distances.detach().amin(dim=1, keepdim=True) - distances)
     over_both = logits.masked_fill(~(positive | negative), -math.inf).logsumexp(dim=1)
     return over_both - logits.masked_fill(~positive, -math.inf).logsumexp(dim=1)
+
+
+def _separation_with_gradient(
+    distances: Tensor, positive: Tensor, negative: Tensor, *, scale: float
+) -> tuple[Tensor, Tensor]:
+    """The same, and its gradient by the distances, (N, c): a log-sum-exp's is a softmax."""
+    over_both = (distances * -scale).masked_fill_(~(positive | negative), -math.inf)
+    over_positive = over_both.masked_fill(negative, -math.inf)
+    gradient = over_positive.softmax(dim=1).sub_(over_both.softmax(dim=1)).mul_(scale)
+    return over_both.logsumexp(dim=1) - over_positive.logsumexp(dim=1), gradient
 
 
 def squeeze(distances: Tensor, positive: Tensor, *, kind: Squeeze) -> Tensor:
@@ -241,6 +276,26 @@ def squeeze(distances: Tensor, positive: Tensor, *, kind: Squeeze) -> Tensor:
         return nearest
     furthest = distances.masked_fill(~positive, -math.inf).amax(dim=1)
     return torch.where(positive.sum(dim=1) > 1, furthest - nearest, furthest)
+
+
+def _squeeze_with_gradient(distances: Tensor, positive: Tensor, *, kind: Squeeze) -> tuple[Tensor, Tensor]:
+    """The same, and its gradient by the distances, (N, c): shared evenly between equal ones."""
+    others = ~positive
+    inside = distances.masked_fill(others, math.inf)
+    nearest = inside.amin(dim=1, keepdim=True)
+    at_nearest = _shares(inside == nearest, distances)
+    if kind == "nearest":
+        return nearest[:, 0], at_nearest
+    inside = inside.masked_fill_(others, -math.inf)
+    furthest = inside.amax(dim=1, keepdim=True)
+    several = positive.sum(dim=1, keepdim=True) > 1
+    spread = torch.where(several, furthest - nearest, furthest)
+    return spread[:, 0], _shares(inside == furthest, distances).sub_(at_nearest * several)
+
+
+def _shares(chosen: Tensor, like: Tensor) -> Tensor:
+    shares = chosen.to(like.dtype)
+    return shares.div_(shares.sum(dim=1, keepdim=True))
 
 
 def pair_squeeze(embeddings: Tensor, mined: Support) -> Tensor:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.losses._rowwise import of_each_anchor
 from reidkit.losses._tuple_sums import num_triplets, triplet_hinges
 from reidkit.ops import check_number, pairwise_distances, positive_mask, prepare_batch
 from reidkit.registry import register
@@ -101,8 +99,8 @@ class TripletLoss(nn.Module):
 
 def triplet(distances: Tensor, labels: Tensor, *, margin: float) -> Tensor:
     """The loss from all distances, (N, N) and (N,)."""
-    hinges = of_each_anchor(partial(triplet_hinges, margin=margin), distances, labels)  # (N,)
-    return (hinges.sum() / num_triplets(labels).clamp_min(1)).to(distances.dtype)
+    hinges = triplet_hinges(distances, labels, margin=margin).sum()
+    return (hinges / num_triplets(labels).clamp_min(1)).to(distances.dtype)
 
 
 def beyond_bound(distances: Tensor, labels: Tensor, *, bound: float) -> Tensor:

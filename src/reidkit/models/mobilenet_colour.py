@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.models._embedder import Embedder, LastMap, Normalisation
+from reidkit.models._mobilenet_v2 import mobilenet_v2
 from reidkit.models._options import MAX_DIM, check_whole
 from reidkit.models.timm import timm_model
 from reidkit.ops import at_least_float32
@@ -71,7 +72,9 @@ class MobileNetColour(Embedder):
     """
 
     def __init__(self, *, pretrained: bool | str, dim: int, colours: int, stripes: int) -> None:
-        network = timm_model("mobilenetv2_100", pretrained=pretrained, last_stride=1)
+        network = mobilenet_v2()
+        if pretrained:
+            network.load_state_dict(timm_model("mobilenetv2_100", pretrained=pretrained).state_dict())
         normalisation = Normalisation(network.mean, network.std)
         width = colours * stripes
         super().__init__(

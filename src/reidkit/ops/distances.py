@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from reidkit.ops.blocks import row_blocks
@@ -18,7 +19,10 @@ DISTANCE_FLOORS = {
 }
 
 FEW = 4
-"""Partners of each row up to which a gradient is summed pair by pair: more take a matrix product."""
+"""Partners of each row up to which a gradient is summed pair by pair."""
+
+SPARSE = 32
+"""Where partners are at most one in so many rows, a gradient is summed in bags, not by a product."""
 
 
 def normalized(embeddings: Tensor) -> Tensor:
@@ -98,7 +102,9 @@ class _PairwiseDistances(torch.autograd.Function):
     def forward(ctx: Any, embeddings: Tensor) -> Tensor:
         squared_norms = embeddings.square().sum(dim=1)
         squared = torch.addmm(squared_norms, embeddings, embeddings.T, alpha=-2).add_(squared_norms[:, None])
-        distances = squared.fill_diagonal_(0).clamp_min_(SQUARED_FLOOR).sqrt_()
+        squared.diagonal().zero_()
+        squared.clamp_min_(SQUARED_FLOOR)
+        distances = squared.sqrt() if is_traced() else squared.sqrt_()  # see _DistancesTo
         ctx.save_for_backward(embeddings, distances)
         return distances
 
@@ -139,8 +145,10 @@ class _DistancesTo(torch.autograd.Function):
         for rows in row_blocks(len(embeddings), partners.shape[1] * embeddings.shape[1], embeddings.device):
             chosen = embeddings.index_select(0, partners[rows].flatten())
             differences = chosen.view(-1, partners.shape[1], embeddings.shape[1]).sub_(embeddings[rows, None])
-            torch.sum(differences.square_(), dim=2, out=distances[rows])  # faster than vector_norm
-        distances.clamp_min_(SQUARED_FLOOR).sqrt_()
+            torch.linalg.vector_norm(differences, dim=2, out=distances[rows])
+        floor = DISTANCE_FLOORS[distances.dtype]
+        # Compiled, PyTorch 2.11 gives no gradient to what an operation in place made.
+        distances = distances.clamp_min(floor) if is_traced() else distances.clamp_min_(floor)
         ctx.save_for_backward(embeddings, partners, distances)
         return distances
 
@@ -148,8 +156,11 @@ class _DistancesTo(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         embeddings, partners, distances = ctx.saved_tensors
         chosen = _over_distance(gradient, distances)  # (N, k)
-        if chosen.shape[1] <= FEW and not torch.is_grad_enabled() and not is_traced():
-            return _pulled_together(embeddings, partners, chosen), None
+        if not torch.is_grad_enabled() and not is_traced():
+            if chosen.shape[1] <= FEW:
+                return _pulled_together(embeddings, partners, chosen), None
+            if SPARSE * chosen.shape[1] <= len(chosen):
+                return _pulled_in_bags(embeddings.detach(), partners, chosen), None
         weights = chosen.new_zeros(len(chosen), len(chosen)).scatter_add_(1, partners, chosen)
         weights = weights.scatter_add_(0, partners.T, chosen.T)  # and transposed, as in _PairwiseDistances
         return torch.addmm(weights.sum(dim=1, keepdim=True) * embeddings, weights, embeddings, alpha=-1), None
@@ -168,4 +179,18 @@ def _pulled_together(embeddings: Tensor, partners: Tensor, weights: Tensor) -> T
             pulls = embeddings.index_select(0, ends[rows]).sub_(embeddings[rows]).mul_(of_rows[rows, None])
             gradient[rows] -= pulls
             gradient.index_add_(0, ends[rows], pulls)
+    return gradient
+
+
+def _pulled_in_bags(embeddings: Tensor, partners: Tensor, weights: Tensor) -> Tensor:
+    """The same; ``embedding_bag`` makes a weighted sum of rows in one pass, and without N x N numbers."""
+    at_ends, order = partners.flatten().sort()  # all pairs once more, by their ends
+    starts = order.div(partners.shape[1], rounding_mode="floor")
+    weights_at_ends = weights.flatten()[order]
+    first_pair = torch.searchsorted(at_ends, torch.arange(len(partners), device=partners.device))
+    gradient = weights.sum(dim=1).index_add_(0, at_ends, weights_at_ends)[:, None] * embeddings
+    gradient -= F.embedding_bag(partners, embeddings, mode="sum", per_sample_weights=weights)
+    gradient -= F.embedding_bag(
+        starts, embeddings, first_pair, mode="sum", per_sample_weights=weights_at_ends
+    )
     return gradient

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from reidkit.ops.blocks import nearness_blocks
 from reidkit.ops.distances import distances_to, pairwise_distances
-from reidkit.ops.tensors import is_traced
+from reidkit.ops.tensors import can_look_at_values, is_traced
 
 
 def positive_mask(labels: Tensor) -> Tensor:
     """Pairs of one identity, without each image's pair with itself: (N,) -> bool (N, N)."""
-    return (labels[:, None] == labels).fill_diagonal_(False)
+    same = labels[:, None] == labels
+    same.diagonal().fill_(False)  # PyTorch 2.6 compiles fill_diagonal_ for one length of the batch only
+    return same
 
 
 def negative_mask(labels: Tensor) -> Tensor:
@@ -23,10 +25,45 @@ def negative_mask(labels: Tensor) -> Tensor:
     return labels[:, None] != labels
 
 
+class Identities(NamedTuple):
+    """The images of each identity, listed by sorting: equal labels of all pairs would be N x N numbers.
+
+    All (N,): ``order``, the images identity by identity; for each image ``start``, where in that order its
+    identity begins, and ``num_images`` of it, the image itself among them. ``most`` is the largest identity's
+    number of images or, where a look would cost something, all.
+    """
+
+    order: Tensor
+    start: Tensor
+    num_images: Tensor
+    most: int
+
+    def columns(self, rows: slice) -> Tensor:
+        """For some images all of their identity, (b, most); the image itself fills up its row."""
+        itself = torch.arange(len(self.order), device=self.order.device)
+        places = itself[: self.most]
+        listed = self.order[(self.start[rows, None] + places).clamp_max(len(self.order) - 1)]
+        return torch.where(places < self.num_images[rows, None], listed, itself[rows, None])
+
+
+def identities_of(labels: Tensor) -> Identities:
+    """The images of each identity, N >= 1."""
+    ordered, order = labels.sort()
+    start = torch.searchsorted(ordered, labels)
+    num_images = torch.searchsorted(ordered, labels, right=True) - start
+    most = int(num_images.max()) if can_look_at_values(labels) else len(labels)
+    return Identities(order, start, num_images, most)
+
+
 def num_of_identity(labels: Tensor) -> Tensor:
     """How many images each image's identity has, itself among them: (N,) -> (N,)."""
-    ordered = labels.sort().values  # counting equal labels of all pairs would touch N x N numbers
+    ordered = labels.sort().values
     return torch.searchsorted(ordered, labels, right=True) - torch.searchsorted(ordered, labels)
+
+
+def most_positives(labels: Tensor) -> int:
+    """Positives of an image of the largest identity, N >= 1; traced, where none may count, all others."""
+    return len(labels) - 1 if is_traced() else int(num_of_identity(labels).max()) - 1
 
 
 def has_both_partners(labels: Tensor) -> Tensor:
@@ -103,16 +140,29 @@ def mine_hardest(embeddings: Tensor, labels: Tensor) -> HardestPartners:
     embeddings = embeddings.detach()
     if is_traced():  # the number of blocks would be part of the graph
         return hardest_partners(pairwise_distances(embeddings), labels)
+    identities = identities_of(labels)
     of_blocks = []
     for rows, nearness in nearness_blocks(embeddings):
-        same = labels[rows, None] == labels
-        negatives = nearness.masked_fill(same, -math.inf).max(dim=1).indices  # faster than argmax
-        same.diagonal(rows.start).fill_(False)
-        positives = nearness.masked_fill_(~same, math.inf).min(dim=1).indices
-        of_blocks.append((positives, negatives))
-    num_same = num_of_identity(labels)
+        own = identities.columns(rows)
+        positives = furthest_of(nearness, own)
+        negatives = nearness.scatter_(1, own, -math.inf).max(dim=1).indices  # faster than argmax
+        of_blocks.append((positives[:, 0], negatives))
     positives, negatives = map(torch.cat, zip(*of_blocks, strict=True))
-    return HardestPartners(positives, negatives, num_same > 1, num_same < len(labels))
+    return HardestPartners(
+        positives, negatives, identities.num_images > 1, identities.num_images < len(labels)
+    )
+
+
+def nearest_of(nearness: Tensor, columns: Tensor) -> Tensor:
+    """Of some columns of each row the nearest: (b, N) and (b, c) -> (b, 1); minus infinity is nobody."""
+    return columns.gather(1, nearness.gather(1, columns).argmax(dim=1, keepdim=True))
+
+
+def furthest_of(nearness: Tensor, columns: Tensor) -> Tensor:
+    """The furthest, as :func:`nearest_of`."""
+    near = nearness.gather(1, columns)
+    near = near.masked_fill(near.isneginf(), math.inf)
+    return columns.gather(1, near.argmin(dim=1, keepdim=True))
 
 
 def hardest_distances(embeddings: Tensor, labels: Tensor) -> HardestDistances:

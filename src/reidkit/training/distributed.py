@@ -326,7 +326,9 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
 class _SumOverProcesses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return _summed(tensor)
+        total = _summed(tensor)
+        # Compiled, PyTorch 2.11 gives no gradient to what an operation in place made.
+        return total.clone() if torch.compiler.is_compiling() else total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

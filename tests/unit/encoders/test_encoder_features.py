@@ -54,6 +54,16 @@ def test_every_feature_is_that_of_the_network(file: Path, split: tuple[Sample, .
     np.testing.assert_array_equal(whole.encode(paths), found["embedding"], err_msg="it is as it was before")
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_of_other_numbers_embeds_what_it_does_in_float32(dtype, split: tuple[Sample, ...]) -> None:
+    torch.manual_seed(0)
+    model = rk.build_model("timm:test_resnet")
+    paths = [sample.path for sample in split]
+    expected = rk.Encoder(model, height=48, width=24).encode(paths)
+    found = rk.Encoder(model.to(dtype), height=48, width=24).encode(paths)
+    np.testing.assert_allclose(found, expected, atol=1e-5 if dtype == torch.float64 else 0.05)
+
+
 def test_fingerprints_tell_the_features_apart(file: Path, tmp_path: Path) -> None:
     prints = {
         name: rk.load_encoder(file, feature=name).fingerprint for name in ("global", "local", "embedding")

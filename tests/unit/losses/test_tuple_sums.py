@@ -44,7 +44,7 @@ def built_quadruplets(distances: Tensor, labels: Tensor, margin: float) -> Tenso
 
 
 def counted_quadruplets(distances: Tensor, labels: Tensor, margin: float) -> Tensor:
-    hinges = quadruplet_hinges(distances, labels, margin=margin)
+    hinges = quadruplet_hinges(distances, labels, margin=margin).sum()
     return (hinges / num_quadruplets(labels).clamp_min(1)).to(distances.dtype)
 
 

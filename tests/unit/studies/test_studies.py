@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from reidkit.studies.tables import published_for, tables_of, write_tables
 from reidkit.studies.tasks import Folders, measurement_of, tasks_of
 from reidkit.training.runs import load_data
 from reidkit.training.trackers import read_metrics
-from tests import dataset_writers
+from tests import dataset_writers, warm
 
 STUDY = """
 title = "Tiny"
@@ -360,18 +361,13 @@ def test_a_killed_study_goes_on_and_ends_like_one_that_was_left_alone(study_file
     path = study_file(epochs=12)
     study, cells, tasks, folders = lay_out(path, tiny_market, tmp_path / "killed")
     words = ["study", path, f"data.root={tiny_market}", "--out", folders.out, "--only", "trihard/seed-0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "reidkit", *map(str, words)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = warm.start(warm.command, *words, says=tmp_path / "killed")
     metrics = folders.run(cells[0].run) / "metrics.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while sum(r["kind"] == "epoch" for r in read_metrics(metrics)) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.join()
     epochs_done = sum(r["kind"] == "epoch" for r in read_metrics(metrics))
     assert 2 <= epochs_done < 12
     assert state_of(tasks[0], folders) == "open"
@@ -482,15 +478,16 @@ def test_a_run_at_which_processes_die_is_given_up(study_file, tiny_market, tmp_p
     )
     words = ["study", path, f"data.root={tiny_market}", "--out", tmp_path / "out", "--processes", 1]
     words += ["--only", "DEADLY/seed-0", "--allow-code", "deadly"]
-    command = [sys.executable, "-m", "reidkit", *map(str, words), "--worker"]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
-    }
-    ended = [subprocess.run(command, env=environment, capture_output=True, text=True) for _ in range(3)]
-    assert [worker.returncode for worker in ended] == [-signal.SIGKILL, -signal.SIGKILL, 0]
-    assert "failed deadly/seed-0: the process that trained it was killed 2 times" in ended[2].stderr
+    workers = []
+    for _ in range(3):
+        worker = warm.start(
+            partial(warm.command, path=tmp_path), *words, "--worker", says=tmp_path / "worker"
+        )
+        worker.join(240)
+        workers.append(worker.exitcode)
+    assert workers == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    told = warm.said(tmp_path / "worker", "stderr")
+    assert "failed deadly/seed-0: the process that trained it was killed 2 times" in told
 
 
 def test_a_study_that_shares_its_runs_does_not_disturb_another(

@@ -1,10 +1,13 @@
 """Run folders whose files are of another shape than a training leaves them."""
 
 import json
+from importlib import metadata
 
 import pytest
 import torch
 
+import reidkit as rk
+from reidkit import provenance
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.files import WriteError
 from reidkit.provenance import check_run_folder
@@ -101,3 +104,12 @@ def test_a_folder_of_events_that_leads_elsewhere_is_refused(tmp_path):
         RunFolder(tmp_path / "run").held({}),
     ):
         pass
+
+
+def test_a_package_that_came_by_another_way_is_not_known_and_nothing_else(monkeypatch):
+    monkeypatch.setattr(
+        provenance, "version", lambda package: metadata.version("a package that nobody has of that name")
+    )
+    found = provenance.versions()
+    assert found["reidkit"] == rk.__version__
+    assert found["pillow"] == "not known"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from reidkit.files import is_unfinished
 from reidkit.training.checkpoint import load_checkpoint
 from reidkit.training.runs import build_trainer
 from reidkit.training.trackers import read_metrics
+from tests import warm
 from tests.trainings import assert_same_weights
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -34,7 +36,7 @@ def settings(root, epochs):
     ]
 
 
-def start(recipe, root, out, *, epochs, num_processes=1):
+def start(recipe, root, out, *, epochs, num_processes):
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
     words = [*(launch if num_processes > 1 else []), "-m", "reidkit", "train", recipe]
     return subprocess.Popen(
@@ -46,17 +48,13 @@ def start(recipe, root, out, *, epochs, num_processes=1):
     )
 
 
-def wait_for(condition, process, seconds=150):
+def wait_for_a_step(out, *, is_running, errors, seconds=240):
+    seen = len(read_metrics(out / "metrics.jsonl"))
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, f"the run ended before it could be stopped: {process.stderr.read()}"
+    while len(read_metrics(out / "metrics.jsonl")) == seen:
+        assert is_running(), f"the run ended before it could be stopped: {errors()}"
         assert time.monotonic() < deadline, "the run did not get going"
         time.sleep(0.01)
-
-
-def wait_for_a_step(out, process):
-    seen = len(read_metrics(out / "metrics.jsonl"))
-    wait_for(lambda: len(read_metrics(out / "metrics.jsonl")) != seen, process)
 
 
 def check_finished(recipe, root, out, *, epochs, whole):
@@ -74,18 +72,21 @@ def check_finished(recipe, root, out, *, epochs, whole):
 def test_whatever_ends_a_run_it_goes_on_to_the_same_weights(tiny_recipe, tiny_market, tmp_path):
     """Ctrl-C, a cluster's SIGTERM and a kill, each to the loader's workers too, one after the other."""
     out = tmp_path / "run"
-    for number, code, words in (
+    for number, code, text in (
         (signal.SIGINT, 130, "run the same command again to go on"),
         (signal.SIGTERM, 143, "asked to stop: saved after step"),
         (signal.SIGKILL, -signal.SIGKILL, "going on with"),
     ):
         resumed = out.exists()
-        process = start(tiny_recipe, tiny_market, out, epochs=6)
-        wait_for_a_step(out, process)
+        words = ("train", tiny_recipe, *settings(tiny_market, 6), "--out", out)
+        process = warm.start(warm.command, *words, says=tmp_path / str(code))
+        say = partial(warm.said, tmp_path / str(code), "stderr")
+        wait_for_a_step(out, is_running=process.is_alive, errors=say)
         os.killpg(process.pid, number)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == code, errors
-        assert words in errors
+        process.join(240)
+        errors = say()
+        assert process.exitcode == code, errors
+        assert text in errors
         assert ("going on with" in errors) == resumed
         assert "Traceback" not in errors
         check_checkpoints(out, tmp_path / "copies")
@@ -106,7 +107,7 @@ def test_fifty_kills_at_random_moments_change_nothing(tiny_recipe, tiny_market, 
     torn = 0
     for delay in delays:
         process = start(tiny_recipe, tiny_market, out, epochs=300, num_processes=num_processes)
-        wait_for_a_step(out, process)
+        wait_for_a_step(out, is_running=lambda p=process: p.poll() is None, errors=process.stderr.read)
         time.sleep(delay)
         kill_all(process)
         assert process.returncode == -signal.SIGKILL, "every kill must hit a run that is still going"
