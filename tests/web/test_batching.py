@@ -178,3 +178,28 @@ def test_an_error_of_one_task_is_its_own():
         together.do(2)
     assert together.do(3) == 3
     together.close()
+
+
+def test_who_is_known_to_come_is_waited_for_as_long_as_the_work_takes_and_no_longer():
+    done, coming = [], [False]
+
+    def do(tasks):
+        done.append(list(tasks))
+        time.sleep(0.2)
+        return tasks
+
+    together = Together(
+        do, name="t", at_once=9, waiting=9, pause=0.001, what="wait", enough=3, are_coming=lambda: coming[0]
+    )
+    together.do(0)
+    coming[0] = True
+    threads = [threading.Thread(target=together.do, args=(number,)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.1)  # many pauses
+    started = time.monotonic()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - started < 5 * 0.2
+    together.close()
+    assert done == [[0], [1, 2]]

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import reidkit as rk
-from tests.web.serving import picture
+from tests.web.serving import picture, running
 
 GALLERY = "/v1/galleries/own"
 
@@ -228,6 +228,16 @@ def test_that_a_proposal_was_rejected_is_taken_back_if_nothing_came_since(client
     assert (after["name"], [item["id"] for item in after["items"]]) == ("new-1", ids[1:])
     assert audited(settings)[-1]["action"] == "undo"
     assert decide(client, kind="undo", proposal="new-1").status_code == 422
+
+
+def test_a_rejection_is_taken_back_by_whichever_process_is_asked(client, settings):
+    with running(settings) as other:
+        decide(client, kind="reject", proposal="new-1")
+        assert decide(other, kind="undo", proposal="new-1").status_code == 200
+        assert decide(client, kind="undo", proposal="new-1").status_code == 422  # it is taken back already
+        decide(other, kind="reject", proposal="new-1")
+    assert decide(client, kind="undo", proposal="new-1").status_code == 200
+    assert client.get(f"{GALLERY}/queue").json()["total"] == 1
 
 
 def test_what_is_decided_since_a_proposal_was_rejected_stays(client, settings):
