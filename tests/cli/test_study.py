@@ -130,15 +130,15 @@ def test_sigterm_reaches_the_workers_which_are_waited_for(tmp_path):
     worker = tmp_path / "worker"
     worker.write_text(
         "#!/bin/sh\ntrap 'touch $0.saved.$$; exit 0' TERM\ntouch $0.started.$$\n"
-        "for i in $(seq 600); do sleep 0.1; done\n"
+        "for i in $(seq 3000); do sleep 0.1; done\n"
     )
     worker.chmod(0o755)
     code = f"import sys; from reidkit.studies.workers import run_workers; sys.executable = {str(worker)!r}; "
     study = subprocess.Popen([sys.executable, "-c", code + "run_workers(['x'], 2)"])
-    until = time.monotonic() + 30
+    until = time.monotonic() + 200
     while len(list(tmp_path.glob("worker.started.*"))) < 2 and time.monotonic() < until:
         time.sleep(0.05)
-    time.sleep(0.3)
+    time.sleep(0.5)  # so that the study knows of both, too
     study.terminate()
-    assert study.wait(30) == 143
+    assert study.wait(60) == 143
     assert len(list(tmp_path.glob("worker.saved.*"))) == 2

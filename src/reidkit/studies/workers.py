@@ -113,9 +113,11 @@ def run_workers(words: Sequence[str], num_workers: int, *, most_restarts: int = 
     """Processes that each take the next run. One that is killed leaves its run to others, and is replaced."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "reidkit", *words]
-    workers = [subprocess.Popen(command, env=environment) for _ in range(num_workers)]
-    before = signal.signal(signal.SIGTERM, _exit)
+    workers: list[subprocess.Popen[bytes]] = []
+    before = signal.signal(signal.SIGTERM, _exit)  # from the first on, none is left behind
     try:
+        for _ in range(num_workers):
+            workers.append(subprocess.Popen(command, env=environment))
         while any(worker.poll() is None for worker in workers):
             time.sleep(0.2)
             for place, worker in enumerate(workers):

@@ -72,6 +72,8 @@ class Guard:
     def __init__(self, app: ASGIApp, *, settings: Settings, answer: Answer) -> None:
         self._app, self._settings, self._answer = app, settings, answer
         self._hosts = allowed_hosts(settings)
+        more = {"Strict-Transport-Security": TRANSPORT} if settings.is_encrypted else {}
+        self._headers = [(key.lower().encode(), value.encode()) for key, value in {**HEADERS, **more}.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -121,14 +123,7 @@ class Guard:
     def _with_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         given = list(headers)
         names = {name.lower() for name, _ in given}
-        more = dict(HEADERS)
-        if self._settings.is_encrypted:
-            more["Strict-Transport-Security"] = TRANSPORT
-        return given + [
-            (name.lower().encode(), value.encode())
-            for name, value in more.items()
-            if name.lower().encode() not in names
-        ]
+        return given + [header for header in self._headers if header[0] not in names]
 
 
 def allowed_hosts(settings: Settings) -> set[str]:

@@ -58,7 +58,7 @@ class Service:
         self.jobs_done = Jobs(settings.folder / "jobs")
         self.thumbnails = Thumbnails(settings.limits.cached_bytes)
         self.uploads = Uploads(settings.folder / "pictures")
-        self.deciding = Deciding()
+        self.deciding = Deciding(settings.folder / "rejected")
         self._closing = threading.Event()
         self._labels: dict[str, tuple[float, LabelsAnswer | None]] = {}
         self.served = ServedGalleries(settings)

@@ -323,3 +323,17 @@ def test_the_command_exports_and_says_how_near_it_is(encoder, tmp_path, monkeypa
     assert (tmp_path / "mine.pt").is_file()
     with pytest.raises(ConfigError, match="--pattern: it reads labels of --images"):
         CliRunner().invoke(cli, [*map(str, words[:4]), "--pattern", "{identity}.png"], catch_exceptions=False)
+
+
+def test_what_pytorch_cannot_export_is_told_by_its_cause(encoder, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise torch.onnx.errors.OnnxExporterError("\x1b[96mReport it.\x1b[0m") from ValueError(
+            "no such layer"
+        )
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(
+        ExportError, match=r"PyTorch 2\S+ with onnxscript \S+ cannot .*: no such layer\. Where"
+    ):
+        export(encoder, tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []
