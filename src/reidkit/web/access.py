@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
 from ipaddress import ip_address, ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -162,16 +161,6 @@ def is_same_origin(request: Request) -> bool:
         return False
     origin = request.headers.get("origin")
     return origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
-
-
-def needs(role: Role) -> Callable[[Request, Actor], Awaitable[Actor]]:
-    """A dependency: who asks, if they hold this role in the gallery that the path names."""
-
-    async def dependency(request: Request, actor: Annotated[Actor, Depends(current_user)]) -> Actor:
-        actor.check(request.path_params["gallery"], role)
-        return actor
-
-    return dependency
 
 
 CurrentUser = Annotated[Actor, Depends(current_user)]

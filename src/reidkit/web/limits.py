@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -150,10 +149,10 @@ def _limited(receive: Receive, limit: int, seconds: float) -> Receive:
         nonlocal num, is_over, until
         if is_over:
             return await receive()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds if until is None else until
+        until = asyncio.get_running_loop().time() + seconds if until is None else until
         try:
-            message: dict[str, Any] = dict(await asyncio.wait_for(receive(), until - loop.time()))
+            async with asyncio.timeout_at(until):  # wait_for would start a task
+                message = await receive()
         except TimeoutError:
             raise HTTPException(408, "the body did not come in time") from None
         num += len(message.get("body", b""))
