@@ -27,10 +27,11 @@ demo: .venv/ready  ## from nothing to runs/demo/report.html in minutes
 	$(BIN)/reid demo
 
 test: export OMP_NUM_THREADS = 1
-test: .venv/ready  ## all tests but the slow ones, two files at a time; last those that want a process of their own
+test: .venv/ready  ## all tests but the slow ones, two at a time; last, those that want processes of their own
 	$(BIN)/pytest -m "not slow and not alone" --numprocesses 2 --dist loadfile --max-worker-restart 0
-	$(BIN)/pytest -m "alone and not slow" tests/docs
-	$(BIN)/pytest -m "alone and not slow" tests/unit/encoders
+	$(BIN)/pytest -m "alone and not slow" tests/docs & docs=$$!; trap "kill $$docs" INT TERM; \
+		$(BIN)/pytest -m "alone and not slow" tests/unit/encoders; encoders=$$?; \
+		wait $$docs && exit $$encoders
 
 test-slow: .venv/ready  ## the slow tests: training killed and resumed many times, ...
 	$(BIN)/pytest -m slow --timeout 3600

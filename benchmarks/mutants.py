@@ -139,16 +139,23 @@ MUTANTS = [
     Mutant(
         "sn: no squeeze for a single positive",
         "src/reidkit/losses/sn.py",
-        "furthest - nearest, furthest)",
-        "furthest - nearest, 0.0)",
+        "spread = torch.where(several, furthest - nearest, furthest)",
+        "spread = torch.where(several, furthest - nearest, 0.0)",
         of_losses("sn"),
     ),
     Mutant(
         "sn: the pair's far end is its near end",
         "src/reidkit/losses/sn.py",
-        "nearness.masked_fill(others | nearness.isneginf(), math.inf).min(dim=1, keepdim=True)",
-        "nearness.masked_fill(others | nearness.isneginf(), -math.inf).max(dim=1, keepdim=True)",
+        "furthest_of(nearness, own) if furthest",
+        "nearest if furthest",
         of_losses("sn"),
+    ),
+    Mutant(
+        "sn: the gradient by hand pushes a single positive at both ends",
+        "src/reidkit/losses/sn.py",
+        ".sub_(at_nearest * several)",
+        ".sub_(at_nearest)",
+        "tests/unit/losses/test_sn.py",
     ),
     Mutant(
         "hap2s: negatives weighed as positives are",
@@ -209,8 +216,8 @@ MUTANTS = [
     Mutant(
         "triplets: equal distances are active",
         "src/reidkit/losses/_tuple_sums.py",
-        "num_beyond = width - torch.searchsorted(thresholds, candidates, right=True)",
-        "num_beyond = width - torch.searchsorted(thresholds, candidates, right=False)",
+        "torch.searchsorted(thresholds, distances.where(negative, math.inf), right=True)",
+        "torch.searchsorted(thresholds, distances.where(negative, math.inf), right=False)",
         "tests/unit/losses/test_tuple_sums.py",
     ),
     Mutant(
@@ -245,8 +252,8 @@ MUTANTS = [
     Mutant(
         "an image is its own positive",
         "src/reidkit/ops/mining.py",
-        "(labels[:, None] == labels).fill_diagonal_(False)",
-        "labels[:, None] == labels",
+        "same.diagonal().fill_(False)",
+        "same.diagonal()",
         of_losses("msml or sn"),
     ),
     Mutant(
@@ -255,6 +262,20 @@ MUTANTS = [
         "torch.where(negative, distances, math.inf).argmin(dim=1)",
         "torch.where(negative, distances, -math.inf).argmax(dim=1)",
         of_losses("trihard"),
+    ),
+    Mutant(
+        "images of the next identity fill up the row of a smaller one",
+        "src/reidkit/ops/mining.py",
+        "torch.where(places < self.num_images[rows, None], listed, itself[rows, None])",
+        "listed",
+        of_losses("trihard"),
+    ),
+    Mutant(
+        "the gradient at the ends of pairs takes their places for their starts",
+        "src/reidkit/ops/distances.py",
+        'order.div(partners.shape[1], rounding_mode="floor")',
+        "order % len(partners)",
+        "tests/unit/test_ops.py",
     ),
     Mutant(
         "half of the gradient of a hard pair is lost",
@@ -301,8 +322,8 @@ MUTANTS = [
     Mutant(
         "the gradient from above is ignored",
         "src/reidkit/losses/_rowwise.py",
-        "gradient[:, None] * of_distances",
-        "of_distances",
+        "factors.view(-1, *[1] * (rows.ndim - 1)) * rows",
+        "rows",
         of_losses("p2s"),
     ),
     # --- ranks

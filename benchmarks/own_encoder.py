@@ -1,11 +1,16 @@
 """The encoder that ships with the package, `reidkit-small`: made from drawn people, scored on real ones.
 
     python benchmarks/own_encoder.py make FOLDER              # draws, trains, fits: hours of one core
+    python benchmarks/own_encoder.py make FOLDER --small      # the same with few people, in minutes
     python benchmarks/own_encoder.py score $REIDKIT_DATA [--encoder FILE] [--write]
 
-`make` leaves FOLDER/reidkit-small.safetensors, which is copied to src/reidkit/encoders/own/; what is there
-already is not made again. `score` compares it with histograms of colours, with ImageNet's features and with a
-published network, on people that none of them learned from, as far as that is known.
+`make` leaves FOLDER/reidkit-small.safetensors, which is copied to src/reidkit/encoders/weights/. Stopped and
+started again, it goes on: who is drawn already is not drawn again, a training goes on from its checkpoint,
+and one that has ended is left alone. `--small` makes FOLDER/small/reidkit-small.safetensors, which is of no
+use, and shows that all steps run.
+
+`score` compares it with histograms of colours, with ImageNet's features and with a published network, on
+people that none of them learned from, as far as that is known.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,8 +42,24 @@ from reidkit.types import Evaluation, Features, Split
 from results import processor, write_section
 from varied_people import HEIGHT, WIDTH, draw
 
-FIRST, TRAINED, FITTED = range(337), range(1200), range(2000, 2400)
-"""Numbers of the drawn people: of a first, short training; of the training; of palette and projections."""
+
+class Size(NamedTuple):
+    """How much is made.
+
+    Attributes:
+        first, trained, fitted: numbers of the drawn people: of a first, short training; of the training; of
+            palette and projections.
+        epochs: of the two trainings.
+    """
+
+    first: range
+    trained: range
+    fitted: range
+    epochs: tuple[int, int]
+
+
+FULL = Size(range(337), range(1200), range(2000, 2400), (4, 3))
+SMALL = Size(range(16), range(20), range(2000, 2016), (1, 1))
 
 SHARED = (
     "sampler.spread_cameras=true",
@@ -47,10 +68,7 @@ SHARED = (
     "train.cache=ram",
     "train.num_workers=0",
 )
-TRAININGS = (
-    ("train.epochs=4", "optim.lr=5e-4", "optim.layer_decay=0.85"),
-    ("train.epochs=3", "optim.lr=6e-4", "optim.layer_decay=0.87"),
-)
+TRAININGS = (("optim.lr=5e-4", "optim.layer_decay=0.85"), ("optim.lr=6e-4", "optim.layer_decay=0.87"))
 TEMPERATURE = 0.005  # of the softmax that shares a pixel among the colours, squared units of `opponent`
 CONTRAST = 0.22  # standard deviation that pixels have in these units
 SHRINKAGE = 1.0  # of the scatter within people, in parts of its mean eigenvalue
@@ -69,13 +87,14 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("make")
     making.add_argument("folder", type=Path, help="where drawings and runs go")
+    making.add_argument("--small", action="store_true", help="few people, one epoch: to see that it runs")
     scoring = commands.add_parser("score")
     scoring.add_argument("data", type=Path, help="folder with market1501-500/, viper/ and models/")
     scoring.add_argument("--encoder", default="reidkit-small", help="another file in its place")
     scoring.add_argument("--write", action="store_true", help="write the table into docs/results.md")
     options = parser.parse_args()
     if options.command == "make":
-        print(make(options.folder))
+        print(make(options.folder / "small", SMALL) if options.small else make(options.folder, FULL))
         return
     table = score(options.data, options.encoder)
     print(table)
@@ -86,12 +105,13 @@ def main() -> None:
 # --- making ---------------------------------------------------------------------------------------------
 
 
-def make(folder: Path) -> Path:
+def make(folder: Path, size: Size) -> Path:
     """Draw, train and fit; the encoder's file."""
-    first, people = folder / "first", folder / "people"
-    held_out = draw(folder / "held-out", FITTED)
-    train(draw(first, FIRST), folder / "run-first", TRAININGS[0])
-    train(draw(people, TRAINED), folder / "run", (f"train.init={folder / 'run-first'}", *TRAININGS[1]))
+    first, people = draw(folder / "first", size.first), draw(folder / "people", size.trained)
+    held_out = draw(folder / "held-out", size.fitted)
+    of_first, of_all = ((f"train.epochs={n}", *more) for n, more in zip(size.epochs, TRAININGS, strict=True))
+    train(first, folder / "run-first", of_first)
+    train(people, folder / "run", (f"train.init={folder / 'run-first'}", *of_all))
     return fit(folder / "run", held_out, folder / "reidkit-small.safetensors")
 
 

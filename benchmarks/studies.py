@@ -35,6 +35,10 @@ def main() -> None:
     parser.add_argument(
         "--tables", action="store_true", help="write the tables of the runs that are finished; train nothing"
     )
+    parser.add_argument(
+        "--section", help="of docs/results.md, where it is not called as the study; with --only"
+    )
+    parser.add_argument("--trained-on", default=device(), help="the machine, where it was not this one")
     options = parser.parse_args()
     for name in [options.only] if options.only else STUDIES:
         out = options.out / f"study-{name}"
@@ -52,7 +56,11 @@ def main() -> None:
         # With runs to come, a study's tables end with exit code 1.
         subprocess.run([sys.executable, "-m", "reidkit", *map(str, words)], check=not options.tables)
         _, _, table = (out / "table.md").read_text("utf-8").partition("\n")
-        write_section(name, f"{table.strip()}\n\n{device()}.", script="studies")
+        lines = [
+            line for line in table.strip().splitlines() if "| 0/" not in line
+        ]  # of which nothing was run
+        text = "\n".join([*lines, "", f"{options.trained_on}."])
+        write_section(options.section or name, text, script="studies")
 
 
 if __name__ == "__main__":

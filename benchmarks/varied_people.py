@@ -40,7 +40,7 @@ def draw(folder: Path, people: range) -> Path:
         if not (drawn / str(number)).exists():
             draw_person(parts[0], number, cameras)
             (drawn / str(number)).touch()
-    first = next(parts[0].glob("*.jpg"))
+    first = min(parts[0].glob("*.jpg"))
     for part in parts[1:]:
         (part / first.name).write_bytes(first.read_bytes())
     return folder

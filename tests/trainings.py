@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import reidkit as rk
 from reidkit.config import OptimConfig, TransformConfig
 from reidkit.losses import BatchHardTripletLoss, IdentityLoss
+from reidkit.models import Embedder
 from reidkit.training.trackers import read_metrics
 
 MEASURED = ("images_per_second", "waiting_for_data", "memory_gb", "gpu_memory_gb")
@@ -55,6 +56,23 @@ def trainer_of(
     }
     model = rk.build_model("timm:test_resnet")
     return rk.Trainer(model, data, losses or [BatchHardTripletLoss()], out=out, **{**settings, **options})
+
+
+class Small(Embedder):
+    """A convolution with batch norm, a linear layer and a batch norm of its output."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            {"embedding": 16},
+            metric_feature="embedding",
+            classification_feature="embedding",
+            embedding_feature="embedding",
+        )
+        self.backbone = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU())
+        self.feature, self.neck = nn.Linear(6, 16), nn.BatchNorm1d(16)
+
+    def named_features(self, images: Tensor) -> dict[str, Tensor]:
+        return {"embedding": self.neck(self.feature(self.backbone(images).mean(dim=(2, 3))))}
 
 
 class Stop(Exception):

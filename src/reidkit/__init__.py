@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from reidkit import losses
     from reidkit.analysis.calibration import Calibration
     from reidkit.datasets import load_dataset
-    from reidkit.encoders.encoder import Encoder, load_encoder
+    from reidkit.encoders.encoder import Encoder
     from reidkit.encoders.export import export
+    from reidkit.encoders.loading import load_encoder
     from reidkit.evaluation.evaluation import evaluate, evaluate_features
     from reidkit.evaluation.feature_files import load_features, save_features
     from reidkit.evaluation.options import EvaluationOptions
@@ -80,7 +81,7 @@ _HOMES = {
     "evaluate_features": "evaluation.evaluation",
     "export": "encoders.export",
     "load_dataset": "datasets",
-    "load_encoder": "encoders.encoder",
+    "load_encoder": "encoders.loading",
     "load_features": "evaluation.feature_files",
     "open_gallery": "galleries",
     "report": "reports.run_report",

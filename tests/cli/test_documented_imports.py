@@ -41,7 +41,7 @@ def test_a_documented_command_imports_all_weights(command, tmp_path, monkeypatch
     nests = {"state_dict": weights, "state_dict_ema": dict(weights)}
     torch.save(nests if name == "checkpoint.pth" else {"model": weights}, name)
     # No image goes through at the documented size; that takes long, and the weights are made up.
-    monkeypatch.setattr("reidkit.encoders.encoder.check_encoder", lambda encoder: None)
+    monkeypatch.setattr("reidkit.encoders.foreign_encoder.check_encoder", lambda encoder: None)
     result = CliRunner().invoke(cli, ["import-weights", name, *words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     matched = re.search(r"(\d+) of (\d+) backbone weights matched", result.stdout)

@@ -45,11 +45,13 @@ def test_details_as_json_at_another_size(three_models):
 
 
 @pytest.mark.parametrize("size", [("256", "128"), ("224", "224")])
-def test_the_documents_tables_are_what_the_command_prints(size):
+def test_the_documents_tables_are_what_the_command_prints(size, monkeypatch):
     text = (ROOT / "docs" / "models.md").read_text()
     table = text.partition(f"<!-- costs {size[0]} x {size[1]} -->")[2].partition("<!-- end costs -->")[0]
     documented = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in table.split("\n")[3:-1]]
     assert len(documented) >= 5
+    if size == ("224", "224"):  # a table of some models
+        monkeypatch.setattr(registry, "names", lambda kind: [name for name, *_ in documented])
     costs = json.loads(run("models", "--details", "--height", size[0], "--width", size[1], "--json").output)
     for name, parameters, multiply_adds, embedding in documented:
         cost = costs.pop(name)
@@ -57,7 +59,7 @@ def test_the_documents_tables_are_what_the_command_prints(size):
         assert multiply_adds == f"{cost['multiply_adds'] / 1e9:.3f} G"
         assert embedding == str(cost["embedding"])
     missing = [name for name in costs if not name.startswith("made_up")]  # other tests register those
-    assert size == ("224", "224") or not missing, "every model stands in the table"
+    assert not missing, "every model stands in the table"
 
 
 def test_a_size_that_a_model_cannot_take(three_models):

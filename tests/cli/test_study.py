@@ -126,19 +126,34 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path):
     assert "2 of 2 worker processes ended early" in ended.stderr
 
 
-def test_sigterm_reaches_the_workers_which_are_waited_for(tmp_path):
+ASKED_WHILE_STARTING = """
+import os, pathlib, subprocess, time
+start = subprocess.Popen
+def popen(*words, **options):
+    worker = start(*words, **options)
+    while not pathlib.Path(f"{sys.executable}.started.{worker.pid}").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), 15)
+    return worker
+subprocess.Popen = popen
+"""
+
+
+@pytest.mark.parametrize("while_starting", [False, True])
+def test_sigterm_reaches_the_workers_which_are_waited_for(tmp_path, while_starting):
     worker = tmp_path / "worker"
     worker.write_text(
         "#!/bin/sh\ntrap 'touch $0.saved.$$; exit 0' TERM\ntouch $0.started.$$\n"
-        "for i in $(seq 600); do sleep 0.1; done\n"
+        "for i in $(seq 3000); do sleep 0.1; done\n"
     )
     worker.chmod(0o755)
-    code = f"import sys; from reidkit.studies.workers import run_workers; sys.executable = {str(worker)!r}; "
-    study = subprocess.Popen([sys.executable, "-c", code + "run_workers(['x'], 2)"])
-    until = time.monotonic() + 30
+    code = f"import sys; from reidkit.studies.workers import run_workers; sys.executable = {str(worker)!r}\n"
+    code += ASKED_WHILE_STARTING * while_starting + "run_workers(['x'], 2)"
+    study = subprocess.Popen([sys.executable, "-c", code])
+    until = time.monotonic() + 200
     while len(list(tmp_path.glob("worker.started.*"))) < 2 and time.monotonic() < until:
         time.sleep(0.05)
-    time.sleep(0.3)
-    study.terminate()
-    assert study.wait(30) == 143
+    if not while_starting:
+        study.terminate()
+    assert study.wait(60) == 143
     assert len(list(tmp_path.glob("worker.saved.*"))) == 2

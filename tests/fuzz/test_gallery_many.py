@@ -53,7 +53,7 @@ def read(path, reader, num_writers, until):
     """Search, and check each answer against what was stored; how many answers."""
     rng, num = np.random.default_rng([reader, 8]), 0
     with open_gallery(path) as gallery:
-        while time.monotonic() < until:
+        while not num or time.monotonic() < until:
             writer, number = int(rng.integers(num_writers)), int(rng.integers(PAIRS))
             query = unit(writer, number, int(rng.integers(1000)), 0)
             where = {"tracklet": f"{writer}-{number}"} if rng.random() < 0.5 else {}

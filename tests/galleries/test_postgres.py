@@ -279,7 +279,7 @@ def test_a_statement_that_takes_too_long_is_told(postgres_server, location):
     with open_gallery(location) as gallery:
         gallery.add(units(1))
     before_each_insert(postgres_server, location, "PERFORM pg_sleep(5);")
-    hasty = f"{location}&options=-c%20statement_timeout%3D200ms"
+    hasty = f"{location}&options=-c%20statement_timeout%3D1s"
     message = refused(hasty, lambda gallery: gallery.add(units(1)))
     assert "the server ended the statement (canceling statement due to statement timeout)" in message
     assert "ALTER ROLE tester SET statement_timeout" in message
@@ -329,14 +329,14 @@ def test_a_connection_that_is_lost_is_made_anew(postgres_server, location):
 
 
 def test_a_server_that_ends_idle_connections_is_asked_again(location):
-    hasty = f"{location}&options=-c%20idle_session_timeout%3D100ms&client_encoding=latin1"
+    hasty = f"{location}&options=-c%20idle_session_timeout%3D300ms&client_encoding=latin1"
     with open_gallery(hasty) as gallery:
         gallery.add(units(3), identities=["\u0416", "b", "c"])
-        time.sleep(0.4)
+        time.sleep(0.8)
         assert len(gallery.search(units(1), where={"identity": "\u0416"})[0]) == 1
-        time.sleep(0.4)
+        time.sleep(0.8)
         assert gallery.compact() >= 0
-        time.sleep(0.4)
+        time.sleep(0.8)
         assert gallery.remove(where={}) == 3
 
 
@@ -350,7 +350,7 @@ def test_an_add_that_is_interrupted_happens_once(postgres_server, location):
         for _ in range(3):
             time.sleep(0.2)
             terminate_all(postgres_server)
-        worker.join(30)
+        worker.join(120)
         assert len(added[0]) == 20
         assert [item.id for item in gallery.items(ids=added[0])] == added[0].tolist()
         assert len(gallery) == 21

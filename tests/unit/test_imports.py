@@ -38,6 +38,7 @@ WITHOUT_TORCH = (
         "galleries.embedded",
         "search.searcher",
         "encoders.encoder",
+        "encoders.loading",
     ),
     *(
         "encoders.network_file",

@@ -84,7 +84,7 @@ class Site:
         context = self.browser.new_context(
             base_url=self.address, storage_state=self.states.get(role) if role else None, **look
         )
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)
         context.on("request", lambda request: self.requests.append(request.url))
         context.on("console", lambda message: self._complain(message.text))
         context.on("weberror", lambda error: self._complain(str(error.error)))
@@ -93,7 +93,7 @@ class Site:
 
     def _log_in(self, role: str) -> Any:
         context = self.browser.new_context(base_url=self.address)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)
         page = context.new_page()
         page.goto("/login")
         page.fill("[name=name]", role)

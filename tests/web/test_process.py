@@ -44,7 +44,7 @@ def gallery(process, tokens):
     return rk.connect(process.address, token=tokens["operator"])
 
 
-def raw(process, data, *, seconds=10.0):
+def raw(process, data, *, seconds=60.0):
     """What comes back for bytes as they are."""
     with socket.create_connection(("127.0.0.1", process.port), timeout=seconds) as connection:
         connection.sendall(data)
@@ -97,7 +97,7 @@ def test_a_client_tells_what_the_service_says(process, tokens, gallery):
 def test_who_sends_a_head_slowly_is_cut_off(process):
     started = time.monotonic()
     assert raw(process, b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ") == b""
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 20  # not after 30 seconds, as is usual
 
 
 def test_who_sends_a_body_slowly_is_told_so(process, tokens):

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import reidkit as rk
-from tests.web.serving import picture
+from tests.web.serving import picture, running
 
 GALLERY = "/v1/galleries/own"
 
@@ -230,6 +230,16 @@ def test_that_a_proposal_was_rejected_is_taken_back_if_nothing_came_since(client
     assert decide(client, kind="undo", proposal="new-1").status_code == 422
 
 
+def test_a_rejection_is_taken_back_by_whichever_process_is_asked(client, settings):
+    with running(settings) as other:
+        decide(client, kind="reject", proposal="new-1")
+        assert decide(other, kind="undo", proposal="new-1").status_code == 200
+        assert decide(client, kind="undo", proposal="new-1").status_code == 422  # it is taken back already
+        decide(other, kind="reject", proposal="new-1")
+    assert decide(client, kind="undo", proposal="new-1").status_code == 200
+    assert client.get(f"{GALLERY}/queue").json()["total"] == 1
+
+
 def test_what_is_decided_since_a_proposal_was_rejected_stays(client, settings):
     ids = [item["id"] for item in client.get(f"{GALLERY}/queue").json()["people"][0]["items"]]
     decide(client, kind="reject", proposal="new-1")
@@ -248,7 +258,7 @@ def test_what_makes_no_sense_is_told_with_what_to_do(client):
 
 
 def ended(client, number):
-    for _ in range(200):
+    for _ in range(2000):
         job = client.get(f"{GALLERY}/jobs/{number}").json()
         if job["ended"] is not None:
             return job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def starting(settings, monkeypatch):
     """A client of a service that loads no encoder before somebody needs one."""
     monkeypatch.setattr(app, "_BEFORE_ENCODERS", 3600.0)
     with TestClient(app.build_app(settings), raise_server_exceptions=False) as client:
-        for _ in range(1000):
+        for _ in range(6000):
             if client.get("/readyz").status_code == 200:
                 break
             time.sleep(0.01)
@@ -49,6 +50,24 @@ def test_a_service_that_is_stopped_at_once_loads_no_encoder(settings):
     service = Service(settings)
     service.close()
     assert all(served._loading.cancelled() for served in service.served.values())
+
+
+def test_who_waits_for_the_encoder_of_a_service_that_is_stopped_is_told_to_come_again(starting):
+    service, answers = starting.app.state.service, []
+    for served in service.served.values():
+        served._needs_encoder = lambda: None  # it would be loaded only later
+    files = [("pictures", ("a.png", picture(3), "image/png"))]
+    asking = threading.Thread(
+        target=lambda: answers.append(starting.post("/v1/galleries/own/search/pictures", files=files))
+    )
+    asking.start()
+    while "search" not in service.settings.audit_file.read_text():
+        time.sleep(0.01)
+    service.served.close()
+    asking.join()
+    assert answers[0].status_code == 503
+    assert int(answers[0].headers["Retry-After"]) >= 1
+    assert "shutting down" in answers[0].json()["detail"]
 
 
 @pytest.mark.slow

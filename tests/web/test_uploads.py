@@ -89,7 +89,7 @@ def test_a_service_that_runs_looks_again(settings, monkeypatch):
         add(client, 77, "anna")
         with rk.open_gallery(settings.galleries["own"].address) as gallery:
             forget(gallery, "anna")
-        for _ in range(500):
+        for _ in range(3000):
             if not kept(settings):
                 break
             threading.Event().wait(0.02)

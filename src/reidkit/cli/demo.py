@@ -107,7 +107,7 @@ def _train(recipe: config.Config, run: Path) -> None:
 def _evaluate(out: Path, run: Path, people: Path) -> None:
     from reidkit.cli.evaluate import print_written
     from reidkit.datasets import load_dataset
-    from reidkit.encoders.encoder import load_encoder
+    from reidkit.encoders.loading import load_encoder
     from reidkit.progress import progress
     from reidkit.reports.run_report import Output, Scoring, evaluate_run
 

@@ -98,8 +98,8 @@ class _Loading(TypedDict):
 
 def _encode_images(run: Path, images: tuple[Path, ...], loading: _Loading, out: Path) -> None:
     from reidkit.datasets._given_images import image_paths
-    from reidkit.encoders.encoder import load_encoder
     from reidkit.encoders.encoding import encode_images
+    from reidkit.encoders.loading import load_encoder
     from reidkit.progress import progress
 
     given = image_paths(images)  # first: what is wrong there is said before the network is loaded
@@ -127,8 +127,8 @@ def print_encoded(encoded: EncodedImages, num_images: int) -> None:
 
 
 def _encode_data(run: Path, wanted: Wanted, loading: _Loading, out: Path) -> None:
-    from reidkit.encoders.encoder import load_encoder
     from reidkit.encoders.encoding import encode_data
+    from reidkit.encoders.loading import load_encoder
     from reidkit.evaluation.evaluation import own_camera_filter
     from reidkit.progress import progress
     from reidkit.reports.chosen_data import choose_data

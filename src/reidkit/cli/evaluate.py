@@ -119,7 +119,7 @@ def _score_network(run: Path, asked: dict[str, Any], as_json: bool) -> None:
         {"--protocol": asked["protocol"]},
         f"the protocol of {run} is that of the data it is tested on; leave it out",
     )
-    from reidkit.encoders.encoder import load_encoder
+    from reidkit.encoders.loading import load_encoder
     from reidkit.training import distributed
     from reidkit.training.embed_validation import by_all_processes
 

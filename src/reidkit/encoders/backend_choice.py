@@ -150,7 +150,7 @@ def _opened(file: Path, encoder: Encoder) -> Network:
 
     Raises :class:`CheckpointError` where it is not the encoder's.
     """
-    from reidkit.encoders.encoder import load_encoder
+    from reidkit.encoders.loading import load_encoder
 
     network = load_encoder(file).network
     if encoder.fingerprint not in network.fingerprints(height=encoder.height, width=encoder.width):

@@ -18,7 +18,7 @@ from reidkit.datasets.synthetic.clothes import random_person
 from reidkit.datasets.synthetic.people import draw_pedestrian
 from reidkit.datasets.synthetic.scenes import random_camera
 from reidkit.encoders.agreement import Agreement, ExportError, compare_embeddings
-from reidkit.encoders.encoder import Encoder, load_encoder
+from reidkit.encoders.encoder import Encoder
 from reidkit.encoders.export_files import (
     check_packages,
     onnx_program,
@@ -27,6 +27,7 @@ from reidkit.encoders.export_files import (
     write_openvino,
 )
 from reidkit.encoders.exported_from import ExportedFrom
+from reidkit.encoders.loading import load_encoder
 from reidkit.encoders.network_file import load_network
 from reidkit.encoders.quantise import quantised_programs
 from reidkit.encoders.runtimes import EXPORTED_FROM_KEY, METADATA_KEY

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from copy import deepcopy
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,13 @@ def onnx_program(encoder: Encoder) -> Any:
             verbose=False,
         )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ExportError(f"PyTorch cannot export this network: {short(error, 300)}") from error
+        # PyTorch's own text tells in colours how to report it to PyTorch; the cause is one step below.
+        cause = short(error.__cause__ or error, 300)
+        versions = f"PyTorch {torch.__version__} with onnxscript {version('onnxscript')}"
+        raise ExportError(
+            f"{versions} cannot export this network: {cause}. Where one of the two is far older than the "
+            "other, that may be why"
+        ) from error
     assert program is not None
     model = program.model_proto
     for part in messages(model):  # the exporter notes down lines of source, with the paths of this machine

@@ -46,7 +46,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reidkit.losses._rowwise import masks_of, of_each_anchor, with_gradients_made
-from reidkit.ops import Identities, identities_of, is_traced, num_of_identity, row_blocks, widest_float
+from reidkit.ops import (
+    Identities,
+    identities_of,
+    is_traced,
+    most_positives,
+    num_of_identity,
+    row_blocks,
+    widest_float,
+)
 
 
 def triplet_hinges(distances: Tensor, labels: Tensor, *, margin: float) -> Tensor:
@@ -54,27 +62,26 @@ def triplet_hinges(distances: Tensor, labels: Tensor, *, margin: float) -> Tenso
 
     A triplet (a, p, n) is active where ``d(a, n) < d(a, p) + margin``.
     """
-    # Traced, the width cannot depend on the labels: there all columns are sorted.
-    width = len(labels) if is_traced() else int(num_of_identity(labels).max()) - 1
+    most = most_positives(labels)
     return of_each_anchor(
-        partial(_triplets_of_anchors, margin=margin, width=width),
+        partial(_triplets_of_anchors, margin=margin, most=most),
         distances,
         labels,
-        with_gradient=partial(_triplets_with_gradient, margin=margin, width=width),
+        with_gradient=partial(_triplets_with_gradient, margin=margin, most=most),
     )
 
 
 def _triplets_of_anchors(
-    distances: Tensor, positive: Tensor, negative: Tensor, *, margin: float, width: int
+    distances: Tensor, positive: Tensor, negative: Tensor, *, margin: float, most: int
 ) -> Tensor:
-    counts, num_active = _count_triplets(distances, positive, negative, margin=margin, width=width)
+    counts, num_active = _count_triplets(distances, positive, negative, margin=margin, most=most)
     return _weighed(distances, counts, num_active, margin=margin)
 
 
 def _triplets_with_gradient(
-    distances: Tensor, labels: Tensor, rows: slice, *, margin: float, width: int
+    distances: Tensor, labels: Tensor, rows: slice, *, margin: float, most: int
 ) -> tuple[Tensor, Tensor]:
-    counts, num_active = _count_triplets(distances, *masks_of(labels, rows), margin=margin, width=width)
+    counts, num_active = _count_triplets(distances, *masks_of(labels, rows), margin=margin, most=most)
     return _weighed(distances, counts, num_active, margin=margin), counts
 
 
@@ -85,19 +92,19 @@ def _weighed(distances: Tensor, counts: Tensor, num_active: Tensor, *, margin: f
 
 @torch.no_grad()
 def _count_triplets(
-    distances: Tensor, positive: Tensor, negative: Tensor, *, margin: float, width: int
+    distances: Tensor, positive: Tensor, negative: Tensor, *, margin: float, most: int
 ) -> tuple[Tensor, Tensor]:
     """Active triplets that each distance stands in, (b, N), negative for negatives; and of each row, (b,)."""
-    furthest, partners = distances.where(positive, -math.inf).topk(width, dim=1)  # (b, width), descending
+    furthest, partners = distances.where(positive, -math.inf).topk(most, dim=1)  # (b, most), descending
     thresholds = (furthest + margin).flip(1).contiguous()
     # Per negative its place among the thresholds, of which those from there on lie beyond it; per threshold
     # the number of negatives with a place before it.
     place = torch.searchsorted(thresholds, distances.where(negative, math.inf), right=True)
-    histogram = distances.new_zeros(len(distances), width + 1).scatter_add_(
+    histogram = distances.new_zeros(len(distances), most + 1).scatter_add_(
         1, place, distances.new_ones(()).expand_as(distances)
     )
-    num_before = histogram[:, :width].cumsum(1).flip(1)  # (b, width), as the partners
-    counts = place.to(distances.dtype).sub_(width).scatter_add_(1, partners, num_before)
+    num_before = histogram[:, :most].cumsum(1).flip(1)  # (b, most), as the partners
+    counts = place.to(distances.dtype).sub_(most).scatter_add_(1, partners, num_before)
     return counts, num_before.sum(dim=1)
 
 

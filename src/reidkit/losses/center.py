@@ -24,7 +24,7 @@ class CenterLoss(OfIdentities):
     paper moves them by half of their mean difference.
 
     Use with: :class:`IdentityLoss` and a metric loss, weight 0.0005, as in the strong baseline (Luo et al.
-    2019), where the classifier alone leaves identities long and thin.
+    2019), where the classifier alone leaves clusters long and thin.
 
     Pitfalls: alone it is 0 once all embeddings and centres are one point: it never pushes. It has parameters:
     give them to the optimiser. A centre learns only when its identity is in the batch, and small weights of

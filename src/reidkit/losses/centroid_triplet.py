@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidkit.ops import check_number, distances_between, has_both_partners, mean_over, prepare_batch
+from reidkit.ops import (
+    check_number,
+    distances_between,
+    has_both_partners,
+    identities_of,
+    mean_over,
+    prepare_batch,
+)
 from reidkit.registry import register
 
 
@@ -77,9 +84,9 @@ def means_of_identities(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Ten
 
     The former means nothing where there is no other image.
     """
-    same = labels[:, None] == labels
-    first, num_same = same.int().argmax(dim=1), same.sum(dim=1)[:, None]  # an identity is its first image
-    sums = torch.zeros_like(embeddings).index_add(0, first, embeddings)[first]
+    identities = identities_of(labels)
+    identity, num_same = identities.start, identities.num_images[:, None]
+    sums = torch.zeros_like(embeddings).index_add(0, identity, embeddings)[identity]
     return (sums - embeddings) / (num_same - 1).clamp_min(1), sums / num_same
 
 

@@ -35,8 +35,8 @@ class IdentityLoss(OfIdentities):
     BNNeck when a metric loss stands beside it. ``label_smoothing=0.1`` where identities are few.
 
     Pitfalls: labels must be 0..num_identities-1. It has parameters: give them to the optimiser
-    (:class:`reidkit.Trainer` does). With many identities and few images each, it learns the training
-    identities by heart.
+    (:class:`reidkit.Trainer` does). With many identities and few images each, it memorises the
+    training set.
 
     See also: :class:`MarginSampleMiningLoss`, :class:`BatchHardTripletLoss`, which shape distances.
 

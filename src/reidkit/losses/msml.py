@@ -38,11 +38,11 @@ class MarginSampleMiningLoss(nn.Module):
     Use with: :class:`IdentityLoss`, weights 1 : 1, batches of P identities x K images (P = 32, K = 4); with
     ``temperature=0.1`` where training takes hours or less.
 
-    Pitfalls: the two pairs pull the network another way in every batch, and harder than the identity loss
-    does, so that in trainings of a thousand steps the paper's loss takes away from it, or with a small
-    weight adds nothing, from ImageNet weights as well. The furthest pairs are bad boxes first, and one wrong
-    label can hold it for an epoch; like every batch-hard loss it sits at its margin without a gradient once
-    all embeddings have fallen onto one point.
+    Pitfalls: each batch has another two pairs, whose gradient points elsewhere and is larger than that of the
+    identity loss. In trainings of about a thousand steps the paper's loss lowers accuracy or, at a small
+    weight, leaves it as it is, from ImageNet weights too. The hardest pairs are bad boxes first of all, and
+    one wrong label can be the hardest pair for an epoch. Like every batch-hard loss it sits at its margin
+    without a gradient once all embeddings have fallen onto one point.
 
     See also: :class:`BatchHardTripletLoss`, which gives every anchor a say.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import ClassVar
 
@@ -13,8 +12,8 @@ from reidkit.losses._rowwise import of_each_anchor
 from reidkit.ops import (
     check_positive,
     has_both_partners,
-    is_traced,
     mean_over,
+    most_positives,
     pairwise_distances,
     prepare_batch,
 )
@@ -74,10 +73,9 @@ class SmoothAveragePrecisionLoss(nn.Module):
 
     @prepare_batch
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        of_anchor = partial(one_minus_average_precision, temperature=self.temperature)
-        terms = of_each_anchor(
-            of_anchor, pairwise_distances(embeddings), labels, width=len(labels) * _most_positives(labels)
-        )
+        most = most_positives(labels)
+        of_anchor = partial(one_minus_average_precision, temperature=self.temperature, most=most)
+        terms = of_each_anchor(of_anchor, pairwise_distances(embeddings), labels, width=len(labels) * most)
         return mean_over(terms, has_both_partners(labels))
 
     def extra_repr(self) -> str:
@@ -85,12 +83,13 @@ class SmoothAveragePrecisionLoss(nn.Module):
 
 
 def one_minus_average_precision(
-    distances: Tensor, positive: Tensor, negative: Tensor, *, temperature: float
+    distances: Tensor, positive: Tensor, negative: Tensor, *, temperature: float, most: int
 ) -> Tensor:
-    """The terms of some anchors from their distances and masks, all (b, N) -> (b,)."""
+    """The terms of some anchors from their distances and masks, all (b, N) -> (b,).
+
+    No anchor has more positives than ``most``.
+    """
     similarities = (1 - distances.square() / 2) / temperature
-    # Traced, the number of positives cannot depend on the labels: there all columns are taken.
-    most = distances.shape[1] if is_traced() else int(positive.sum(dim=1).max())
     places = positive.to(distances.dtype).topk(most, dim=1).indices  # (b, most): positives first
     is_positive = positive.gather(1, places)
     before = torch.sigmoid(similarities[:, None] - similarities.gather(1, places)[:, :, None])  # (b, most, N)
@@ -101,10 +100,3 @@ def one_minus_average_precision(
     ]
     precision = torch.where(is_positive, ranks[0] / ranks[1], 0.0).sum(dim=1)
     return 1 - precision / is_positive.sum(dim=1).clamp_min(1)
-
-
-def _most_positives(labels: Tensor) -> int:
-    """Positives of the largest identity, at least 1; traced, where blocks do not count, 1."""
-    if is_traced() or math.prod(labels.shape) == 0:
-        return 1
-    return max(1, int((labels[:, None] == labels).sum(dim=1).max()) - 1)

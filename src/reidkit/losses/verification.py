@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidkit.losses._rowwise import of_each_anchor
-from reidkit.ops import negative_mask, pairwise_distances, positive_mask, prepare_batch
+from reidkit.ops import num_of_identity, pairwise_distances, prepare_batch
 from reidkit.registry import register
 
 START = 5.0
@@ -35,7 +35,7 @@ class VerificationLoss(nn.Module):
     ``exp`` of its logits is the odds of one person in a batch with as many positives as negatives.
 
     Pitfalls: its parameters must be given to the optimiser (:class:`reidkit.Trainer` does so). The mean
-    over negatives is ruled by easy pairs, and with few identities it learns them by heart.
+    over negatives is ruled by easy pairs, and with few identities it memorises them.
 
     See also: :class:`ContrastiveLoss`, with a fixed margin; :class:`reidkit.analysis.roc`, which fits a
     threshold after training.
@@ -74,8 +74,9 @@ class VerificationLoss(nn.Module):
 
 def verification(distances: Tensor, labels: Tensor, *, offset: Tensor, scale: Tensor) -> Tensor:
     """The loss from all distances, (N, N) and (N,), and the two parameters, scalars."""
-    num_positive = positive_mask(labels).sum().clamp_min(1)
-    num_negative = negative_mask(labels).sum().clamp_min(1)
+    num_same = num_of_identity(labels)
+    num_positive = (num_same - 1).sum().clamp_min(1)
+    num_negative = (len(labels) - num_same).sum().clamp_min(1)
 
     def of_anchor(
         distances: Tensor, positive: Tensor, negative: Tensor, offset: Tensor, scale: Tensor

@@ -61,6 +61,11 @@ def num_of_identity(labels: Tensor) -> Tensor:
     return torch.searchsorted(ordered, labels, right=True) - torch.searchsorted(ordered, labels)
 
 
+def most_positives(labels: Tensor) -> int:
+    """Positives of an image of the largest identity, N >= 1; traced, where none may count, all others."""
+    return len(labels) - 1 if is_traced() else int(num_of_identity(labels).max()) - 1
+
+
 def has_both_partners(labels: Tensor) -> Tensor:
     """Anchors with a positive and a negative: (N,) -> bool (N,)."""
     num_same = num_of_identity(labels)

@@ -132,7 +132,7 @@ def networks_among(paths: Sequence[Path]) -> list[Path]:
     """
     networks = [path for path in paths if not holds_features(path)]
     if networks:
-        from reidkit.encoders.encoder import weights_file
+        from reidkit.encoders.loading import weights_file
 
         for path in networks:
             weights_file(path)  # says what is wrong with it before anything is embedded
@@ -165,7 +165,7 @@ def _measured(
 def _measured_network(
     path: Path, data: Dataset, camera_filter: str | None, progress: ProgressCallback | None
 ) -> ComparedRun:
-    from reidkit.encoders.encoder import load_encoder
+    from reidkit.encoders.loading import load_encoder
 
     check_evaluation(data, camera_filter=camera_filter)
     source = embed(load_encoder(path), [data], Scoring(), progress)

@@ -145,7 +145,7 @@ def report(
     Example:
         >>> rk.report("runs/msml", rerank=True)                               # doctest: +SKIP
     """
-    from reidkit.encoders.encoder import load_encoder
+    from reidkit.encoders.loading import load_encoder
 
     run: Path | None = None
     if isinstance(encoder, str | Path):
@@ -319,7 +319,7 @@ def _write_results(
 def _store_calibration(
     scored: Scored, encoder: Encoder, data: Dataset, sides: PooledSides, camera_filter: str, run: Path
 ) -> Scored:
-    from reidkit.encoders.encoder import weights_file
+    from reidkit.encoders.loading import weights_file
 
     comparison = compare(sides.query, sides.gallery, camera_filter=camera_filter, gallery_rows=data.galleries)
     calibration = fit_calibration(comparison, source=f"the test images of {data.name}")

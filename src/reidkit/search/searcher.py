@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.analysis.calibration import Calibration
-from reidkit.encoders.encoder import Encoder, load_encoder
+from reidkit.encoders.encoder import Encoder
+from reidkit.encoders.loading import load_encoder
 from reidkit.encoders.own import NO_CALIBRATION, is_own, place_of, place_to_record
 from reidkit.errors import ConfigError, DataError, shown
 from reidkit.galleries import Gallery, Hit, NoGallery, Where, open_gallery, without_password

@@ -102,7 +102,7 @@ def _record_failure(task: Task, folders: Folders, error: str, details: str) -> N
 
 def _carry_out_one(task: Task, folders: Folders) -> list[str]:
     """Train and measure one run; returns the mAP of each measurement as text."""
-    from reidkit.encoders.encoder import load_encoder
+    from reidkit.encoders.loading import load_encoder
 
     folder = folders.run(task.run)
     todo = [measurement for measurement in task.measurements if not is_measured(measurement, folders)]

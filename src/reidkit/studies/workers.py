@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from reidkit import logs
 from reidkit.errors import ConfigError
@@ -113,11 +112,18 @@ def run_workers(words: Sequence[str], num_workers: int, *, most_restarts: int = 
     """Processes that each take the next run. One that is killed leaves its run to others, and is replaced."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "reidkit", *words]
-    workers = [subprocess.Popen(command, env=environment) for _ in range(num_workers)]
-    before = signal.signal(signal.SIGTERM, _exit)
+    asked: list[
+        int
+    ] = []  # to end; only noted at once, since a worker may be starting, which no list holds yet
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    workers: list[subprocess.Popen[bytes]] = []
     try:
+        for _ in range(num_workers):
+            workers.append(subprocess.Popen(command, env=environment))
         while any(worker.poll() is None for worker in workers):
             time.sleep(0.2)
+            if asked:
+                raise SystemExit(128 + asked[0])  # as a shell reports it
             for place, worker in enumerate(workers):
                 if (worker.poll() or 0) < 0 and most_restarts:  # by a signal: perhaps its memory ran out
                     workers[place] = subprocess.Popen(command, env=environment)
@@ -138,7 +144,3 @@ def run_workers(words: Sequence[str], num_workers: int, *, most_restarts: int = 
         )
     if all(code == 2 for code in codes):
         raise ConfigError("no worker process could start; what they said stands above")
-
-
-def _exit(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)  # as a shell reports it

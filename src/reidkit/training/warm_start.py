@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from reidkit import logs
-from reidkit.encoders.encoder import weights_file
 from reidkit.encoders.encoder_file import load_weights
+from reidkit.encoders.loading import weights_file
 from reidkit.errors import CheckpointError, shown
 
 logger = logs.get_logger(__name__)

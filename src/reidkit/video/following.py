@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reidkit.encoders.encoder import Encoder, load_encoder
+from reidkit.encoders.encoder import Encoder
+from reidkit.encoders.loading import load_encoder
 from reidkit.encoders.own import place_to_record
 from reidkit.errors import ConfigError, shown
 from reidkit.galleries import Gallery, open_gallery

@@ -11,7 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from reidkit.encoders.encoder import Encoder, load_encoder
+from reidkit.encoders.encoder import Encoder
+from reidkit.encoders.loading import load_encoder
 from reidkit.encoders.own import place_to_record
 from reidkit.errors import ConfigError, DataError, shown
 from reidkit.galleries import Gallery, open_gallery

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from reidkit.web.audit import AuditLog
 from reidkit.web.limits import Rates
@@ -126,9 +126,12 @@ def service_of(request: Request) -> Service:
     return found
 
 
-def current_user(request: Request) -> Actor:
+async def current_user(request: Request) -> Actor:
     """Who asks; a dependency. Raises :class:`NotLoggedIn`, which on a page leads to ``/login``."""
-    return access_of(request).actor(request)
+    access = access_of(request)
+    if access.users is None:
+        return access.actor(request)  # in no thread of its own, as no file is read
+    return await run_in_threadpool(access.actor, request)
 
 
 async def csrf_checked(request: Request, actor: Annotated[Actor, Depends(current_user)]) -> Actor:
@@ -158,16 +161,6 @@ def is_same_origin(request: Request) -> bool:
         return False
     origin = request.headers.get("origin")
     return origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
-
-
-def needs(role: Role) -> Callable[[Request, Actor], Actor]:
-    """A dependency: who asks, if they hold this role in the gallery that the path names."""
-
-    def dependency(request: Request, actor: Annotated[Actor, Depends(current_user)]) -> Actor:
-        actor.check(request.path_params["gallery"], role)
-        return actor
-
-    return dependency
 
 
 CurrentUser = Annotated[Actor, Depends(current_user)]

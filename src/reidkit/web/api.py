@@ -48,7 +48,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         413: "The request is too large.",
         422: "The request cannot be carried out; `errors` says which part of it.",
         429: "Too much at once; `Retry-After` says how long to wait.",
-        503: "Not ready, or shutting down.",
+        503: "Not ready, or shutting down; `Retry-After` says how long to wait, where that is known.",
     }.items()
 }
 
@@ -62,6 +62,9 @@ Start = Annotated[int, Query(ge=0, le=10**9)]
 Num = Annotated[int, Query(ge=1, le=1000)]
 PersonName = Annotated[str, Query(min_length=1, max_length=200, examples=["anna"])]
 Pictures = Annotated[list[UploadFile], File(description="Files of images.")]
+
+_SEARCH_OPTIONS = TypeAdapter(SearchOptions)
+_NEW_ITEMS = TypeAdapter(list[NewItem])
 
 router = APIRouter(responses=PROBLEMS)
 one = APIRouter(prefix="/v1/galleries/{gallery}", responses=PROBLEMS, tags=["gallery"])
@@ -113,26 +116,24 @@ def encoder(actor: CurrentUser, service: TheService, gallery: Gallery) -> a.Card
     return service.card(actor, gallery)
 
 
-@one.post("/search")
-def search(
-    actor: CheckedUser, service: TheService, gallery: Gallery, request: SearchOptions
-) -> a.SearchAnswer:
+@one.post("/search", response_model=a.SearchAnswer)
+def search(actor: CheckedUser, service: TheService, gallery: Gallery, request: SearchOptions) -> Response:
     """Search by stored items and embeddings, all of them one query."""
-    return service.search(actor, gallery, SearchRequest(**dict(request)))
+    return _as_json(service.search(actor, gallery, SearchRequest(**dict(request))))
 
 
-@one.post("/search/pictures")
+@one.post("/search/pictures", response_model=a.SearchAnswer)
 def search_by_pictures(
     actor: CheckedUser,
     service: TheService,
     gallery: Gallery,
     pictures: Pictures,
     request: Annotated[str, Form(description="SearchOptions as JSON.", examples=['{"top": 5}'])] = "{}",
-) -> a.SearchAnswer:
+) -> Response:
     """Search by pictures; several are one query."""
-    wanted = _from_json(SearchOptions, request, "request")
+    wanted = _from_json(_SEARCH_OPTIONS, request, "request")
     read = _read(pictures, service.settings.limits.pictures)
-    return service.search(actor, gallery, SearchRequest(**dict(wanted), pictures=tuple(read)))
+    return _as_json(service.search(actor, gallery, SearchRequest(**dict(wanted), pictures=tuple(read))))
 
 
 # --- items ------------------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ def add(
     ] = "[]",
 ) -> a.AddedAnswer:
     """Add pictures; those that cannot be read are left out, and told."""
-    said = _from_json(list[NewItem], items, "items")
+    said = _from_json(_NEW_ITEMS, items, "items")
     return service.add(actor, gallery, _read(pictures, service.settings.limits.added), said)
 
 
@@ -373,9 +374,13 @@ def _read(files: list[UploadFile], most: int) -> list[bytes]:
     return [file.file.read() for file in files]
 
 
-def _from_json(kind: type[T], text: str, where: str) -> T:
+def _as_json(answer: a.Answer) -> Response:
+    """An answer as it is sent, made in the thread that found it, and not checked once more."""
+    return Response(answer.model_dump_json(ensure_ascii=True), media_type="application/json")
+
+
+def _from_json(adapter: TypeAdapter[T], text: str, where: str) -> T:
     """A value in a field of a form."""
-    adapter: TypeAdapter[T] = TypeAdapter(kind)
     try:
         return adapter.validate_json(text)
     except ValidationError as error:

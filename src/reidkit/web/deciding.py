@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel
 
 from reidkit.errors import ConfigError, DataError, shown
+from reidkit.files import write_atomically
 from reidkit.galleries import (
     Decision,
     Gallery,
@@ -29,20 +35,31 @@ _NEEDED = {
 }
 
 
+class _Rejected(BaseModel):
+    """A proposal that was rejected, and the items that were proposed so."""
+
+    proposal: str
+    items: list[int]
+
+
 class Deciding:
     """Carries out what users decide.
 
     A user can take back the rejection of a proposal while it is the last thing that they decided. The gallery
-    keeps no record of it, as it does of other decisions: the process that carried it out remembers it.
+    keeps no record of it, as it does of other decisions: it is in a file for each user of each gallery, which
+    every process of the service reads.
+
+    Args:
+        folder: of these files, which is made where it is needed.
     """
 
-    def __init__(self) -> None:
-        self._rejected: dict[tuple[str, str], tuple[str, list[int]]] = {}
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def rejected(self, name: str, who: str) -> str | None:
         """The proposal that somebody rejected last in the gallery of this name, if nothing came since."""
-        found = self._rejected.get((name, who))
-        return None if found is None else found[0]
+        found = self._last_rejected(name, who)
+        return None if found is None else found.proposal
 
     def decide(self, name: str, gallery: Gallery, wanted: DecisionRequest, *, who: str) -> list[Decision]:
         """Carry a decision out in the gallery of this name, as :func:`decide` does."""
@@ -52,27 +69,42 @@ class Deciding:
         rejects = wanted.kind == "reject" and wanted.proposal and len(wanted.items) < 2
         ids = [item.id for item in _proposed(gallery, str(wanted.proposal))] if rejects else []
         made = decide(gallery, wanted, who=who)
-        self._rejected.pop((name, who), None)
         if wanted.proposal and ids:
-            self._rejected[name, who] = wanted.proposal, ids
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            text = _Rejected(proposal=wanted.proposal, items=ids).model_dump_json()
+            write_atomically(self._file(name, who), text, private=True)
+        else:
+            self._forget(name, who)
         return made
+
+    def _file(self, name: str, who: str) -> Path:
+        return self._folder / f"{hashlib.sha256(json.dumps([name, who]).encode()).hexdigest()[:32]}.json"
+
+    def _last_rejected(self, name: str, who: str) -> _Rejected | None:
+        try:
+            return _Rejected.model_validate_json(self._file(name, who).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def _forget(self, name: str, who: str) -> None:
+        self._file(name, who).unlink(missing_ok=True)
 
     def _put_back(self, name: str, gallery: Gallery, proposal: str, who: str) -> None:
         """Propose items again that were proposed so, as far as nothing is known of them yet."""
-        rejected, ids = self._rejected.get((name, who), (None, []))
-        if rejected != proposal:
+        last = self._last_rejected(name, who)
+        if last is None or last.proposal != proposal:
             raise DataError(
                 f"the last that {who} decided here is not to reject {shown(proposal)}; look again"
             )
         if proposal in proposals(gallery):
             raise DataError(f"others are proposed as {shown(proposal)} since; nothing was put back")
-        wanted = set(ids)
+        wanted = set(last.items)
         free = [item.id for item in gallery.items(where={"identity": None}) if item.id in wanted]
         free = [item.id for item in gallery.items(ids=free) if item.labels.get(PROPOSAL) is None]
         if not free:
             raise DataError(f"all that was proposed as {shown(proposal)} is decided or gone; look again")
         _rename(gallery, free, proposal)
-        self._rejected.pop((name, who), None)
+        self._forget(name, who)
 
 
 def decide(gallery: Gallery, wanted: DecisionRequest, *, who: str) -> list[Decision]:

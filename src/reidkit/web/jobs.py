@@ -21,6 +21,7 @@ from reidkit.files import write_atomically
 from reidkit.logs import get_logger
 from reidkit.progress import ProgressCallback
 from reidkit.web.answers import JobAnswer
+from reidkit.web.together import ENDING, NotReady
 
 logger = get_logger(__name__)
 
@@ -29,6 +30,7 @@ Work = Callable[[ProgressCallback], str]
 
 KEPT = 100
 _OPEN = ("waiting", "running")
+_CUT_SHORT = "the service ended; start the job again to go on"
 _BETWEEN_WRITES = 0.3
 
 
@@ -54,12 +56,12 @@ class Jobs:
             id=secrets.token_hex(8), kind=kind, gallery=gallery, who=who, state="waiting", started=time.time()
         )
         lock = FileLock(self.folder / f"{job.id}.lock", thread_local=False)
-        lock.acquire(timeout=1)
-        self._write(job)
         self._forget_old()
         with self._starting:
             if self._closed.is_set():
-                raise DataError("the service is shutting down; start the job again in a while")
+                raise NotReady(ENDING)
+            lock.acquire(timeout=1)
+            self._write(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
                 self._thread.start()
@@ -75,8 +77,9 @@ class Jobs:
         if job.state in _OPEN and not self._is_held(number):
             job = JobAnswer.model_validate_json(path.read_bytes())  # it may have ended meanwhile
             if job.state in _OPEN:
-                job = _ended(job, "cancelled", error="the service ended; start the job again to go on")
+                job = _ended(job, "cancelled", error=_CUT_SHORT)
                 self._write(job)
+                self._forget_lock(number)
         return job
 
     def of_gallery(self, gallery: str, number: str) -> JobAnswer:
@@ -119,8 +122,7 @@ class Jobs:
                 self._do(job, work)
             finally:
                 lock.release()
-                for suffix in (".lock", ".cancel"):
-                    (self.folder / f"{job.id}{suffix}").unlink(missing_ok=True)
+                self._forget_lock(job.id)
 
     def _do(self, job: JobAnswer, work: Work) -> None:
         progress = _Progress(self, job)
@@ -130,11 +132,16 @@ class Jobs:
             result = work(progress)
         except Cancelled as error:
             self._write(_ended(progress.job, "cancelled", error=str(error)))
-        except ReidError as error:
-            self._write(_ended(progress.job, "failed", error=str(error)))
-        except Exception:
-            logger.exception(f"job {job.id} ({job.kind}) failed")
-            self._write(_ended(progress.job, "failed", error="a fault of the service; its log says which"))
+        except Exception as error:
+            if self._closed.is_set():  # what it worked on is being closed
+                self._write(_ended(progress.job, "cancelled", error=_CUT_SHORT))
+            elif isinstance(error, ReidError):
+                self._write(_ended(progress.job, "failed", error=str(error)))
+            else:
+                logger.exception(f"job {job.id} ({job.kind}) failed")
+                self._write(
+                    _ended(progress.job, "failed", error="a fault of the service; its log says which")
+                )
         else:
             self._write(_ended(progress.job, "done", result=result))
 
@@ -152,6 +159,10 @@ class Jobs:
             return True
         lock.release()
         return False
+
+    def _forget_lock(self, number: str) -> None:
+        for suffix in (".lock", ".cancel"):
+            (self.folder / f"{number}{suffix}").unlink(missing_ok=True)
 
     def _write(self, job: JobAnswer) -> None:
         write_atomically(self.folder / f"{job.id}.json", job.model_dump_json(), private=True)

@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -72,6 +71,8 @@ class Guard:
     def __init__(self, app: ASGIApp, *, settings: Settings, answer: Answer) -> None:
         self._app, self._settings, self._answer = app, settings, answer
         self._hosts = allowed_hosts(settings)
+        more = {"Strict-Transport-Security": TRANSPORT} if settings.is_encrypted else {}
+        self._headers = [(key.lower().encode(), value.encode()) for key, value in {**HEADERS, **more}.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -121,14 +122,7 @@ class Guard:
     def _with_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         given = list(headers)
         names = {name.lower() for name, _ in given}
-        more = dict(HEADERS)
-        if self._settings.is_encrypted:
-            more["Strict-Transport-Security"] = TRANSPORT
-        return given + [
-            (name.lower().encode(), value.encode())
-            for name, value in more.items()
-            if name.lower().encode() not in names
-        ]
+        return given + [header for header in self._headers if header[0] not in names]
 
 
 def allowed_hosts(settings: Settings) -> set[str]:
@@ -155,10 +149,10 @@ def _limited(receive: Receive, limit: int, seconds: float) -> Receive:
         nonlocal num, is_over, until
         if is_over:
             return await receive()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds if until is None else until
+        until = asyncio.get_running_loop().time() + seconds if until is None else until
         try:
-            message: dict[str, Any] = dict(await asyncio.wait_for(receive(), until - loop.time()))
+            async with asyncio.timeout_at(until):  # wait_for would start a task
+                message = await receive()
         except TimeoutError:
             raise HTTPException(408, "the body did not come in time") from None
         num += len(message.get("body", b""))

@@ -145,7 +145,7 @@ def install(app: FastAPI, settings: Settings) -> None:
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
         if isinstance(error, NotLoggedIn) and "hx-request" in request.headers:
             headers["HX-Redirect"] = "/login"
-        if isinstance(error, Busy | TooManyAttempts | TooManyRequests):
+        if isinstance(error, Busy | NotReady | TooManyAttempts | TooManyRequests):
             headers["Retry-After"] = str(max(1, round(error.seconds)))
         return _answer(request, status, told(error, settings), headers=headers)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +25,9 @@ from reidkit.web.together import Together
 from reidkit.web.wanted import SearchRequest
 
 MOST_AT_ONCE = 256
+ENOUGH = 32
+"""Searches from which on a pass costs each of them little more than it adds by itself."""
+
 _PRIOR_SECONDS = 600.0
 _MOST_PRIORS = 100
 
@@ -46,6 +51,7 @@ class Searches:
     """
 
     def __init__(self, searcher: Searcher, *, waiting: int, pause: float) -> None:
+        self._num_coming, self._counting = 0, threading.Lock()
         self._searcher, self._fingerprints = searcher, searcher.encoder.fingerprints
         self._priors: dict[str, tuple[float, int, Prior]] = {}
         self._together: Together[Asked, Found | FoundPeople] = Together(
@@ -55,7 +61,20 @@ class Searches:
             waiting=waiting,
             pause=pause,
             what="searches wait",
+            enough=ENOUGH,
+            are_coming=lambda: self._num_coming > 0,
         )
+
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """Inside it, a search is made ready; a pass that has not begun yet waits for it a little."""
+        with self._counting:
+            self._num_coming += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._num_coming -= 1
 
     def items(self, asked: Asked) -> Found:
         """The items that look most like who is searched for."""

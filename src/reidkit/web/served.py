@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from reidkit.search.searcher import Searcher
 from reidkit.web.batching import BatchingNetwork
 from reidkit.web.searches import Asked, Searches
 from reidkit.web.settings import Limits, ServedGallery, Settings
+from reidkit.web.together import ENDING, NotReady
 from reidkit.web.wanted import Box, SearchRequest
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Served:
 
     def wait(self) -> None:
         """Wait until both are there. Raises what either raised."""
-        self._loading.result()
+        _result(self._loading)
 
     def _opened(self) -> Gallery | None:
         """The gallery, to look at until its encoder is there; ``None`` where there is none yet."""
@@ -81,7 +82,7 @@ class Served:
             return None
 
     def _with_encoder(self) -> _Loaded:
-        self._opening.result()
+        _result(self._opening)
         searcher = Searcher(self.address, encoder=self._encoder, backend=self._backend)
         waiting, pause = self.limits.waiting, self.limits.batch_milliseconds / 1000
         batching = BatchingNetwork(searcher.encoder.network, waiting=waiting, pause=pause)
@@ -94,16 +95,18 @@ class Served:
         """Whether it can be looked at, or could not be opened."""
         if self._loading.done():
             return True
-        return self._opening.done() and self._opening.exception() is None and self._early() is not None
+        if not self._opening.done() or self._opening.cancelled() or self._opening.exception() is not None:
+            return False
+        return self._early() is not None
 
     def _early(self) -> Gallery | None:
         """The gallery to look at while its encoder is being loaded."""
-        return None if self._loading.done() else self._opening.result()
+        return None if self._loading.done() else _result(self._opening)
 
     @property
     def _loaded(self) -> _Loaded:
         self._needs_encoder()
-        return self._loading.result()
+        return _result(self._loading)
 
     @property
     def searcher(self) -> Searcher:
@@ -132,7 +135,8 @@ class Served:
     @property
     def num_waiting(self) -> int:
         """Pictures that wait to be embedded."""
-        return self._loaded.batching.num_waiting if self._loading.done() else 0
+        is_loaded = self._loading.done() and not self._loading.cancelled()
+        return self._loaded.batching.num_waiting if is_loaded else 0
 
     @property
     def gallery(self) -> Gallery:
@@ -175,12 +179,16 @@ class Served:
 
     def search(self, request: SearchRequest) -> Found:
         """The items that look most like who is searched for."""
-        return self._loaded.searches.items(Asked(*self.query(request), request))
+        return self._loaded.searches.items(self._asked(request))
 
     def search_people(self, request: SearchRequest) -> tuple[FoundPeople, Query]:
         """The people, or tracklets, that look most like who is searched for."""
-        asked = Asked(*self.query(request), request)
+        asked = self._asked(request)
         return self._loaded.searches.people(asked), asked.query
+
+    def _asked(self, request: SearchRequest) -> Asked:
+        with self._loaded.searches.coming():
+            return Asked(*self.query(request), request)
 
     def warm(self) -> None:
         """Do once what would make the first search slow."""
@@ -251,6 +259,14 @@ def _settle(future: Future[T], work: Callable[[], T]) -> None:
         future.set_result(work())
     except Exception as error:
         future.set_exception(error)
+
+
+def _result(future: Future[T]) -> T:
+    """What the work returned, or raised. Raises :class:`NotReady` where it was never begun."""
+    try:
+        return future.result()
+    except CancelledError:
+        raise NotReady(ENDING) from None
 
 
 class NoSuchItem(DataError):

@@ -21,6 +21,9 @@ Result = TypeVar("Result")
 LONGEST_WAIT = 8
 """Times the pause: as long as the first waits where others come in without a pause."""
 
+PATIENCE = 2
+"""Times as long as what was done last took: as long as the first waits for those who are known to come."""
+
 
 class Busy(ReidError):
     """More waits to be done than may; ``seconds`` are to be waited before the next attempt."""
@@ -31,7 +34,12 @@ class Busy(ReidError):
 
 
 class NotReady(ReidError):
-    """The service is still starting, or is shutting down."""
+    """The service is still starting, or is shutting down; ``seconds`` are to be waited."""
+
+    seconds = 5.0
+
+
+ENDING = "the service is shutting down; try again in a while"
 
 
 class Together(Generic[Task, Result]):
@@ -46,6 +54,9 @@ class Together(Generic[Task, Result]):
         pause: seconds. What came in is done once nobody else came in for so long; or at once, where as much
             waits as is done together.
         what: what waits, in words for :class:`Busy`.
+        enough: the size from which on nobody else is waited for; left out, that of ``at_once``.
+        are_coming: whether others are known to come soon, who are waited for without regard to the pause:
+            they would have to wait for the end of what was begun without them.
     """
 
     def __init__(
@@ -58,11 +69,15 @@ class Together(Generic[Task, Result]):
         pause: float,
         what: str,
         size: Callable[[Task], int] = lambda task: 1,
+        enough: int | None = None,
+        are_coming: Callable[[], bool] = lambda: False,
     ) -> None:
         self._do, self._size, self._what = do, size, what
         self._at_once, self._most_waiting, self._pause = at_once, waiting, pause
         self._queue: deque[_Entry[Task, Result]] = deque()
+        self._enough, self._are_coming = enough or at_once, are_coming
         self._num_waiting = 0
+        self._took = 0.0  # seconds of what was done last
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -81,7 +96,7 @@ class Together(Generic[Task, Result]):
         entry: _Entry[Task, Result] = _Entry(task, self._size(task))
         with self._changed:
             if self._closed:
-                raise NotReady("the service is shutting down; try again in a while")
+                raise NotReady(ENDING)
             if self._queue and self._num_waiting + entry.size > self._most_waiting:
                 raise Busy(f"{self._num_waiting:,} {self._what}")
             self._queue.append(entry)
@@ -102,10 +117,12 @@ class Together(Generic[Task, Result]):
 
     def _work(self) -> None:
         while entries := self._next():
+            started = time.monotonic()
             try:
                 results = self._do([entry.task for entry in entries])
             except Exception as error:  # each of those who wait has to hear of it
                 results = [error] * len(entries)
+            self._took = time.monotonic() - started
             for entry, result in zip(entries, results, strict=True):
                 entry.result = result
                 entry.done.set()
@@ -125,14 +142,17 @@ class Together(Generic[Task, Result]):
             return entries
 
     def _wait_for_others(self) -> None:
-        latest = time.monotonic() + LONGEST_WAIT * self._pause
-        while not self._closed and self._num_waiting < self._at_once:
-            before = self._num_waiting
-            left = min(self._pause, latest - time.monotonic())
+        started = time.monotonic()
+        latest = started + LONGEST_WAIT * self._pause
+        latest_known = started + PATIENCE * self._took
+        while not self._closed and self._num_waiting < self._enough:
+            before, now = self._num_waiting, time.monotonic()
+            is_known = now < latest_known and self._are_coming()
+            left = min(self._pause, (latest_known if is_known else latest) - now)
             if left <= 0:
                 return
             self._changed.wait_for(lambda: self._closed or self._num_waiting > before, left)  # noqa: B023
-            if self._num_waiting == before:
+            if self._num_waiting == before and not is_known:
                 return
 
 

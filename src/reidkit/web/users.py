@@ -168,14 +168,14 @@ class Users:
 
     def remove(self, name: str) -> None:
         """Remove a user with tokens and sessions. Raises :class:`DataError` where there is none."""
-        self._check_known(name)
         with self._transaction() as database:
+            self._check_known(name)
             database.execute("DELETE FROM users WHERE name = ?", (name,))
 
     def revoke_role(self, name: str, gallery: str) -> None:
         """Take a user's role in a gallery away."""
-        self._check_known(name)
         with self._transaction() as database:
+            self._check_known(name)
             database.execute("DELETE FROM roles WHERE user = ? AND gallery = ?", (name, gallery))
 
     def all(self) -> list[User]:
@@ -189,12 +189,12 @@ class Users:
 
     def make_token(self, name: str, *, label: str = "", days: float = 90.0) -> str:
         """A new token of a user, for programs; it cannot be read again."""
-        self._check_known(name)
         if not 0 < days <= 3650:
             raise ConfigError(f"a token is for {days} days; give a number above 0, up to 3650")
         token = f"reid_{secrets.token_urlsafe(32)}"
         now = time.time()
         with self._transaction() as database:
+            self._check_known(name)
             database.execute(
                 "INSERT INTO tokens (user, label, hash, created, expires) VALUES (?, ?, ?, ?, ?)",
                 (name, label[:64], _digest(token), now, now + days * _DAY),
@@ -218,7 +218,7 @@ class Users:
         if not found:
             return None
         [(number, name, used)] = found
-        if used is None or time.time() - used > 60:
+        if used is None or abs(time.time() - used) > 60:
             with self._transaction() as database:
                 database.execute("UPDATE tokens SET used = ? WHERE id = ?", (time.time(), number))
         return Actor(name, self._roles(name), "token", address=address)
@@ -243,12 +243,15 @@ class Users:
         key, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         now = time.time()
         with self._transaction() as database:
+            query = "SELECT password FROM users WHERE name = ?"
+            if database.execute(query, (name,)).fetchall() != found:
+                raise WrongLogin("the user was removed, or got another password, just now; log in again")
             for limit in limits:
                 if limit.is_of_name:
                     database.execute("DELETE FROM failures WHERE key = ?", (limit.key,))
                 else:
                     database.execute("UPDATE failures SET number = number - 1 WHERE key = ?", (limit.key,))
-            database.execute("DELETE FROM failures WHERE last < ?", (now - _DAY,))
+            database.execute("DELETE FROM failures WHERE last < ?", (time.monotonic() - _DAY,))
             database.execute("DELETE FROM sessions WHERE expires < ?", (now,))
             database.execute(
                 "INSERT INTO sessions VALUES (?, ?, ?, ?)", (_digest(key), name, csrf, now + hours * 3600)
@@ -260,12 +263,13 @@ class Users:
 
     def by_session(self, key: str, *, address: str = "") -> Actor | None:
         """Whose session a key is of; ``None`` where there is none, or none any more."""
-        found = self._read(
-            "SELECT user, csrf FROM sessions WHERE hash = ? AND expires > ?", (_digest(key), time.time())
-        )
+        found = self._read("SELECT user, csrf, expires FROM sessions WHERE hash = ?", (_digest(key),))
         if not found:
             return None
-        [(name, csrf)] = found
+        [(name, csrf, expires)] = found
+        if expires <= time.time():
+            self.log_out(key)  # for good, even where the clock is put back
+            return None
         return Actor(name, self._roles(name), "session", csrf, address)
 
     def log_out(self, key: str) -> None:
@@ -282,19 +286,22 @@ class Users:
         :class:`TooManyAttempts`, and then counts nothing.
         """
         with self._transaction() as database:
-            now = time.time()  # in here: another attempt's would be later than one that was read before it
+            # Since the machine was started: nobody sets this clock. Read in here, as another attempt's would
+            # be later than one that was read before it. What is later still is of before the last start.
+            now = time.monotonic()
+            database.execute("UPDATE failures SET last = ? WHERE last > ?", (now, now))
+            query, waits = "SELECT number, last FROM failures WHERE key = ?", [0.0]
             for limit in limits:
-                query = "SELECT number, last FROM failures WHERE key = ?"
                 for number, last in database.execute(query, (limit.key,)).fetchall():
-                    wait = last + limit.wait(number) - now
-                    if wait > 0:
-                        raise TooManyAttempts(wait)
-            for limit in limits:
+                    waits.append(last + limit.wait(number) - now)
+            for limit in limits if max(waits) <= 0 else ():
                 database.execute(
                     "INSERT INTO failures VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET "
                     "number = number + 1, last = excluded.last",
                     (limit.key, now),
                 )
+        if max(waits) > 0:
+            raise TooManyAttempts(max(waits))
 
     def _hashed(self, password: str) -> str:
         if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:

@@ -11,7 +11,7 @@ from PIL import Image
 from reidkit.cli import cli
 from reidkit.cli.options import EncoderPath
 from reidkit.encoders.at_hand import NoEncoder, encoder_and_pictures, encoders_in
-from reidkit.encoders.encoder import load_encoder
+from reidkit.encoders.loading import load_encoder
 from reidkit.encoders.own import LOMO, OWN
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.reports.chosen_data import own_data

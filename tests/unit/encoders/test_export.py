@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from timm.models import SwinTransformer
 
 import reidkit as rk
 from reidkit.analysis.calibration import Calibration
@@ -17,8 +18,10 @@ from reidkit.cli import cli
 from reidkit.encoders import agreement, export_files, quantise
 from reidkit.encoders import export as exporting
 from reidkit.encoders.agreement import Agreement, ExportError, compare_embeddings
-from reidkit.encoders.export import default_path, drawn_people, export, export_encoder
+from reidkit.encoders.export import SUFFIX_OF, default_path, drawn_people, export, export_encoder
 from reidkit.errors import CheckpointError, ConfigError, DataError, MissingExtra, UnknownName
+from reidkit.models import SingleBranch, build_model
+from reidkit.models.timm import TimmBackbone
 from reidkit.types import Sample
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
@@ -268,9 +271,9 @@ def test_int8_that_costs_too_much_is_tried_with_float_ends_and_refused(encoder, 
     tried = []
     real = quantise._quantised
 
-    def spoiled(prepared, pixels, *, leaving_out):
+    def spoiled(prepared, pixels, *, operators, leaving_out):
         tried.append(len(leaving_out))
-        model = real(prepared, pixels, leaving_out=leaving_out)
+        model = real(prepared, pixels, operators=operators, leaving_out=leaving_out)
         for tensor in model.graph.initializer:  # scales of a layer that are far too small
             if tensor.name.endswith("_scale") and tensor.dims[:]:
                 values = onnx.numpy_helper.to_array(tensor) * np.linspace(0.01, 1, tensor.dims[0], dtype="f4")
@@ -288,6 +291,26 @@ def test_int8_that_costs_too_much_is_tried_with_float_ends_and_refused(encoder, 
     assert [path.name for path in tmp_path.iterdir()] == ["crops"]
     with pytest.raises(DataError, match="was given 16 images that can be read; give 32"):
         export(encoder, tmp_path / "model.onnx", int8=True, images=list(drawn_people(HEIGHT, WIDTH)[:16]))
+
+
+def small_vit():
+    return build_model("timm:test_vit", image_size=[64, 32])
+
+
+def small_swin():
+    network = SwinTransformer((64, 32), embed_dim=24, depths=(1, 2), num_heads=(2, 2), num_classes=0)
+    network.pretrained_cfg = {}
+    return SingleBranch(TimmBackbone(network, image_size=(64, 32), token=False), 48, smallest_side=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("build", "to"), [(small_vit, "onnx"), (small_swin, "openvino")])
+def test_int8_of_a_transformer_leaves_the_products_of_attention_in_float(build, to, tmp_path):
+    torch.manual_seed(0)
+    encoder = rk.Encoder(build(), height=64, width=32)
+    crops = [sample.path for sample in some_people(20, tmp_path)]
+    exported = export_encoder(encoder, tmp_path / f"model{SUFFIX_OF[to]}", to=to, int8=True, images=crops)
+    assert 0.995 < exported.agreement.min_cosine < 0.999999  # with these products in 8 bits about 0.95
 
 
 def test_agreement_by_labels_and_without(tmp_path):
@@ -323,3 +346,17 @@ def test_the_command_exports_and_says_how_near_it_is(encoder, tmp_path, monkeypa
     assert (tmp_path / "mine.pt").is_file()
     with pytest.raises(ConfigError, match="--pattern: it reads labels of --images"):
         CliRunner().invoke(cli, [*map(str, words[:4]), "--pattern", "{identity}.png"], catch_exceptions=False)
+
+
+def test_what_pytorch_cannot_export_is_told_by_its_cause(encoder, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise torch.onnx.errors.OnnxExporterError("\x1b[96mReport it.\x1b[0m") from ValueError(
+            "no such layer"
+        )
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(
+        ExportError, match=r"PyTorch 2\S+ with onnxscript \S+ cannot .*: no such layer\. Where"
+    ):
+        export(encoder, tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []

@@ -27,10 +27,10 @@ def saved(path, content, **options):
 
 
 def refusal(path, **options):
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(CheckpointError) as refused:
         read_weights_file(path, **options)
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     text = str(refused.value)
     assert "\n" not in text
     assert len(text) < 900

@@ -75,10 +75,10 @@ def intermediate(path, proto=None):
 
 
 def refusal(path, preprocessing=PLAIN):
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ReidError) as refused:
         rk.load_encoder(path, preprocessing=preprocessing)
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     for line in getattr(refused.value, "problems", [str(refused.value)]):
         assert "\n" not in line
         assert len(line) < 800, line

@@ -14,7 +14,7 @@ def test_the_gradient_by_hand_is_autograds(kind, squeeze_weight):
     """Equal distances among them: these share their gradient."""
     generator = torch.Generator().manual_seed(0)
     distances = torch.randint(1, 5, (40, 6), generator=generator).double() / 4
-    positive = torch.rand(40, 6, generator=generator) < 0.5
+    positive = torch.rand(40, 6, generator=generator) < 0.3  # often none but the first
     positive[:, 0] = True
     negative = ~positive & (torch.rand(40, 6, generator=generator) < 0.7)
     options = {"kind": kind, "squeeze_weight": squeeze_weight}

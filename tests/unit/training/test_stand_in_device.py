@@ -13,6 +13,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from reidkit.training.objective import Objective
 from reidkit.training.trackers import read_metrics
 from tests import stand_in_device
 from tests.reference_losses import CASES, WEIGHT_LOSSES, build, case_name
+from tests.trainings import Small
 
 NETWORKS = [
     *("resnet18", "resnet50", "osnet_x0_25", "osnet_ain_x1_0", "bninception", "jlml"),
@@ -48,7 +50,8 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "optim": {"name": "sgd", "freeze_epochs": 1},
         "losses": ["identity", "trihard", "late verification"],
     },
-    "sgd in float16": {  # on few images: CPUs emulate it
+    "sgd in float16": {  # on few images, of a small network: CPUs emulate it
+        "network": Small,
         "data": {"train_identities": 2},
         "optim": {"name": "sgd"},
         "train": {"precision": "float16", "identities_per_batch": 2},
@@ -220,7 +223,7 @@ def make_trainer(name: str, root: Path, out: Path, device: torch.device) -> rk.T
     }
     torch.manual_seed(0)
     return rk.Trainer(
-        rk.build_model("timm:test_resnet"),
+        settings.get("network", partial(rk.build_model, "timm:test_resnet"))(),
         rk.load_dataset("market1501", root, val_identities=3, **settings.get("data", {})),
         [made[loss]() for loss in settings.get("losses", ["identity", "triplet"])],
         out=out, epochs=2, images_per_identity=3,
