@@ -13,7 +13,7 @@ from reidkit.errors import DataError, TrainingError
 from reidkit.images.transforms import normalize
 from reidkit.models import Embedder
 from reidkit.training import distributed
-from reidkit.training.freeze import TrainingMode
+from reidkit.training.freeze import TrainingMode, check_something_learns
 from reidkit.training.objective import Objective, Step, name_of
 from reidkit.training.optim import build_optimizer, set_learning_rate
 from reidkit.training.precision import Precision
@@ -31,6 +31,7 @@ class Learner:
         model, objectives: what learns.
         optim, train: how; see the configuration's tables.
         device: where.
+        image_size: height and width of its images, in pixels.
 
     Attributes:
         module: model and losses as one, to be wrapped for several processes.
@@ -48,6 +49,7 @@ class Learner:
         optim: OptimConfig,
         train: TrainConfig,
         device: torch.device,
+        image_size: tuple[int, int],
     ) -> None:
         self.model, self.objectives, self.device = model, objectives, device
         self.gradients: dict[str, float] = {}
@@ -65,6 +67,7 @@ class Learner:
             freeze_epochs=optim.freeze_epochs,
             freeze_until=optim.freeze_until,
         )
+        check_something_learns(self.mode, model, objectives, num_epochs=train.epochs, image_size=image_size)
         self.optimizer = build_optimizer(optim, [self.module])
         if train.compile:
             model.compile()
