@@ -5,18 +5,22 @@ No answer holds the path of a file: an item's picture is had by the gallery's na
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from reidkit.galleries import Decision, Group, Hit, Item
 from reidkit.galleries._feedback import PROPOSAL
 from reidkit.labels import moment
+from reidkit.search.item_pictures import spread
 from reidkit.search.visits import Timeline, Visit
 from reidkit.texts.printable import printable
+
+if TYPE_CHECKING:
+    from reidkit.encoders.encoder import Encoder
 
 Label = str | int | float | bool
 
@@ -232,6 +236,37 @@ def known_person_answer(
         first=moment(min(times)) if times else "",
         last=moment(max(times)) if times else "",
         items=list(map(item_answer, shown)),
+    )
+
+
+def people_answer(
+    known: Mapping[str, list[Item]], start: int, num: int, pictures: int, *, is_proposal: bool
+) -> PeopleAnswer:
+    """``num`` people from place ``start`` on, those with most items first; so many pictures of each."""
+    names = sorted(known, key=lambda name: (-len(known[name]), name))
+    told = [
+        known_person_answer(name, known[name], spread(known[name], pictures), is_proposal=is_proposal)
+        for name in names[start : start + num]
+    ]
+    return PeopleAnswer(people=told, total=len(known), start=start)
+
+
+def card_answer(encoder: Encoder) -> CardAnswer:
+    """What may be told of an encoder: no paths of this machine."""
+    told = ("name", "recipe", "dataset", "data", "scores", "reidkit", "licence", "losses", "epochs")
+    calibration = encoder.calibration
+    return CardAnswer(
+        fingerprint=encoder.fingerprint,
+        dimension=encoder.dim,
+        height=encoder.height,
+        width=encoder.width,
+        is_calibrated=calibration is not None,
+        calibrated_on="" if calibration is None else calibration.source,
+        card={
+            key: encoder.card[key]
+            for key in told
+            if isinstance(encoder.card.get(key), str | int | float | bool)
+        },
     )
 
 

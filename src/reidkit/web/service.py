@@ -17,7 +17,6 @@ from reidkit.galleries import Gallery, Item, Where, erase, expire, forget, in_fo
 from reidkit.galleries._decisions import Decision
 from reidkit.labels import is_junk
 from reidkit.logs import get_logger
-from reidkit.search.item_pictures import spread
 from reidkit.search.visits import items_of, timeline
 from reidkit.web import answers as a
 from reidkit.web.audit import AuditLog, Entry, Verified, hash_of
@@ -94,17 +93,7 @@ class Service:
 
     def card(self, actor: Actor, gallery: str) -> a.CardAnswer:
         """What is known of the encoder behind a gallery."""
-        encoder = self._served(actor, gallery, Role.viewer).searcher.encoder
-        calibration = encoder.calibration
-        return a.CardAnswer(
-            fingerprint=encoder.fingerprint,
-            dimension=encoder.dim,
-            height=encoder.height,
-            width=encoder.width,
-            is_calibrated=calibration is not None,
-            calibrated_on="" if calibration is None else calibration.source,
-            card=_public(encoder.card),
-        )
+        return a.card_answer(self._served(actor, gallery, Role.viewer).searcher.encoder)
 
     def labels(self, actor: Actor, gallery: str) -> LabelsAnswer:
         """Which labels items have, as they were up to a few seconds ago."""
@@ -176,14 +165,14 @@ class Service:
         for item in self._gallery(actor, gallery, Role.viewer).items():
             if item.identity is not None and not is_junk(item.identity):
                 known.setdefault(item.identity, []).append(item)
-        return _people(known, start, num, pictures, is_proposal=False)
+        return a.people_answer(known, start, min(num, MOST_LISTED), pictures, is_proposal=False)
 
     def queue(
         self, actor: Actor, gallery: str, *, start: int = 0, num: int = 100, pictures: int = 12
     ) -> a.PeopleAnswer:
         """Whom items without an identity are proposed to show: what is to be reviewed."""
         open_ones = proposals(self._gallery(actor, gallery, Role.viewer))
-        return _people(open_ones, start, num, pictures, is_proposal=True)
+        return a.people_answer(open_ones, start, min(num, MOST_LISTED), pictures, is_proposal=True)
 
     def person(self, actor: Actor, gallery: str, name: str) -> a.ItemsAnswer:
         """All items of a person, or of a proposal."""
@@ -387,20 +376,3 @@ class Service:
 
 def _may_be_of(entry: Entry, gallery: str) -> bool:
     return entry.gallery == gallery or (not entry.is_intact and not entry.gallery)
-
-
-def _people(
-    known: dict[str, list[Item]], start: int, num: int, pictures: int, *, is_proposal: bool
-) -> a.PeopleAnswer:
-    names = sorted(known, key=lambda name: (-len(known[name]), name))
-    told = [
-        a.known_person_answer(name, known[name], spread(known[name], pictures), is_proposal=is_proposal)
-        for name in names[start : start + min(num, MOST_LISTED)]
-    ]
-    return a.PeopleAnswer(people=told, total=len(known), start=start)
-
-
-def _public(card: dict[str, Any]) -> dict[str, Any]:
-    """What of an encoder's card may be told: no paths of this machine."""
-    told = ("name", "recipe", "dataset", "data", "scores", "reidkit", "licence", "losses", "epochs")
-    return {key: card[key] for key in told if isinstance(card.get(key), str | int | float | bool)}
