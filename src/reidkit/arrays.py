@@ -67,6 +67,8 @@ def plain_array(values: Any, name: str) -> NDArray[Any]:
             if str(values.dtype).removeprefix("torch.").startswith(("bfloat", "float8")):
                 values = values.float()
             return np.asarray(values.resolve_conj().resolve_neg().numpy())
+        if isinstance(values, list | tuple) and any(hasattr(value, "detach") for value in values):
+            values = [plain_array(value, name) for value in values]
         array = values if isinstance(values, np.memmap | Embeddings) else np.asarray(values)
         if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
             raise DataError(f"{name} have masked values; leave these rows out")

@@ -38,6 +38,8 @@ TAKEN: dict[str, Callable[[], Any]] = {
     "half": lambda: torch.from_numpy(EMBEDDINGS).half(),
     "transposed": lambda: torch.from_numpy(EMBEDDINGS.T.copy()).T,
     "negative view": lambda: torch._neg_view(torch.from_numpy(-EMBEDDINGS)),
+    "list of tensors with gradients": lambda: list(torch.from_numpy(EMBEDDINGS.copy()).requires_grad_()),
+    "tuple of bfloat16": lambda: tuple(torch.from_numpy(EMBEDDINGS).bfloat16()),
     "parameter": lambda: torch.nn.Parameter(torch.from_numpy(EMBEDDINGS.copy())),
     "masked, nothing hidden": lambda: np.ma.masked_array(EMBEDDINGS),
 }

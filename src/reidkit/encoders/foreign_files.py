@@ -6,6 +6,7 @@ are told apart by where they lie: ``state_dict_ema``, ``model.encoder_q``.
 
 from __future__ import annotations
 
+import json
 import pickle
 import pickletools
 import re
@@ -42,6 +43,9 @@ _OTHER_KINDS = (  # first bytes of files that are whole and something else
     (b"\x89HDF", "an HDF5 file, of Keras or MATLAB"),
     (b"\x93NUMPY", "a NumPy array"),
     (b"\x1f\x8b", "compressed by gzip; unpack it first"),
+    (b"\xfd7zXZ", "compressed by xz; unpack it first"),
+    (b"BZh", "compressed by bzip2; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed by Zstandard; unpack it first"),
     (b"7z\xbc\xaf", "a 7-zip archive; unpack it first"),
     (b"Rar!", "a RAR archive; unpack it first"),
     (b"GGUF", "a GGUF file"),
@@ -50,8 +54,9 @@ _OTHER_KINDS = (  # first bytes of files that are whole and something else
 )
 _CONVERT = (
     "python -c \"import sys, torch; c = torch.load(sys.argv[1], 'cpu', weights_only=False); "
-    "c = c if isinstance(c, dict) else c.state_dict(); torch.save(c.get('state_dict', c.get('model', c)), "
-    "'weights.pth')\""
+    "c = c if isinstance(c, dict) else c.state_dict(); c = c.get('state_dict', c.get('model', c)); "
+    "c = {k: torch.as_tensor(v) if hasattr(v, '__array__') else v for k, v in c.items()}; "
+    "torch.save(c, 'weights.pth')\""
 )
 _CONVERT_SCRIPT = (
     'python -c "import sys, torch; '
@@ -61,6 +66,17 @@ _CONVERT_PICKLE = (
     "python -c \"import pickle, sys, torch; c = pickle.load(open(sys.argv[1], 'rb')); c = c.get('model', c); "
     "torch.save({k: torch.as_tensor(v) for k, v in c.items()}, 'weights.pth')\""
 )
+
+
+_JOIN = (
+    'python -c "import json, os, sys, torch; from safetensors.torch import load_file; p = sys.argv[1]; '
+    "f = {os.path.join(os.path.dirname(p), n) for n in json.load(open(p))['weight_map'].values()}; w = {}; "
+    "[w.update(load_file(n) if n.endswith('.safetensors') else torch.load(n, 'cpu', weights_only=True)) "
+    "for n in f]; torch.save(w, 'weights.pth')\""
+)
+_INDEX_WITHIN = 1 << 20  # bytes; an index begins with totals of a line each
+_TYPES = {"BOOL", "U8", "I8", "U16", "I16", "F16", "BF16", "U32", "I32", "F32", "U64", "I64", "F64", "C64"}
+"""Numbers in safetensors files that networks are made of; 8-bit floats are told by their tensors."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +113,8 @@ def read_weights_file(path: str | Path, *, key: str | None = None) -> WeightsFil
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        there = "it is no file; give the file of weights itself" if path.exists() else "no such file"
+        raise CheckpointError(f"{path}: {there}")
     try:
         content = _load(path)
     except OSError as error:
@@ -126,7 +143,7 @@ def _load(path: Path) -> Any:
         head = file.read(512)
     if not head:
         raise CheckpointError(f"{path} is damaged or no PyTorch file: it is empty")
-    if path.suffix == ".safetensors" or (head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**30):
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**30:
         return _load_safetensors(path)
     if head.startswith(b"PK\x03\x04"):
         return _load_zip(path)
@@ -138,7 +155,9 @@ def _load(path: Path) -> Any:
             f"{path} is a tar archive: unpack it, or, if PyTorch wrote it (before 2017) and you trust where "
             f"it comes from, convert it there: {_CONVERT} {path}"
         )
-    if head.startswith(b"\x80") and _MAGIC not in head[:24]:
+    if not head.startswith(b"\x80"):
+        raise CheckpointError(_not_weights(path, head))
+    if _MAGIC not in head[:24]:
         raise CheckpointError(
             f"{path} was not read: it is a plain pickle, not a file of torch.save, and loading that can run "
             f"any code. If you trust where it comes from, convert it there: {_CONVERT_PICKLE} {path}"
@@ -148,12 +167,40 @@ def _load(path: Path) -> Any:
     return _load_torch(path)
 
 
+def _not_weights(path: Path, head: bytes) -> str:
+    """What to say of a file that begins as none of those that hold weights."""
+    kind = "safetensors" if path.suffix == ".safetensors" else "PyTorch"
+    if not any(head):
+        return f"{path} is damaged or no {kind} file: it begins with zeros, as an interrupted copy leaves it"
+    if b'"weight_map"' in path.read_bytes()[:_INDEX_WITHIN]:
+        return f"{path} is the index of weights kept in several files; put them into one: {_JOIN} {path}"
+    what = "is damaged or no safetensors file" if kind == "safetensors" else "is no file of weights"
+    return f"{path} {what}: it begins with {head[:16]!r}; expected one of PyTorch or safetensors"
+
+
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     # Of types of numbers that torch does not know come the latter two.
     except (SafetensorError, OSError, KeyError, AttributeError) as error:
+        if types := _narrow_types(path):
+            raise CheckpointError(
+                f"{path} holds numbers of the type {short(', '.join(types))}, which are not read, and whose "
+                "scales are kept elsewhere; save it as float32"
+            ) from error
         raise CheckpointError(f"{path} is damaged or no safetensors file: {short(error)}") from error
+
+
+def _narrow_types(path: Path) -> list[str]:
+    """Types in a safetensors file's head that are none of :data:`_TYPES`."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            entries = json.loads(file.read(length))
+            found = {entry["dtype"] for name, entry in entries.items() if name != "__metadata__"}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return []
+    return sorted(str(name) for name in found - _TYPES)
 
 
 def _load_zip(path: Path) -> Any:
@@ -171,6 +218,13 @@ def _load_zip(path: Path) -> Any:
                 raise CheckpointError(
                     f"{path} is a zip archive, but not of PyTorch: it holds "
                     f"{short(names) if names else 'nothing'}"
+                )
+            if packed := [
+                e for e in entries if e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            ]:
+                raise CheckpointError(
+                    f"{path} is packed in a way that PyTorch does not read ({short(packed[0].filename)}); "
+                    "unpack it, and pack it with `zip -0`"
                 )
             if sum(entry.file_size for entry in entries) > 4 * path.stat().st_size + 2**20:
                 raise CheckpointError(f"{path} unpacks to far more than weights can be compressed by")
@@ -214,7 +268,8 @@ def _load_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([(_Ignored, n) for n in _IGNORED]):
             warnings.simplefilter("ignore")  # on pickle protocols and archive types; what matters is raised
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # of a path, torch goes by the name's ending
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         unsafe = re.search(r"(?:GLOBAL|unsupported class|unrecognized function) ([\w.]+)", str(error))
         if unsafe is None and "Unsupported operand" not in str(error):
@@ -333,7 +388,10 @@ def _fault(tensor: Tensor) -> str | None:
     if tensor.is_complex():
         return f"is of complex numbers ({_kind(tensor)}), which no network here has"
     if tensor.is_floating_point() and tensor.element_size() < 2:
-        return f"is of 8-bit floats ({_kind(tensor)}), whose scales are kept elsewhere; save it as float32"
+        bits = 4 if "float4" in _kind(tensor) else 8
+        return (
+            f"is of {bits}-bit floats ({_kind(tensor)}), whose scales are kept elsewhere; save it as float32"
+        )
     return None
 
 

@@ -107,18 +107,20 @@ def _external_data(path: Path, tensor: Any) -> tuple[Path, int, int] | None:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     file, folder = path.parent / location, path.parent.resolve()
-    inside = location and not Path(location).is_absolute() and file.resolve().is_relative_to(folder)
+    is_name = location and "\0" not in location
+    inside = is_name and not Path(location).is_absolute() and file.resolve().is_relative_to(folder)
     if not inside or ".." in Path(location.replace("\\", "/")).parts or file.is_symlink():
         raise CheckpointError(
-            f"{path} keeps weights in {short(location)!r}; they are read from its own folder only, and not "
-            "through links: put that file beside it and save it with that name"
+            f"{path} keeps weights in {short(location) if location else ''!r}; they are read from its own "
+            "folder only, and not through links: put that file beside it and save it with that name"
         )
     if not file.is_file():
-        raise CheckpointError(f"{path} keeps weights in {short(location)!r}, which is missing beside it")
+        state = "is no regular file" if file.exists() else "is missing beside it"
+        raise CheckpointError(f"{path} keeps weights in {short(location)!r}, which {state}")
     size = file.stat().st_size
     try:
         start = int(entries.get("offset", "0"))
-        length = int(entries.get("length", str(size - start)))
+        length = int(entries.get("length", "0")) or size - start  # 0 is what onnxruntime takes for unsaid
     except ValueError:
         start = length = -1
     if min(start, length) < 0 or start + length > size:

@@ -113,7 +113,12 @@ def _check_chunks(file: IO[bytes]) -> None:
         length, name = int.from_bytes(header[:4], "big"), header[4:]
         place += 12 + length
         if place > size:
-            raise Damaged(f"image file is truncated: it ends within the chunk {name!r}")
+            within = (
+                f"within the chunk {name.decode()}"
+                if name.isalpha() and len(name) == 4
+                else "in a chunk's head"
+            )
+            raise Damaged(f"image file is truncated: it ends {within}")
         if not name.isalpha():
             raise Damaged(f"{name!r} where a chunk's name should be")
         if name not in _CHECKED_CHUNKS:

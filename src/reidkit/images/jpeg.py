@@ -9,12 +9,16 @@ decoder can tell it from a whole one:
 
 - changed bits that leave the lengths of all codes as they are;
 - overwritten stretches after which the codes fall into step again with the same number of blocks: on crops of
-  64 x 128 about 2 % of those of 400 bytes, a quarter of 100, half of 16, four fifths of single bytes;
-- a progressive file that ends exactly between two scans.
+  64 x 128 about 2 % of those of 400 bytes, a quarter of 100, half of 16, four fifths of single bytes.
+
+Two kinds of damage decode without a warning and are looked for here: a progressive file that was cut exactly
+between two scans, and a table of quantisation steps that holds a zero.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -38,8 +42,11 @@ _UNREAD_FRAMES = {
     0xF7: "JPEG-LS",
 }
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA, *_UNREAD_FRAMES}
+_OTHER_BITS = (12, 16)  # that there are; of other numbers a header is damaged
 _FRAME_WITHIN = 1 << 20  # bytes; what stands before are notes of 64 kB each
 _BARE_MARKERS = {0x01, *range(0xD0, 0xD9)}
+_PROGRESSIVE, _QUANTISATION, _SCAN, _END = (0xC2, 0xCA), 0xDB, 0xDA, 0xD9
+_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # neither a byte of the codes nor a restart among them
 
 
 class UnreadJpeg(Exception):
@@ -70,7 +77,59 @@ def decode(data: bytes, mode: str) -> NDArray[np.uint8] | None:
         if unread := why_unread(data):
             raise UnreadJpeg(unread) from None
         raise
+    _check_headers(data)
     return pixels[:, :, 0] if mode == "L" else pixels
+
+
+def _check_headers(data: bytes) -> None:
+    """Raise ``ValueError`` for what no encoder writes and no decoder minds (ITU-T T.81, B.2.4.1, G.1.1.1)."""
+    progressive = False
+    bits_left: dict[tuple[int, int], int] = {}  # of a component's coefficient, those not yet given
+    for marker, segment in _segments(data):
+        if marker == _QUANTISATION and _holds_a_zero_step(segment):
+            raise ValueError("a quantisation table holds a zero")
+        progressive = progressive or marker in _PROGRESSIVE
+        if marker in _FRAMES and segment:
+            components = segment[6::3][: segment[5]]
+            bits_left = {(component, place): 1 for component in components for place in range(64)}
+        if marker == _SCAN:
+            if not progressive:  # one scan holds all of its components
+                return
+            components = segment[1 : 1 + 2 * segment[0] : 2]
+            first, last, bits = segment[-3:]
+            for component in components:
+                bits_left |= {(component, place): bits & 15 for place in range(first, last + 1)}
+    if progressive and any(bits_left.values()):
+        raise ValueError("scans of a progressive JPEG are missing")
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Markers of a picture that was decoded, up to its end, with the bytes that each brings."""
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == _END:
+            return
+        if marker == 0xFF or marker in _BARE_MARKERS:
+            place += 1 if marker == 0xFF else 2
+            continue
+        length = int.from_bytes(data[place + 2 : place + 4], "big")
+        yield marker, data[place + 4 : place + 2 + length]
+        place += 2 + length
+        if marker == _SCAN:
+            following = _AFTER_SCAN.search(data, place)
+            place = following.start() if following else len(data)
+
+
+def _holds_a_zero_step(segment: bytes) -> bool:
+    place = 0
+    while place < len(segment):
+        width = 2 if segment[place] >> 4 else 1
+        table = segment[place + 1 : place + 1 + 64 * width]
+        if 0 in (table if width == 1 else map(max, table[::2], table[1::2])):
+            return True
+        place += 1 + 64 * width
+    return False
 
 
 def why_unread(data: bytes) -> str | None:
@@ -85,6 +144,6 @@ def why_unread(data: bytes) -> str | None:
             continue
         if marker in _FRAMES:
             bits = data[place + 4] if place + 4 < len(data) else 8
-            return _UNREAD_FRAMES.get(marker) or (None if bits == 8 else f"{bits} bits a channel")
+            return _UNREAD_FRAMES.get(marker) or (f"{bits} bits a channel" if bits in _OTHER_BITS else None)
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return None

@@ -156,6 +156,10 @@ def _read(file: IO[bytes], name: str, limit: int) -> Image.Image:
     kind = kind_of(start)
     if not start:
         raise DataError(f"{name} is empty (0 bytes); copy it again or delete it")
+    if kind is None and not any(start):
+        raise DataError(
+            f"{name} is damaged: it begins with zeros, as an interrupted copy leaves it; copy it again"
+        )
     if kind is None:
         raise DataError(f"{name} is not an image: it begins with {start[:16]!r}; leave it out, or convert it")
     if not kind.is_read:

@@ -30,12 +30,22 @@ def embed_validation(encoder: Encoder, part: Split) -> tuple[Features, Features]
 
 
 def check_validation(data: Dataset) -> None:
-    """Raise :class:`DataError` where no image of the ``val`` part has a match to find in it."""
+    """Raise :class:`DataError` where no image of the ``val`` part has a match to find in it, or no other.
+
+    Of one identity alone every ranking is right: mAP would be 100 % from the first epoch on, which would stay
+    the best.
+    """
     # Which image is to find which is decided by labels alone, so that any embedding will do.
     features = label_features(np.ones((len(data.val), 1), dtype=np.float32), data.val)
     query, gallery = validation_features(features)
     if len(gallery) and compare(query, gallery).same_identity_pairs.positive.any():
-        return
+        if len(np.unique(gallery.identities)) > 1:
+            return
+        raise DataError(
+            f"the val part of {data.name!r} ({len(data.val)} images) cannot be scored: all images to find "
+            "are of one identity, so that every ranking is right; give it more identities, or leave it out "
+            "and set data.val_identities to how many to hold out of train"
+        )
     need = "seen by two or more cameras" if query.cameras is not None else "with two or more images"
     raise DataError(
         f"the val part of {data.name!r} ({len(data.val)} images of "

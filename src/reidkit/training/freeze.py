@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from reidkit.errors import ConfigError, did_you_mean
+from reidkit.models import Embedder
+from reidkit.training.objective import Objective, feature_of, is_penalty, name_of
 
 
 class TrainingMode:
@@ -60,6 +63,53 @@ class TrainingMode:
         for module in self.model.modules():
             if self.freeze_statistics and isinstance(module, _BatchNorm):
                 module.eval()
+
+
+def check_something_learns(
+    mode: TrainingMode,
+    model: Embedder,
+    objectives: Sequence[Objective],
+    *,
+    num_epochs: int,
+    image_size: tuple[int, int],
+) -> None:
+    """Raise :class:`ConfigError` where all that the losses of an epoch read is frozen in it.
+
+    Triplets of the backbone's own feature teach nothing while the backbone is frozen. What a feature depends
+    on only the network knows: two black images, (height, width), are embedded for it.
+    """
+    if not mode.frozen_until:
+        return
+    frozen_before = max(until for _, until in mode.frozen_until)
+    learning: dict[tuple[bool, ...], set[str]] = {}
+    for epoch in range(min(frozen_before, num_epochs)):
+        frozen = tuple(epoch < until for _, until in mode.frozen_until)
+        if frozen not in learning:
+            mode.start(epoch)
+            learning[frozen] = _learning_features(model, image_size)
+        counting = [o for o in objectives if o.counts_in(epoch)]
+        if counting and not any(_teaches(o, model, learning[frozen]) for o in counting):
+            raise ConfigError(
+                f"nothing would learn in epoch {epoch}: what its losses read "
+                f"({', '.join(name_of(o) for o in counting)}) is frozen by optim.freeze_epochs or "
+                "optim.freeze_until; lower these, or add a loss with weights of its own, as IdentityLoss"
+            )
+    mode.start(frozen_before)
+
+
+def _learning_features(model: Embedder, image_size: tuple[int, int]) -> set[str]:
+    """Names of the features that depend on a weight that learns."""
+    weight = next(model.parameters())
+    images = torch.zeros(2, 3, *image_size, dtype=weight.dtype, device=weight.device)
+    model.eval()  # statistics stay as they are
+    features = model.forward(images)  # not compiled, which takes minutes
+    return {name for name, feature in features.items() if feature.requires_grad}
+
+
+def _teaches(objective: Objective, model: Embedder, learning: set[str]) -> bool:
+    if is_penalty(objective):  # of weights that join stripes, which only a network without a backbone has
+        return True
+    return feature_of(model, objective) in learning or any(True for _ in objective.loss.parameters())
 
 
 _WITHIN = ("backbone.network.", "backbone.", "")  # where a name is looked for; timm's networks are the first

@@ -33,6 +33,7 @@ from reidkit.training import distributed
 from reidkit.training.batches import build_loader, build_sampler, check_batches, class_labels, sets_of_classes
 from reidkit.training.ema import WeightAverage
 from reidkit.training.embed_validation import check_validation, embed_validation
+from reidkit.training.freeze import check_something_learns
 from reidkit.training.interrupt import GracefulStop
 from reidkit.training.learner import Learner, NotFiniteError
 from reidkit.training.loader import UnreadableImages, batches
@@ -116,6 +117,10 @@ class Trainer:
         self._prepare_batches(losses)
         self.learner = Learner(
             model, self.objectives, optim=self.optim, train=self.train_config, device=self.device
+        )
+        image_size = (self.transform.height, self.transform.width)
+        check_something_learns(
+            self.learner.mode, model, self.objectives, num_epochs=self.epochs, image_size=image_size
         )
         self.folder = RunFolder(self.out)
         self.epoch = self.batch = 0  # the next batch to train on

@@ -168,6 +168,20 @@ def test_weights_in_a_second_file_count(tmp_path):
     assert loaded(tmp_path / "c" / "m.onnx", proto()).fingerprint == one.fingerprint
 
 
+def test_weights_in_a_second_file_count_whose_length_is_said_to_be_0(tmp_path):
+    """By which onnxruntime means: as long as the tensor is."""
+    found = []
+    for seed in (0, 1):
+        path = tmp_path / str(seed) / "m.onnx"
+        found.append(loaded(path, proto(seed), external=True).fingerprint)
+        model = onnx.load_model(path, load_external_data=False)
+        for entry in model.graph.initializer[1].external_data:
+            entry.value = "0" if entry.key == "length" else entry.value
+        path.write_bytes(model.SerializeToString())
+        assert rk.load_encoder(path, preprocessing=PLAIN).fingerprint == found[-1]
+    assert found[0] != found[1]
+
+
 def test_texts_and_names_do_not_count(tmp_path):
     plain = proto()
     told = proto()

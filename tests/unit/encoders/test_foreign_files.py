@@ -1,6 +1,7 @@
 """Files of weights by many writers, whole, odd and hostile: read, or refused in one line that knows why."""
 
 import io
+import json
 import os
 import pickle
 import re
@@ -150,6 +151,21 @@ def packed(path):
         archive.addfile(tarfile.TarInfo("w.pth"), io.BytesIO())
 
 
+def packed_anew(path, compression):
+    torch.save(WEIGHTS, path)
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+def of_type(path, dtype, size):
+    length = int(8 * size)
+    head = json.dumps({"a": {"dtype": dtype, "shape": [8], "data_offsets": [0, length]}}).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head + bytes(length))
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -167,6 +183,17 @@ def packed(path):
         (lambda p: np.savez(p.open("wb"), a=np.ones(2)), "a zip archive, but not of PyTorch: it holds a.npy"),
         (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "an HDF5 file"),
         (lambda p: p.write_text("<!DOCTYPE html><html>"), "a web page or XML"),
+        (lambda p: p.write_text("Not Found"), r"is no file of weights: it begins with b'Not Found'"),
+        (lambda p: p.write_text('{"error": "not found"}'), "is no file of weights: it begins with"),
+        (lambda p: p.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(99)), "compressed by Zstandard; unpack it"),
+        (lambda p: p.write_bytes(b"\xfd7zXZ\0" + bytes(99)), "compressed by xz; unpack it"),
+        (lambda p: p.write_bytes(b"BZh91AY" + bytes(99)), "compressed by bzip2; unpack it"),
+        (lambda p: p.write_bytes(b"\x08\x08\x12\x07pytorch" + bytes(99)), "is no file of weights: it begins"),
+        (lambda p: p.write_bytes(b"\n\x08ResNet50" + bytes(99)), "is no file of weights: it begins with"),
+        (lambda p: packed_anew(p, zipfile.ZIP_LZMA), "packed in a way that PyTorch does not read"),
+        (lambda p: of_type(p, "F4", 0.5), "'a' is of 4-bit floats"),
+        (lambda p: of_type(p, "F6_E2M3", 0.75), "numbers of the type F6_E2M3, which are not read"),
+        (lambda p: of_type(p, "I4", 0.5), "numbers of the type I4, which are not read"),
         (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid"), "git lfs pull"),
         (lambda p: p.write_bytes(b""), "it is empty"),
         (lambda p: torch.save({}, p), "no named weights but nothing"),
@@ -196,9 +223,36 @@ def test_a_whole_file_that_cannot_be_used_is_called_what_it_is(write, message, t
     assert re.search(message, text), text
 
 
+def test_a_kind_is_found_by_content_whatever_the_name_says(tmp_path):
+    assert len(read_weights(saved(tmp_path / "w.safetensors", WEIGHTS))) == len(WEIGHTS)
+    (tmp_path / "zeros.pth").write_bytes(bytes(9999))
+    assert "damaged or no PyTorch file: it begins with zeros" in refusal(tmp_path / "zeros.pth")
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_weights_in_several_files_are_put_into_one_by_the_command(ending, tmp_path, monkeypatch):
+    names = {}
+    for number, (name, tensor) in enumerate(WEIGHTS.items()):
+        names[name] = f"model-{number}.{ending}"
+        write = safetensors.torch.save_file if ending == "safetensors" else torch.save
+        write({name: tensor}, tmp_path / names[name])
+    index = tmp_path / f"model.{ending}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 9}, "weight_map": names}, indent=2))
+    text = refusal(index)
+    assert "is the index of weights kept in several files" in text
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["-c", str(index)])
+    exec(text.partition('python -c "')[2].partition('" ')[0], {})
+    assert read_weights(tmp_path / "weights.pth").keys() == WEIGHTS.keys()
+
+
+def arrays(path):
+    torch.save({"state_dict": {name: value.numpy() for name, value in WEIGHTS.items()}}, path)
+
+
 def test_the_commands_that_convert_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for write in (plain_pickle, script):
+    for write in (plain_pickle, script, arrays):
         write(tmp_path / "w.pth")
         code = refusal(tmp_path / "w.pth").partition('python -c "')[2].partition('" ')[0]
         monkeypatch.setattr("sys.argv", ["-c", "w.pth"])
@@ -255,5 +309,6 @@ def test_an_archive_that_unpacks_without_end_is_refused(tmp_path):
 def test_a_folder_or_a_pipe_is_no_file(tmp_path):
 
     os.mkfifo(tmp_path / "pipe.pth")
-    assert "no such file" in refusal(tmp_path / "pipe.pth")
-    assert "no such file" in refusal(tmp_path)
+    assert "it is no file" in refusal(tmp_path / "pipe.pth")
+    assert "it is no file; give the file of weights itself" in refusal(tmp_path)
+    assert "no such file" in refusal(tmp_path / "nowhere")

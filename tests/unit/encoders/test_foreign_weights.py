@@ -312,6 +312,17 @@ def test_weights_that_are_not_finite_are_refused(small, value, tmp_path):
         import_weights(rk.build_model("resnet18"), tmp_path / "f.pth")
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool])
+def test_whole_numbers_are_refused_where_weights_should_be(small, dtype, tmp_path):
+    model = rk.build_model("resnet18")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.save({name: tensor.to(dtype) for name, tensor in small.items()}, tmp_path / "q.pth")
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(CheckpointError, match=f"is of {kind}, where the network has float32; whole numbers"):
+        import_weights(model, tmp_path / "q.pth")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("content", "held"),
     [

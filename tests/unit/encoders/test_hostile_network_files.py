@@ -143,7 +143,7 @@ def test_sizes_that_the_caller_gives_are_bounded_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "location", ["../secret", "../../etc/passwd", "/etc/passwd", "a/../../secret", "..\\secret", ""]
+    "location", ["../secret", "../../etc/passwd", "/etc/passwd", "a/../../secret", "..\\secret", "", "a\0b"]
 )
 def test_weights_outside_the_folder_are_not_read(location, tmp_path):
     folder = tmp_path / "folder"
@@ -168,6 +168,8 @@ def test_weights_beyond_the_end_are_told(entries, tmp_path):
     assert "beyond the end of that file" in refusal(path)
     (tmp_path / "weights.data").unlink()
     assert "'weights.data', which is missing beside it" in refusal(path)
+    (tmp_path / "weights.data").mkdir()
+    assert "'weights.data', which is no regular file" in refusal(path)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,41 @@ def test_a_jpeg_that_is_cut_and_closed_or_overwritten(files: dict[str, bytes], n
         assert not is_read(data[:place] + noise[: len(data) // 3] + data[place + len(data) // 3 :]), place
 
 
+def test_a_progressive_jpeg_that_lacks_scans_is_damaged(files: dict[str, bytes]) -> None:
+    for mode in ("RGB", "L", "CMYK"):
+        buffer = io.BytesIO()
+        person(mode).save(buffer, "JPEG", progressive=True)
+        data = buffer.getvalue()
+        assert is_read(data + b"\xff\xda and what else follows the end")
+        scans = [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
+        assert len(scans) > 4
+        for place in scans[1:]:
+            with pytest.raises(DataError, match=r"damaged \(scans of a progressive JPEG are missing"):
+                load_image(data[:place] + b"\xff\xd9")
+
+
+def test_a_jpeg_without_steps_of_quantisation_is_damaged(files: dict[str, bytes]) -> None:
+    for name in ("JPEG", "JPEG progressive", "JPEG grey", "JPEG cmyk"):
+        data = files[name]
+        place = data.index(b"\xff\xdb")
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        with pytest.raises(DataError, match=r"damaged \(a quantisation table holds a zero"):
+            load_image(data[: place + 4] + bytes(end - place - 4) + data[end:])
+
+
+def test_a_jpeg_whose_frame_is_zeros_is_of_no_kind(files: dict[str, bytes]) -> None:
+    data = files["JPEG"]
+    place = data.index(b"\xff\xc0")
+    with pytest.raises(DataError, match="it is of a kind that is not read, or damaged"):
+        load_image(data[: place + 4] + bytes(15) + data[place + 19 :])
+
+
+@pytest.mark.parametrize("num_bytes", [9, 4096])
+def test_a_file_of_zeros_is_damaged(num_bytes: int) -> None:
+    with pytest.raises(DataError, match="is damaged: it begins with zeros, as an interrupted copy"):
+        load_image(bytes(num_bytes))
+
+
 def test_every_changed_byte_of_a_png_is_found(files: dict[str, bytes]) -> None:
     data = files["PNG"]
     for place in range(8, len(data), 397):

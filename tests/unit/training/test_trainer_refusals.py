@@ -179,6 +179,30 @@ def test_a_validation_part_without_matches_is_refused(tiny_market, tmp_path, cam
         trainer_of(dataclasses.replace(data, val=tuple(val)), tmp_path / "run")
 
 
+def test_a_validation_part_in_which_nobody_can_be_mistaken_is_refused(tiny_market, tmp_path):
+    data = load(tiny_market, 3)
+    one = [sample for sample in data.val if sample.identity == data.val[0].identity]
+    val = tuple(dataclasses.replace(sample, index=i) for i, sample in enumerate(one))
+    with pytest.raises(DataError, match="all images to find are of one identity"):
+        trainer_of(dataclasses.replace(data, val=val), tmp_path / "run")
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_epoch_in_which_all_that_losses_read_is_frozen_is_refused(tiny_market, tmp_path, accumulate):
+    """Triplets of the feature before the neck, and a frozen backbone: no weight has a gradient."""
+    frozen = OptimConfig(freeze_epochs=2, schedule="constant")
+    late = rk.Objective(IdentityLoss(), from_epoch=1)
+    for losses in ([BatchHardTripletLoss()], [BatchHardTripletLoss(), late]):
+        with pytest.raises(ConfigError, match=r"nothing would learn in epoch 0: .*\(BatchHardTripletLoss\)"):
+            make_trainer(tiny_market, tmp_path / "no", losses=losses, optim=frozen, accumulate=accumulate)
+    early = rk.Objective(IdentityLoss(), until_epoch=1)
+    with pytest.raises(ConfigError, match="nothing would learn in epoch 1"):
+        make_trainer(tiny_market, tmp_path / "no", losses=[BatchHardTripletLoss(), early], optim=frozen)
+    behind_the_neck = rk.Objective(BatchHardTripletLoss(), feature="neck")
+    trainer = make_trainer(tiny_market, tmp_path / "yes", losses=[behind_the_neck], optim=frozen)
+    assert all(parameter.requires_grad for parameter in trainer.model.backbone.parameters())
+
+
 def test_whatever_fails_in_a_validation_the_encoder_is_there(tiny_market, tmp_path):
     data = load(tiny_market, 3)
     damaged = tmp_path / "damaged.jpg"
