@@ -34,6 +34,15 @@ def test_the_new_name_is_told(monkeypatch):
     assert import_weights.__module__ == "reidkit.encoders.foreign_weights"
 
 
+def test_functions_that_moved_out_of_a_module_are_found_in_it():
+    from reidkit.encoders.encoder import load_encoder, weights_file
+
+    assert load_encoder is rk.load_encoder
+    assert weights_file.__module__ == "reidkit.encoders.loading"
+    with pytest.raises(ImportError, match="cannot import name 'no_such_name'"):
+        exec("from reidkit.encoders.encoder import no_such_name")
+
+
 def test_todays_names_warn_of_nothing_and_others_are_unknown():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

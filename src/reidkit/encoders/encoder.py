@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -297,3 +298,9 @@ def _network(
 def _is_one(images: ImageSource | Sample | Iterable[ImageSource | Sample]) -> bool:
     kinds = (str, PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray, Sample)
     return isinstance(images, kinds) or hasattr(images, "read") or not hasattr(images, "__iter__")
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("load_encoder", "weights_file"):  # they were here in 0.1.0
+        return getattr(import_module("reidkit.encoders.loading"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

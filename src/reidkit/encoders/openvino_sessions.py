@@ -3,7 +3,7 @@
 Threads that share the work of a batch wait for each other after every layer; where layers take little time,
 as in 8-bit integers, two cores lose a sixth by that. Threads that each take a part of the batch, OpenVINO's
 streams, do not wait, but a lone image would then have one thread. So there are two sessions, the second made
-where there is enough work for it. Both compute the same bits.
+where there is enough work for it. Both gave the same bits wherever that was tried.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from reidkit.encoders.runtimes import num_threads
 
 WORTH_COMPILING = 5.0
-"""Seconds of work on batches, in those that compiling took, from which on there is a second session."""
+"""Batches must have taken so many times what compiling took before there is a second session."""
 
 _MOST_A_PART = 8  # images; larger parts are not faster, and leave threads without work at the end
 

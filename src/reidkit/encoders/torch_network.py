@@ -101,8 +101,10 @@ class TorchNetwork(Network):
     def _computed(self, images: NDArray[np.uint8], embed: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
         inputs = normalize(pixels, self.model.mean, self.model.std)
-        inputs = inputs.to(_dtype_of(self.model), memory_format=torch.channels_last)
-        kind = torch.bfloat16 if self.bfloat16 else torch.float32
+        dtype = _dtype_of(self.model)
+        inputs = inputs.to(dtype, memory_format=torch.channels_last)
+        # Weights that are in a half type have it, too: it keeps from that what would be computed wrongly.
+        kind = torch.bfloat16 if self.bfloat16 else torch.float32 if dtype == torch.float64 else dtype
         with evaluating(self.model), autocast(self.device, kind):
             embeddings = embed(inputs)
         return embeddings.float().cpu().numpy()
