@@ -58,6 +58,32 @@ def trainer_of(
     return rk.Trainer(model, data, losses or [BatchHardTripletLoss()], out=out, **{**settings, **options})
 
 
+NETWORKS = [
+    *("resnet18", "resnet50", "osnet_x0_25", "osnet_ain_x1_0", "bninception", "jlml"),
+    *("timm:test_resnet", "timm:test_vit", "timm:convnext_atto"),
+]
+ON_EVERY_DEVICE: dict[str, dict[str, Any]] = {
+    "adam, averaged, in pieces": {
+        "optim": {"name": "adam"},
+        "train": {"ema_decay": 0.9, "accumulate": 2},
+    },
+    "adamw, clipped, compared by quadruplets": {
+        "optim": {"name": "adamw", "clip_norm": 1.0},
+        "losses": ["identity", "quadruplet"],
+    },
+    "sgd, frozen at first, a late loss": {
+        "optim": {"name": "sgd", "freeze_epochs": 1},
+        "losses": ["identity", "trihard", "late verification"],
+    },
+}
+"""Settings of trainings that another device than the CPU has to give alike."""
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    embeddings = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+    return embeddings, torch.tensor([3, 0, 0, 1, 3, 2, 2, 3, 3, 5, 1, 0])
+
+
 class Small(Embedder):
     """A convolution with batch norm, a linear layer and a batch norm of its output."""
 

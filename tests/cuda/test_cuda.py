@@ -29,42 +29,23 @@ from reidkit.losses import BatchHardTripletLoss, IdentityLoss, TripletLoss, Veri
 from reidkit.training.objective import Objective
 from reidkit.training.trackers import read_metrics
 from tests.reference_losses import CASES, WEIGHT_LOSSES, build, case_name
+from tests.trainings import MEASURED, NETWORKS, ON_EVERY_DEVICE, Stop, batch, stopper
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA can use")
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
-NETWORKS = [
-    *("resnet18", "resnet50", "osnet_x0_25", "osnet_ain_x1_0", "bninception", "jlml"),
-    *("timm:test_resnet", "timm:test_vit", "timm:convnext_atto"),
-]
 TRAININGS: dict[str, dict[str, Any]] = {
-    "adam, averaged, in pieces": {
-        "optim": {"name": "adam"},
-        "train": {"ema_decay": 0.9, "accumulate": 2},
-    },
-    "adamw, clipped, compared by quadruplets": {
-        "optim": {"name": "adamw", "clip_norm": 1.0},
-        "losses": ["identity", "quadruplet"],
-    },
-    "sgd, frozen at first, a late loss": {
-        "optim": {"name": "sgd", "freeze_epochs": 1},
-        "losses": ["identity", "trihard", "late verification"],
-    },
+    **ON_EVERY_DEVICE,
     "sgd, statistics frozen": {"optim": {"name": "sgd"}, "train": {"batch_norm": "frozen"}},
 }
 
 
 @pytest.fixture(autouse=True)
 def exact_products():
-    """No TensorFloat-32, and no choice of another algorithm in the middle."""
+    """No TensorFloat-32 in convolutions."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     yield
     torch.backends.cudnn.allow_tf32 = before
-
-
-def batch() -> tuple[Tensor, Tensor]:
-    embeddings = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
-    return embeddings, torch.tensor([3, 0, 0, 1, 3, 2, 2, 3, 3, 5, 1, 0])
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -158,16 +139,8 @@ def make_trainer(settings: dict[str, Any], root: Path, out: Path, device: torch.
     )  # fmt: skip
 
 
-class Stop(Exception):
-    pass
-
-
 def stopped_in_the_second_epoch(trainer):
-    def stop(record):
-        if record["step"] == 7:
-            raise Stop
-
-    trainer.trackers = [stop]
+    trainer.trackers = [stopper(7)]
     with contextlib.suppress(Stop):
         trainer.fit()
 
@@ -191,9 +164,8 @@ def test_trainings_are_those_of_the_cpu(tiny_market, tmp_path, name):
         assert {parameter.device.type for parameter in trainer.learner.module.parameters()} == {place.type}
     on_cuda, on_cpu = (records(tmp_path / place.type) for place in (CUDA, CPU))
     assert len(on_cuda) == len(on_cpu) > 10
-    apart = {"images_per_second", "waiting_for_data", "memory_gb", "gpu_memory_gb"}
     for there, here in zip(on_cuda, on_cpu, strict=True):
-        for key in here.keys() - apart:
+        for key in here.keys() - set(MEASURED):
             assert there[key] == pytest.approx(here[key], rel=1e-5, abs=1e-6), f"{key} of step {here['step']}"
 
 

@@ -72,9 +72,8 @@ def load_encoder(
     if preprocessing is not None:
         raise ConfigError(f"preprocessing goes with {' and '.join(SUFFIXES)} files; {path} has its own")
     file = weights_file(path)
-    from reidkit.encoders.encoder_file import (
-        load_encoder_file,  # needs torch, which a network's file does not
-    )
+    # Needs torch, which a network's file does not.
+    from reidkit.encoders.encoder_file import load_encoder_file
 
     with working_on(file), trust.allow_code(*allow_code):
         model, description = load_encoder_file(file)

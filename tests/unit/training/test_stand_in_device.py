@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,27 +29,12 @@ from reidkit.training.objective import Objective
 from reidkit.training.trackers import read_metrics
 from tests import stand_in_device
 from tests.reference_losses import CASES, WEIGHT_LOSSES, build, case_name
-from tests.trainings import Small
+from tests.trainings import NETWORKS, ON_EVERY_DEVICE, Small, Stop, batch, stopper
 
-NETWORKS = [
-    *("resnet18", "resnet50", "osnet_x0_25", "osnet_ain_x1_0", "bninception", "jlml"),
-    *("timm:test_resnet", "timm:test_vit", "timm:convnext_atto"),
-]
 MISTAKES = ["mixes devices", "mixes indices", "asks for numpy"]
 LATE = Objective(VerificationLoss(), from_epoch=1)
 TRAININGS: dict[str, dict[str, Any]] = {
-    "adam, averaged, in pieces": {
-        "optim": {"name": "adam"},
-        "train": {"ema_decay": 0.9, "accumulate": 2},
-    },
-    "adamw, clipped, compared by quadruplets": {
-        "optim": {"name": "adamw", "clip_norm": 1.0},
-        "losses": ["identity", "quadruplet"],
-    },
-    "sgd, frozen at first, a late loss": {
-        "optim": {"name": "sgd", "freeze_epochs": 1},
-        "losses": ["identity", "trihard", "late verification"],
-    },
+    **ON_EVERY_DEVICE,
     "sgd in float16": {  # on few images, of a small network: CPUs emulate it
         "network": Small,
         "data": {"train_identities": 2},
@@ -125,11 +110,6 @@ def same(found: Tensor, expected: Tensor, tolerance: float = 0.0) -> None:
     torch.testing.assert_close(found.detach().cpu(), expected.detach(), rtol=tolerance, atol=tolerance)
 
 
-def batch() -> tuple[Tensor, Tensor]:
-    embeddings = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
-    return embeddings, torch.tensor([3, 0, 0, 1, 3, 2, 2, 3, 3, 5, 1, 0])
-
-
 def try_loss(case: tuple[str, dict[str, Any]], device: torch.device) -> None:
     torch.manual_seed(0)
     loss = registry.build("loss", *case) if case[0] in WEIGHT_LOSSES else build(case, num_identities=6, dim=5)
@@ -179,18 +159,9 @@ def try_network(name: str, device: torch.device) -> None:
         same(on_device, on_cpu, 1e-5)
 
 
-class Stop(Exception):
-    pass
-
-
-def stop_in_second_epoch(record: Mapping[str, Any]) -> None:
-    if record["step"] == 7:
-        raise Stop
-
-
 def try_training(name: str, root: Path, folder: Path, device: torch.device) -> None:
     stopped = make_trainer(name, root, folder / device.type, device)
-    stopped.trackers = [stop_in_second_epoch]
+    stopped.trackers = [stopper(7)]
     with contextlib.suppress(Stop):
         stopped.fit()
     for place in (device, torch.device("cpu")):  # on the device it goes on from its checkpoint
