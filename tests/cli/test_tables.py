@@ -55,3 +55,19 @@ def test_no_line_is_wider_than_the_terminal_unless_one_name_is(capsys: pytest.Ca
     assert max(map(len, printed)) <= 80
     for word in (*columns[1:], "x" * 13):
         assert any(word in line.split() for line in printed)
+
+
+def test_a_name_with_spaces_stays_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    place = "own photos/north door/2024-05-01/person 14 - 0913.bmp"
+    print_table(("score", "identity", "image"), [("0.912", "Anna Maria von Zimmern", place)])
+    printed = lines(capsys)
+    assert f"  {place}" in printed
+    assert any("Anna Maria von Zimmern" in line for line in printed)
+
+
+def test_a_sentence_is_broken_between_words(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("name", "what"), [("msml", "word " * 30)], prose=("what",))
+    printed = lines(capsys)
+    assert max(map(len, printed)) <= 80
+    assert len(printed) > 2
+    assert "".join(printed).count("word") == 30

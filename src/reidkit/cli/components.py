@@ -54,7 +54,7 @@ def print_options(kind: registry.Kind, as_json: bool) -> None:
         )
         for name, component in components.items()
     ]
-    print_table(["name", "what", "options"], rows)
+    print_table(["name", "what", "options"], rows, prose=("what", "options"))
 
 
 def print_costs(height: int, width: int, as_json: bool) -> None:

@@ -37,7 +37,7 @@ def print_all(as_json: bool) -> None:
         (encoder.name, encoder.trained_on, *(_score_text(encoder, data) for data in _SCORED_ON))
         for encoder in ready_made()
     ]
-    print_table(["name", "trained on", *_SCORED_ON], rows)
+    print_table(["name", "trained on", *_SCORED_ON], rows, prose=("trained on",))
     say(
         "\nreidkit-small is here already, for a start; the others are to be fetched. "
         "Scores are rank-1 and mAP as published. `reid encoders NAME` says where to get one, its "

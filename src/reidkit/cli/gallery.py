@@ -78,12 +78,14 @@ def info_command(location: str, as_json: bool) -> None:
 
 def print_info(info: Mapping[str, Any]) -> None:
     """What there is to know, in words; nothing of what is not so, or not there."""
-    first, *others = [
+    known = [
         (_WORDS.get(key) or key.removeprefix("num_").replace("_", " "), _text(value))
         for key, value in sorted(info.items(), key=lambda pair: pair[0] not in _FIRST)
         if value is not False and (value != 0 or key not in _WHERE_ANY)
     ]
-    print_table(first, others)
+    width = max(len(what) for what, _ in known)
+    for what, value in known:
+        tell(f"{what:<{width}}  {value}")
 
 
 @gallery_command.command("verify")

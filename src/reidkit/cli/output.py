@@ -38,17 +38,24 @@ def print_table(
     *,
     title: str | None = None,
     right: Sequence[str] = (),
+    prose: Sequence[str] = (),
 ) -> None:
     """A table; the columns named in ``right`` are numbers and stand flush right.
 
     What is wider than the terminal is folded: columns without content go, then the widest stand below their
-    row, each on a line of its own, so that names stay whole.
+    row, each on a line of its own. Columns named in ``prose`` hold sentences and lists, which are broken
+    between words; all else are names, which stay whole: a path with a space in it can be copied.
     """
     cells = [[_cell(value) for value in row] for row in rows]
     names = [_cell(column) for column in columns]
     room = Console().width
-    beside, below = _folded([names, *cells], room)
-    widths = _widths([[row[place] for place in beside] for row in [names, *cells]], room)
+    least = [
+        max(_longest_word(name), *map(_longest_word if name.plain in prose else _length, column), 0)
+        for name, *column in zip(names, *cells, strict=True)
+    ]
+    beside, below = _folded(cells, least, room)
+    whole = [max(map(_length, column)) for column in zip(names, *cells, strict=True)]
+    widths = _widths([least[place] for place in beside], [whole[place] for place in beside], room)
     console = Console(width=max(room, sum(widths) + _GAP * len(widths)))
     if title is not None:
         console.print(_cell(title), style="bold", soft_wrap=True)
@@ -67,35 +74,39 @@ def print_table(
                 console.print(Text("  ") + part[0][place], style=style, soft_wrap=True)
 
 
-def _folded(rows: list[list[Text]], room: int) -> tuple[list[int], list[int]]:
+def _folded(cells: list[list[Text]], least: list[int], room: int) -> tuple[list[int], list[int]]:
     """Places of the columns that stand beside each other within ``room``, and of those below their row."""
-    header, *cells = rows
-    beside, below = list(range(len(header))), []
-    widths = [max(cell_len(word) for row in rows for word in row[place].plain.split(" ")) for place in beside]
+    beside, below = list(range(len(least))), []
 
     def too_wide() -> bool:
-        return sum(widths[place] for place in beside) + _GAP * (len(beside) - 1) > room
+        return sum(least[place] for place in beside) + _GAP * (len(beside) - 1) > room
 
     if too_wide():
         beside = [place for place in beside if any(row[place].plain for row in cells)] or beside[:1]
     while too_wide() and len(beside) > 1:
-        widest = max(beside, key=lambda place: widths[place])
+        widest = max(beside, key=lambda place: least[place])
         beside.remove(widest)
         below.append(widest)
     return beside, sorted(below)
 
 
-def _widths(rows: list[list[Text]], room: int) -> list[int]:
-    """Widths of columns with which no word is broken, beyond ``room`` if they must: a path can be copied."""
-    columns = list(zip(*rows, strict=True))
-    whole = [max(cell_len(cell.plain) for cell in column) for column in columns]
-    widths = [max(cell_len(word) for cell in column for word in cell.plain.split(" ")) for column in columns]
-    left = max(0, room - sum(widths) - _GAP * (len(columns) - 1))
-    for place in sorted(range(len(columns)), key=lambda place: whole[place] - widths[place]):
-        more = min(left, whole[place] - widths[place])  # columns that miss little come first
+def _widths(least: list[int], whole: list[int], room: int) -> list[int]:
+    """Widths of columns with which no name is broken, beyond ``room`` if they must."""
+    widths = list(least)
+    left = max(0, room - sum(widths) - _GAP * (len(widths) - 1))
+    for place in sorted(range(len(widths)), key=lambda place: whole[place] - least[place]):
+        more = min(left, whole[place] - least[place])  # columns that miss little come first
         widths[place] += more
         left -= more
     return widths
+
+
+def _longest_word(cell: Text) -> int:
+    return max(map(cell_len, cell.plain.split(" ")))
+
+
+def _length(cell: Text) -> int:
+    return cell_len(cell.plain)
 
 
 def tell(text: object = "", *, lines: bool = False) -> None:

@@ -22,7 +22,7 @@ def recipes_command(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(recipes)
     else:
-        print_table(["recipe", "what it does"], recipes.items())
+        print_table(["recipe", "what it does"], recipes.items(), prose=("what it does",))
         say("\nreid recipes show NAME, reid recipes copy NAME my.toml, reid train NAME --out runs/NAME")
 
 

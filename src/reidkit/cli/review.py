@@ -193,7 +193,7 @@ def print_proposals(found: Mapping[str, Sequence[Item]], as_json: bool) -> None:
         return
     ordered = sorted(found.items(), key=lambda pair: -len(pair[1]))
     rows = [(name, len(items), ", ".join(f"#{item.id}" for item in items[:5])) for name, items in ordered]
-    print_table(("proposal", "items", "first items"), rows, right=("items",))
+    print_table(("proposal", "items", "first items"), rows, right=("items",), prose=("first items",))
 
 
 def print_decisions(decisions: Sequence[Decision], valid: Sequence[Decision], as_json: bool) -> None:
@@ -214,7 +214,7 @@ def print_decisions(decisions: Sequence[Decision], valid: Sequence[Decision], as
         )
         for decision in decisions
     ]
-    print_table(("no.", "when", "who", "what", ""), rows, right=("no.",))
+    print_table(("no.", "when", "who", "what", ""), rows, right=("no.",), prose=("what", ""))
 
 
 def _text(decision: Decision) -> str:

@@ -51,7 +51,7 @@ def print_runs(runs: Sequence[RunSummary], as_json: bool) -> None:
         print_json([run.as_dict() for run in runs])
     elif runs:
         rows = [_row(run, tested) for run in runs for tested in run.evaluations or (None,)]
-        print_table(COLUMNS, rows, right=_NUMBERS)
+        print_table(COLUMNS, rows, right=_NUMBERS, prose=("losses",))
 
 
 def _row(run: RunSummary, tested: Measured | None) -> list[str]:

@@ -267,7 +267,7 @@ def print_people(images: Sequence[Path], found: Sequence[FoundPeople], options: 
             continue
         columns = ("score", options.group, "pictures", "cameras", "nearest picture")
         rows = [_row_of_person(person) for person in result.people]
-        print_table(columns, rows, title=str(image), right=("score", "pictures"))
+        print_table(columns, rows, title=str(image), right=("score", "pictures"), prose=("cameras",))
 
 
 def _percent(probability: float) -> str:

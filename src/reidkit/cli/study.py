@@ -119,5 +119,5 @@ def print_studies(studies: dict[str, str], as_json: bool) -> None:
     if as_json:
         print_json(studies)
     else:
-        print_table(["study", "what it shows"], studies.items())
+        print_table(["study", "what it shows"], studies.items(), prose=("what it shows",))
         say("\nreid study NAME data.root=FOLDER --processes 2")
