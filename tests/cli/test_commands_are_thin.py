@@ -39,6 +39,7 @@ WORKFLOWS = {
     "__init__": {"__version__"},
     "check": {
         "checks.check",
+        "checks.next_step",
         "checks.proposal",
         "datasets",
         "datasets.folder",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -75,15 +74,14 @@ def check_command(
     given = parse_options(words[2:])
     if make:
         draw(name, place, given)
-        given = {}
-    data = load_dataset(name, place, **given)
+    data = load_dataset(name, place, **({} if make else given))
     with progress("images read") as read:
         result = check_dataset(data, progress=read)
     speeds = reading_speeds(data) if speed else []
     if as_json:
         print_as_json(result, speeds)
     else:
-        print_all(result, speeds, words)
+        print_all(result, speeds, words, given)
     ctx.exit(1 if result.has_errors else 0)
 
 
@@ -172,10 +170,12 @@ def print_as_json(result: DatasetCheck, speeds: Sequence[Speed]) -> None:
     print_json(result.as_dict() | rates)
 
 
-def print_all(result: DatasetCheck, speeds: Sequence[Speed], words: Sequence[str]) -> None:
+def print_all(
+    result: DatasetCheck, speeds: Sequence[Speed], words: Sequence[str], options: Mapping[str, Any]
+) -> None:
     print_check(result)
     print_speeds(speeds)
-    print_next(result, words)
+    print_next(result, words, options)
 
 
 def print_speeds(speeds: Sequence[Speed]) -> None:
@@ -213,25 +213,16 @@ def print_findings(findings: Sequence[Finding]) -> None:
         say("\nnothing to complain about")
 
 
-def print_next(result: DatasetCheck, words: Sequence[str]) -> None:
+def print_next(result: DatasetCheck, words: Sequence[str], options: Mapping[str, Any]) -> None:
     """The command to go on with, for photos of one's own: ``words`` are the layout, the root and options."""
-    name, place, *options = words
-    if result.has_errors or name not in ("folder", "table"):
-        return
-    if result.num_queries:
-        command = ["train", "small-cpu", f"data.name={name}", f"data.root={place}"]
-        command += [*(f"data.{option}" for option in options), "--out", "runs/mine"]
-    else:
-        own = [option.partition("=") for option in options]
-        read_by = [["--pattern", value] for key, _, value in own if key == "pattern"]
-        read_by += [["--column", f"{key}={value}"] for key, _, value in own if key.startswith("column.")]
-        shared = [place, *itertools.chain(*read_by)]
-        if result.why_not_split:
-            say(f"\nto search, but not to train on: {result.why_not_split}")
-            command = ["index", *shared, "--gallery", "people.gallery"]
-        else:
-            command = ["split", *shared, "--out", "people.csv"]
-    say(f"\nnext: {shlex.join(['reid', *command])}")
+    from reidkit.checks.next_step import next_words
+
+    following = next_words(result, words, options)
+    if following:
+        say()
+        if result.why_not_split and following[0] == "index":
+            say(f"to search, but not to train on: {result.why_not_split}\n")
+        say_next(*following)
 
 
 def print_samples(samples: Sequence[Mapping[str, str]]) -> None:

@@ -135,9 +135,7 @@ def print_found(found: Proposals, location: str, as_json: bool, dry_run: bool) -
     tell(f"{location}: {pictures}, {new} {would}, {known} known, {alone} like no other")
     if found.people:
         columns = ("person", "pictures", "new", "cameras")
-        print_table(
-            columns, _row_of_each(found.people), right=("pictures", "new"), prose=("cameras",)
-        )
+        print_table(columns, _row_of_each(found.people), right=("pictures", "new"), prose=("cameras",))
     if found.people[_NUM_SHOWN:]:
         say(f"not shown: {len(found.people) - _NUM_SHOWN:,} more; --json, or --page, shows them")
 

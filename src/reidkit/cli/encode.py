@@ -10,7 +10,7 @@ import click
 from reidkit import config
 from reidkit.cli import completion
 from reidkit.cli.options import EncoderPath, backend_option, refuse, views_option
-from reidkit.cli.output import print_left_out, say, tell
+from reidkit.cli.output import print_left_out, say, say_next, tell
 from reidkit.errors import ConfigError
 from reidkit.texts.printable import counted
 
@@ -144,4 +144,4 @@ def _encode_data(run: Path, wanted: Wanted, loading: _Loading, out: Path) -> Non
     tell(f"{out}: {counts} of {encoder.dim} values")
     if data.galleries is not None:
         say("note: each query of this set has a gallery of its own, which the file does not hold")
-    say(f"next: reid evaluate {out} --protocol {data.protocol} --camera-filter {own_camera_filter(data)}")
+    say_next("evaluate", out, "--protocol", data.protocol, "--camera-filter", own_camera_filter(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reidkit.cli.options import gallery_argument
-from reidkit.cli.output import from_here, json_option, print_json, print_table, say, say_next, tell
+from reidkit.cli.output import from_here, json_option, print_json, say, say_next, tell
 from reidkit.errors import ConfigError, DataError
 from reidkit.texts.printable import counted
 
@@ -102,8 +103,9 @@ def verify_command(location: str) -> None:
         if not found.labels:
             print_items(gallery.items(ids=found.damaged[:_NUM_SHOWN]))
     raise DataError(
-        f"{gallery.location} is damaged: {len(found.damaged)} of {found.num_items} items; `reid gallery "
-        f"repair {gallery.location} --drop` drops them, and `reid index` puts their images in again"
+        f"{gallery.location} is damaged: {len(found.damaged)} of {found.num_items} items; "
+        f"`reid gallery repair {shlex.quote(gallery.location)} --drop` drops them, and `reid index` puts "
+        "their images in again"
     )
 
 

@@ -75,7 +75,7 @@ def index_command(
         with progress("images indexed") as shown:
             added = searcher.add(given.images, camera=camera, thumbnails=thumbnails, progress=shown)
         print_added(added, searcher.location, len(searcher))
-    say_next("search", "IMAGE", "--gallery", searcher.location)
+    say_next("search", added.first_read(given.paths) or "IMAGE", "--gallery", searcher.location)
 
 
 def print_added(added: Added, location: str | Path, num_images: int) -> None:

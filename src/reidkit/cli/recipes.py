@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -39,4 +40,5 @@ def show(name: str) -> None:
 def copy(name: str, path: Path) -> None:
     """Copy a recipe to a file of your own."""
     config.copy_recipe(name, path)
-    tell(f"{path}: edit it, then `reid train {path} --out runs/{path.stem}`")
+    train = shlex.join(["reid", "train", str(path), "--out", f"runs/{path.stem}"])
+    tell(f"{path}: edit it, then `{train}`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def runs_command(folder: Path, sort: str, as_json: bool) -> None:
     print_left_out(problems)
     print_runs(runs, as_json)
     if not runs and not as_json:
-        say(f"no runs below {folder}; `reid train RECIPE --out {folder}/NAME` makes one")
+        say(f"no runs below {folder}; `reid train RECIPE --out {shlex.quote(str(folder))}/NAME` makes one")
 
 
 def print_runs(runs: Sequence[RunSummary], as_json: bool) -> None:

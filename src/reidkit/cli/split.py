@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from reidkit.cli.options import column_option, given, named_columns, pattern_option
-from reidkit.cli.output import json_option, print_json, print_table, say
+from reidkit.cli.output import json_option, print_json, print_table, say, say_next
 from reidkit.texts.printable import counted
 
 
@@ -84,7 +84,8 @@ def split_command(
     if table.left_out:
         files = counted(len(table.left_out), "file")
         say(f"{files} left out, {table.left_out[0]} first; `reid check` says why")
-    say(f"wrote {out}; next: reid check table {out}")
+    say(f"wrote {out}")
+    say_next("check", "table", out)
 
 
 def print_counts(counts: dict[str, dict[str, int]]) -> None:

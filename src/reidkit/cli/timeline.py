@@ -137,6 +137,11 @@ def print_transitions(found: Transitions, as_json: bool) -> None:
         )
         for one in found.known
     ]
-    print_table(("from", "to", "walks", "median", "middle half", ""), rows, right=("walks",), prose=("middle half", ""))
+    print_table(
+        ("from", "to", "walks", "median", "middle half", ""),
+        rows,
+        right=("walks",),
+        prose=("middle half", ""),
+    )
     if not found:
         say("too few walks are known for `reid cluster` to let them count")

@@ -10,7 +10,7 @@ import click
 
 from reidkit import config, trust
 from reidkit.cli import completion
-from reidkit.cli.output import say
+from reidkit.cli.output import say, say_next
 
 if TYPE_CHECKING:
     from reidkit.types import Dataset
@@ -46,8 +46,7 @@ def print_next(out: Path, resolved: config.Config, data: Dataset) -> None:
         return
     # A run folder is a file like any other, and may name code only if allowed.
     modules = dict.fromkeys(name.partition(":")[0] for name in config.own_code(resolved))
-    allowed = "".join(f" --allow-code {module}" for module in modules)
-    say(f"next: reid evaluate {out}{allowed}")
+    say_next("evaluate", out, *(word for module in modules for word in ("--allow-code", module)))
 
 
 def train(resolved: config.Config, out: Path) -> Dataset | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -22,13 +23,13 @@ class NoEncoder(ConfigError):
     """Pictures were given to embed, and it was not said which of some encoders shall do it."""
 
     def __init__(self, pictures: Sequence[Path], location: object, found: Sequence[Path]) -> None:
-        named = " ".join(map(str, pictures[:1])) + (" ..." if len(pictures) > 1 else "")
+        named = shlex.join(map(str, pictures[:1])) + (" ..." if len(pictures) > 1 else "")
         listed = ", ".join(map(str, found[:_MOST_LISTED]))
         more = f" and {len(found) - _MOST_LISTED:,} more" if len(found) > _MOST_LISTED else ""
         super().__init__(
             f"an encoder is needed to embed {named}: there {'is' if len(found) == 1 else 'are'} "
             f"{listed}{more}, and {OWN}, which comes with reidkit; name one: "
-            f"reid index {found[0]} {named} --gallery {location}"
+            f"reid index {shlex.quote(str(found[0]))} {named} --gallery {shlex.quote(location)}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -153,6 +154,6 @@ def weights_file(path: Path) -> Path:
             )
         raise CheckpointError(
             f"{path} does not say which network its weights are for; make an encoder of it with "
-            f"`reid import-weights {path} --model NAME`"
+            f"`reid import-weights {shlex.quote(str(path))} --model NAME`"
         )
     return path

@@ -49,6 +49,11 @@ class Added:
         }
         return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no images"
 
+    def first_read(self, paths: Iterable[Path]) -> Path | None:
+        """The first of the pictures that was not left out."""
+        left_out = {path for path, _ in self.unreadable}
+        return next((path for path in paths if path not in left_out), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:

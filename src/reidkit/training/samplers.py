@@ -157,7 +157,8 @@ class IdentitySampler(BatchSampler):
         if len(self.images_of) < identities_per_batch:
             raise ConfigError(
                 f"identities_per_batch = {identities_per_batch}, but the training set has only "
-                f"{len(self.images_of)} identities; lower it to that number or less"
+                f"{len(self.images_of)} identities; lower it to that number or less: "
+                f"sampler.identities_per_batch={len(self.images_of)} of `reid train`"
             )
         self.identities_per_batch = identities_per_batch
         self.images_per_identity = images_per_identity
