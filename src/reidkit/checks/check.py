@@ -244,17 +244,17 @@ def _camera_findings(dataset: Dataset) -> Iterator[Finding]:
     elif len(cameras) == 1:
         yield Finding(
             "warning",
-            "images that all come from one camera",
+            f"images that all come from one camera, {cameras.pop()}",
             sum(map(len, dataset.splits.values())),
-            (f"camera {cameras.pop()}",),
+            (),
             "Nothing can be learnt or measured across cameras; check how camera labels are read.",
         )
     elif len(_cameras(dataset.train)) == 1:
         yield Finding(
             "warning",
-            "training images that all come from one camera",
+            f"training images that all come from one camera, {_cameras(dataset.train).pop()}",
             len(dataset.train),
-            (f"camera {_cameras(dataset.train).pop()}",),
+            (),
             "Nothing can be learnt across cameras; add training images of others.",
         )
 

@@ -107,9 +107,10 @@ def _folder_findings(dataset: Dataset, samples: Sequence[Sample]) -> Iterator[Fi
         for path, sample in zip(paths, samples, strict=True)
     )
     if by_folder:  # and not by a pattern
+        guess = guess_pattern([path.as_posix() for path in paths])
         yield from _odd_folders(paths)
-        yield from _repeated_folders([path for path in paths if len(path.parts) > 2])
-        yield from _proposed_pattern([path.as_posix() for path in paths])
+        yield from _repeated_folders([path for path in paths if len(path.parts) > 2], guess)
+        yield from _proposed_pattern(guess, paths)
 
 
 def _odd_folders(paths: Sequence[PurePosixPath]) -> Iterator[Finding]:
@@ -138,8 +139,11 @@ def _odd_folders(paths: Sequence[PurePosixPath]) -> Iterator[Finding]:
         )
 
 
-def _repeated_folders(paths: Sequence[PurePosixPath]) -> Iterator[Finding]:
-    """Folders that most identities have: one of the two levels is not what it was taken for."""
+def _repeated_folders(paths: Sequence[PurePosixPath], guess: str | None) -> Iterator[Finding]:
+    """Folders that most identities have: one of the two levels is not what it was taken for.
+
+    ``guess`` is a pattern that fits, where one is known.
+    """
     holders: dict[str, set[str]] = defaultdict(set)
     for path in paths:
         holders[path.parts[1]].add(path.parts[0])
@@ -148,26 +152,31 @@ def _repeated_folders(paths: Sequence[PurePosixPath]) -> Iterator[Finding]:
         return
     num_outer = len({path.parts[0] for path in paths})
     order = "{camera}/{identity}" if len(holders) > num_outer else "{identity}/{camera}"
-    pattern = order + "/*" * (min(len(path.parts) for path in paths) - 2)
+    pattern = guess or order + "/*" * (min(len(path.parts) for path in paths) - 2)
+    advice = f'Either the outer or the inner ones are cameras; then give pattern="{pattern}".'
+    if any(part_of(name) for name in shared):
+        advice = "They are parts: put them above the identities."
+    elif guess is None and all(map(_DATE.fullmatch, shared)):
+        advice = (
+            "They are called as dates are. If the outer ones are cameras, the files' names have to say who: "
+            'give a pattern, such as pattern="{camera}/*/{identity}_*.*".'
+        )
     yield Finding(
         "warning",
         "folders of the same names in several identities",
         len(shared),
         tuple(f"{name} in {', '.join(sorted(holders[name])[:3])}" for name in shared[:NUM_READINGS]),
-        "They are parts: put them above the identities."
-        if any(part_of(name) for name in shared)
-        else f'Either the outer or the inner ones are cameras; then give pattern="{pattern}".',
+        advice,
     )
 
 
-def _proposed_pattern(names: Sequence[str]) -> Iterator[Finding]:
-    guess = guess_pattern(names)
+def _proposed_pattern(guess: str | None, paths: Sequence[PurePosixPath]) -> Iterator[Finding]:
     if guess is not None:
         yield Finding(
             "note",
             "a pattern that would read cameras, too",
             1,
-            (f'pattern="{guess}" for names like {names[0]}',),
+            (f'pattern="{guess}" for names like {paths[0]}',),
             "If it is right, give it: results without cameras are too good.",
         )
 

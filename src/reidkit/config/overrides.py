@@ -16,8 +16,19 @@ def parse_options(overrides: Sequence[str]) -> Table:
     """``key=value`` texts as a table, values parsed as TOML.
 
     Raises:
-        ConfigError: with every text that is not of that form.
+        ConfigError: with every text that is not of that form, and every key that is given twice.
     """
+    values: dict[str, set[str]] = {}
+    for override in overrides:
+        key, _, text = override.partition("=")
+        values.setdefault(key.strip(), set()).add(text.strip())
+    problems = [
+        f"{shown(key)} is given more than once, as {' and '.join(map(shown, sorted(texts)))}; leave one"
+        for key, texts in values.items()
+        if len(texts) > 1
+    ]
+    if problems:
+        raise ConfigError(problems)
     tree: Table = {}
     apply_overrides(tree, overrides)
     return tree

@@ -12,8 +12,11 @@ from reidkit.datasets._pattern_inference import infer_pattern
 ENOUGH = 0.9  # share of the names that a proposal fits
 _NUM_LOOKED_AT = 2_000
 
-# What no camera is called: two numbers, of which one belongs to what stands behind, or "am1" of "cam1".
-_NO_CAMERA = re.compile(r"\d+\D+\d|am(era)?[ _-]?\d")
+# What no camera is called: two numbers, of which one belongs to what stands behind; and what goes on with the
+# word in front, as the "am1" of "cam1".
+_NO_CAMERA = re.compile(r"\d+\D+\d|[\W_]")
+_WORD_GOES_ON = re.compile(r"[^\W\d_]{2}")
+_UNIX_SECONDS = re.compile(r"1[0-9]{9}")  # of the years 2001 to 2033
 
 # The most telling first. A letter says what a number is; of numbers alone nobody can tell.
 _NAMES = (
@@ -52,7 +55,14 @@ def guess_pattern(names: Sequence[str]) -> str | None:
     if not names:
         return None
     known = next((text for text in _CANDIDATES if _fits(text, names)), None)
-    return known or infer_pattern(names) or cameras_in_folders(names, enough=ENOUGH)
+    found = known or infer_pattern(names) or cameras_in_folders(names, enough=ENOUGH)
+    return None if found is None else _with_time(found, names)
+
+
+def _with_time(text: str, names: Sequence[str]) -> str:
+    """The pattern, in which a number that counts the seconds since 1970 is the time, and not a frame."""
+    frames = [fields.get("frame", "") for name in names if (fields := NamePattern(text).match(name))]
+    return text.replace("{frame}", "{time}") if all(map(_UNIX_SECONDS.fullmatch, frames)) else text
 
 
 def _fits(text: str, names: Sequence[str]) -> bool:
@@ -61,6 +71,10 @@ def _fits(text: str, names: Sequence[str]) -> bool:
     identities = {fields["identity"] for _, fields in read}
     cameras = {fields["camera"] for _, fields in read}
     if len(read) < ENOUGH * len(names) or any(map(_NO_CAMERA.match, cameras)):
+        return False
+    if text[text.index("{camera}") - 1].isalpha() and any(map(_WORD_GOES_ON.match, cameras)):
+        return False
+    if len(identities) > ENOUGH * len(read):  # nobody comes back: a time was read with them
         return False
     if text.startswith("*/") and _count_in_folders(read):
         return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,15 @@ from reidkit.datasets._name_patterns import NamePattern
 from reidkit.errors import ConfigError
 
 _RUNS = re.compile(r"[0-9]+|[^\W\d_]+|[\W_]+")
-_OF_CAMERA = {"c", "cam", "camera", "view", "kamera", "k"}
-_OF_IDENTITY = {"p", "id", "pid", "person", "people", "identity"}
-_OF_NEITHER = {"f", "frame", "img", "image", "dsc", "dscn", "pic", "photo", "t", "s"}
+_FOLDER_WORD = re.compile(r"([^\W\d_]+)[ _-]?[0-9]+")
+_BETWEEN = " _-.#"  # stands between a word and its number
+_OF_CAMERA = {"c", "cam", "camera", "view", "kamera", "k", "camara", "telecamera"}
+_OF_IDENTITY = {"p", "id", "pid", "person", "people", "identity", "subject"}
+_OF_IDENTITY |= {"persona", "personne", "pessoa", "persoon"}
+_OF_NEITHER = {"f", "frame", "img", "image", "dsc", "dscn", "pic", "photo", "t", "s", "bild", "foto"}
+
+# Parts without a meaning, with numbers and signs in between: one * says the same.
+_MANY_PARTS = re.compile(r"\*(?:[^/{}*A-Za-z]*\*)*(?:[-_. ][0-9]+)*")
 
 _LONG = 4  # digits of a date, a time or a count: the photos of another day have others there
 _CROSSED = 0.5  # share of identities that several cameras must have seen
@@ -28,7 +35,8 @@ _CROSSED = 0.5  # share of identities that several cameras must have seen
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """What stands at one place of all names. ``before`` are the letters that stand right in front of it."""
+    """What stands at one place of all names. ``before`` is the word that stands in front of it, and of
+    folders that in front of the number in each."""
 
     values: tuple[str, ...]
     before: str
@@ -53,21 +61,21 @@ def infer_pattern(names: Sequence[str]) -> str | None:
     Args:
         names: paths below the root, with forward slashes.
     """
+    names = [unicodedata.normalize("NFC", name) for name in names]  # as patterns read them
     pieces = _columns(names)
     columns = [piece for piece in pieces if isinstance(piece, _Column) and piece.number > 1]
     pairs = itertools.product(_identities(columns), _cameras(columns, len(names)))
     for identity, camera in pairs:
-        if identity.number <= camera.number or _counts(identity, camera):
+        is_outer = identity.is_folder and columns.index(identity) < columns.index(camera)
+        if identity.number <= camera.number or (not is_outer and _counts(identity, camera)):
             continue
-        if _share_crossed(identity, camera) < _CROSSED:
+        if _share_crossed(identity.values, camera.values) < _CROSSED:
             continue
         fields = {id(identity): "{identity}", id(camera): "{camera}"}
         for text in (_as_pattern(pieces, fields), _as_pattern(_with_dates(pieces), fields)):
-            try:
-                NamePattern(text)
-            except ConfigError:  # columns without anything in between
-                continue
-            return text
+            for shorter in (_MANY_PARTS.sub("*", text.removesuffix(".*")) + ".*", text):
+                if _reads(shorter, names, camera):
+                    return shorter
     return None
 
 
@@ -88,8 +96,22 @@ def _columns(names: Sequence[str]) -> list[_Column | str]:
             pieces.append(text)
         else:
             pieces.append(_Column(values, before, kind == "folder"))
-        before = text.lower() if same and kind == "letters" else ""
+        if kind == "folder":
+            pieces[-1] = _Column(values, _word_of_folders(values), True)
+        if not (kind == "between" and text.strip(_BETWEEN) == ""):
+            before = _plain(text) if same and kind == "letters" else ""
     return pieces
+
+
+def _word_of_folders(values: Sequence[str]) -> str:
+    """The word in front of the number in the names of all folders, as in "cam 1"; empty without one."""
+    words = {_plain(found[1]) if (found := _FOLDER_WORD.fullmatch(value)) else "" for value in values}
+    return words.pop() if len(words) == 1 else ""
+
+
+def _plain(word: str) -> str:
+    """In lower case and without accents."""
+    return "".join(sign for sign in unicodedata.normalize("NFKD", word.lower()) if sign.isalpha())
 
 
 def _split(name: str) -> list[tuple[str, str]]:
@@ -141,15 +163,27 @@ def _counts(number: _Column, folder: _Column) -> bool:
     )
 
 
-def _share_crossed(identity: _Column, camera: _Column) -> float:
+def _share_crossed(identities: Sequence[str], cameras: Sequence[str]) -> float:
     """Share of identities with several cameras; none where a camera has a single identity."""
     cameras_of, identities_of = defaultdict(set), defaultdict(set)
-    for person, place in zip(identity.values, camera.values, strict=True):
+    for person, place in zip(identities, cameras, strict=True):
         cameras_of[person].add(place)
         identities_of[place].add(person)
     if min(map(len, identities_of.values())) < 2:
         return 0.0
     return sum(len(cameras) > 1 for cameras in cameras_of.values()) / len(cameras_of)
+
+
+def _reads(text: str, names: Sequence[str], camera: _Column) -> bool:
+    """Whether the pattern reads all names, and of them what was meant: fields take as much as they can."""
+    try:
+        pattern = NamePattern(text)
+    except ConfigError:  # columns without anything in between
+        return False
+    read = [fields for name in names if (fields := pattern.match(name)) is not None]
+    cameras = [fields["camera"] for fields in read]
+    identities = [fields["identity"] for fields in read]
+    return cameras == list(camera.values) and _share_crossed(identities, cameras) >= _CROSSED
 
 
 def _with_dates(pieces: Sequence[_Column | str]) -> list[_Column | str]:
@@ -167,4 +201,4 @@ def _as_pattern(pieces: Sequence[_Column | str], fields: dict[int, str]) -> str:
     last = pieces[-1]
     if isinstance(last, _Column) and texts[-1] == "*" and last.are_digits:
         texts[-1] = "{frame}"
-    return "".join(texts) + ".*"
+    return "".join(texts).replace("{identity}*", "{identity}") + ".*"

@@ -17,13 +17,18 @@ from reidkit.datasets._part_names import PARTS, part_of
 from reidkit.datasets._table_files import TABLE_SUFFIXES, Row, Table, column_name, is_table, read_table
 from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, shown
 from reidkit.labels import is_junk, is_number, label_text
+from reidkit.logs import get_logger
 from reidkit.registry import register
 from reidkit.types import Dataset
+
+logger = get_logger(__name__)
 
 REQUIRED = ("path", "identity")
 COLUMNS = (*REQUIRED, "camera", "split", "tracklet", "time", "frame")
 NUM_SHOWN = 5
-_NAMING = "another name is told by column.KEY=NAME, to `reid index` and `reid split ... --column KEY=NAME`"
+_NAMING = (
+    "columns of other names are told by column.KEY=NAME, or --column KEY=NAME of `reid index` and `split`"
+)
 UNREAD = "columns that are not read"
 LAST_SECOND = 253402300800  # the year 10000, where datetime ends
 
@@ -97,6 +102,7 @@ def read_images(
     ]
     unread = [name for name in found.header if name and name not in names.values()]
     reading = [f"{UNREAD}: {first_few(unread)}"] if unread else []
+    reading += _without_offset(path, found, rows.values())
     try:
         data = labelled_dataset(
             images, name="table", root=path.parent, reading=reading, needs_identity=needs_identity
@@ -153,6 +159,11 @@ def _given_names(path: Path, header: list[str], column: Any) -> dict[str, str]:
         f"{_listed(header)}"
         for key, name in given.items()
         if key in COLUMNS and name not in header
+    ]
+    problems += [
+        f"{' and '.join(keys)} are both {name!r}, by column.KEY=NAME; a column is one of them"
+        for name in dict.fromkeys(given.values())
+        if len(keys := [key for key in COLUMNS if given.get(key, key) == name]) > 1
     ]
     if problems:
         raise ConfigError(problems)
@@ -234,14 +245,19 @@ def _camera_problems(rows: dict[int, Row]) -> list[tuple[int, str]]:
     """Cameras left out, and odd ones among numbers: a slip of the pen would become a camera of its own."""
     cameras = {number: row.get("camera", "") for number, row in rows.items()}
     known = [camera for camera in cameras.values() if not is_junk(camera)]
-    num_numbers = sum(is_number(camera, as_float=True) for camera in known)
+    num_numbers = sum(map(_is_integer, known))
     problems = []
     for number, camera in cameras.items():
         if not camera and any(cameras.values()):
             problems.append((number, "camera is empty; write -1 where it is not known"))
-        elif camera and not is_number(camera, as_float=True) and 2 * num_numbers > len(known):
+        elif camera and not _is_integer(camera) and 2 * num_numbers > len(known):
             problems.append((number, f"camera {shown(camera)} is not an integer, as the others are"))
     return problems
+
+
+def _is_integer(camera: str) -> bool:
+    """Whether it is a number, with leading zeros or without."""
+    return is_number(camera, as_float=True) or camera.isdecimal()
 
 
 def _part(row: Row) -> str | None:
@@ -263,15 +279,35 @@ def _integer(text: str) -> int | None:
 
 
 def _seconds(text: str, decimal_comma: bool) -> float | None:
+    time = _time(text, decimal_comma)
+    if isinstance(time, datetime):
+        time = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    return time if time is not None and math.isfinite(time) and abs(time) < LAST_SECOND else None
+
+
+def _time(text: str, decimal_comma: bool) -> float | datetime | None:
+    """A number of seconds, or a time of the calendar."""
     try:
-        seconds = float(text.replace(",", ".") if decimal_comma else text)
+        return float(text.replace(",", ".") if decimal_comma else text)
     except ValueError:
         try:
-            moment = datetime.fromisoformat(text)
+            return datetime.fromisoformat(text)
         except ValueError:
             return None
-        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    return seconds if math.isfinite(seconds) and abs(seconds) < LAST_SECOND else None
+
+
+def _without_offset(path: Path, found: Table, rows: Iterable[Row]) -> list[str]:
+    """A sentence on times that do not say in which zone they are; a warning where others do."""
+    times = [_time(row["time"], found.decimal_comma) for row in rows if row.get("time")]
+    dates = [time for time in times if isinstance(time, datetime)]
+    num_naive = sum(time.tzinfo is None for time in dates)
+    if num_naive in (0, len(dates)):
+        return ["times: as UTC, since they have no offset such as +02:00"] if num_naive else []
+    sentence = (
+        f"times: {num_naive:,} of {len(dates):,} have no offset, unlike the others, and are read as UTC"
+    )
+    logger.warning("%s: %s; give each one, such as +02:00", path, sentence)
+    return [sentence]
 
 
 def _bad_rows(path: Path, problems: list[tuple[int, str]]) -> str:

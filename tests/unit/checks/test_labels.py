@@ -102,8 +102,16 @@ def test_camera_minus_one_is_not_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "advice"),
     [
-        (["cam1/anna", "cam1/ben", "cam1/cleo", "cam2/anna", "cam2/ben"], 'pattern="{camera}/{identity}/*"'),
+        (["cam1/anna", "cam1/ben", "cam1/cleo", "cam2/anna", "cam2/ben"], "cam{camera}/{identity}/*.*"),
         (["anna/door", "anna/hall", "ben/door", "cleo/hall"], 'pattern="{identity}/{camera}/*"'),
+        (
+            ["north/2024-05-01", "north/2024-05-02", "south/2024-05-01", "south/2024-05-02"],
+            "They are called as dates are.",
+        ),
+        (
+            ["north/cam/anna", "north/cam/ben", "north/cam/cleo", "south/cam/anna", "south/cam/ben"],
+            'pattern="{camera}/*/{identity}/{frame}.*"',
+        ),
         (
             ["anna/train", "anna/test", "ben/train", "ben/test"],
             "They are parts: put them above the identities.",

@@ -121,6 +121,14 @@ def test_bad_overrides_say_what_is_expected(override):
         config.load("small-cpu", [override])
 
 
+def test_an_option_given_twice_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"'column\.path' is given more than once, as 'a' and 'b'; leave one"
+    ):
+        config.parse_options(["column.path=a", "column.path=b"])
+    assert config.parse_options(["seed=1", "seed=1"]) == {"seed": 1}
+
+
 def test_a_star_in_an_override_sets_every_table_that_fits():
     changed = config.load("small-jlml", ["loss.sparsity_*.weight=0"])
     weights = {name: loss.weight for name, loss in changed.loss.items()}

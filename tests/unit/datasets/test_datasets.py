@@ -430,6 +430,34 @@ def test_the_smallest_table_is_all_training_without_cameras(tmp_path: Path) -> N
     assert not data.has_cameras
 
 
+def test_times_of_several_zones_are_one_clock(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = ["a.jpg,1,2024-05-01T12:00+02:00", "b.jpg,1,2024-05-01T10:00Z", "a.jpg,1,2024-05-01T05:00-05:00"]
+    header = "path,identity,time\n"
+    data = table(write_table(tmp_path, header + "\n".join(rows)))
+    assert {sample.time for sample in data.train} == {1_714_557_600.0}
+    assert not any("times" in sentence for sentence in data.reading)
+    data = table(write_table(tmp_path, header + "a.jpg,1,2024-05-01T10:00\nb.jpg,1,2024-05-01\na.jpg,1,12.5"))
+    assert data.reading[0] == "times: as UTC, since they have no offset such as +02:00"
+    assert not caplog.records
+    data = table(write_table(tmp_path, header + "\n".join([*rows, "b.jpg,2,2024-05-01T10:00"])))
+    assert data.reading[0] == "times: 1 of 4 have no offset, unlike the others, and are read as UTC"
+    assert "1 of 4 have no offset" in caplog.text
+
+
+def test_numbers_with_leading_zeros_are_cameras_like_others(tmp_path: Path) -> None:
+    rows = [f"{'ab'[n % 2]}.jpg,1,{n:02}" for n in range(1, 30)]
+    data = table(write_table(tmp_path, "\n".join(["path,identity,camera", *rows])))
+    assert {sample.camera for sample in data.train} == set(range(1, 30))
+
+
+def test_a_column_is_read_as_one_thing(tmp_path: Path) -> None:
+    path = write_table(tmp_path, "path,who,camera\na.jpg,1,2\n")
+    with pytest.raises(ConfigError, match=r"identity and camera are both 'who', by column\.KEY=NAME"):
+        table(path, column={"identity": "who", "camera": "Who"})
+    with pytest.raises(ConfigError, match="identity and camera are both 'camera'"):
+        table(path, column={"identity": "camera"})
+
+
 def test_an_empty_camera_column_means_no_cameras(tmp_path: Path) -> None:
     data = table(write_table(tmp_path, "path,identity,camera\na.jpg,1,\nb.jpg,2,\n"))
     assert not data.has_cameras

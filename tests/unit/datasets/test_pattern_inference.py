@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from itertools import product
 
 import pytest
@@ -32,10 +33,20 @@ def tree(text: str) -> list[str]:
         ("{who}/{place}/IMG_{p}{n}.jpg", "{identity}/{camera}/IMG_{frame}.*"),
         ("person{p}_view{c}_{n:04}.png", "person{identity}_view{camera}_{frame}.*"),
         ("2024/{place}/{n}_id{p}.jpg", "*/{camera}/*_id{identity}.*"),
-        ("{place}-20240501T{n}-id{p}.jpg", "{camera} *-*T*-id{identity}.*"),
+        ("{place}-20240501T{n}-id{p}.jpg", "{camera} *T*-id{identity}.*"),
         ("{place}_p{p}_{n}_0001.jpg", "{camera} *_p{identity}_*_{frame}.*"),
         ("20240501{place}_id{p}.jpg", "20240501{camera} *_id{identity}.*"),
         ("{who} at {place} {n}.jpg", "{identity} at {camera} * {frame}.*"),
+        ("{place}/{day}/Person {p:02} - {n}.jpg", "{camera}/*/Person {identity} - {frame}.*"),
+        ("person {p:02} cam {c}.jpg", "person {identity} cam {camera}.*"),
+        ("id-{p:03}-cam-{c}-{n:04}.jpg", "id-{identity}-cam-{camera}-{frame}.*"),
+        ("personne{p}_caméra{c}.jpg", "personne{identity}_caméra{camera}.*"),
+        ("{p:03}/{place}/{n}.jpg", "{identity}/{camera}/{frame}.*"),
+        ("Person {p:02}/{place}/{n}.jpg", "{identity}/{camera}/{frame}.*"),
+        ("2024-05-01_1{c}-00-{p:02}_person{p}_cam{c}.jpg", "*_person{identity}_cam{camera}.*"),
+        ("2024-05-01_person{p}_cam{c}_{n}.jpg", "*_person{identity}_cam{camera}_{frame}.*"),
+        ("{who}{p:02}_{place}.jpg", "{identity}_{camera} *.*"),
+        ("{who}{c}{n}_{place}.jpg", None),  # a person's picture under one camera is in none other
     ],
 )
 def test_folders_and_numbers_are_told_apart(form, pattern):
@@ -60,6 +71,30 @@ def test_names_of_which_nothing_can_be_told():
     assert infer_pattern([f"{place}/{place[0]}{n}.jpg" for place in PLACES for n in range(9)]) is None
     assert infer_pattern([]) is None
     assert infer_pattern(["a", "b/c", "d/e/f.jpg"]) is None
+
+
+def test_names_of_a_mac_are_read_as_others_are():
+    names = [unicodedata.normalize("NFD", name) for name in tree("{place} Süd/p{p:03}_{n}.jpg")]
+    assert infer_pattern(names) == "{camera}/p{identity}_{frame}.*"
+
+
+@pytest.mark.parametrize(
+    ("form", "pattern"),
+    [
+        ("person_{p:02}_camera_{c}.jpg", "person_{identity}_camera_{camera}.*"),
+        ("camara{c}/persona{p:02}_{n}.jpg", "{camera}/persona{identity}_{frame}.*"),
+        ("2024-05-01_1{c}-{n}-{p:02}_person{p}_cam{c}.jpg", "*_person{identity}_cam{camera}.*"),
+        ("cam_{place}/{p:03}_{n}.jpg", "cam_{camera}/{identity}_*.*"),
+    ],
+)
+def test_a_usual_pattern_cuts_no_word_in_two_and_reads_nobody_who_never_comes_back(form, pattern):
+    assert guess_pattern(tree(form)) == pattern
+
+
+def test_seconds_since_1970_are_times():
+    names = [f"{n // 4:04}_c{n % 2}_{1_714_557_600 + n}.jpg" for n in range(40)]
+    assert guess_pattern(names) == "{identity}_c{camera}_{time}.*"
+    assert guess_pattern([name.replace("_17", "_97") for name in names]) == "{identity}_c{camera}_{frame}.*"
 
 
 def test_usual_patterns_come_first():
