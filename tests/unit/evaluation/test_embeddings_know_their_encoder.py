@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import reidkit as rk
-from reidkit.arrays import Embeddings, fingerprints_of
+from reidkit.arrays import Embeddings, fingerprints_of, plain_array
 from reidkit.errors import DataError
 from reidkit.evaluation.comparison import compare
 from reidkit.evaluation.feature_files import load_features, save_embeddings, save_features
@@ -42,6 +42,32 @@ def test_what_is_taken_from_embeddings_knows_what_is_computed_does_not():
     assert isinstance(embeddings.sum(), np.float32)
     np.testing.assert_array_equal(np.asarray(embeddings[rows]), np.asarray(embeddings)[rows])
     assert np.shares_memory(np.asarray(embeddings), embeddings)
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        np.concatenate,
+        np.vstack,
+        lambda parts: np.stack([row for part in parts for row in part]),
+        lambda parts: np.append(*parts, axis=0),
+        lambda parts: plain_array([row for part in parts for row in part], "embeddings"),
+    ],
+)
+def test_rows_are_joined_where_they_are_of_one_encoder(join):
+    first, second = made_by("a")[:2], made_by("a")[2:]
+    assert fingerprints_of(join([first, second])) == ("a", "former-a")
+    np.testing.assert_array_equal(join([first, second]), made_by("a"))
+    earlier = Embeddings(np.asarray(second), ("former-a",))
+    assert fingerprints_of(join([first, earlier])) == ("former-a",)
+    with pytest.raises(DataError, match="different encoders, of fingerprints a and b, do not belong in one"):
+        join([first, made_by("b")])
+    assert type(join([first, np.asarray(second)])) is np.ndarray, "a part does not say"
+
+
+def test_features_of_two_encoders_may_stand_side_by_side():
+    assert type(np.concatenate([made_by("a"), made_by("b")], axis=1)) is np.ndarray
+    assert type(np.hstack([made_by("a"), made_by("b")])) is np.ndarray
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
@@ -95,6 +121,8 @@ def test_a_gallery_refuses_another_encoder(tmp_path):
         gallery.add(np.asarray(made_by("b"))[:1])  # it does not say
         assert len(gallery.search(made_by("a")[0], top=2)[0]) == 2
         assert len(gallery) == 4
+        with pytest.raises(DataError, match="filled by another encoder"):
+            gallery.add(list(made_by("b")))
     with pytest.raises(DataError, match="filled by another encoder"):
         open_gallery(tmp_path / "g", encoder={"fingerprint": "b"})
 
