@@ -55,7 +55,8 @@ def print_details(encoder: ReadyMade) -> None:
         "rank-1, mAP": scores and f"{scores} ({encoder.source})",
         "licence": encoder.licence or "not found: ask the project",
         "page": encoder.page,
-        "file": encoder.file or "by the links on that page (FILE below)",
+        "file": encoder.file
+        or "by the links on that page" + (" (FILE below)" if "FILE" in encoder.command else ""),
         "sha256": ", ".join(f"{file} {value}" for file, value in encoder.sha256.items()) or "not published",
         "note": encoder.note,
         "command": encoder.command,

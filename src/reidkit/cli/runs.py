@@ -52,11 +52,13 @@ def print_runs(runs: Sequence[RunSummary], as_json: bool) -> None:
         print_json([run.as_dict() for run in runs])
     elif runs:
         rows = [_row(run, tested) for run in runs for tested in run.evaluations or (None,)]
-        print_table(COLUMNS, rows, right=_NUMBERS, prose=("losses",))
+        print_table(COLUMNS, rows, right=_NUMBERS, prose=("losses", "tested on"))
 
 
 def _row(run: RunSummary, tested: Measured | None) -> list[str]:
-    scores = ["", "", ""] if tested is None else [tested.data, _percent(tested.mAP), _percent(tested.rank_1)]
+    scores = (
+        ["", "", ""] if tested is None else [tested.tested_on, _percent(tested.mAP), _percent(tested.rank_1)]
+    )
     epochs = f"{run.epochs_done}/{run.epochs}"
     changed = run.changed.strftime("%Y-%m-%d %H:%M")
     return [

@@ -29,6 +29,8 @@ logger = logs.get_logger(__name__)
 
 RUN_FILE = "run.json"
 EVALUATION_FILE = "evaluation.json"
+OWN_DATA = ("folder", "table")
+"""Layouts of data of one's own, whose name does not say which data it is."""
 
 
 def load_data(resolved: config.Config) -> Dataset:
@@ -114,7 +116,7 @@ def way_to_a_test_part(resolved: config.Config, data: Dataset) -> str:
     """What to do where a run's data has no test part; empty where it has one."""
     if data.query and (data.gallery or data.protocol == "recall"):
         return ""
-    if data.name not in ("folder", "table"):
+    if data.name not in OWN_DATA:
         return "next: reid evaluate RUN --data NAME --root FOLDER, with a data set that has one"
     pattern = resolved.data.options.get("pattern")
     words = ["reid", "split", str(resolved.data.root), "--out", "people.csv"]
@@ -127,14 +129,21 @@ class Measured:
     """One evaluation of a run; scores are shares, ``None`` where there is none.
 
     Attributes:
-        data: what was tested on, by name; empty where the file does not say.
+        data: what was tested on, by the name of its layout; empty where the file does not say.
         folder: where the evaluation is.
+        place: where that data was; empty where the file does not say.
     """
 
     data: str
     mAP: float | None
     rank_1: float | None
     folder: str
+    place: str = ""
+
+    @property
+    def tested_on(self) -> str:
+        """The data by name; of one's own, whose layout says nothing, with the name of its folder or file."""
+        return f"{self.data} {Path(self.place).name}".strip() if self.data in OWN_DATA else self.data
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +240,14 @@ def _evaluations_elsewhere(folder: Path) -> dict[Path, list[tuple[Path, Any]]]:
 
 def _measured(values: Any, place: Path, folder: Path) -> Measured:
     data = values.get("data") if isinstance(values, dict) else None
+    origin = values.get("made_from") if isinstance(values, dict) else None
+    root = origin.get("data") if isinstance(origin, dict) else None
     return Measured(
         data=data if isinstance(data, str) else "",
         mAP=_score(values, "mAP", "mAP@R"),
         rank_1=_score(values, "rank-1", "Recall@1"),
         folder=str(place.relative_to(folder)),
+        place=root if isinstance(root, str) else "",
     )
 
 

@@ -40,6 +40,11 @@ def test_each_evaluation_says_on_what_data_it_was_made(runs, tmp_path):
         values = {"data": name, "mAP": 0.25, "rank-1": 0.5, "made_from": {"network": str(network)}}
         (tmp_path / "runs" / name).mkdir()
         (tmp_path / "runs" / name / "evaluation.json").write_text(json.dumps(values))
+    origin = {"network": str(run), "data": "/photos/people.csv"}
+    (tmp_path / "runs" / "own").mkdir()
+    (tmp_path / "runs" / "own" / "evaluation.json").write_text(
+        json.dumps({"data": "table", "made_from": origin})
+    )
     (tmp_path / "runs" / "damaged").mkdir()
     (tmp_path / "runs" / "damaged" / "evaluation.json").write_text("{")
     (first, second), problems = list_runs(tmp_path / "runs")
@@ -48,7 +53,9 @@ def test_each_evaluation_says_on_what_data_it_was_made(runs, tmp_path):
         ("", 0.5, "a/first"),
         ("by-file", 0.25, "by-file"),
         ("first-viper", 0.25, "first-viper"),
+        ("table", None, "own"),
     ]
+    assert [one.tested_on for one in first.evaluations[1:]] == ["by-file", "first-viper", "table people.csv"]
     assert first.mAP == 0.5
     assert second.evaluations == ()
     assert json.dumps(first.as_dict())
