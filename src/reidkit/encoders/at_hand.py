@@ -29,7 +29,7 @@ class NoEncoder(ConfigError):
         super().__init__(
             f"an encoder is needed to embed {named}: there {'is' if len(found) == 1 else 'are'} "
             f"{listed}{more}, and {OWN}, which comes with reidkit; name one: "
-            f"reid index {shlex.quote(str(found[0]))} {named} --gallery {shlex.quote(location)}"
+            f"reid index {shlex.quote(str(found[0]))} {named} --gallery {shlex.quote(str(location))}"
         )
 
 

@@ -28,7 +28,7 @@ from reidkit.encoders.export_files import (
 )
 from reidkit.encoders.exported_from import ExportedFrom
 from reidkit.encoders.loading import load_encoder
-from reidkit.encoders.network_file import load_network
+from reidkit.encoders.network_file import is_network_file, load_network
 from reidkit.encoders.quantise import quantised_programs
 from reidkit.encoders.runtimes import EXPORTED_FROM_KEY, METADATA_KEY
 from reidkit.encoders.torchscript import embed_by_torchscript, write_torchscript
@@ -119,7 +119,13 @@ def export_encoder(
     path = Path(path)
     _check_request(path, to, int8=int8, images=images)
     check_packages(to)
-    encoder = encoder if isinstance(encoder, Encoder) else load_encoder(encoder, backend="torch")
+    if not isinstance(encoder, Encoder):
+        if is_network_file(Path(encoder)):
+            raise ExportError(
+                f"{encoder} is a network file itself; use it as it is, or export the run or the weights that "
+                "it was made from"
+            )
+        encoder = load_encoder(encoder, backend="torch")
     if encoder.views != WHOLE:
         raise ExportError(
             f"this encoder embeds several views of an image ({encoder.views}), and a file embeds one: export "

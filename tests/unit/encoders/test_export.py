@@ -97,6 +97,8 @@ def test_a_file_is_the_encoder_with_its_preprocessing_card_and_calibration(encod
     assert list(file.parent.iterdir()) == [file]
     with pytest.raises(ExportError, match="read from a network file itself"):
         export(exported, file.with_name("again.onnx"))
+    with pytest.raises(ExportError, match="is a network file itself; use it as it is, or export the run"):
+        export(file, file.with_name("again.onnx"))
 
 
 def test_a_file_tells_nothing_of_the_machine_that_made_it(file):

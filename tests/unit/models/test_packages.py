@@ -158,11 +158,30 @@ def test_a_hub_that_does_not_answer_is_told_with_what_can_be_done(monkeypatch, n
         raise failure
 
     monkeypatch.setattr(timm, "create_model", fail)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *address: [])
     with pytest.raises(DataError) as told:
         rk.build_model(name, pretrained=True)
     assert str(failure) in str(told.value)
     assert advice in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_a_hub_that_is_not_there_is_not_waited_for(monkeypatch, caplog):
+    def unknown(*address):
+        raise OSError("Name or service not known")
+
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it tries again"))
+    monkeypatch.setattr("reidkit.models._hub.getproxies", dict)
+    with pytest.raises(
+        DataError, match=r"hub \(huggingface.co cannot be reached, and they are not here yet\)"
+    ):
+        rk.build_model("timm:test_resnet", pretrained=True)
+    assert not [record for record in caplog.records if record.name.startswith("huggingface")]
+    assert constants.HF_HUB_OFFLINE is False
 
 
 def test_what_fails_without_a_hub_is_no_fault_of_it(monkeypatch):
