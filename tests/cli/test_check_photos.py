@@ -94,6 +94,7 @@ def test_what_cannot_be_cut_is_led_to_the_gallery(photos: Path) -> None:
             path.unlink()
     result = ok("folder", photos, f"pattern={PATTERN}")
     assert "to search, but not to train on: photos shows 1 identity, and 3 are the least" in result.stderr
+    assert "\\n" not in result.stderr
     assert f"next: reid index photos --pattern '{PATTERN}' --gallery people.gallery" in result.stderr
 
 

@@ -93,7 +93,7 @@ WORKFLOWS = {
     "export": {"datasets._given_images", "encoders.export"},
     "gallery": {"galleries", "search.nothing_found", "search.whole_paths"},
     "import_weights": {"encoders.foreign_encoder"},
-    "index": {"datasets._given_images", "encoders.at_hand", "search.filling"},
+    "index": {"checks.labels", "datasets._given_images", "encoders.at_hand", "search.filling"},
     "options": {"encoders.own"},
     "review": {"galleries", "search.whole_paths"},
     "runs": {"training.runs"},
@@ -115,7 +115,7 @@ WORKFLOWS = {
         "web.user_rows",
         "web.users",
     },
-    "split": {"datasets._splits"},
+    "split": {"checks.labels", "datasets._splits"},
     "study": {"studies.study", "studies.workers"},
     "track": {
         "video",

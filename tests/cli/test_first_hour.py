@@ -46,7 +46,9 @@ def test_each_command_leads_to_one_that_works(photos):
     assert "{camera}/*/p{identity}_{frame}.*" in command
     command = said_next(ok(command))
     assert command.startswith("reid split photos --pattern")
-    command = said_next(ok(command))
+    split = ok(command)
+    assert ": identity 000, camera car park, frame 8" in split.stderr
+    command = said_next(split)
     assert command == "reid check table people.csv"
     command = said_next(ok(command))
     _, train, recipe, *overrides, _, run = shlex.split(command)
@@ -81,6 +83,11 @@ def test_a_table_of_other_columns_is_split_by_them(photos):
 
 def test_a_gallery_is_searched_by_the_command_that_index_says(photos, tiny_encoder):
     result = ok(f"reid index {tiny_encoder} photos --gallery 'my people'")
+    labelled = ok("reid index photos --gallery 'my people' --pattern '{camera}/*/p{identity}_*.*'")
+    assert (
+        "labels as read, for example photos/car park/2024-05-01/p000_8.png: identity 000, camera car park"
+        in (labelled.stderr)
+    )
     again = ok("reid index photos --gallery 'my people'")  # it knows its encoder
     assert "24 there already" in again.stderr
     assert said_next(again) == said_next(result)

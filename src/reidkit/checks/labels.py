@@ -32,6 +32,14 @@ def sample_readings(dataset: Dataset) -> list[dict[str, str]]:
     return readings
 
 
+def example_reading(samples: Sequence[Sample]) -> str:
+    """How the first image was read, in a line; empty without one."""
+    if not samples:
+        return ""
+    labels = ", ".join(f"{name} {value}" for name, value in _labels(samples[0]).items())
+    return f"{samples[0].path}: {labels or 'no labels'}"
+
+
 def label_findings(dataset: Dataset) -> Iterator[Finding]:
     """Labels that look like something else: a slip of the pen, an ending, a date, a counter."""
     samples = [sample for split in dataset.splits.values() for sample in split]
@@ -190,14 +198,18 @@ def _below_part(sample: Sample, dataset: Dataset) -> PurePosixPath:
 
 
 def _reading(part: str, sample: Sample, dataset: Dataset) -> dict[str, str]:
+    return {"image": short(sample, dataset), "part": part} | _labels(sample)
+
+
+def _labels(sample: Sample) -> dict[str, str]:
+    unknown = sample.identity_name == ""
+    identity = "junk" if sample.identity == JUNK else identity_name(sample)
     labels = {
-        "identity": "junk" if sample.identity == JUNK else identity_name(sample),
+        "identity": None if unknown else identity,
         "camera": camera_name(sample),
         "tracklet": sample.tracklet,
         "frame": sample.frame,
         "time": None if sample.time is None else moment(sample.time),
         "box": sample.box,
     }
-    return {"image": short(sample, dataset), "part": part} | {
-        name: str(value) for name, value in labels.items() if value is not None
-    }
+    return {name: str(value) for name, value in labels.items() if value is not None}

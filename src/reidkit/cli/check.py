@@ -221,7 +221,8 @@ def print_next(result: DatasetCheck, words: Sequence[str], options: Mapping[str,
     if following:
         say()
         if result.why_not_split and following[0] == "index":
-            say(f"to search, but not to train on: {result.why_not_split}\n")
+            say(f"to search, but not to train on: {result.why_not_split}")
+            say()
         say_next(*following)
 
 

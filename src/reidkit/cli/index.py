@@ -62,6 +62,7 @@ def index_command(
     or renamed, so that an interrupted run goes on where it stopped. Images that cannot be read are left out
     and listed.
     """
+    from reidkit.checks.labels import example_reading
     from reidkit.datasets._given_images import given_images
     from reidkit.encoders.at_hand import encoder_and_pictures
     from reidkit.progress import progress
@@ -70,6 +71,8 @@ def index_command(
     run, images = encoder_and_pictures(words)
     given = given_images(images, pattern=pattern, column=named_columns(columns), needs_identity=False)
     print_left_out(given.left_out)
+    if given.samples:
+        say(f"labels as read, for example {example_reading(given.samples)}")
     with searcher_to_fill(location, images, encoder=run, backend=backend, storage=storage) as searcher:
         print_conversion(searcher.converted, searcher.location)
         with progress("images indexed") as shown:

@@ -64,6 +64,7 @@ def split_command(
 
     The first image of each test person under each camera queries; without cameras, one image of each.
     """
+    from reidkit.checks.labels import example_reading
     from reidkit.datasets._splits import split_images
 
     table = split_images(
@@ -78,6 +79,7 @@ def split_command(
     if as_json:
         print_json({"table": str(out), "seed": seed, "splits": table.counts()})
     else:
+        say(f"labels as read, for example {example_reading(table.data.train)}")
         print_counts(table.counts())
     if len(table.parts_before) > 1:
         say(f"the parts of {source} ({', '.join(table.parts_before)}) were put together and cut anew")
