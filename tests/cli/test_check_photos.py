@@ -74,6 +74,16 @@ def test_a_pattern_of_ones_own_needs_no_layout(photos: Path) -> None:
     assert "folder in photos" in ok(photos, "pattern=cam_{camera}/{identity}_{frame}.png").stdout
 
 
+def test_options_of_ones_own_are_asked_for_nothing_else(photos: Path) -> None:
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        path.rename(photos / f"IMG_{number}.png")  # of which nothing could be proposed
+    assert "folder in photos" in ok(photos, "pattern=IMG_{identity}.*").stdout
+    Path("list.csv").write_text("\n".join(["file,who", *(f"photos/IMG_{n}.png,{n // 4}" for n in range(16))]))
+    with pytest.raises(DataError, match=r"give column\.path=file"):
+        ok("list.csv")
+    assert "table in list.csv" in ok("list.csv", "column.path=file", "column.identity=who").stdout
+
+
 def test_a_table_is_known_by_its_name(photos: Path) -> None:
     rows = [f"{path},{path.stem[:3]}" for path in sorted(photos.rglob("*.png"))]
     Path("list.csv").write_text("\n".join(["path,identity", *rows]))

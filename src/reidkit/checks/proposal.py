@@ -48,12 +48,17 @@ def propose(root: str | Path) -> Proposal:
     """
     root = Path(root)
     options: dict[str, Any] = {}
-    layout = "table" if root.suffix.lower() in TABLE_SUFFIXES else "folder"
+    layout = layout_of(root)
     if layout == "folder":
         root = existing_folder(root, expected="a folder of images")
         guess = guess_pattern(_names(root))
         options = {} if guess is None else {"pattern": guess}
     return Proposal(layout, root, options, tuple(sample_readings(load_dataset(layout, root, **options))))
+
+
+def layout_of(root: str | Path) -> str:
+    """The layout of a place of one's own, by its name."""
+    return "table" if Path(root).suffix.lower() in TABLE_SUFFIXES else "folder"
 
 
 def names_a_place(words: Sequence[str]) -> bool:

@@ -115,7 +115,7 @@ def draw(name: str, place: str, options: Mapping[str, Any]) -> None:
 
 def words_of(typed: list[str], *, boxes: Path | None, yes: bool, as_json: bool) -> list[str]:
     """The layout, the root and the options that are meant; none where a proposal was not accepted."""
-    from reidkit.checks.proposal import names_a_place, propose
+    from reidkit.checks.proposal import layout_of, names_a_place, propose
     from reidkit.datasets.folder import NoIdentities
 
     refuse({"--boxes": boxes}, "goes with `reid check video VIDEO`")
@@ -125,15 +125,15 @@ def words_of(typed: list[str], *, boxes: Path | None, yes: bool, as_json: bool) 
                 f"{shown(typed[0])} is no folder or table here; give one, or a layout and its ROOT"
             )
         return typed
+    if typed[1:]:
+        return [layout_of(typed[0]), *typed]
     try:
         proposal = propose(typed[0])
     except NoIdentities:
-        if yes or as_json or typed[1:]:  # there is nothing that could be checked
+        if yes or as_json:  # there is nothing that could be checked
             raise
         print_nameless(typed[0])
         return []
-    if typed[1:]:
-        return [proposal.layout, *typed]
     if not as_json:
         say(f"proposed: {proposal.reading}")
         print_samples(proposal.samples)
