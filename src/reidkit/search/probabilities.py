@@ -34,6 +34,9 @@ TOLERANCE = 0.05
 """How far probabilities, or shares of scores, may be off, beyond what chance explains."""
 
 MIN_ITEMS = 20
+MIN_PAIRS = 50
+"""Of one person, that a calibration has to rest on: with fewer, chance moves its probabilities by several
+points."""
 _NUM_SAMPLED = 300
 _NUM_CHECKED = 4 * TOP  # hits, of which those of the query's own camera are left out
 _MIN_SEARCHES = 20
@@ -61,7 +64,8 @@ def gallery_prior(items: Sequence[Item]) -> Prior:
         reason = f"{counted(IMAGES_PER_IDENTITY, 'image')} of one identity, a guess, {among}"
         return Prior(prior_of(IMAGES_PER_IDENTITY, len(items)), reason)
     mean = sum(named.values()) / len(named)
-    return Prior(prior_of(mean, len(items)), f"{mean:.3g} images of one identity by the labels, {among}")
+    images = f"{mean:.3g} image" + ("" if mean == 1 else "s")
+    return Prior(prior_of(mean, len(items)), f"{images} of one identity by the labels, {among}")
 
 
 def given_prior(value: float) -> Prior:
@@ -87,6 +91,12 @@ class Plausibility:
         self._usual = (-1.0, 1.0)
         self._embeddings = np.empty((0, 0), np.float32)
         self.doubt = ""
+        if calibration.num_positive < MIN_PAIRS:
+            pairs = counted(calibration.num_positive, "pair")
+            self.doubt = (
+                f"the encoder was calibrated on {pairs} of one person, too few to tell a probability by"
+            )
+            return
         if len(items) < MIN_ITEMS:
             self.doubt = (
                 f"the gallery holds {counted(len(items), 'item')}, too few to check the calibration on"

@@ -47,6 +47,7 @@ def test_the_prior_is_that_of_the_labels():
     prior = gallery_prior(items("a", "a", "a", "b", *[None] * 4, "-1", "-1"))
     assert prior.value == 0.2
     assert str(prior) == "0.2 (2 images of one identity by the labels, among 10)"
+    assert str(gallery_prior(items("a", "b"))) == "0.5 (1 image of one identity by the labels, among 2)"
 
 
 def test_without_labels_the_prior_is_a_guess_that_says_so():
@@ -84,6 +85,13 @@ def test_probabilities_that_the_labels_contradict_are_doubted(tmp_path, calibrat
     shuffled = np.random.default_rng(0).permutation(people.identities)
     with gallery_of(tmp_path / "g", dataclasses.replace(people, identities=shuffled)) as gallery:
         assert "labelled items they are" in Plausibility(gallery, calibration).doubt
+
+
+def test_a_calibration_on_a_handful_of_pairs_says_nothing(tmp_path):
+    few = fit_calibration(compare(embedded(6, each=3)), num_resamples=2)
+    with gallery_of(tmp_path / "g", embedded(30, seed=1)) as gallery:
+        doubt = Plausibility(gallery, few).doubt
+    assert doubt == "the encoder was calibrated on 36 pairs of one person, too few to tell a probability by"
 
 
 def test_a_handful_of_items_says_nothing(tmp_path, calibration):
