@@ -27,7 +27,7 @@ REQUIRED = ("path", "identity")
 COLUMNS = (*REQUIRED, "camera", "split", "tracklet", "time", "frame")
 NUM_SHOWN = 5
 _NAMING = (
-    "columns of other names are told by column.KEY=NAME, or --column KEY=NAME of `reid index` and `split`"
+    "columns of other names are told by column.KEY=NAME (`reid index ... --column KEY=NAME`; so of `split`)"
 )
 UNREAD = "columns that are not read"
 LAST_SECOND = 253402300800  # the year 10000, where datetime ends
