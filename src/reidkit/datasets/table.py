@@ -26,9 +26,7 @@ logger = get_logger(__name__)
 REQUIRED = ("path", "identity")
 COLUMNS = (*REQUIRED, "camera", "split", "tracklet", "time", "frame")
 NUM_SHOWN = 5
-_NAMING = (
-    "columns of other names are told by column.KEY=NAME (`reid index ... --column KEY=NAME`; so of `split`)"
-)
+_NAMING = "columns of other names are told by column.KEY=NAME (`reid index ... --column KEY=NAME`)"
 UNREAD = "columns that are not read"
 LAST_SECOND = 253402300800  # the year 10000, where datetime ends
 
