@@ -95,9 +95,8 @@ def _columns(names: Sequence[str]) -> list[_Column | str]:
         if kind == "between" or (same and kind != "folder" and not is_long_number):
             pieces.append(text)
         else:
-            pieces.append(_Column(values, before, kind == "folder"))
-        if kind == "folder":
-            pieces[-1] = _Column(values, _word_of_folders(values), True)
+            word = _word_of_folders(values) if kind == "folder" else before
+            pieces.append(_Column(values, word, kind == "folder"))
         if not (kind == "between" and text.strip(_BETWEEN) == ""):
             before = _plain(text) if same and kind == "letters" else ""
     return pieces
