@@ -663,6 +663,24 @@ def test_weight_losses_are_float32_or_more_and_finite(case, dtype):
 
 
 @every_weight_case
+def test_weight_losses_have_second_derivatives_and_go_with_torch_func(case):
+    loss = registry.build("loss", *case)
+    weights = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.autograd.gradgradcheck(loss, weights[0].clone().requires_grad_())
+    found = torch.vmap(torch.func.grad(loss))(weights)
+    single = [torch.autograd.grad(loss(w), w)[0] for w in map(Tensor.requires_grad_, weights.unbind())]
+    assert_close(found, torch.stack(single))
+    assert torch.func.hessian(loss)(0 * weights[0]).isfinite().all()
+
+
+@every_weight_case
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+def test_weight_losses_say_where_weights_are_not_finite(case, value):
+    with pytest.raises(DataError, match="the weights hold NaN, infinity or values whose squares overflow"):
+        registry.build("loss", *case)(torch.full((4, 6), value))
+
+
+@every_weight_case
 def test_weight_losses_show_their_options_and_compile(case):
     loss, factory = registry.build("loss", *case), registry.get("loss", case[0])
     again = eval(f"factory({loss.extra_repr()})", {"factory": factory})

@@ -235,8 +235,9 @@ def _size_classifiers(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for objective in objectives:
-            if fill := getattr(objective.loss, "fill", None):
-                fill(num_identities=num_identities, dim=model.features[feature_of(model, objective)])
+            for loss in objective.loss.modules():  # one from elsewhere may hold one of ours
+                if fill := getattr(loss, "fill", None):
+                    fill(num_identities=num_identities, dim=model.features[feature_of(model, objective)])
 
 
 def _penalty(objective: Objective, model: Embedder) -> Penalty:
