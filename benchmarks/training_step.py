@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the table into docs/results.md")
     write = parser.parse_args().write
     torch.set_num_threads(1)
-    usual = config.load(RECIPE).train
+    settings = config.load(RECIPE)
+    usual = settings.train
     ways = {
         "as the recipe says": usual,
         "images in rows of one channel (`train.channels_last=false`)": replace(usual, channels_last=False),
@@ -41,7 +42,7 @@ def main() -> None:
         "in bfloat16 (`train.precision=bfloat16`)": replace(usual, precision="bfloat16"),
         "compiled (`train.compile=true`)": replace(usual, compile=True),
     }
-    steps = {name: a_step(train) for name, train in ways.items()}
+    steps = {name: a_step(replace(settings, train=train)) for name, train in ways.items()}
     worked = {
         name: worked_for(step) for name, step in steps.items()
     }  # first steps, of which compiling is one
@@ -51,7 +52,7 @@ def main() -> None:
     first, *_ = worked.values()
     lines = ["| | images a second | beside the first | first steps, seconds |", "|---|---|---|---|"]
     for name, seconds in worked.items():
-        speed = STEPS * batch_size() / seconds
+        speed = STEPS * batch_size(settings) / seconds
         lines.append(f"| {name} | {speed:.0f} | {first / seconds:.2f} | {starts[name]:.1f} |")
     lines += ["", f"By processor seconds of one thread; {processor()}, shared with other work; "
               f"torch {torch.__version__}."]  # fmt: skip
@@ -61,24 +62,30 @@ def main() -> None:
         write_section("training-step", table)
 
 
-def batch_size() -> int:
-    sampler = config.load(RECIPE).sampler
+def batch_size(settings: config.Config) -> int:
+    sampler = settings.sampler
     return sampler.identities_per_batch * sampler.images_per_identity
 
 
-def a_step(train: config.TrainConfig) -> Callable[[], object]:
-    """One step of the recipe's network with its two losses."""
-    settings = config.load(RECIPE)
-    model = rk.build_model(settings.model.name, **settings.model.options)
+def a_step(settings: config.Config) -> Callable[[], object]:
+    """One step of a recipe's network, from random weights, with the recipe's two losses."""
+    options = {**settings.model.options, "pretrained": False}
+    model = rk.build_model(settings.model.name, **options)
     losses = [
         Objective(rk.losses.IdentityLoss(IDENTITIES, model.features[model.classification_feature])),
         Objective(rk.losses.BatchHardTripletLoss(0.3)),
     ]
-    learner = Learner(model, losses, optim=settings.optim, train=train, device=torch.device("cpu"))
-    images = torch.randint(
-        0, 256, (batch_size(), 3, settings.transform.height, settings.transform.width), dtype=torch.uint8
+    size = (settings.transform.height, settings.transform.width)
+    learner = Learner(
+        model,
+        losses,
+        optim=settings.optim,
+        train=settings.train,
+        device=torch.device("cpu"),
+        image_size=size,
     )
-    labels = torch.arange(batch_size()) // settings.sampler.images_per_identity
+    images = torch.randint(0, 256, (batch_size(settings), 3, *size), dtype=torch.uint8)
+    labels = torch.arange(batch_size(settings)) // settings.sampler.images_per_identity
     model.train()
 
     def step() -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:

@@ -82,7 +82,9 @@ def study_command(
         return
     trust.allow_typed(*config.texts_of(overrides))
     from reidkit.studies.workers import StudyAtWork, WantedStudy
+    from reidkit.training.kept_memory import keep_freed_memory
 
+    keep_freed_memory()
     work = StudyAtWork(WantedStudy(study, overrides, out, runs, only))
     if worker:
         work.take_part()

@@ -55,8 +55,10 @@ def train(resolved: config.Config, out: Path) -> Dataset | None:
     config.check_components(resolved)  # a misspelt option is told before torch is imported
     from reidkit.cli.progress import TrainingProgress
     from reidkit.training import distributed
+    from reidkit.training.kept_memory import keep_freed_memory
     from reidkit.training.runs import build_trainer
 
+    keep_freed_memory()
     distributed.initialise()
     main = distributed.is_main()
     with TrainingProgress(num_epochs=resolved.train.epochs, quiet=not main) as progress:

@@ -222,6 +222,8 @@ class Encoder:
 
         Raises :class:`DataError` where it cannot be read.
         """
+        if _has_pixels_of(image, self.height, self.width):
+            return np.array(image)
         if isinstance(image, Sample):
             rgb = load_image(image.path, box=image.box)
         else:
@@ -293,6 +295,11 @@ def _network(
     if feature is not None:
         raise ConfigError(f"feature = {feature!r}: {model} has one output, its embedding")
     return model
+
+
+def _has_pixels_of(image: object, height: int, width: int) -> bool:
+    """Whether it is an array that the network takes as it is: by way of Pillow it would come out the same."""
+    return isinstance(image, np.ndarray) and image.shape == (height, width, 3) and image.dtype == np.uint8
 
 
 def _is_one(images: ImageSource | Sample | Iterable[ImageSource | Sample]) -> bool:

@@ -43,6 +43,15 @@ def test_paths_images_and_arrays_give_the_same_unit_embeddings(encoder, paths):
         np.testing.assert_allclose(encoder.encode(file), by_path[:1], atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(48, 24), (24, 48), (96, 48)])
+def test_an_array_is_prepared_as_the_image_of_its_pixels(encoder, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    for array in (pixels, pixels[:, ::-1], pixels[..., :1]):
+        prepared = encoder.prepare(array)
+        np.testing.assert_array_equal(prepared, encoder.prepare(Image.fromarray(array.squeeze())))
+        assert not np.shares_memory(prepared, array)
+
+
 def test_a_turned_picture_embeds_as_its_file(encoder, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
