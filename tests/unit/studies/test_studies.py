@@ -105,6 +105,19 @@ def test_jlmls_tables_find_their_data(tmp_path):
         }
 
 
+def test_birds_and_cars_are_found_and_measured_by_their_protocol(tmp_path):
+    for layout in ("cub200", "cars196"):
+        getattr(dataset_writers, layout)(tmp_path / layout)
+    found = {}
+    for cell in cells_of(load_study("hap2s-general"), [f"data.root={tmp_path}"]):
+        if cell.labels[1] == "TriHard" and cell.seed == 0:
+            found[cell.labels[0]] = load_data(cell.run.configuration)
+    assert {label: (data.name, data.protocol) for label, data in found.items()} == {
+        "CUB-200-2011": ("cub200", "recall"),
+        "Cars196": ("cars196", "recall"),
+    }
+
+
 @pytest.fixture
 def viper_study(monkeypatch):
     """The small study of VIPeR's splits, with results that a test gives: (started, split) -> precisions."""
