@@ -46,7 +46,9 @@ def build_loss(
     loss: nn.Module = registry.build("loss", kind, options)
     kinds = [kind, *(part for part, _ in registry.parts(options))]
     if not hasattr(loss, "reads") and any(map(_is_classifier, kinds)):
-        loss.reads = "classification"  # what a function made does not show what the function was asked for
+        vars(loss)["reads"] = (
+            "classification"  # what a function made does not show what the function was asked for
+        )
     return loss
 
 

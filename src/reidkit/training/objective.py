@@ -71,7 +71,8 @@ class Objective:
             )
         if self.memory is not None:
             check_count("memory", self.memory, also=", or None for the batch alone")
-        if self.memory is not None and reads(self.loss) != "metric":
+        compares_pairs = reads(self.loss) == "metric" and not hasattr(self.loss, "fill")
+        if self.memory is not None and not compares_pairs:
             raise ConfigError(
                 f"loss {name_of(self)!r} has a memory of past batches and compares no pairs; leave memory out"
             )
