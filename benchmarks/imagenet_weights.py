@@ -20,11 +20,24 @@ import numpy as np
 from results import device, write_section
 
 LARGE = ("transform.height=256", "transform.width=128", "transform.shift=12")
+WITHOUT_METRIC_LOSS = ("loss.metric.weight=0",)
+SMOOTH_MSML = ("loss.metric.kind=msml", "loss.metric.temperature=0.1")
 IN_MEMORY = ("train.num_workers=0", "train.cache=ram")
 # Name of the row: recipe, what is changed in it, seeds.
 ROWS: dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]] = {
     "small-cpu, ResNet18 from random weights": ("small-cpu", (), (0,)),
     "small-strong, MobileNetV2": ("small-strong", (), (0, 1, 2)),
+    "small-strong with the identity loss alone, MobileNetV2": (
+        "small-strong",
+        WITHOUT_METRIC_LOSS,
+        (0, 1, 2),
+    ),
+    "small-strong with smooth MSML, MobileNetV2": ("small-strong", SMOOTH_MSML, (0, 1, 2)),
+    "small-strong with smooth MSML of margin 1, MobileNetV2": (
+        "small-strong",
+        (*SMOOTH_MSML, "loss.metric.margin=1.0"),
+        (0, 1, 2),
+    ),
     "small-strong at 256 x 128, MobileNetV2": ("small-strong", LARGE, (0, 1, 2)),
     "small-efficientnet-lite0": ("small-efficientnet-lite0", (), (0, 1, 2)),
     "small-efficientnet-lite0 at 256 x 128": ("small-efficientnet-lite0", LARGE, (0, 1, 2)),
