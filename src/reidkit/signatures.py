@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -15,17 +16,18 @@ from inspect import Parameter
 from itertools import pairwise
 from typing import Any
 
-NUMBER_OF_CLASSES = (
-    *("num_classes", "num_class", "n_classes", "nb_classes", "num_identities", "num_ids", "num_pids"),
-    *("class_num", "n_class"),
-)
-"""What constructors of classifier-like losses call the number of identities."""
+_CLASSES = "(class(es)?|cls|categories|labels?|identities|ids|pids|persons?|people|speakers?)"
 
-WIDTH = (
-    *("embedding_size", "embedding_dim", "emb_size", "emb_dim", "feat_dim", "feature_dim", "feat_size"),
-    *("feature_size", "in_features", "in_feats", "descriptors_dim", "input_dim", "dim"),
+NUMBER_OF_CLASSES = re.compile(
+    rf"(n|nb|no|num|number)(of)?(train)?{_CLASSES}|{_CLASSES}(num|number|count)|classes|outfeat(ure)?s"
 )
-"""What they call the width of an embedding."""
+"""What constructors of classifier-like losses call the number of identities, without underscores."""
+
+WIDTH = re.compile(
+    r"(embeddings?|embed|emb|features?|feats?|descriptors?|inputs?|inp|in)"
+    r"(size|dims?|length|len|width|features|feats|channels)|dim|(num|n)(features|feats)"
+)
+"""What they call the width of an embedding, without underscores."""
 
 
 class _LeftToParent:
@@ -99,16 +101,27 @@ def sizes_wanted(factory: Callable[..., Any]) -> dict[str, str]:
     Those that are required; in a classifier, which asks for a number of classes, also those whose default is
     a number: it is that of somebody else's data.
     """
-    meanings = {**dict.fromkeys(NUMBER_OF_CLASSES, "classes"), **dict.fromkeys(WIDTH, "width")}
-    sizes = [p for p in parameters_of(factory) if p.name in meanings]
+    parameters = parameters_of(factory)
+    meanings = {p.name: meaning for p in parameters if (meaning := _meaning(p.name)) is not None}
+    sizes = [p for p in parameters if p.name in meanings]
     required = [p.name for p in sizes if p.default in (p.empty, LEFT_TO_PARENT)]
     of_other_data = [p.name for p in sizes if type(p.default) is int]
     wanted = {name: meanings[name] for name in (*required, *of_other_data)}
     return wanted if "classes" in wanted.values() else {name: meanings[name] for name in required}
 
 
+def _meaning(name: str) -> str | None:
+    """Of which size a parameter speaks."""
+    plain = name.replace("_", "").lower()
+    if NUMBER_OF_CLASSES.fullmatch(plain):
+        return "classes"
+    return "width" if WIDTH.fullmatch(plain) else None
+
+
 def is_classifier(factory: Callable[..., Any]) -> bool:
-    """Whether a constructor asks for a number of classes."""
+    """Whether a constructor asks for a number of classes, or has been given it by a ``functools.partial``."""
+    while isinstance(factory, partial):
+        factory = factory.func
     return "classes" in sizes_wanted(factory).values()
 
 

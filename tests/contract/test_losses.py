@@ -146,6 +146,38 @@ def test_second_derivatives_are_those_of_the_gradient(case):
 
 
 @every_case
+def test_second_derivatives_are_those_of_the_reference(case):
+    """Constant weights, which the test above leaves out, are constants here and there."""
+    loss, (embeddings, labels) = make(case).double(), random_batch([0, 0, 1, 1, 2, 0], seed=3)
+    reference = reference_of(case[0])
+
+    def gradients_of_the_slope(loss_of_batch):
+        value = loss_of_batch(embeddings, labels)
+        (gradient,) = torch.autograd.grad(value, embeddings, create_graph=True)
+        inputs = [embeddings, *loss.parameters()]
+        return torch.autograd.grad(gradient.square().sum(), inputs, materialize_grads=True)
+
+    expected = gradients_of_the_slope(lambda f, y: reference(loss, f, y))
+    assert_close(gradients_of_the_slope(loss), expected, tolerance=1e-7)
+
+
+@every_case
+@pytest.mark.parametrize("num_images", [10, 200])  # of many images, few partners are summed in bags
+def test_goes_backwards_for_several_gradients_at_once(case, num_images):
+    loss, (embeddings, labels) = make(case).double(), random_batch([i % 5 for i in range(num_images)])
+    value = loss(embeddings, labels)
+    (both,) = torch.autograd.grad(
+        value,
+        embeddings,
+        torch.tensor([1.0, -2.0], dtype=value.dtype),
+        is_grads_batched=True,
+        retain_graph=True,
+    )
+    (gradient,) = torch.autograd.grad(value, embeddings)
+    assert_close(both, torch.stack((gradient, -2 * gradient)))
+
+
+@every_case
 def test_goes_with_the_transforms_of_torch_func(case):
     loss = make(case).double()
     batches = torch.stack([random_batch(HISTOGRAMS["ragged"], seed)[0].detach() for seed in range(3)])
@@ -228,6 +260,21 @@ def test_embeddings_of_any_size_are_normalised_or_refused(name, size):
     assert_close(make(name)(size * small, labels), make(name)(small, labels), tolerance=1e-3)
     with pytest.raises(DataError, match=f"values of {size:.3g}".replace("+", r"\+") + ".* squares overflow"):
         make((name, {"normalize": False}))(size * small, labels)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_values_are_finite_or_refused_at_any_size(name, dtype):
+    embeddings, labels = random_batch(HISTOGRAMS["balanced"])
+    large = (embeddings.detach() / embeddings.detach().abs().max() * torch.finfo(dtype).max).to(dtype)
+    options = {"normalize": False} if name in METRIC_LOSSES else {}
+    for case in [(name, {}), (name, options)]:
+        loss = make(case).to(dtype)
+        if getattr(loss, "normalize", False):
+            assert loss(large, labels).isfinite()
+        else:
+            with pytest.raises(DataError, match="squares overflow; scale them below"):
+                loss(large, labels)
 
 
 @every_loss
@@ -613,6 +660,24 @@ def test_weight_losses_are_float32_or_more_and_finite(case, dtype):
     assert_close(value, loss(weight.detach().float()))
     value.backward()
     assert weight.grad.isfinite().all()
+
+
+@every_weight_case
+def test_weight_losses_have_second_derivatives_and_go_with_torch_func(case):
+    loss = registry.build("loss", *case)
+    weights = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.autograd.gradgradcheck(loss, weights[0].clone().requires_grad_())
+    found = torch.vmap(torch.func.grad(loss))(weights)
+    single = [torch.autograd.grad(loss(w), w)[0] for w in map(Tensor.requires_grad_, weights.unbind())]
+    assert_close(found, torch.stack(single))
+    assert torch.func.hessian(loss)(0 * weights[0]).isfinite().all()
+
+
+@every_weight_case
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+def test_weight_losses_say_where_weights_are_not_finite(case, value):
+    with pytest.raises(DataError, match="the weights hold NaN, infinity or values whose squares overflow"):
+        registry.build("loss", *case)(torch.full((4, 6), value))
 
 
 @every_weight_case

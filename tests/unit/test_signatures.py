@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 
 import pytest
@@ -150,6 +151,26 @@ def test_sizes_of_the_training_set_are_wanted_by_name():
     assert is_classifier(All)
     assert not is_classifier(Optional)
     assert sizes_wanted(partial(Parent, 5)) == {"embedding_size": "width"}
+    assert is_classifier(partial(Parent, 5))
+
+
+@pytest.mark.parametrize(
+    ("classes", "width"),
+    [
+        *(("num_classes", "embedding_size"), ("n_cls", "embed_dim"), ("classnum", "embed_size")),
+        *(("nclasses", "feat_dim"), ("classes", "in_dim"), ("num_labels", "num_features")),
+        *(("out_features", "in_features"), ("NumClasses", "feature_dims"), ("cls_num", "in_channels")),
+        *(("num_pids", "input_size"), ("number_of_classes", "emb_dim"), ("num_train_ids", "dim")),
+    ],
+)
+def test_sizes_have_many_names(classes, width):
+    def loss(*, n_bins, num_samples, sub_centers, centers_per_class, hidden_dim, labels, **sizes):
+        """Parameters that are no sizes of a training set."""
+
+    others = list(inspect.signature(loss).parameters.values())[:-1]
+    sizes = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in (classes, width)]
+    loss.__signature__ = inspect.Signature([*others, *sizes])
+    assert sizes_wanted(loss) == {classes: "classes", width: "width"}
 
 
 def test_a_constructor_that_refuses_its_options_is_told_with_those_it_has(monkeypatch):

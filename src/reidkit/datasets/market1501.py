@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reidkit.datasets._layouts import MARKET, MARKET_NAME, fitting_files, market_tree, numbered
-from reidkit.errors import DataError
+from reidkit.errors import ConfigError, DataError
 from reidkit.images.reading import is_image, list_files
 from reidkit.registry import register
 from reidkit.types import Dataset, Sample
@@ -22,7 +22,7 @@ PUBLISHED = {
 
 
 @register("dataset", "market1501")
-def market1501(root: Path, *, distractors: bool = False) -> Dataset:
+def market1501(root: Path, *, distractors: bool | int = False) -> Dataset:
     """Market-1501: six cameras before a supermarket, boxes found by a DPM detector.
 
     Zheng, Shen, Tian, Wang, Wang, Tian, "Scalable Person Re-identification: A Benchmark", ICCV 2015.
@@ -39,16 +39,19 @@ def market1501(root: Path, *, distractors: bool = False) -> Dataset:
     Args:
         root: the folder ``Market-1501-v15.09.15``, or one that holds it.
         distractors: append the 500,000 images of ``distractors_500k`` (or of ``images``, as the archive
-            unpacks) to the gallery, all as identity 0, camera 0 where the name tells none.
+            unpacks) to the gallery, all as identity 0, camera 0 where the name tells none; of a number, so
+            many of them, the first by name.
 
     Names are ``0002_c1s1_000451_03.jpg``: identity, camera, sequence, frame, box. Identity -1 marks junk
     detections, 0 distractors: an ordinary identity, which no query bears. The hand-drawn boxes of
     ``gt_bbox``, where that folder is, are the set's multi-query images. See
     :func:`reidkit.datasets._layouts.market_tree` for what is accepted and refused.
     """
+    if distractors < 0:
+        raise ConfigError(f"distractors = {distractors}; give true, false, or how many")
     data = replace(market_tree(Path(root), name="market1501"), published=PUBLISHED, licence="research only")
     data = _with_multi_query(data)
-    return _with_distractors(data) if distractors else data
+    return _with_distractors(data, distractors) if distractors else data
 
 
 def _with_multi_query(data: Dataset) -> Dataset:
@@ -70,7 +73,7 @@ def _with_multi_query(data: Dataset) -> Dataset:
     return replace(data, multi_query=numbered(samples), skipped=(*data.skipped, *others))
 
 
-def _with_distractors(data: Dataset) -> Dataset:
+def _with_distractors(data: Dataset, wanted: bool | int) -> Dataset:
     folder = next((data.root / name for name in DISTRACTOR_FOLDERS if (data.root / name).is_dir()), None)
     if folder is None:
         raise DataError(
@@ -81,11 +84,14 @@ def _with_distractors(data: Dataset) -> Dataset:
     samples = [_distractor(path) for path in files if is_image(path)]
     if not samples:
         raise DataError(f"{folder} holds no images; unpack distractors_500k.zip there again")
+    number = NUM_DISTRACTORS if wanted is True else wanted
+    if wanted is not True and len(samples) < wanted:
+        raise DataError(f"{folder} holds {len(samples)} images, {wanted} are asked for; take fewer")
     gallery = PUBLISHED["gallery"]
-    more = {name: gallery[name] + NUM_DISTRACTORS for name in ("images", "distractors")}
+    more = {name: gallery[name] + number for name in ("images", "distractors")}
     return replace(
         data,
-        gallery=numbered(data.gallery + tuple(samples)),
+        gallery=numbered(data.gallery + tuple(samples[:number])),
         skipped=data.skipped + tuple(path for path in files if not is_image(path)),
         published=PUBLISHED | {"gallery": gallery | more},
     )

@@ -71,6 +71,7 @@ class ArcFaceLoss(OfIdentities):
     reads: ClassVar[str] = "classification"
     title: ClassVar[str] = "ArcFace loss"
     part: ClassVar[str] = "classifier"
+    normalize: ClassVar[bool] = True  # always: it compares angles
     directions: nn.Parameter | None
 
     def __init__(
@@ -105,7 +106,7 @@ class ArcFaceLoss(OfIdentities):
         self.check(embeddings, labels)
         assert self.directions is not None  # they are drawn with the sizes
         directions = normalized(self.directions.to(embeddings.dtype))
-        cosines = F.linear(normalized(embeddings), directions)
+        cosines = F.linear(embeddings, directions)
         nearest = cosines.view(len(cosines), -1, self.sub_centers).amax(dim=2)  # (N, num_identities)
         return margin_softmax(
             nearest, labels, margin=self.margin, scale=self.scale, on_angle=self.margin_on == "angle"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from reidkit.errors import ConfigError, DataError, UnknownName
-from reidkit.ops import at_least_float32, check_count, l12, l21, striped
+from reidkit.ops import at_least_float32, can_look_at_values, check_count, l12, l21, striped
 from reidkit.registry import register
 
 Norm = Literal["l21", "l12"]
@@ -47,7 +47,8 @@ class StructuredSparsity(nn.Module):
     Raises:
         UnknownName: another norm.
         ConfigError: groups below 1, or "stripes" without a trainer that fills it in.
-        DataError: weights that are not 2-D, or cannot be cut into ``groups`` equal stripes.
+        DataError: weights that are not 2-D, cannot be cut into ``groups`` equal stripes, or are not finite
+            (looked for in eager mode on the CPU).
 
     >>> import torch
     >>> weight = torch.tensor([[3.0, 0.0, 1.0, -1.0], [4.0, 0.0, 0.0, 2.0]])
@@ -81,7 +82,13 @@ class StructuredSparsity(nn.Module):
             raise ConfigError('groups is "stripes" and no trainer has filled it in; give their number')
         with torch.autocast(weight.device.type, enabled=False):
             weight = at_least_float32(weight)
-            return l21(weight) if self.norm == "l21" else l12(weight, groups=self.groups)
+            value = l21(weight) if self.norm == "l21" else l12(weight, groups=self.groups)
+        if can_look_at_values(value) and not value.isfinite():
+            raise DataError(
+                "the weights hold NaN, infinity or values whose squares overflow; look for a learning rate "
+                "too high"
+            )
+        return value
 
     def extra_repr(self) -> str:
         return f"norm={self.norm!r}, groups={self.groups!r}"

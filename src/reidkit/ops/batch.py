@@ -36,8 +36,8 @@ def prepare_batch(
                 return (embeddings * 0).sum()
             if getattr(self, "normalize", False):
                 embeddings = normalized(embeddings)
-            elif hasattr(self, "normalize"):
-                _check_size(embeddings)
+            else:
+                _check_size(embeddings, can_normalize=hasattr(self, "normalize"))
             return forward(self, embeddings, labels)
 
     return prepared
@@ -76,13 +76,13 @@ def check_batch(embeddings: Tensor, labels: Tensor) -> None:
         )
 
 
-def _check_size(embeddings: Tensor) -> None:
-    """Raise :class:`DataError` where squared distances would overflow; where it costs nothing to look."""
+def _check_size(embeddings: Tensor, *, can_normalize: bool) -> None:
+    """Raise :class:`DataError` where squares and products would overflow; where it costs nothing to look."""
     most = math.sqrt(torch.finfo(embeddings.dtype).max) / 1e3
     if can_look_at_values(embeddings) and not _stay_below(embeddings, most):
         raise DataError(
             f"embeddings hold values of {_largest(embeddings):.3g}, whose squares overflow; scale them below "
-            f"{most:.1g}, or let the loss normalise them (normalize=true)"
+            f"{most:.1g}" + (", or let the loss normalise them (normalize=true)" if can_normalize else "")
         )
 
 

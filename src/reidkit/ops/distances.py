@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reidkit.ops.blocks import row_blocks
-from reidkit.ops.tensors import can_look_at_values, is_traced, is_transformed
+from reidkit.ops.tensors import can_look_at_values, is_batched, is_traced, is_transformed
 
 SQUARED_FLOOR = 1e-12
 """Under the root of a squared length, so that the gradient at 0 is 0 and not infinite."""
@@ -156,7 +156,7 @@ class _DistancesTo(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         embeddings, partners, distances = ctx.saved_tensors
         chosen = _over_distance(gradient, distances)  # (N, k)
-        if not torch.is_grad_enabled() and not is_traced():
+        if not torch.is_grad_enabled() and not is_traced() and not is_batched(gradient):
             if chosen.shape[1] <= FEW:
                 return _pulled_together(embeddings, partners, chosen), None
             if SPARSE * chosen.shape[1] <= len(chosen):

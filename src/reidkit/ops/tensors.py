@@ -29,6 +29,14 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def is_batched(gradient: Tensor) -> bool:
+    """Whether a backward pass is made for several gradients at once (``is_grads_batched=True``).
+
+    The graph was recorded without any transform; only the gradient that comes in tells.
+    """
+    return bool(torch._C._functorch.is_legacy_batchedtensor(gradient))
+
+
 def widest_float(like: Tensor) -> torch.dtype:
     """The type for long sums on a tensor's device: float64 but on Apple's GPUs, which have none."""
     return torch.float32 if like.device.type in DEVICES_WITHOUT_FLOAT64 else torch.float64

@@ -47,6 +47,9 @@ _WITHOUT_EFFECT = (
 )
 """Keys of [train] that do not change what comes out."""
 
+MEAN = "mean"
+"""What rows of a mean over an axis are called on it."""
+
 OTHER_COLUMNS = {
     "intra": "variance of test embeddings within identities",
     "inter": "variance of test embeddings between identities",
@@ -66,10 +69,15 @@ class AxisCell:
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class Axis:
-    """What is varied. The grid is the product of all axes."""
+    """What is varied. The grid is the product of all axes.
+
+    With ``mean``, tables end with the means over its cells, as over the splits of a data set; published
+    numbers that name none of its cells stand beside these.
+    """
 
     name: str
     cells: list[AxisCell] = Field(min_length=1)
+    mean: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
@@ -342,6 +350,15 @@ def _name_problems(study: Study) -> list[str]:
         for test in study.test
         if test.data is None and (test.folder != "." or test.options)
     ]
+    for axis in [axis for axis in study.axis if axis.mean]:
+        if MEAN in labels[axis.name]:
+            problems.append(
+                f"axis {axis.name!r} has a cell {MEAN!r}, as the rows of its mean are called; rename it"
+            )
+        if axis.name in study.baseline:
+            problems.append(
+                f"the baseline is a cell of axis {axis.name!r}, over which a mean is taken; leave one out"
+            )
     problems += _unknown("columns", study.columns, (*SCORES, *OTHER_COLUMNS))
     problems += _cell_problems("baseline", study.baseline, labels)
     for number, published in enumerate(study.published):

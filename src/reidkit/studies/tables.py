@@ -7,7 +7,7 @@ import io
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -19,7 +19,7 @@ from reidkit.errors import DataError
 from reidkit.files import write_atomically
 from reidkit.studies.execution import failure_text
 from reidkit.studies.measured import Result, read_result
-from reidkit.studies.study import OTHER_COLUMNS, SCORES, Cell, Published, Study, TestPart
+from reidkit.studies.study import MEAN, OTHER_COLUMNS, SCORES, Cell, Published, Study, TestPart
 from reidkit.studies.tasks import Folders, measurement_of
 
 COST = ("seconds", "CPU seconds")
@@ -30,17 +30,23 @@ TEST_USED = (
 )
 
 
+Labels = tuple[str, ...]
+Grid = dict[Labels, dict[int, Result]]
+"""The results of each cell by seed."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """A cell of the grid over its seeds, on one test part.
+    """A cell of the grid over its seeds, on one test part; or all cells of an axis together, over its mean.
 
-    ``values`` holds by column one value a finished seed, shares as shares; ``seconds`` and
+    ``seeds`` are those of the finished runs, of ``num_seeds``.
+    ``values`` holds by column one value a finished run, shares as shares; ``seconds`` and
     ``processor_seconds`` what training cost.
     ``versus`` is the comparison with the baseline row, None for the baseline itself and where one of them is
     not done.
     """
 
-    labels: tuple[str, ...]
+    labels: Labels
     seeds: tuple[int, ...]
     num_seeds: int
     values: dict[str, list[float]]
@@ -149,8 +155,8 @@ def markdown(study: Study, tables: Sequence[StudyTable]) -> str:
 
 
 def _table(study: Study, cells: Sequence[Cell], test: TestPart, folders: Folders) -> StudyTable:
-    grid: dict[tuple[str, ...], dict[int, Result]] = {}
-    failures: dict[tuple[str, ...], list[str]] = {}
+    grid: Grid = {}
+    failures: dict[Labels, list[str]] = {}
     for cell in cells:
         results = grid.setdefault(cell.labels, {})
         result = read_result(measurement_of(study, cell, test), folders)
@@ -159,20 +165,33 @@ def _table(study: Study, cells: Sequence[Cell], test: TestPart, folders: Folders
         elif (failure := failure_text(cell.run, folders)) is not None:
             failures.setdefault(cell.labels, []).append(f"{cell.name} failed: {failure}")
     axes = tuple(axis.name for axis in study.axis)
-    rows = [
-        _row(study, axes, labels, grid, published_for(study, labels, test.name), failures.get(labels, []))
-        for labels in grid
-    ]
+    rows = []
+    for labels, parts in _parts_of_rows(study, grid).items():
+        row = _row(study, labels, parts, grid, published_for(study, labels, test.name))
+        rows.append(replace(row, failures=tuple(failures.get(labels, []))))
     table = StudyTable(test.name, axes, tuple(study.columns), rows, bool(study.baseline))
     protocols = sorted({result.protocol for results in grid.values() for result in results.values()})
     table.notes.extend(_notes(study, rows, protocols))
     return table
 
 
-def published_for(study: Study, labels: tuple[str, ...], test: str) -> Published | None:
+def _parts_of_rows(study: Study, grid: Grid) -> dict[Labels, list[Labels]]:
+    """The cells that each row is made of: one each, then those of the means."""
+    rows: dict[Labels, list[Labels]] = {labels: [labels] for labels in grid}
+    if any(axis.mean for axis in study.axis):
+        for labels in grid:
+            over = (MEAN if axis.mean else own for axis, own in zip(study.axis, labels, strict=True))
+            rows.setdefault(tuple(over), []).append(labels)
+    return rows
+
+
+def published_for(study: Study, labels: Labels, test: str) -> Published | None:
     """The published metrics of a row, with the study's source and caveat where they name none, or None."""
     own = dict(zip((axis.name for axis in study.axis), labels, strict=True))
+    of_one_cell = {axis.name for axis in study.axis if axis.mean and own[axis.name] != MEAN}
     for published in study.published:
+        if not of_one_cell <= published.cell.keys():
+            continue
         if published.test in (None, test) and published.cell.items() <= own.items():
             return Published(
                 cell=published.cell,
@@ -185,44 +204,58 @@ def published_for(study: Study, labels: tuple[str, ...], test: str) -> Published
 
 
 def _row(
-    study: Study,
-    axes: tuple[str, ...],
-    labels: tuple[str, ...],
-    grid: dict[tuple[str, ...], dict[int, Result]],
-    published: Published | None,
-    failures: list[str],
+    study: Study, labels: Labels, parts: Sequence[Labels], grid: Grid, published: Published | None
 ) -> Row:
-    results = list(grid[labels].values())
+    results = [result for part in parts for result in grid[part].values()]
     columns = [*SCORES, *OTHER_COLUMNS]
     values = {c: [r.values[c] for r in results if c in r.values] for c in columns}
-    baseline = tuple(study.baseline.get(axis, label) for axis, label in zip(axes, labels, strict=True))
-    is_baseline = bool(study.baseline) and baseline == labels
+    baseline = [
+        tuple(study.baseline.get(axis.name, own) for axis, own in zip(study.axis, part, strict=True))
+        for part in parts
+    ]
+    is_baseline = bool(study.baseline) and baseline == parts
+    versus = None
+    if study.baseline and not is_baseline:
+        versus = _compare([(grid[there], grid[part]) for there, part in zip(baseline, parts, strict=True)])
     return Row(
         labels,
-        tuple(grid[labels]),
-        len(study.seeds),
-        values={column: of_seeds for column, of_seeds in values.items() if of_seeds},
+        tuple(seed for part in parts for seed in grid[part]),
+        len(study.seeds) * len(parts),
+        values={column: of_runs for column, of_runs in values.items() if of_runs},
         seconds=[result.seconds for result in results],
         processor_seconds=[result.processor_seconds for result in results],
         num_threads=max((result.num_threads for result in results), default=0),
         is_baseline=is_baseline,
-        versus=None if is_baseline or not study.baseline else _compare(grid[baseline], grid[labels]),
+        versus=versus,
         published=published,
-        failures=tuple(failures),
     )
 
 
-def _compare(baseline: dict[int, Result], other: dict[int, Result]) -> PairedDifference | None:
-    """Over the seeds that both have; None where there is none, or they were tested on other queries."""
-    if not (seeds := sorted(baseline.keys() & other.keys())):
+def _compare(cells: Sequence[tuple[dict[int, Result], dict[int, Result]]]) -> PairedDifference | None:
+    """A cell with that of the baseline, by seed; or several with theirs, over the queries of all of them.
+
+    Over the seeds that all have; None where there is none, or they were tested on other queries.
+    """
+    seeds = sorted(set.intersection(*(baseline.keys() & other.keys() for baseline, other in cells)))
+    if not seeds or not all(_same_queries(baseline, other, seeds) for baseline, other in cells):
         return None
-    first, second = ([results[seed].average_precisions for seed in seeds] for results in (baseline, other))
-    if len({len(values) for values in (*first, *second)}) > 1:
-        return None
+    first, second = (
+        [np.concatenate([cell[side][seed].average_precisions for cell in cells]) for seed in seeds]
+        for side in (0, 1)
+    )
+    of_queries = [baseline[seeds[0]].identities for baseline, _ in cells]
+    known = [identities for identities in of_queries if identities is not None]
+    identities = np.concatenate(known) if len(known) == len(cells) else None
     try:
-        return paired_difference(np.stack(first), np.stack(second), identities=baseline[seeds[0]].identities)
+        return paired_difference(np.stack(first), np.stack(second), identities=identities)
     except DataError:
         return None
+
+
+def _same_queries(baseline: dict[int, Result], other: dict[int, Result], seeds: Sequence[int]) -> bool:
+    """Whether there are as many of them; more is not recorded."""
+    numbers = {len(results[seed].average_precisions) for results in (baseline, other) for seed in seeds}
+    return len(numbers) == 1
 
 
 def _notes(study: Study, rows: Sequence[Row], protocols: Sequence[str]) -> list[str]:
@@ -233,6 +266,12 @@ def _notes(study: Study, rows: Sequence[Row], protocols: Sequence[str]) -> list[
             "Scores in percent, mean ± sample standard deviation over seeds; seconds of training a run, with "
             f"{' or '.join(map(str, threads))} thread(s), and its process's seconds of processor time. "
             f"Protocol: {'; '.join(protocols)}."
+        )
+    if over := [axis.name for axis in study.axis if axis.mean]:
+        notes.append(
+            f"Rows called {MEAN}: over all cells of {', '.join(over)} and their seeds, as are the number of "
+            "runs and the spread; the difference is over the queries of all, a person in several cells taken "
+            "as one."
         )
     if any(row.versus for row in rows):
         notes.append(TEST_USED)

@@ -28,7 +28,7 @@ def build_loss(
 
     def filled(kind: str, options: Mapping[str, Any], usual: str) -> dict[str, Any]:
         factory = registry.get("loss", kind)
-        if signatures.is_classifier(factory):
+        if _is_classifier(kind):
             usual = model.classification_feature
         width = model.features.get(feature or usual, model.embedding_dim)
         sizes = {"classes": num_identities, "width": width}
@@ -42,20 +42,39 @@ def build_loss(
             return filled(value["kind"], value, usual)
         return value
 
-    loss: nn.Module = registry.build("loss", kind, filled(kind, options, model.metric_feature))
+    options = filled(kind, options, model.metric_feature)
+    loss: nn.Module = registry.build("loss", kind, options)
+    kinds = [kind, *(part for part, _ in registry.parts(options))]
+    if not hasattr(loss, "reads") and any(map(_is_classifier, kinds)):
+        vars(loss)["reads"] = (
+            "classification"  # what a function made does not show what the function was asked for
+        )
     return loss
+
+
+def _is_classifier(kind: str) -> bool:
+    return signatures.is_classifier(registry.get("loss", kind))
 
 
 def reads(loss: nn.Module) -> str:
     """What a loss reads: "classification", "metric" or "weight".
 
     One from elsewhere that does not say so reads what a classifier does where it, or a loss inside of it,
-    asks for a number of classes.
+    does so or asks for a number of classes.
     """
     if (own := getattr(loss, "reads", None)) is not None:
         return str(own)
-    inside = any(signatures.is_classifier(type(module)) for module in loss.modules())
+    inside = any(
+        getattr(module, "reads", None) == "classification" or signatures.is_classifier(type(module))
+        for module in loss.modules()
+        if not _is_layer(module)
+    )
     return "classification" if inside else "metric"
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module is one of PyTorch's, such as a linear layer, which has a number of outputs."""
+    return type(module).__module__.partition(".")[0] == "torch"
 
 
 def checked(name: str, loss: Callable[..., Any], embeddings: Tensor, labels: Tensor) -> Tensor:

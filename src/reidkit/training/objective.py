@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from reidkit import logs
 from reidkit.errors import ConfigError, did_you_mean
 from reidkit.models import Embedder, Penalty
-from reidkit.ops import at_least_float32, check_count
+from reidkit.ops import at_least_float32, check_count, check_number
 from reidkit.training import distributed
 from reidkit.training.foreign_losses import checked
 from reidkit.training.foreign_losses import reads as reads
@@ -45,7 +45,8 @@ class Objective:
             network changes fast, what it gave some batches ago says little.
 
     Raises:
-        ConfigError: a schedule whose epochs do not ascend; a memory for a loss that compares no pairs.
+        ConfigError: a weight or a factor that is no number of at least 0; a schedule whose epochs do not
+            ascend; a memory for a loss that compares no pairs.
     """
 
     loss: nn.Module
@@ -59,6 +60,10 @@ class Objective:
     memory_from_epoch: int = 0
 
     def __post_init__(self) -> None:
+        check_number(f"weight of loss {name_of(self)!r}", self.weight)
+        for point in self.schedule:
+            for number in point:
+                check_number(f"a number in the schedule of loss {name_of(self)!r}", number)
         epochs = [epoch for epoch, _ in self.schedule]
         if any(later <= earlier for earlier, later in pairwise(epochs)):
             raise ConfigError(
@@ -71,7 +76,8 @@ class Objective:
             )
         if self.memory is not None:
             check_count("memory", self.memory, also=", or None for the batch alone")
-        if self.memory is not None and reads(self.loss) != "metric":
+        compares_pairs = reads(self.loss) == "metric" and not hasattr(self.loss, "fill")
+        if self.memory is not None and not compares_pairs:
             raise ConfigError(
                 f"loss {name_of(self)!r} has a memory of past batches and compares no pairs; leave memory out"
             )
@@ -235,8 +241,9 @@ def _size_classifiers(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for objective in objectives:
-            if fill := getattr(objective.loss, "fill", None):
-                fill(num_identities=num_identities, dim=model.features[feature_of(model, objective)])
+            for loss in objective.loss.modules():  # one from elsewhere may hold one of ours
+                if fill := getattr(loss, "fill", None):
+                    fill(num_identities=num_identities, dim=model.features[feature_of(model, objective)])
 
 
 def _penalty(objective: Objective, model: Embedder) -> Penalty:

@@ -138,8 +138,9 @@ class Trainer:
             losses, self.model, num_epochs=self.epochs, num_identities=num_identities, seed=self.seed
         )
         for objective in self.objectives:
-            if fill := getattr(objective.loss, "fill_sets", None):
-                fill(sets_of_classes(self.data, classes))
+            for loss in objective.loss.modules():
+                if fill := getattr(loss, "fill_sets", None):
+                    fill(sets_of_classes(self.data, classes))
         self.sampler = build_sampler(self.data, classes, self.sampler_config, seed=self.seed)
         self.remarks = check_batches(self.sampler, self.data, classes, self.objectives, train)
         self.stop = GracefulStop()

@@ -49,6 +49,20 @@ def test_distractors_end_the_gallery_as_identity_0(tmp_path: Path, folder: str) 
     assert plain.published["gallery"]["distractors"] == 2_798
 
 
+def test_so_many_distractors_are_the_first_by_name(tmp_path: Path) -> None:
+    writers.market1501(tmp_path)
+    writers.touch(tmp_path, *(f"distractors_500k/box_{number}.jpg" for number in range(5)))
+    plain, data = market1501(tmp_path), market1501(tmp_path, distractors=3)
+    assert [sample.path.name for sample in data.gallery[len(plain.gallery) :]] == [
+        f"box_{number}.jpg" for number in range(3)
+    ]
+    assert data.published["gallery"]["images"] == 19_735
+    with pytest.raises(DataError, match="holds 5 images, 6 are asked for; take fewer"):
+        market1501(tmp_path, distractors=6)
+    with pytest.raises(ConfigError, match="distractors = -1; give true, false, or how many"):
+        market1501(tmp_path, distractors=-1)
+
+
 def test_distractors_that_are_not_there_are_an_error(tmp_path: Path) -> None:
     writers.market1501(tmp_path)
     with pytest.raises(DataError, match=r"has no folder distractors_500k or .*; unpack distractors_"):

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import re
@@ -19,10 +20,11 @@ from reidkit.analysis.variances import identity_variances
 from reidkit.errors import CheckpointError, ConfigError, DataError
 from reidkit.files import WriteError, exclusive
 from reidkit.studies import execution as study_runs
+from reidkit.studies import tables
 from reidkit.studies.data_check import check_data
 from reidkit.studies.execution import carry_out, forget_failures, state_of
 from reidkit.studies.files import read_attempts, read_failure
-from reidkit.studies.measured import epochs_to_share_of_final, read_result
+from reidkit.studies.measured import Result, epochs_to_share_of_final, read_result
 from reidkit.studies.study import cells_of, load_study, run_fingerprint, shipped_studies
 from reidkit.studies.tables import published_for, tables_of, write_tables
 from reidkit.studies.tasks import Folders, measurement_of, tasks_of
@@ -79,26 +81,112 @@ def test_shipped_studies_can_be_laid_out(name):
 def test_jlmls_tables_find_their_data(tmp_path):
     """Stand-ins of all sets in one folder, as their layouts call them."""
     root = tmp_path / "data"
-    write = {"cuhk03": "cuhk03", "cuhk01": "cuhk01", "viper": "viper", "grid": "grid"}
-    for layout, folder in write.items():
-        getattr(dataset_writers, layout)(root / folder)
+    for layout in ("cuhk03", "cuhk01", "viper", "grid"):
+        getattr(dataset_writers, layout)(root / layout)
     found = {}
-    for cell in cells_of(load_study("jlml-table"), [f"data.root={root}"]):
-        if cell.labels[1] == "0" and "486" not in cell.labels[0]:  # of whom the stand-in has too few
-            data = load_data(cell.run.configuration)
-            found[cell.labels[0]] = (data.name, cell.run.configuration.train.init)
+    for name in ("jlml-cuhk03", "jlml-table"):
+        for cell in cells_of(load_study(name), [f"data.root={root}"]):
+            if cell.labels[1] == "0" and "486" not in cell.labels[0]:  # of whom the stand-in has too few
+                data = load_data(cell.run.configuration)
+                found[cell.labels[0]] = (data.name, cell.run.configuration.train.init)
     assert found == {
-        "CUHK03, labelled": ("cuhk03", "runs/jlml-imagenet"),
-        "CUHK03, detected": ("cuhk03", "runs/jlml-imagenet"),
+        "labelled": ("cuhk03", "runs/jlml-imagenet"),
+        "detected": ("cuhk03", "runs/jlml-imagenet"),
         "CUHK01, 871/100": ("cuhk01", "runs/jlml-base"),
         "CUHK01, 871/100, multi-shot": ("cuhk01", "runs/jlml-base"),
         "VIPeR": ("viper", "runs/jlml-base"),
         "GRID": ("grid", "runs/jlml-base"),
     }
-    study = load_study("jlml-table")
-    assert {cell.labels for cell in cells_of(study)} == {
-        (published.cell["set"], str(split)) for published in study.published for split in range(10)
+    for name, num_splits in (("jlml-cuhk03", 20), ("jlml-table", 10)):
+        study = load_study(name)
+        published = {*itertools.chain.from_iterable(paper.cell.values() for paper in study.published)}
+        assert {cell.labels for cell in cells_of(study)} == {
+            (label, str(split)) for label in published for split in range(num_splits)
+        }
+
+
+def test_birds_and_cars_are_found_and_measured_by_their_protocol(tmp_path):
+    for layout in ("cub200", "cars196"):
+        getattr(dataset_writers, layout)(tmp_path / layout)
+    found = {}
+    for cell in cells_of(load_study("hap2s-general"), [f"data.root={tmp_path}"]):
+        if cell.labels[1] == "TriHard" and cell.seed == 0:
+            found[cell.labels[0]] = load_data(cell.run.configuration)
+    assert {label: (data.name, data.protocol) for label, data in found.items()} == {
+        "CUB-200-2011": ("cub200", "recall"),
+        "Cars196": ("cars196", "recall"),
     }
+
+
+@pytest.fixture
+def viper_study(monkeypatch):
+    """The small study of VIPeR's splits, with results that a test gives: (started, split) -> precisions."""
+    of_runs = {}
+
+    def read(measurement, folders):
+        configuration = measurement.run.configuration
+        place = bool(configuration.train.init), configuration.data.options["split"]
+        if place not in of_runs:
+            return None
+        precisions = np.array(of_runs[place])
+        scores = {"mAP": precisions.mean(), "rank-1": 0.5}
+        people = np.array([0, 1, 2]) + place[1]  # of whom the next split has some, too
+        return Result(scores, precisions, people, "protocol", 1.0, 1.0, 1)
+
+    monkeypatch.setattr(tables, "read_result", read)
+    study = load_study("small-jlml-viper")
+    cells = cells_of(study)
+
+    def rows():
+        (table,) = tables_of(study, cells, Folders(Path("out"), Path("runs")))
+        assert any(note.startswith("Rows called mean: over all cells of split") for note in table.notes)
+        return {row.labels: row for row in table.rows}, table
+
+    return of_runs, rows
+
+
+def test_a_table_ends_with_means_over_splits_and_papers_stand_beside_these(viper_study):
+    of_runs, rows = viper_study
+    draws = np.random.default_rng(0)
+    for split in range(10):
+        of_runs[False, split] = draws.uniform(size=3)
+        of_runs[True, split] = of_runs[False, split] + draws.uniform(size=3) / 5
+    found, table = rows()
+    assert list(found)[-2:] == [("random weights", "mean"), ("Market-1501", "mean")]
+    plain, started = found["random weights", "mean"], found["Market-1501", "mean"]
+    assert plain.is_baseline
+    assert started.values["mAP"] == [of_runs[True, split].mean() for split in range(10)]
+    assert (len(started.seeds), started.num_seeds) == (10, 10)
+    gained = np.mean([of_runs[True, split] - of_runs[False, split] for split in range(10)])
+    assert started.versus.difference == pytest.approx(gained)
+    assert (started.versus.num_queries, started.versus.num_identities) == (30, 12)
+    assert started.published.scores["rank-1"] == 50.2
+    assert [labels for labels, row in found.items() if row.published] == [("Market-1501", "mean")]
+    assert table.lines()[-1][2] == "10/10"
+
+
+def test_means_of_unfinished_splits_say_so_and_are_not_compared(viper_study):
+    of_runs, rows = viper_study
+    for split in range(10):
+        of_runs[False, split] = [0.1, 0.2, 0.3]
+    of_runs[True, 4] = [0.3, 0.4, 0.5]
+    found, table = rows()
+    assert found["Market-1501", "4"].versus.difference == pytest.approx(0.2)
+    assert found["Market-1501", "mean"].versus is None
+    assert table.lines()[-1][2] == "1/10"
+    assert table.records()[-1]["mAP"] == pytest.approx(40.0)
+
+
+def test_a_mean_that_could_be_taken_for_a_cell_is_refused(tmp_path):
+    text = STUDY.format(base="small-cpu", epochs=1, more='{ label = "mean" },')
+    file = tmp_path / "study.toml"
+    file.write_text(text.replace('name = "loss"', 'name = "loss"\nmean = true'))
+    with pytest.raises(ConfigError) as caught:
+        load_study(file)
+    assert [problem.partition(": ")[2] for problem in caught.value.problems] == [
+        "axis 'loss' has a cell 'mean', as the rows of its mean are called; rename it",
+        "the baseline is a cell of axis 'loss', over which a mean is taken; leave one out",
+    ]
 
 
 def test_every_published_number_of_msmls_table_stands_beside_its_cell():

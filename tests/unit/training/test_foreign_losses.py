@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 import pytest
@@ -12,7 +13,7 @@ from reidkit import registry, trust
 from reidkit.errors import ConfigError
 from reidkit.models import Embedder
 from reidkit.training.foreign_losses import build_loss, checked, reads
-from reidkit.training.objective import Objective, feature_of
+from reidkit.training.objective import Objective, feature_of, prepare_objectives
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # theirs
 
@@ -126,6 +127,74 @@ def test_a_classifier_reads_another_feature_where_it_is_asked_to(model):
     pytest.importorskip("pytorch_metric_learning")
     assert built(model, f"{LOSSES}:CosFaceLoss", feature="pooled").W.shape == (METRIC, NUM_IDENTITIES)
     assert built(model, f"{LOSSES}:CosFaceLoss", num_classes=9).W.shape == (CLASSIFICATION, 9)
+
+
+class OfWeights(nn.Module):
+    """Softmax over given directions, whose constructor says nothing of classes."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = nn.Parameter(weights)
+
+    def forward(self, embeddings, labels):
+        return nn.functional.cross_entropy(embeddings @ self.weights.T, labels)
+
+
+def made_by_a_function(num_classes, embedding_size):
+    return OfWeights(torch.randn(num_classes, embedding_size))
+
+
+class Linear(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.layer = nn.Linear(in_features, out_features)
+
+    def forward(self, embeddings, labels):
+        return nn.functional.cross_entropy(self.layer(embeddings), labels)
+
+
+class Around(nn.Module):
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, embeddings, labels):
+        return 2 * self.loss(embeddings, labels)
+
+
+class Projected(nn.Module):
+    """No classifier, though a layer inside of it has a number of outputs."""
+
+    def __init__(self, in_features):
+        super().__init__()
+        self.layer = nn.Linear(in_features, 2)
+
+    def forward(self, embeddings, labels):
+        return self.layer(embeddings).square().mean()
+
+
+partly_given = functools.partial(Linear, out_features=NUM_IDENTITIES)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "feature"),
+    [
+        ("made_by_a_function", {}, "neck"),
+        ("Linear", {}, "neck"),
+        ("partly_given", {}, "neck"),
+        ("Around", {"loss": {"kind": f"{__name__}:made_by_a_function"}}, "neck"),
+        ("Around", {"loss": {"kind": "arcface"}}, "neck"),
+        ("Around", {"loss": {"kind": "identity"}}, "neck"),
+        ("Around", {"loss": {"kind": "trihard"}}, "pooled"),
+        ("Around", {"loss": {"kind": "center"}}, "pooled"),
+        ("Projected", {}, "pooled"),
+    ],
+)
+def test_classifiers_are_known_however_they_are_made(model, name, options, feature):
+    objective = Objective(built(model, f"{__name__}:{name}", **options))
+    assert feature_of(model, objective) == feature
+    prepare_objectives([objective], model, num_epochs=1, num_identities=NUM_IDENTITIES, seed=0)
+    assert checked(name, objective.loss, *batch(model.features[feature])).isfinite()
 
 
 class Failing(nn.Module):

@@ -10,7 +10,7 @@ import torch
 
 import reidkit as rk
 from reidkit.errors import ConfigError
-from reidkit.losses import BatchHardTripletLoss, ContrastiveLoss, IdentityLoss
+from reidkit.losses import ArcFaceLoss, BatchHardTripletLoss, CenterLoss, ContrastiveLoss, IdentityLoss
 from reidkit.training.memory import BatchMemory
 from reidkit.training.objective import Objective, Step
 from tests.trainings import Stop, assert_same_weights, make_trainer, stopper, weights
@@ -79,8 +79,9 @@ def test_a_run_with_a_memory_that_was_stopped_ends_as_one_that_was_not(
 
 
 def test_it_goes_with_losses_of_pairs_only() -> None:
-    with pytest.raises(ConfigError, match="compares no pairs"):
-        Objective(IdentityLoss(), memory=10)
+    for loss in (IdentityLoss(), CenterLoss(), ArcFaceLoss()):
+        with pytest.raises(ConfigError, match="compares no pairs"):
+            Objective(loss, memory=10)
     with pytest.raises(ConfigError, match="memory is 0"):
         Objective(BatchHardTripletLoss(), memory=0)
     with pytest.raises(ConfigError, match="memory_from_epoch and no memory"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import reidkit as rk
-from reidkit.losses import IdentityLoss, MarginSampleMiningLoss, StructuredSparsity
+from reidkit.errors import ConfigError
+from reidkit.losses import IdentityLoss, MarginSampleMiningLoss, StructuredSparsity, TripletLoss
 from reidkit.ops import l12
 from reidkit.training import distributed
 from reidkit.training.objective import Objective, Step, prepare_objectives
@@ -106,3 +110,19 @@ def test_a_loss_is_described_as_in_runs_that_began_before_it_had_more_options() 
     assert described["loss"] == "MarginSampleMiningLoss(margin=0.3, normalize=True)"
     assert "schedule" not in described
     assert "temperature=0.1" in Objective(MarginSampleMiningLoss(temperature=0.1)).describe()["loss"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": math.nan}, "weight of loss 'TripletLoss' is nan; expected a finite number of at least 0"),
+        ({"weight": -1.0}, "weight of loss 'TripletLoss' is -1.0"),
+        ({"weight": "1"}, "weight of loss 'TripletLoss' is '1'"),
+        ({"schedule": [(0, math.inf)]}, "a number in the schedule of loss 'TripletLoss' is inf"),
+        ({"schedule": [(-1, 1.0)]}, "a number in the schedule of loss 'TripletLoss' is -1"),
+        ({"schedule": [(3, 1.0), (1, 2.0)]}, r"has the epochs \[3, 1\]; give .* in ascending order"),
+    ],
+)
+def test_weights_and_schedules_are_numbers_that_can_be(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Objective(TripletLoss(), **options)
