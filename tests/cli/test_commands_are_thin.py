@@ -116,7 +116,7 @@ WORKFLOWS = {
         "web.users",
     },
     "split": {"checks.labels", "datasets._splits"},
-    "study": {"studies.study", "studies.workers"},
+    "study": {"studies.study", "studies.workers", "training.kept_memory"},
     "track": {
         "video",
         "video.boxes",
@@ -132,7 +132,7 @@ WORKFLOWS = {
         "search.transitions",
         "search.visits",
     },
-    "train": {"training.distributed", "training.runs"},
+    "train": {"training.distributed", "training.kept_memory", "training.runs"},
 }
 WRITING = {
     "write_atomically",
