@@ -17,30 +17,35 @@ from pathlib import Path
 
 import numpy as np
 
+import reidkit as rk
+from reidkit.analysis.bootstrap import paired_difference
 from results import device, write_section
 
 LARGE = ("transform.height=256", "transform.width=128", "transform.shift=12")
+TRIHARD = ("loss.metric.kind=trihard", "loss.metric.margin=0.3")
+MSML = ("loss.metric.kind=msml", "loss.metric.margin=0.3", "loss.metric.temperature=0")
 WITHOUT_METRIC_LOSS = ("loss.metric.weight=0",)
-SMOOTH_MSML = ("loss.metric.kind=msml", "loss.metric.temperature=0.1")
 IN_MEMORY = ("train.num_workers=0", "train.cache=ram")
-# Name of the row: recipe, what is changed in it, seeds.
-ROWS: dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]] = {
-    "small-cpu, ResNet18 from random weights": ("small-cpu", (), (0,)),
-    "small-strong, MobileNetV2": ("small-strong", (), (0, 1, 2)),
-    "small-strong with the identity loss alone, MobileNetV2": (
+SEEDS = (0, 1, 2)
+# Name of the row: recipe, what is changed in it, name of the row that it is compared with.
+ROWS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "small-strong": ("small-strong", (), "small-strong with TriHard"),
+    "small-strong with TriHard": ("small-strong", TRIHARD, ""),
+    "small-strong with smooth MSML of margin 0.3": (
+        "small-strong",
+        ("loss.metric.margin=0.3",),
+        "small-strong with TriHard",
+    ),
+    "small-strong with MSML": ("small-strong", MSML, "small-strong with TriHard"),
+    "small-strong with the identity loss alone": (
         "small-strong",
         WITHOUT_METRIC_LOSS,
-        (0, 1, 2),
+        "small-strong with TriHard",
     ),
-    "small-strong with smooth MSML, MobileNetV2": ("small-strong", SMOOTH_MSML, (0, 1, 2)),
-    "small-strong with smooth MSML of margin 1, MobileNetV2": (
-        "small-strong",
-        (*SMOOTH_MSML, "loss.metric.margin=1.0"),
-        (0, 1, 2),
-    ),
-    "small-strong at 256 x 128, MobileNetV2": ("small-strong", LARGE, (0, 1, 2)),
-    "small-efficientnet-lite0": ("small-efficientnet-lite0", (), (0, 1, 2)),
-    "small-efficientnet-lite0 at 256 x 128": ("small-efficientnet-lite0", LARGE, (0, 1, 2)),
+    "small-strong with TriHard at 256 x 128": ("small-strong", (*TRIHARD, *LARGE), ""),
+    "small-strong at 256 x 128": ("small-strong", LARGE, "small-strong with TriHard at 256 x 128"),
+    "small-efficientnet-lite0": ("small-efficientnet-lite0", (), ""),
+    "small-efficientnet-lite0 at 256 x 128": ("small-efficientnet-lite0", LARGE, ""),
 }
 
 
@@ -51,27 +56,24 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder in Market-1501's layout")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where run folders go")
     parser.add_argument("--only", nargs="*", help="some of the rows")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="some of the seeds")
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS, help="some of the seeds")
     parser.add_argument("--write", action="store_true", help="write what is there, train nothing")
     options = parser.parse_args()
     runs = {name: folders(name, options.out) for name in ROWS}
     if not options.write:
         for name in options.only or ROWS:
-            for seed, run in runs[name].items():
-                if seed in options.seeds:
-                    train(name, seed, run, options.data)
+            for seed in options.seeds:
+                train(name, seed, runs[name][seed], options.data)
     table = "\n".join(
         [
-            "| recipe | seeds | steps | mAP | rank-1 | rank-5 | mINP | trained on | CPU minutes |",
+            "| recipe | seeds | steps | mAP | rank-1 | rank-5 | mINP | vs TriHard | CPU minutes |",
             "|---|---|---|---|---|---|---|---|---|",
-            *[
-                row(name, list(found.values()))
-                for name, found in runs.items()
-                if any(map(done, found.values()))
-            ],
+            *[row(name, runs, options.data) for name in ROWS if any(map(done, runs[name].values()))],
             "",
-            "Mean ± sample standard deviation over seeds; CPU minutes of the runs where they were recorded. "
-            "One thread a run, on machines shared with other work.",
+            "Mean ± sample standard deviation over seeds. Difference in mAP points to the same training with "
+            "TriHard, on the same queries and seeds, with the 95 % interval over identities, and over seeds "
+            "where there are several. CPU minutes of the runs where they were recorded; one thread a run, "
+            f"shared with other work, {device()}.",
         ]
     )
     print(table)
@@ -80,8 +82,7 @@ def main() -> None:
 
 
 def folders(name: str, out: Path) -> dict[int, Path]:
-    plain = name.replace(", ", "-").replace(" ", "-")
-    return {seed: out / f"{plain}-{seed}" for seed in ROWS[name][2]}
+    return {seed: out / f"{name.replace(' ', '-')}-{seed}" for seed in SEEDS}
 
 
 def done(run: Path) -> bool:
@@ -96,7 +97,6 @@ def train(name: str, seed: int, run: Path, data: Path) -> None:
     reid("train", recipe, f"data.root={data}", f"seed={seed}", *IN_MEMORY, *changes, "--out", run)
     if is_new:  # what goes on with an earlier run takes only a part of its time
         (run / "cpu_minutes.txt").write_text(f"{cpu_minutes() - before:.1f}")
-    (run / "machine.txt").write_text(device())
     (run / "scores.json").write_text(reid("evaluate", run, "--json"))
 
 
@@ -106,16 +106,39 @@ def cpu_minutes() -> float:
     return (used.ru_utime + used.ru_stime) / 60
 
 
-def row(name: str, found: list[Path]) -> str:
-    finished = [run for run in found if done(run)]
-    scores = [json.loads((run / "scores.json").read_text()) for run in finished]
+def row(name: str, runs: dict[str, dict[int, Path]], data: Path) -> str:
+    finished = {seed: run for seed, run in runs[name].items() if done(run)}
+    scores = [json.loads((run / "scores.json").read_text()) for run in finished.values()]
     figures = [spread([100 * s[key] for s in scores]) for key in ("mAP", "rank-1", "rank-5", "mINP")]
-    steps = json.loads((finished[0] / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    files = [run / "cpu_minutes.txt" for run in finished]
+    first = next(iter(finished.values()))
+    steps = json.loads((first / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    files = [run / "cpu_minutes.txt" for run in finished.values()]
     minutes = spread([float(file.read_text()) for file in files if file.exists()])
-    machines = [run / "machine.txt" for run in finished]
-    where = ", ".join(sorted({file.read_text() if file.exists() else device() for file in machines}))
-    return f"| {name} | {len(finished)} | {steps} | {' | '.join(figures)} | {where} | {minutes} |"
+    versus = difference(runs[ROWS[name][2]], finished, data) if ROWS[name][2] else ""
+    return f"| {name} | {len(finished)} | {steps} | {' | '.join(figures)} | {versus} | {minutes} |"
+
+
+def difference(others: dict[int, Path], own: dict[int, Path], data: Path) -> str:
+    """To the other row, over the seeds that both have."""
+    seeds = [seed for seed in own if done(others[seed])]
+    if not seeds:
+        return ""
+    first, second = (
+        np.stack([average_precisions(runs[seed], data) for seed in seeds]) for runs in (others, own)
+    )
+    identities = [sample.identity for sample in rk.load_dataset("market1501", root=data).query]
+    found = paired_difference(first, second, identities=identities)
+    low, high = found.interval
+    return f"{100 * found.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def average_precisions(run: Path, data: Path) -> np.ndarray:
+    """Of each query; measured once."""
+    file = run / "average_precisions.npy"
+    if not file.exists():
+        found = rk.evaluate(rk.load_encoder(run), rk.load_dataset("market1501", root=data))
+        np.save(file, found.average_precisions)
+    return np.load(file)
 
 
 def spread(values: list[float]) -> str:

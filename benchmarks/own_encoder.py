@@ -62,6 +62,7 @@ FULL = Size(range(337), range(1200), range(2000, 2400), (4, 3))
 SMALL = Size(range(16), range(20), range(2000, 2016), (1, 1))
 
 SHARED = (
+    "loss.metric.kind=trihard",  # with which the one in the package was made
     "sampler.spread_cameras=true",
     "transform.erasing=0.3",
     "transform.jitter=0.15",
