@@ -63,6 +63,7 @@ SMALL = Size(range(16), range(20), range(2000, 2016), (1, 1))
 
 SHARED = (
     "loss.metric.kind=trihard",  # with which the one in the package was made
+    "loss.metric.margin=0.3",
     "sampler.spread_cameras=true",
     "transform.erasing=0.3",
     "transform.jitter=0.15",

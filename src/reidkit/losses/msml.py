@@ -36,7 +36,7 @@ class MarginSampleMiningLoss(nn.Module):
     is at least as large as every term of the batch-hard triplet loss.
 
     Use with: :class:`IdentityLoss`, weights 1 : 1, batches of P identities x K images (P = 32, K = 4); with
-    ``temperature=0.1`` where training takes hours or less.
+    ``temperature=0.1, margin=1.0`` where training takes hours or less.
 
     Pitfalls: each batch has another two pairs, whose gradient points elsewhere and is larger than that of the
     identity loss. In trainings of about a thousand steps the paper's loss lowers accuracy or, at a small
@@ -50,8 +50,9 @@ class MarginSampleMiningLoss(nn.Module):
         margin: distance between the furthest positive and the nearest negative pair; 0.3 in the paper, 0.6
             in code of its second author.
         temperature: above 0, smooth maxima over all pairs of each kind, ``t log(mean of exp(d / t))``, take
-            the place of the two hardest, so that every pair has a say and the hardest the most. Not the
-            paper's loss, which is the limit of 0.
+            the place of the two hardest, so that every pair has a say and the hardest the most. They lie
+            between the mean and the hardest pair, and want a wider margin. Not the paper's loss, which is the
+            limit of 0.
         normalize: scale embeddings to unit length first, so that distances lie in [0, 2].
 
     Shapes: embeddings (N, D), labels (N,) integers; returns a scalar, float32 or float64; 0 if the batch
