@@ -99,10 +99,16 @@ class PostgresServer:
         assert self._process is not None
         import psutil  # comes with the package that carries the server
 
-        for process in [parent := psutil.Process(self._process.pid), *parent.children()]:
+        processes = [parent := psutil.Process(self._process.pid), *parent.children()]
+        for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait()
+        # Until all are gone, a server that is started anew finds the memory that they shared in use.
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                while process.status() != psutil.STATUS_ZOMBIE:
+                    time.sleep(0.01)
 
     def close(self) -> None:
         if self._process is not None and self._process.poll() is None:
