@@ -27,8 +27,8 @@ demo: .venv/ready  ## from nothing to runs/demo/report.html in minutes
 	$(BIN)/reid demo
 
 test: export OMP_NUM_THREADS = 1
-test: .venv/ready  ## all tests but the slow ones, three at a time; last, those that want processes of their own
-	$(BIN)/pytest -m "not slow and not alone" --numprocesses 3 --dist loadfile --max-worker-restart 0
+test: .venv/ready  ## all tests but the slow ones, two at a time; last, those that want processes of their own
+	$(BIN)/pytest -m "not slow and not alone" --numprocesses 2 --dist loadfile --max-worker-restart 0
 	$(BIN)/pytest -m "alone and not slow" tests/docs & docs=$$!; trap "kill $$docs" INT TERM; \
 		$(BIN)/pytest -m "alone and not slow" tests/unit/encoders; encoders=$$?; \
 		wait $$docs && exit $$encoders

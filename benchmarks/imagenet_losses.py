@@ -76,7 +76,7 @@ def variants() -> dict[str, Variant]:
         "identity + MSML, margin 0.1": Variant(msml(margin=0.1), seeds=one),
         "identity + MSML, margin 0.6": Variant(msml(margin=0.6), seeds=one),
         "identity + MSML, soft margin": Variant(HardPairsLoss(soft=True), seeds=one),
-        "identity + MSML from epoch 4": Variant(msml(), from_epoch=4, seeds=two),
+        "identity + MSML from epoch 4": Variant(msml(), from_epoch=4),
         "4 epochs of identity + TriHard": Variant(trihard(), epochs=4),
     }
     start = "4 epochs of identity + TriHard"

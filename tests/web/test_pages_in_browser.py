@@ -163,7 +163,7 @@ def test_one_logs_in_and_out(site: Site) -> None:
     page.fill("[name=password]", "a wrong password")
     page.keyboard.press("Enter")
     page.get_by_role("alert").filter(has_text="do not go together").wait_for()
-    assert page.evaluate("document.activeElement.name") == "password"
+    page.wait_for_function("() => document.activeElement.name === 'password'")
     page.fill("[name=password]", PASSWORD)
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Log out").click()
@@ -201,7 +201,7 @@ def test_a_picture_is_chosen_cut_out_and_searched_for(page: Page) -> None:
     page.check("[name=group][value=pictures]")
     page.get_by_role("button", name="Search").click()
     page.locator(".hit").first.wait_for()
-    assert page.evaluate("document.activeElement.id") == "found"
+    page.wait_for_function("() => document.activeElement.id === 'found'")
     assert page.locator(".hit").count() == 12 - 1
 
 

@@ -273,6 +273,11 @@ def _our_error(error: Exception, address: Address) -> ReidError:
 # --- Milvus Lite ------------------------------------------------------------------------------------------
 
 
+# pymilvus asks every ten seconds whether its server is there. That of Milvus Lite, in the same process, takes
+# so many questions without work for an attack and hangs up, of which a call at that moment fails.
+_WITHOUT_PINGS = {"grpc.keepalive_time_ms": 2**31 - 1}
+
+
 def _open_file(address: Address) -> MilvusClient:
     """A client of the one server that a process has for a file."""
     assert address.file is not None
@@ -284,7 +289,7 @@ def _open_file(address: Address) -> MilvusClient:
         raise DataError(f'{address}: Milvus Lite is not installed; pip install "milvus-lite>=3.2"') from None
     with _files_lock:
         try:
-            client = MilvusClient(uri=address.uri)
+            client = MilvusClient(uri=address.uri, grpc_options=_WITHOUT_PINGS)
         except Exception as error:  # also what it raises where another process has the file
             raise DataError(
                 f"{address}: Milvus Lite does not open the file ({_text_of(error)}); one process at a time "
