@@ -40,10 +40,10 @@ class MarginSampleMiningLoss(nn.Module):
 
     Pitfalls: each batch has another two pairs, whose gradient points elsewhere and is larger than that of the
     identity loss. In trainings of about a thousand steps the paper's loss lowers accuracy or, at a small
-    weight, leaves it as it is, from ImageNet weights too; from the middle of a training on (``from_epoch``) it
-    adds a little. The hardest pairs are bad boxes first of all, and one wrong label can be the hardest pair
-    for an epoch. Like every batch-hard loss it sits at its margin
-    without a gradient once all embeddings have fallen onto one point.
+    weight, leaves it as it is, from ImageNet weights too; from the middle of a training on (``from_epoch``)
+    it adds a little. The hardest pairs are bad boxes first of all, and one wrong label can be the hardest
+    pair for an epoch. Like every batch-hard loss it sits at its margin without a gradient once all embeddings
+    have fallen onto one point.
 
     See also: :class:`BatchHardTripletLoss`, which gives every anchor a say.
 
