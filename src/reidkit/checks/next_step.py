@@ -7,21 +7,22 @@ from typing import Any
 
 from reidkit import config
 from reidkit.checks.check import DatasetCheck
+from reidkit.config.tables import OWN_DATA
 
 RECIPE = "small-cpu"
 _BY_FLAG = {"pattern": "--pattern", "parts": "--parts"}
 
 
-def next_words(result: DatasetCheck, words: Sequence[str], options: Mapping[str, Any]) -> list[str]:
+def next_words(result: DatasetCheck, words: Sequence[str]) -> list[str]:
     """The words of the command to go on with; none for published sets, and where errors come first.
 
     Args:
         result: the check.
         words: layout, root and options, as they were typed.
-        options: the same options as values.
     """
     name, place, *typed = words
-    if result.has_errors or name not in ("folder", "table"):
+    options = config.parse_options(typed)
+    if result.has_errors or name not in OWN_DATA:
         return []
     if result.num_queries:
         data = [f"data.name={name}", f"data.root={place}", *(f"data.{option}" for option in typed)]

@@ -74,14 +74,15 @@ def check_command(
     given = parse_options(words[2:])
     if make:
         draw(name, place, given)
-    data = load_dataset(name, place, **({} if make else given))
+        given = {}
+    data = load_dataset(name, place, **given)
     with progress("images read") as read:
         result = check_dataset(data, progress=read)
     speeds = reading_speeds(data) if speed else []
     if as_json:
         print_as_json(result, speeds)
     else:
-        print_all(result, speeds, words, given)
+        print_all(result, speeds, words)
     ctx.exit(1 if result.has_errors else 0)
 
 
@@ -170,12 +171,10 @@ def print_as_json(result: DatasetCheck, speeds: Sequence[Speed]) -> None:
     print_json(result.as_dict() | rates)
 
 
-def print_all(
-    result: DatasetCheck, speeds: Sequence[Speed], words: Sequence[str], options: Mapping[str, Any]
-) -> None:
+def print_all(result: DatasetCheck, speeds: Sequence[Speed], words: Sequence[str]) -> None:
     print_check(result)
     print_speeds(speeds)
-    print_next(result, words, options)
+    print_next(result, words)
 
 
 def print_speeds(speeds: Sequence[Speed]) -> None:
@@ -213,11 +212,11 @@ def print_findings(findings: Sequence[Finding]) -> None:
         say("\nnothing to complain about")
 
 
-def print_next(result: DatasetCheck, words: Sequence[str], options: Mapping[str, Any]) -> None:
+def print_next(result: DatasetCheck, words: Sequence[str]) -> None:
     """The command to go on with, for photos of one's own: ``words`` are the layout, the root and options."""
     from reidkit.checks.next_step import next_words
 
-    following = next_words(result, words, options)
+    following = next_words(result, words)
     if following:
         say()
         if result.why_not_split and following[0] == "index":

@@ -42,6 +42,10 @@ def _key(default: Any, comment: str) -> Any:
     return Field(default=default, description=comment)
 
 
+OWN_DATA = ("folder", "table")
+"""Layouts of data of one's own, whose name does not say which data it is."""
+
+
 @explained
 @dataclass(frozen=True, kw_only=True, config=_CLOSED)
 class DataConfig:

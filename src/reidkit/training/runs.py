@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from reidkit import config, logs, registry, trust
 from reidkit.config.faults import explain
+from reidkit.config.tables import OWN_DATA
 from reidkit.errors import CheckpointError, ConfigError
 from reidkit.texts.files import read_json
 from reidkit.training.trackers import Tracker, read_metrics
@@ -29,8 +30,6 @@ logger = logs.get_logger(__name__)
 
 RUN_FILE = "run.json"
 EVALUATION_FILE = "evaluation.json"
-OWN_DATA = ("folder", "table")
-"""Layouts of data of one's own, whose name does not say which data it is."""
 
 
 def load_data(resolved: config.Config) -> Dataset:
