@@ -108,6 +108,22 @@ def variants() -> dict[str, Variant]:
         "40 epochs of identity + MSML": Variant(msml(), **forty),
         "40 epochs of identity + smooth MSML, T = 0.1": Variant(msml(temperature=0.1), **forty),
     }
+    fc = {"neck": "fc", "baseline": "FC-1024: identity"}
+    # 16 epochs of its batches of 32 x 4 are as many steps.
+    paper = {
+        "neck": "fc",
+        "dropout": 0.5,
+        "identities": 32,
+        "epochs": 16,
+        "baseline": "MSML's paper: identity",
+    }
+    for setting, options in (("FC-1024", fc), ("MSML's paper", paper)):
+        found |= {
+            f"{setting}: identity": Variant(**options),
+            f"{setting}: identity + TriHard": Variant(trihard(), **options),
+            f"{setting}: identity + MSML": Variant(msml(), **options),
+            f"{setting}: identity + smooth MSML, T = 0.1": Variant(msml(temperature=0.1), **options),
+        }
     for name, metric in {
         "identity": None,
         "identity + TriHard": trihard(),

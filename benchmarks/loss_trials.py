@@ -84,6 +84,9 @@ class Variant:
         baseline: variant that it is compared with.
         start: variant whose weights, of the same seed, are where this one starts.
         wrong_labels: share of training images given another identity.
+        neck: with "fc" both losses read one linear feature, 1024 wide.
+        dropout: before the classifier.
+        identities: in a batch, four images each.
     """
 
     metric: nn.Module | None = None
@@ -97,6 +100,9 @@ class Variant:
     baseline: str = "identity"
     start: str = ""
     wrong_labels: float = 0.0
+    neck: str = "bnneck"
+    dropout: float = 0.0
+    identities: int = 16
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -108,7 +114,7 @@ class Training:
         self.labels = class_labels(data.data.train)
         if variant.wrong_labels:
             self.labels = with_wrong_labels(self.labels, variant.wrong_labels, seed)
-        _, self.model = data.network.build(seed)
+        _, self.model = data.network.build(seed, neck=variant.neck)
         self.objectives = prepare_objectives(
             list(objectives_of(variant)),
             self.model,
@@ -127,7 +133,9 @@ class Training:
             warmup_epochs=0,
         )
         self.optimizer = build_optimizer(self.optim, [self.step])
-        self.sampler = IdentitySampler(self.labels, identities_per_batch=16, images_per_identity=4, seed=seed)
+        self.sampler = IdentitySampler(
+            self.labels, identities_per_batch=variant.identities, images_per_identity=4, seed=seed
+        )
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
         """Maps, labels and places in the training part."""
@@ -192,7 +200,7 @@ class Training:
 
 def objectives_of(variant: Variant) -> Iterator[Objective]:
     if not variant.without_identity:
-        yield Objective(IdentityLoss(label_smoothing=0.1), name="identity")
+        yield Objective(IdentityLoss(label_smoothing=0.1, dropout=variant.dropout), name="identity")
     if variant.metric is not None:
         yield Objective(variant.metric, weight=variant.weight, from_epoch=variant.from_epoch, name="metric")
 

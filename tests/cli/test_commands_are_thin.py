@@ -101,6 +101,7 @@ WORKFLOWS = {
         "galleries",
         "datasets._given_images",
         "search.people",
+        "search.pictures",
         "search.searcher",
         "reports.search_picture",
     },

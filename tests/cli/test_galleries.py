@@ -244,6 +244,32 @@ def test_unreadable_images_are_listed_and_a_gallery_is_not_half_made(run, here):
     assert "cut.png" in result.stderr
 
 
+@pytest.mark.parametrize("words", [[], ["--group", "identity"]])
+def test_unreadable_images_among_those_searched_for_are_told_and_left_out(run, here, words):
+    index(run, "mon", "tue")
+    (here / "asked").mkdir()
+    shutil.copy("mon/0001_cdoor.png", "asked/1.png")
+    Path("asked/0.png").write_bytes(b"no picture")
+    search = ["search", "asked", "--gallery", "g", "--picture", "hits.png", *words]
+    done = ok(*search)
+    assert "left out: asked/0.png" in done.stderr
+    assert "asked/1.png" in done.stdout
+    assert "asked/0.png" not in done.stdout
+    [answer] = json.loads(ok(*search, "--json").stdout)
+    assert answer["query"] == "asked/1.png"
+    assert "asked/0.png" in refused(*["asked/0.png" if word == "asked" else word for word in search])
+
+
+def test_info_goes_on_with_a_picture_that_is_there(run, here):
+    index(run, "mon", "tue")
+    assert "next: reid search mon/0001_cdoor.png --gallery" in ok("gallery", "info", "g").stderr
+    Path("mon/0001_cdoor.png").unlink()
+    assert "next: reid search mon/0002_chall.png --gallery" in ok("gallery", "info", "g").stderr
+    for picture in here.rglob("*.png"):
+        picture.unlink()
+    assert "next: reid search IMAGE --gallery" in ok("gallery", "info", "g").stderr
+
+
 def test_an_encoder_that_moved(run, here):
     shutil.copy(run, "old.safetensors")
     index("old.safetensors", "mon")

@@ -73,8 +73,9 @@ def info_command(location: str, as_json: bool) -> None:
     if as_json:
         print_json(info)
         return
+    picture = from_here(info.pop("first_picture", None))
     print_info(info)
-    say_next("search", "IMAGE", "--gallery", gallery.location)
+    say_next("search", picture or "IMAGE", "--gallery", gallery.location)
 
 
 def print_info(info: Mapping[str, Any]) -> None:

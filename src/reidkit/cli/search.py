@@ -16,6 +16,7 @@ from reidkit.cli.output import from_here, json_option, print_json, print_left_ou
 from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
+    from reidkit.errors import DataError
     from reidkit.galleries import Group, GroupBy, Hit
     from reidkit.search.found import Found
     from reidkit.search.people import FoundPeople, PeopleSearch, Pool
@@ -148,10 +149,15 @@ def show_pictures(
     as_json: bool,
 ) -> None:
     """Search for pictures, and print them."""
+    from reidkit.search.pictures import searched_for
+
     if searcher.calibration is None:
         refuse({"--threshold": false_match_rate, "--prior": asked["prior"]}, searcher.no_calibration)
     lowest = None if false_match_rate is None else searcher.lowest_score(false_match_rate)
-    found = searcher.search(images, lowest=lowest, **asked)
+    unread: dict[int, DataError] = {}
+    found = searcher.search(images, lowest=lowest, skip=unread.__setitem__, **asked)
+    images = searched_for(images, unread)
+    print_left_out(map(str, unread.values()))
     if not any(found):
         say(searcher.why_nothing(asked["where"]))
     print_left_out_hits(found, asked["include_self"])
@@ -174,7 +180,12 @@ def show_people(
     as_json: bool,
 ) -> None:
     """Search for people in place of pictures, and print them."""
-    found = searcher.search_people(images, options, **asked)
+    from reidkit.search.pictures import searched_for
+
+    unread: dict[int, DataError] = {}
+    found = searcher.search_people(images, options, skip=unread.__setitem__, **asked)
+    images = searched_for(images, unread)
+    print_left_out(map(str, unread.values()))
     if not any(found):
         say(searcher.why_nothing(options.where or {}))
     print_left_out_people(found)

@@ -19,6 +19,7 @@ from reidkit.errors import ConfigError, DataError, did_you_mean, shortened, show
 from reidkit.labels import is_junk, is_number, label_text
 from reidkit.logs import get_logger
 from reidkit.registry import register
+from reidkit.texts.files import is_file
 from reidkit.types import Dataset
 
 logger = get_logger(__name__)
@@ -207,7 +208,7 @@ def _known(row: Row, names: Mapping[str, str]) -> Row:
 def _row_problems(row: Row, folder: Path, found: Table) -> Iterable[str]:
     if not row["path"]:
         yield "path is empty"
-    elif not _is_file(folder / row["path"]):
+    elif not is_file(folder / row["path"]):
         yield f"there is no file {shown(str(folder / row['path']))}"
     for name in ("identity", "camera"):
         try:
@@ -229,14 +230,7 @@ def _as_on_disk(folder: Path, name: str) -> str:
     elsewhere, and one made on Windows has backslashes."""
     forms = [name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)]
     forms += [form.replace("\\", "/") for form in forms]
-    return next((form for form in dict.fromkeys(forms) if _is_file(folder / form)), name)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long, or a folder one may not enter
-        return False
+    return next((form for form in dict.fromkeys(forms) if is_file(folder / form)), name)
 
 
 def _camera_problems(rows: dict[int, Row]) -> list[tuple[int, str]]:

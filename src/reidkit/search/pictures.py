@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -53,6 +53,13 @@ class Added:
         """The first of the pictures that was not left out."""
         left_out = {path for path, _ in self.unreadable}
         return next((path for path in paths if path not in left_out), None)
+
+
+def searched_for(images: Sequence[Path], unread: Mapping[int, DataError]) -> list[Path]:
+    """Images but those whose places are unread; raises the first one's error where none could be read."""
+    if len(unread) == len(images):
+        raise unread[0]
+    return [image for place, image in enumerate(images) if place not in unread]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reidkit.analysis.calibration import Calibration
-from reidkit.encoders.encoder import Encoder
+from reidkit.encoders.encoder import Encoder, SkipCallback
 from reidkit.encoders.loading import load_encoder
 from reidkit.encoders.own import NO_CALIBRATION, is_own, place_of, place_to_record
 from reidkit.errors import ConfigError, DataError, shown
@@ -164,6 +164,7 @@ class Searcher:
         lowest: float | None = None,
         prior: float | None = None,
         queries: Sequence[Mapping[str, Any]] | None = None,
+        skip: SkipCallback | None = None,
     ) -> list[Found]:
         """The ``top`` nearest items of each image, nearest first.
 
@@ -180,12 +181,11 @@ class Searcher:
                 gallery, as :meth:`prior` tells.
             queries: labels of each image, for conditions that refer to the query; of an image that the
                 gallery holds, they come before those of its item.
+            skip: called with (place, error) of each image that cannot be read; nothing is returned for it.
+                Without it the first such error is raised.
         """
-        self._filled()  # before anything is embedded
-        images = each(images)
         return self.search_for(
-            self.encoder.encode(images),
-            queries_of(images, queries),
+            *self._embedded(images, queries, skip),
             top=top,
             where=where,
             include_self=include_self,
@@ -258,6 +258,7 @@ class Searcher:
         *,
         include_self: bool = False,
         queries: Sequence[Mapping[str, Any]] | None = None,
+        skip: SkipCallback | None = None,
     ) -> list[FoundPeople]:
         """The people, or tracklets, that look most like the person in each image, best first.
 
@@ -266,12 +267,10 @@ class Searcher:
                 nobody's score.
             options: how people are searched for (:class:`reidkit.search.people.PeopleSearch`).
             include_self: let the image itself count where the gallery holds it.
-            queries: as :meth:`search` takes them.
+            queries, skip: as :meth:`search` takes them.
         """
-        self._filled()
-        images = each(images)
         return self.search_people_for(
-            self.encoder.encode(images), queries_of(images, queries), options, include_self=include_self
+            *self._embedded(images, queries, skip), options, include_self=include_self
         )
 
     def search_people_for(
@@ -389,6 +388,26 @@ class Searcher:
         if self.gallery is None:
             raise NoGallery(f"there is no gallery at {self.location}; add pictures first")
         return self.gallery
+
+    def _embedded(
+        self,
+        images: Sequence[ImageSource],
+        labels: Sequence[Mapping[str, Any]] | None,
+        skip: SkipCallback | None,
+    ) -> tuple[NDArray[np.float32], list[Query]]:
+        """Embeddings (Q, D) of the images that can be read, and what is known of each."""
+        self._filled()  # before anything is embedded
+        images = each(images)
+        queries = dict(enumerate(queries_of(images, labels)))
+
+        def left_out(place: int, error: DataError) -> None:
+            if skip is None:
+                raise error
+            del queries[place]
+            skip(place, error)
+
+        embeddings = self.encoder.encode(images, skip=left_out)
+        return embeddings, list(queries.values())
 
     def _left_out(self, queries: Sequence[Query]) -> tuple[list[IsHidden], list[IsHidden]]:
         """For each query, which hits are its own pictures, and which show somebody else by decision."""

@@ -151,6 +151,14 @@ def is_there(file: Path) -> bool:
         return True
 
 
+def is_file(file: Path) -> bool:
+    """Whether it is a file; false where that cannot be told: a name too long, a closed folder."""
+    try:
+        return file.is_file()
+    except OSError:
+        return False
+
+
 def is_bare_name(file: Path) -> bool:
     """Whether a path may name something that is shipped: a word without an ending that is no file here."""
     is_word = file.suffix == "" and len(file.parts) == 1
