@@ -245,6 +245,14 @@ def test_only_equality_of_labels_matters(name, dtype):
     assert loss(embeddings, renamed) == loss(embeddings, labels)
 
 
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+def test_labels_may_be_integers_that_pytorch_does_not_sort(name, dtype):
+    embeddings, labels = random_batch(HISTOGRAMS["ragged"])
+    loss = make(name).double()
+    assert_close(loss(embeddings, labels.to(dtype)), loss(embeddings, labels))
+
+
 @every_metric_loss
 def test_normalisation_makes_scale_irrelevant(name):
     embeddings, labels = random_batch(HISTOGRAMS["balanced"])
@@ -514,14 +522,30 @@ def test_a_smooth_msml_is_msml_at_low_temperatures_and_compares_means_at_high_on
     embeddings, labels = random_batch(HISTOGRAMS["ragged"], seed=1)
     embeddings = embeddings.detach().to(kind)
     distances = pairwise_distances(normalized(embeddings))
-    others = labels[:, None] != labels
-    means = distances[positive_mask(labels)].mean() - distances[others].mean()
-    cold, warm = (make(("msml", {"temperature": t, "margin": 1.0})) for t in (1e-6, 1e3))
+    near, far = distances[positive_mask(labels)], distances[labels[:, None] != labels]
+    means = near.mean() - far.mean() + (near.var() + far.var()) / (2 * 99)  # with the next term of the series
+    cold, warm = (make(("msml", {"temperature": t, "margin": 1.0})) for t in (1e-6, 99.0))
     hardest = make(("msml", {"margin": 1.0}))
     assert_close(cold(embeddings, labels), hardest(embeddings, labels), tolerance=1e-4)
-    assert_close(warm(embeddings, labels), means + 1, tolerance=1e-3)
-    with pytest.raises(ConfigError, match="1e-06 or more, or 0"):
-        make(("msml", {"temperature": 1e-30}))
+    assert_close(warm(embeddings, labels), means + 1, tolerance=2e-4)
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-3, 0.1, 3.0, 99.0])
+def test_a_smooth_msml_is_as_good_in_float32(temperature):
+    embeddings, labels = random_batch([i % 16 for i in range(64)])
+    loss = make(("msml", {"temperature": temperature, "margin": 1.0}))
+    found, exact = loss(embeddings.float(), labels).item(), loss(embeddings, labels).item()
+    assert found == pytest.approx(exact, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "told"),
+    [(1e-30, "1e-06 or more, or 0"), (1e6, "at least 0 and below 100; 0 for"), (10**400, "below 100")],
+)
+def test_a_smooth_msml_has_no_temperature_at_which_it_would_be_wrong(temperature, told):
+    """At 1e6 a mean of float32 distances is off by two hundredths, at 1e39 it is NaN."""
+    with pytest.raises(ConfigError, match=told):
+        make(("msml", {"temperature": temperature}))
 
 
 def test_msml_shares_the_gradient_at_ties():

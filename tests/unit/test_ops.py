@@ -358,6 +358,14 @@ def test_numbers_out_of_range_are_named(value):
     )
 
 
+@pytest.mark.parametrize("check", [check_number, check_positive])
+def test_whole_numbers_beyond_all_floats_are_no_numbers_for_a_loss(check):
+    for value in (10**400, 10**5000):
+        with pytest.raises(ConfigError, match="expected a finite number") as error:
+            check("sigma", value)
+        assert len(str(error.value)) < 200
+
+
 def test_positive_numbers_are_above_zero():
     check_positive("sigma", 1e-9)
     for value in (0, -1.0, math.inf, math.nan, "1", True):

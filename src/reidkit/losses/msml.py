@@ -20,7 +20,8 @@ from reidkit.ops import (
 )
 from reidkit.registry import register
 
-_LEAST_TEMPERATURE = 1e-6
+# Between these a smooth maximum of float32 distances of unit embeddings is right to four digits.
+_LEAST_TEMPERATURE, _MOST_TEMPERATURE = 1e-6, 100.0
 
 
 @register("loss", "msml")
@@ -50,17 +51,17 @@ class MarginSampleMiningLoss(nn.Module):
     Args:
         margin: distance between the furthest positive and the nearest negative pair; 0.3 in the paper, 0.6
             in code of its second author.
-        temperature: above 0, smooth maxima over all pairs of each kind, ``t log(mean of exp(d / t))``, take
-            the place of the two hardest, so that every pair has a say and the hardest the most. They lie
-            between the mean and the hardest pair, and want a wider margin. Not the paper's loss, which is the
-            limit of 0.
+        temperature: above 0 and below 100, smooth maxima over all pairs of each kind, ``t log(mean of
+            exp(d / t))``, take the place of the two hardest, so that every pair has a say and the hardest the
+            most. Of n pairs they lie between the mean and the hardest, at most ``t log(n)`` from that, and
+            want a wider margin. Not the paper's loss, which is the limit of 0.
         normalize: scale embeddings to unit length first, so that distances lie in [0, 2].
 
     Shapes: embeddings (N, D), labels (N,) integers; returns a scalar, float32 or float64; 0 if the batch
     has no positive or no negative pair.
 
     Raises:
-        ConfigError: a negative margin or temperature, or one that is all but 0.
+        ConfigError: a negative margin; a temperature that is negative, all but 0, or far above all distances.
         DataError: embeddings and labels that do not make a batch.
 
     >>> import torch
@@ -75,7 +76,9 @@ class MarginSampleMiningLoss(nn.Module):
     def __init__(self, margin: float = 0.3, *, temperature: float = 0.0, normalize: bool = True) -> None:
         super().__init__()
         check_number("margin", margin)
-        check_number("temperature", temperature, also="; 0 for the two hardest pairs alone")
+        check_number(
+            "temperature", temperature, high=_MOST_TEMPERATURE, also="; 0 for the two hardest pairs alone"
+        )
         if 0 < temperature < _LEAST_TEMPERATURE:
             raise ConfigError(
                 f"temperature is {temperature!r}, at which powers overflow; give {_LEAST_TEMPERATURE:g} or "

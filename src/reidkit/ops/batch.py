@@ -23,8 +23,9 @@ def prepare_batch(
     """Decorator for ``forward(self, embeddings, labels)`` of a loss: what the contract asks of all of them.
 
     Checks the batch; raises half types to float32 and leaves float64 alone; scales embeddings to unit length
-    where ``self.normalize`` is true. Turns autocast off, which would make ``f @ f.T`` bfloat16 inside the
-    loss (an error of 1e-3 in the distances). Answers an empty batch with 0 that has a graph.
+    where ``self.normalize`` is true; makes labels int64, since PyTorch does not sort integers of every type.
+    Turns autocast off, which would make ``f @ f.T`` bfloat16 inside the loss (an error of 1e-3 in the
+    distances). Answers an empty batch with 0 that has a graph.
     """
 
     @functools.wraps(forward)
@@ -38,7 +39,7 @@ def prepare_batch(
                 embeddings = normalized(embeddings)
             else:
                 _check_size(embeddings, can_normalize=hasattr(self, "normalize"))
-            return forward(self, embeddings, labels)
+            return forward(self, embeddings, labels.long())
 
     return prepared
 
