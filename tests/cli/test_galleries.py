@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -258,6 +259,33 @@ def test_unreadable_images_among_those_searched_for_are_told_and_left_out(run, h
     [answer] = json.loads(ok(*search, "--json").stdout)
     assert answer["query"] == "asked/1.png"
     assert "asked/0.png" in refused(*["asked/0.png" if word == "asked" else word for word in search])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_of_many_unreadable_images_the_first_are_told_and_how_many_more(run, here):
+    index(run, "mon")
+    (here / "asked").mkdir()
+    shutil.copy("mon/0001_cdoor.png", "asked/whole.png")
+    os.mkfifo("asked/000.png")
+    Path("asked/001.png").symlink_to("nowhere")
+    for number in range(2, 30):
+        Path(f"asked/{number:03d}.png").write_bytes(b"no picture")
+    done = ok("search", "asked", "--gallery", "g")
+    assert "left out: asked/000.png is a named pipe" in done.stderr
+    assert "asked/019.png" in done.stderr
+    assert "asked/020.png" not in done.stderr
+    assert "left out: 10 more" in done.stderr
+    assert "asked/whole.png" in done.stdout
+
+
+def test_what_is_next_can_be_typed_where_names_begin_like_options(run, here):
+    shutil.copytree("mon", "-mon")
+    for path in list(Path("-mon").iterdir()):
+        path.rename(path.with_name(f"-{path.name}"))
+    done = ok("index", run, "./-mon", "--gallery", "-g")
+    assert "next: reid search ./-mon/-0001_cdoor.png --gallery ./-g" in done.stderr
+    [line] = [line for line in ok("gallery", "info", "./-g").stderr.splitlines() if "next: " in line]
+    ok(*shlex.split(line.partition("next: reid ")[2]))
 
 
 def test_info_goes_on_with_a_picture_that_is_there(run, here):

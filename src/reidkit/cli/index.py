@@ -9,14 +9,12 @@ import click
 
 from reidkit.cli import completion
 from reidkit.cli.options import EncoderPath, backend_option, column_option, named_columns, pattern_option
-from reidkit.cli.output import print_left_out, say, say_next, tell
+from reidkit.cli.output import NUM_LISTED, print_left_out, say, say_next, tell
 from reidkit.texts.printable import counted
 
 if TYPE_CHECKING:
     from reidkit.galleries._storage import Storage
     from reidkit.search.pictures import Added
-
-_NUM_LISTED = 20  # images that could not be read
 
 
 @click.command("index")
@@ -84,10 +82,10 @@ def index_command(
 def print_added(added: Added, location: str | Path, num_images: int) -> None:
     """What became of the images, and how many there are now."""
     say(added)
-    for _, reason in added.unreadable[:_NUM_LISTED]:
+    for _, reason in added.unreadable[:NUM_LISTED]:
         say(f"  {reason}")
-    if added.unreadable[_NUM_LISTED:]:
-        say(f"  and {len(added.unreadable) - _NUM_LISTED:,} more")
+    if added.unreadable[NUM_LISTED:]:
+        say(f"  and {len(added.unreadable) - NUM_LISTED:,} more")
     tell(f"{location}: {counted(num_images, 'image')}")
 
 

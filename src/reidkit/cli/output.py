@@ -17,10 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from reidkit import logs
+from reidkit.texts.files import is_there
 from reidkit.texts.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 _GAP = 2  # spaces between the columns of a table
+NUM_LISTED = 20  # lines on what was left out
 
 STANDARD_ERROR = Console(stderr=True)
 """Of all that the library tells while a command runs. A progress bar that stands on it stays below."""
@@ -121,14 +123,21 @@ def say(text: object = "", *, bold: bool = False, lines: bool = False) -> None:
 
 
 def say_next(*words: object) -> None:
-    """The command of ``reid`` to go on with."""
-    say(f"next: {shlex.join(['reid', *map(str, words)])}")
+    """The command of ``reid`` to go on with. Before a file named like an option stands its folder."""
+    typed = (
+        f"./{word}" if str(word).startswith("-") and is_there(Path(str(word))) else str(word)
+        for word in words
+    )
+    say(f"next: {shlex.join(['reid', *typed])}")
 
 
 def print_left_out(sentences: Iterable[str]) -> None:
-    """What was not taken, and why, on standard error."""
-    for sentence in sentences:
+    """What was not taken, and why, on standard error; of many the first, and how many more."""
+    listed = list(sentences)
+    for sentence in listed[:NUM_LISTED]:
         say(f"left out: {sentence}")
+    if listed[NUM_LISTED:]:
+        say(f"left out: {len(listed) - NUM_LISTED:,} more")
 
 
 class _ToConsole(logging.Handler):

@@ -129,7 +129,7 @@ def load_image(source: ImageSource, *, box: Box | None = None, max_pixels: int |
         rgb = _read(io.BytesIO(source), name, limit)
     elif hasattr(source, "read"):
         name = str(getattr(source, "name", "the image given as a file"))
-        rgb = _read(source if source.seekable() else io.BytesIO(source.read()), name, limit)
+        rgb = _read(_seekable(source, name), name, limit)
     else:
         raise DataError(
             f"a {type(source).__name__} is no image; give a path, bytes, a file, a PIL image or an array"
@@ -148,11 +148,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return _rgb(image, _name(image), Kind(f"a {image.format or 'PIL'} image", image.format or ""), None)
 
 
+def _seekable(file: IO[bytes], name: str) -> IO[bytes]:
+    """An open file, or its content where one cannot go back in it, as in a stream from elsewhere."""
+    if getattr(file, "closed", False):
+        raise DataError(f"{name} is closed; give it while it is open, or its path")
+    if not isinstance(file.read(0), bytes):
+        raise DataError(f"{name} is open as text; open it in binary mode, 'rb'")
+    return file if hasattr(file, "seekable") and file.seekable() else io.BytesIO(file.read())
+
+
 def _read(file: IO[bytes], name: str, limit: int) -> Image.Image:
     file.seek(0)
     start = file.read(LOOK)
-    if not isinstance(start, bytes):
-        raise DataError(f"{name} is open as text; open it in binary mode, 'rb'")
     kind = kind_of(start)
     if not start:
         raise DataError(f"{name} is empty (0 bytes); copy it again or delete it")

@@ -46,19 +46,20 @@ class Query:
         return [*self.items, *(item for file in self.files for item in _items_of(gallery, *file))]
 
 
-def queries_of(images: Sequence[ImageSource], labels: Sequence[Mapping[str, Any]] | None) -> list[Query]:
-    """What is known of images, with labels of each that are given.
+def labels_of_queries(num: int, labels: Sequence[Mapping[str, Any]] | None) -> Sequence[Mapping[str, Any]]:
+    """Labels that are given of so many images; none of any where there are none.
 
     Raises :class:`ConfigError` where these are no mappings, or not as many as the images.
     """
-    if not isinstance(labels, Sequence | None) or not all(isinstance(one, Mapping) for one in labels or ()):
+    if labels is None:
+        return [{}] * num
+    if not isinstance(labels, Sequence) or not all(isinstance(one, Mapping) for one in labels):
         raise ConfigError(
             f"queries is {shown(labels)}; expected a list with a mapping an image, such as {{'camera': 3}}"
         )
-    if labels is not None and len(labels) != len(images):
-        raise ConfigError(f"queries has {len(labels)} mappings of labels for {len(images)} images")
-    given: Sequence[Mapping[str, Any]] = [{}] * len(images) if labels is None else labels
-    return [Query((file_of(image),), labels=known) for image, known in zip(images, given, strict=True)]
+    if len(labels) != num:
+        raise ConfigError(f"queries has {len(labels)} mappings of labels for {num} images")
+    return labels
 
 
 def file_of(image: ImageSource) -> PictureFile:
@@ -74,7 +75,7 @@ def file_of(image: ImageSource) -> PictureFile:
         return str(Path(image).resolve()), content_hash(Path(image))
     if isinstance(image, bytes | bytearray | memoryview):
         return None, hashlib.sha256(image).hexdigest()[:HASH_LENGTH]
-    if not isinstance(image, np.ndarray) and image.seekable():
+    if not isinstance(image, np.ndarray) and hasattr(image, "seekable") and image.seekable():
         place = image.tell()
         image.seek(0)
         digest = hashlib.sha256(image.read()).hexdigest()[:HASH_LENGTH]

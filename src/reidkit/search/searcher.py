@@ -24,7 +24,7 @@ from reidkit.search.adding import embedded, not_yet_there, show_known, store
 from reidkit.search.encoder_place import recorded_place
 from reidkit.search.found import Found
 from reidkit.search.nothing_found import why_nothing
-from reidkit.search.own_picture import Query, known_queries, queries_of
+from reidkit.search.own_picture import Query, file_of, known_queries, labels_of_queries
 from reidkit.search.people import FoundPeople, IsHidden, PeopleSearch, search_people
 from reidkit.search.pictures import Added, each, new_picture, once, with_contents
 from reidkit.search.probabilities import Plausibility, Prior, gallery_prior, given_prior, is_number
@@ -398,16 +398,21 @@ class Searcher:
         """Embeddings (Q, D) of the images that can be read, and what is known of each."""
         self._filled()  # before anything is embedded
         images = each(images)
-        queries = dict(enumerate(queries_of(images, labels)))
+        known = labels_of_queries(len(images), labels)
+        unread = set()
 
         def left_out(place: int, error: DataError) -> None:
             if skip is None:
                 raise error
-            del queries[place]
+            unread.add(place)
             skip(place, error)
 
         embeddings = self.encoder.encode(images, skip=left_out)
-        return embeddings, list(queries.values())
+        return embeddings, [
+            Query((file_of(image),), labels=known[place])
+            for place, image in enumerate(images)
+            if place not in unread
+        ]
 
     def _left_out(self, queries: Sequence[Query]) -> tuple[list[IsHidden], list[IsHidden]]:
         """For each query, which hits are its own pictures, and which show somebody else by decision."""

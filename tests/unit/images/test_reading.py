@@ -198,6 +198,30 @@ def test_each_fault_has_its_own_words(tmp_path: Path) -> None:
     assert "is PostScript, which is not read here" in message(postscript)
 
 
+def test_an_open_file_that_cannot_be_read_is_told_and_a_stream_is_read_through(tmp_path: Path) -> None:
+    class Stream:
+        """As of a library that has no ``seekable``."""
+
+        def __init__(self, content: bytes) -> None:
+            self._file = io.BytesIO(content)
+
+        def read(self, count: int = -1) -> bytes:
+            return self._file.read(count)
+
+    content = encoded(picture(), "JPEG")
+    (tmp_path / "a.jpg").write_bytes(content)
+    with (
+        (tmp_path / "a.jpg").open() as file,
+        pytest.raises(DataError, match="open as text; open it in binary"),
+    ):
+        load_image(file)  # type: ignore[arg-type]
+    with (tmp_path / "a.jpg").open("rb") as file:
+        pass
+    with pytest.raises(DataError, match=r"a\.jpg is closed; give it while it is open"):
+        load_image(file)
+    assert load_image(Stream(content)).size == picture().size  # type: ignore[arg-type]
+
+
 def test_a_large_image_names_its_size_and_the_option(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     Image.new("1", (9_000, 8_000)).save(path)

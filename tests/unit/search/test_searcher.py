@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sqlite3
 
@@ -69,6 +70,37 @@ def test_a_path_alone_is_one_picture(searcher, photos):
     assert searcher.add(str(photos[0])).embedded == searcher.add(photos[1]).embedded == 1
     assert len(searcher.search(str(photos[0]))) == len(searcher.search(photos[0])) == 1
     assert len(searcher.search_people(photos[0])) == 1
+
+
+def unreadable(folder):
+    """A path of each kind that cannot be read, whatever hinders it."""
+    folder.mkdir()
+    for name, content in (("empty.png", b""), ("text.png", b"no picture"), ("zeros.png", bytes(99))):
+        (folder / name).write_bytes(content)
+    (folder / "folder.png").mkdir()
+    (folder / "link.png").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.png")
+    return [*sorted(folder.iterdir()), folder / "gone.png", "nul\0.png", "a" * 5000]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_whatever_cannot_be_read_is_skipped_and_the_rest_stays_in_line(searcher, photos, tmp_path):
+    searcher.add(photos, camera=3)
+    bad = unreadable(tmp_path / "bad")
+    images = [*bad[:4], photos[0], *bad[4:], photos[1]]
+    told = []
+    asked = {"queries": [{"camera": 3}] * (len(images) - 1) + [{"camera": 4}]}
+    where = {"camera": {"query": "other"}}  # of the last alone it lets something through
+    found = searcher.search(images, where=where, skip=lambda *one: told.append(one), **asked)
+    assert [len(one.hits) for one in found] == [0, 4]
+    assert [place for place, _ in told] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert all(isinstance(error, DataError) for _, error in told)
+    people = searcher.search_people(images, PeopleSearch(where=where), skip=lambda *one: None, **asked)
+    assert [len(one.people) for one in people] == [0, 4]
+    assert searcher.search(bad, skip=lambda *one: None) == []
+    for path in bad:
+        with pytest.raises(DataError):
+            searcher.search([photos[0], path])
 
 
 @pytest.mark.parametrize("value", ["x", True, float("nan"), [1]])
