@@ -88,7 +88,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: with every fault found, each naming its key.
 
     Where an override names another model or loss than the file, those options of the file that it does not
-    have are left out, and a message says which.
+    have are left out, and a message says which; another says what a loss keeps that is not its own default.
     """
     path, text = _find(path)
     tree = parse_toml(text, path)

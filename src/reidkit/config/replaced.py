@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from reidkit import registry
+from reidkit import registry, signatures
 from reidkit.config.overrides import Table, is_given
 from reidkit.config.tables import DataConfig, LossConfig, ModelConfig
 from reidkit.errors import ReidError, shown
@@ -21,7 +21,8 @@ def leave_out_options_of_others(tree: Table, before: Table, given: Sequence[str]
         given: the overrides; what they set themselves stays, and is a fault where it fits nothing.
 
     Returns:
-        A sentence for each table, on what was removed.
+        A sentence for each table, on what was removed; and one for each loss, on what it keeps that is not as
+        it has it by itself. The scale of a margin or a temperature is that of the loss it was chosen for.
     """
     told = []
     for kind, path, key, own, num_positional in _components(tree):
@@ -32,21 +33,42 @@ def leave_out_options_of_others(tree: Table, before: Table, given: Sequence[str]
             factory = registry.get(kind, name)
         except (ReidError, TypeError, AttributeError):  # no name, or of nothing: told where it is checked
             continue
-        foreign = [
+        left_over = [
             option
             for option in _at(before, path)
-            if option not in own
-            and not is_given((*path, option), given)
-            and registry.lacks_option(factory, option, num_positional=num_positional)
+            if option not in own and option in _at(tree, path) and not is_given((*path, option), given)
+        ]
+        foreign = [
+            option
+            for option in left_over
+            if registry.lacks_option(factory, option, num_positional=num_positional)
         ]
         for option in foreign:
             del _at(tree, path)[option]
+        where = f"[{'.'.join(path)}]"
         if foreign:
-            options = ", ".join(foreign)
             told.append(
-                f"[{'.'.join(path)}] {options} left out: of {shown(former)}, and {shown(name)} has none"
+                f"{where} {', '.join(foreign)} left out: of {shown(former)}, and {shown(name)} has none"
             )
+        if kind == "loss":
+            kept = {option: _at(tree, path)[option] for option in left_over if option not in foreign}
+            told += [f"{where} {what}" for what in _chosen_for(former, kept, name, factory)]
     return told
+
+
+def _chosen_for(former: str, options: Table, name: str, factory: Callable[..., Any]) -> list[str]:
+    """Which options have another value than the component's own."""
+    usual = {
+        parameter.name: parameter.default
+        for parameter in signatures.parameters_of(factory)
+        if parameter.default not in (parameter.empty, signatures.LEFT_TO_PARENT)
+    }
+    return [
+        f"{option} stays {shown(value)}, as chosen for {shown(former)}; {shown(name)} has "
+        f"{shown(usual[option])} by itself"
+        for option, value in options.items()
+        if option in usual and usual[option] != value
+    ]
 
 
 def _components(tree: Table) -> Iterator[tuple[registry.Kind, tuple[str, ...], str, set[str], int]]:

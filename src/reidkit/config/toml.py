@@ -16,7 +16,7 @@ def dump_table(name: str, table: Mapping[str, Any], comments: Mapping[str, str])
     for key, value in table.items():
         line = f"{dump_key(key)} = {_value(value)}" if value is not None else f"# {key} = (not set)"
         comment = comments.get(key)
-        lines.append(f"{line:<36}# {comment}" if comment else line)
+        lines.append(f"{line:<35} # {comment}" if comment else line)
     return "\n".join(lines) + "\n"
 
 

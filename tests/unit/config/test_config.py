@@ -265,6 +265,23 @@ def test_another_network_leaves_the_options_of_the_first_behind(told):
     assert config.load("small-cpu", ["loss.metric.kind=msml"]).loss["metric"].options == {"margin": 0.3}
 
 
+def test_another_loss_keeps_a_margin_that_was_chosen_for_the_first_and_says_so(told):
+    loaded = config.load("small-strong", ["loss.metric.kind=circle"])
+    assert loaded.loss["metric"].options == {"margin": 1.0}
+    assert told == [
+        "[loss.metric] temperature left out: of 'msml', and 'circle' has none",
+        "[loss.metric] margin stays 1.0, as chosen for 'msml'; 'circle' has 0.25 by itself",
+    ]
+    told.clear()
+    config.load("small-strong", ["loss.metric.kind=smooth_ap"])
+    assert "temperature stays 0.1, as chosen for 'msml'; 'smooth_ap' has 0.01 by itself" in told[-1]
+    told.clear()
+    config.load("small-strong", ["loss.metric.kind=trihard", "loss.metric.margin=1.0"])
+    config.load("small-strong", ["loss.metric={kind = 'trihard'}"])
+    config.load("small-cpu", ["loss.metric.kind=msml"])
+    assert told == ["[loss.metric] temperature left out: of 'msml', and 'trihard' has none"]
+
+
 def test_what_is_typed_stays_and_is_told_to_be_wrong():
     loaded = config.load("small-cpu", ["model.name=osnet_x0_25", "model.last_stride=1"])
     with pytest.raises(ConfigError, match="no option 'last_stride'"):
