@@ -21,6 +21,7 @@ from reidkit.losses import (
     HardAwarePointToSetLoss,
     IdentityLoss,
     MarginSampleMiningLoss,
+    StructuredSparsity,
     SupportNeighborLoss,
 )
 from reidkit.ops import negative_mask, pairwise_distances, positive_mask
@@ -87,6 +88,7 @@ class Variant:
         neck: with "fc" both losses read one linear feature, 1024 wide.
         dropout: before the classifier.
         identities: in a batch, four images each.
+        sparsity: weight of JLML's l21 of the linear layer that neck "fc" is.
     """
 
     metric: nn.Module | None = None
@@ -103,6 +105,7 @@ class Variant:
     neck: str = "bnneck"
     dropout: float = 0.0
     identities: int = 16
+    sparsity: float = 0.0
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -203,6 +206,10 @@ def objectives_of(variant: Variant) -> Iterator[Objective]:
         yield Objective(IdentityLoss(label_smoothing=0.1, dropout=variant.dropout), name="identity")
     if variant.metric is not None:
         yield Objective(variant.metric, weight=variant.weight, from_epoch=variant.from_epoch, name="metric")
+    if variant.sparsity:
+        yield Objective(
+            StructuredSparsity("l21"), weight=variant.sparsity, feature="neck.weight", name="sparsity"
+        )
 
 
 def learned(module: nn.Module) -> list[nn.Parameter]:

@@ -4,7 +4,8 @@
     python benchmarks/studies.py $REIDKIT_DATA --tables
 
 What is finished is not done again, so that this can be stopped and started at any time. The 0 % cells of
-`small-outliers` are those of `small-losses`.
+`small-outliers` are those of `small-losses`. `small-jlml-viper` starts from runs/small-jlml, which is trained
+on Market-1501's people first where it is not there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from pathlib import Path
 
 from results import device, write_section
 
-STUDIES = ("small-losses", "small-outliers", "small-jlml-ablations", "small-leave-one-set-out")
+STUDIES = (
+    "small-losses",
+    "small-outliers",
+    "small-jlml-ablations",
+    "small-jlml-viper",
+    "small-leave-one-set-out",
+)
 # 7,519 crops at 128 x 64 take 0.2 GB; with one thread a run, another process for images gains nothing.
 SETTINGS = ("train.num_workers=0", "train.cache=ram")
 
@@ -45,6 +52,11 @@ def main() -> None:
         words = ["study", name, *SETTINGS, "--out", out, "--processes", options.processes]
         if name == "small-leave-one-set-out":
             words += [f"data.root={options.data}", 'data.sets=["market1501:market1501-500", "viper"]']
+        elif name == "small-jlml-viper":
+            words += [f"data.root={options.data / 'viper'}"]
+            if not options.tables:
+                data = f"data.root={options.data / 'market1501-500'}"
+                reid("train", "small-jlml", data, *SETTINGS, "--out", "runs/small-jlml")
         else:
             words += [f"data.root={options.data / 'market1501-500'}"]
         if options.tables:
@@ -54,13 +66,17 @@ def main() -> None:
         if name == "small-outliers":
             words += ["--runs", options.out / "study-small-losses" / "runs"]
         # With runs to come, a study's tables end with exit code 1.
-        subprocess.run([sys.executable, "-m", "reidkit", *map(str, words)], check=not options.tables)
+        reid(*words, check=not options.tables)
         _, _, table = (out / "table.md").read_text("utf-8").partition("\n")
         lines = [
             line for line in table.strip().splitlines() if "| 0/" not in line
         ]  # of which nothing was run
         text = "\n".join([*lines, "", f"{options.trained_on}."])
         write_section(options.section or name, text, script="studies")
+
+
+def reid(*words: object, check: bool = True) -> None:
+    subprocess.run([sys.executable, "-m", "reidkit", *map(str, words)], check=check)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The data sets of a study: loaded once, and compared with what earlier runs saw."""
+"""What a study needs before its first run: data sets, loaded once and compared with what earlier runs saw,
+and the weights that runs start from."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reidkit import config, trust
-from reidkit.errors import ConfigError, shown
+from reidkit.errors import CheckpointError, ConfigError, shown
 from reidkit.provenance import data_fingerprint, images_hash, read_run_file
 from reidkit.studies.files import read_queries
 from reidkit.studies.measured import saved_measurement, write_queries
@@ -22,16 +23,18 @@ Found = TypeVar("Found")
 
 
 def check_data(tasks: Sequence[Task], folders: Folders) -> None:
-    """Check that all images exist and are those that earlier runs used.
+    """Check that all images exist and are those that earlier runs used, and all weights to start from.
 
     Raises:
         DataError: the training images of a run, or images to test on, do not exist.
-        ConfigError: a run was trained, or measured, on other images.
+        ConfigError: a run was trained, or measured, on other images; the weights it starts from do not exist.
     """
     loaded = LoadedData()
     for task in tasks:
         folder = folders.run(task.run)
         begun = (folder / RUN_FILE).is_file()
+        if not begun:
+            _check_start(task.run)
         data = loaded.training(task.run, as_drawn=begun)
         if begun:
             there = read_run_file(folder / RUN_FILE)["settings"].get("data")
@@ -45,6 +48,20 @@ def check_data(tasks: Sequence[Task], folders: Folders) -> None:
                 raise _other_images(folder, "measured on other images", tested)
             if saved:
                 _add_identities(folder / f"{measurement.file_stem}.npz", tested)
+
+
+def _check_start(run: Run) -> None:
+    """Whether there are weights where the run is to start from."""
+    from reidkit.encoders.loading import weights_file
+
+    if init := run.configuration.train.init:
+        try:
+            weights_file(Path(init))
+        except CheckpointError as error:
+            raise ConfigError(
+                f"the study has runs that start from train.init = {shown(str(init))}: {error}; train that "
+                "first, or choose another start"
+            ) from None
 
 
 def _add_identities(file: Path, tested: Dataset) -> None:

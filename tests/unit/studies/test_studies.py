@@ -521,6 +521,21 @@ def test_images_that_changed_or_are_not_there_are_told_before_anything_is_traine
         check_data(tasks[2:], folders)
 
 
+def test_weights_to_start_from_are_looked_for_before_anything_is_trained(
+    study_file, tiny_market, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    study = load_study(study_file())
+    tasks = tasks_of(study, cells_of(study, [f"data.root={tiny_market}", "train.init=runs/first"]))
+    folders = Folders(tmp_path / "out", tmp_path / "out" / "runs")
+    for missing in ("no such run folder", "holds no encoder"):
+        with pytest.raises(ConfigError, match=f"runs/first.*{missing}.*train that first"):
+            check_data(tasks, folders)
+        Path("runs/first").mkdir(parents=True, exist_ok=True)
+    rk.Encoder(rk.build_model("timm:test_resnet"), height=48, width=24).save("runs/first/last.safetensors")
+    check_data(tasks, folders)
+
+
 def test_data_that_moved_are_the_same_runs(study_file, tiny_market):
     names = [
         [cell.run.name for cell in cells_of(load_study(study_file()), [f"data.root={root}"])]
