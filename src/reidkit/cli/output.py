@@ -17,7 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from reidkit import logs
-from reidkit.texts.files import is_there
 from reidkit.texts.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -124,11 +123,14 @@ def say(text: object = "", *, bold: bool = False, lines: bool = False) -> None:
 
 def say_next(*words: object) -> None:
     """The command of ``reid`` to go on with. Before a file named like an option stands its folder."""
-    typed = (
-        f"./{word}" if str(word).startswith("-") and is_there(Path(str(word))) else str(word)
-        for word in words
-    )
-    say(f"next: {shlex.join(['reid', *typed])}")
+    say(f"next: {shlex.join(['reid', *(_typed(str(word)) for word in words)])}")
+
+
+def _typed(word: str) -> str:
+    try:
+        return f"./{word}" if word.startswith("-") and Path(word).exists() else word
+    except OSError:  # too long to be the name of a file
+        return word
 
 
 def print_left_out(sentences: Iterable[str]) -> None:
