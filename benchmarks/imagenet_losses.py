@@ -258,8 +258,8 @@ def losses_table(records: Sequence[Record], identities: Sequence[int]) -> str:
             "and batches of 32 x 4. JLML's sparsity: l21 of that linear layer, weight 5e-4.",
             "",
             "Difference in mAP points to the same training with the identity loss alone (of ImageNet's "
-            "features and of the four epochs: to the row `identity`), on the same queries and seeds, with the "
-            "95 % interval over identities, and over seeds where there are several.",
+            "features and of the four epochs: to the row `identity`), on the same queries and seeds, with "
+            "the 95 % interval over identities, and over seeds where there are several.",
             "",
             f"One thread of {processor()}, torch {torch.__version__}.",
         ]
