@@ -258,6 +258,18 @@ def _same_queries(baseline: dict[int, Result], other: dict[int, Result], seeds: 
     return len(numbers) == 1
 
 
+def _in_one(protocols: Sequence[str]) -> str:
+    """Protocols that differ in one word as one sentence, such as those of the splits of a data set."""
+    places = list(zip(*(protocol.split(" ") for protocol in protocols), strict=False))
+    differing = [place for place in places if len(set(place)) > 1]
+    same_length = len({len(protocol.split(" ")) for protocol in protocols}) == 1
+    if not (same_length and len(differing) == 1):
+        return "; ".join(protocols)
+    [*first, last] = differing[0]
+    word = f"{', '.join(one.rstrip(',') for one in first)} and {last}"
+    return " ".join(word if place is differing[0] else place[0] for place in places)
+
+
 def _notes(study: Study, rows: Sequence[Row], protocols: Sequence[str]) -> list[str]:
     notes = []
     threads = sorted({row.num_threads for row in rows if row.seconds})
@@ -265,7 +277,7 @@ def _notes(study: Study, rows: Sequence[Row], protocols: Sequence[str]) -> list[
         notes.append(
             "Scores in percent, mean ± sample standard deviation over seeds; seconds of training a run, with "
             f"{' or '.join(map(str, threads))} thread(s), and its process's seconds of processor time. "
-            f"Protocol: {'; '.join(protocols)}."
+            f"Protocol: {_in_one(protocols)}."
         )
     if over := [axis.name for axis in study.axis if axis.mean]:
         notes.append(

@@ -131,7 +131,7 @@ def viper_study(monkeypatch):
         precisions = np.array(of_runs[place])
         scores = {"mAP": precisions.mean(), "rank-1": 0.5}
         people = np.array([0, 1, 2]) + place[1]  # of whom the next split has some, too
-        return Result(scores, precisions, people, "protocol", 1.0, 1.0, 1)
+        return Result(scores, precisions, people, f"cosine distance, split {place[1]}, step AP", 1.0, 1.0, 1)
 
     monkeypatch.setattr(tables, "read_result", read)
     study = load_study("small-jlml-viper")
@@ -163,6 +163,7 @@ def test_a_table_ends_with_means_over_splits_and_papers_stand_beside_these(viper
     assert started.published.scores["rank-1"] == 50.2
     assert [labels for labels, row in found.items() if row.published] == [("Market-1501", "mean")]
     assert table.lines()[-1][2] == "10/10"
+    assert "Protocol: cosine distance, split 0, 1, 2, 3, 4, 5, 6, 7, 8 and 9, step AP." in table.notes[0]
 
 
 def test_means_of_unfinished_splits_say_so_and_are_not_compared(viper_study):
