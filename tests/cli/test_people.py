@@ -164,7 +164,7 @@ def test_each_command_says_what_is_next():
     assert said_next("review", "proposals", "g") == [accept]
     assert said_next("review", "accept", "g", name, "--as", "Jo B")[-1] == "reid timeline g 'Jo B'"
     assert said_next("timeline", "g", "Jo B") == ["reid timeline g 'Jo B' --page visits.html"]
-    assert said_next("gallery", "info", "g") == ["reid search IMAGE --gallery g"]
+    assert said_next("gallery", "info", "g") == ["reid search '<b>&.png' --gallery g"]
     assert said_next("cluster", "g", "--json") == []
 
 

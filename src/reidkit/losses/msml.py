@@ -21,7 +21,7 @@ from reidkit.ops import (
 from reidkit.registry import register
 
 # Between these a smooth maximum of float32 distances of unit embeddings is right to four digits.
-_LEAST_TEMPERATURE, _MOST_TEMPERATURE = 1e-6, 100.0
+_LEAST_TEMPERATURE, _MOST_TEMPERATURE = 1e-6, 10.0
 
 
 @register("loss", "msml")
@@ -51,7 +51,7 @@ class MarginSampleMiningLoss(nn.Module):
     Args:
         margin: distance between the furthest positive and the nearest negative pair; 0.3 in the paper, 0.6
             in code of its second author.
-        temperature: above 0 and below 100, smooth maxima over all pairs of each kind, ``t log(mean of
+        temperature: above 0 and below 10, smooth maxima over all pairs of each kind, ``t log(mean of
             exp(d / t))``, take the place of the two hardest, so that every pair has a say and the hardest the
             most. Of n pairs they lie between the mean and the hardest, at most ``t log(n)`` from that, and
             want a wider margin. Not the paper's loss, which is the limit of 0.
