@@ -32,7 +32,7 @@ from reidkit.losses import (
     MarginSampleMiningLoss,
     SupportNeighborLoss,
 )
-from results import processor, rows_before, write_section
+from results import in_points, processor, rows_before, spread, write_section
 
 LITE0 = Network("tf_efficientnet_lite0", "efficientnet-lite0", 128, 64, fixed_blocks=6, last_stride=2)
 # Where gradients are looked at: as ImageNet left the network, and after these trainings.
@@ -270,9 +270,7 @@ def difference(
         np.array([found[seed]["average precisions"] for seed in shared]) for found in (others, own)
     )
     d = paired_difference(first, second, identities=identities)
-    low, high = d.interval
-    p_value = "< 0.001" if d.p_value < 0.001 else f"{d.p_value:.3f}"
-    return f"{100 * d.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]", p_value
+    return in_points(d), "< 0.001" if d.p_value < 0.001 else f"{d.p_value:.3f}"
 
 
 def pairs_table(records: Sequence[Record]) -> str:
@@ -333,10 +331,6 @@ def gradients_table(records: Sequence[Record]) -> str:
 def of_variant(records: Sequence[Record], name: str) -> dict[int, Record]:
     """By seed."""
     return {record["seed"]: record for record in records if record["name"] == name}
-
-
-def spread(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 
 def lines(file: Path) -> list[Record]:

@@ -19,7 +19,7 @@ import numpy as np
 
 import reidkit as rk
 from reidkit.analysis.bootstrap import paired_difference
-from results import device, write_section
+from results import device, in_points, spread, write_section
 
 LARGE = ("transform.height=256", "transform.width=128", "transform.shift=12")
 TRIHARD = ("loss.metric.kind=trihard", "loss.metric.margin=0.3")
@@ -128,8 +128,7 @@ def difference(others: dict[int, Path], own: dict[int, Path], data: Path) -> str
     )
     identities = [sample.identity for sample in rk.load_dataset("market1501", root=data).query]
     found = paired_difference(first, second, identities=identities)
-    low, high = found.interval
-    return f"{100 * found.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return in_points(found)
 
 
 def average_precisions(run: Path, data: Path) -> np.ndarray:
@@ -139,12 +138,6 @@ def average_precisions(run: Path, data: Path) -> np.ndarray:
         found = rk.evaluate(rk.load_encoder(run), rk.load_dataset("market1501", root=data))
         np.save(file, found.average_precisions)
     return np.load(file)
-
-
-def spread(values: list[float]) -> str:
-    if not values:
-        return ""
-    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 
 def reid(*words: object) -> str:

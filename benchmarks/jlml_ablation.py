@@ -14,13 +14,12 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import mean, stdev
 
 import torch
 
 from reidkit.encoders.encoder_file import load_weights
 from reidkit.losses.sparsity import Norm, share_of_small_groups
-from results import processor, write_section
+from results import processor, spread, write_section
 
 ABLATIONS = {
     "joint": [],
@@ -53,7 +52,7 @@ def main() -> None:
     rows = []
     for name, changes in ABLATIONS.items():
         runs = [scores[name, seed] for seed in range(options.seeds)]
-        columns = [spread([run[column] for run in runs if column in run]) for column in (*SCORES, *LAYERS)]
+        columns = [spread([100 * run[column] for run in runs if column in run]) for column in (*SCORES, *LAYERS)]
         rows.append(f"| {name} | `{' '.join(changes) or 'as it is'}` | {' | '.join(columns)} |")
     table = [
         "| small-jlml | change | " + " | ".join(SCORES) + " | small columns, global | small stripes, local |",
@@ -84,13 +83,6 @@ def reid(*words: object) -> str:
     command = [sys.executable, "-m", "reidkit", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-
-
-def spread(values: list[float]) -> str:
-    if not values:
-        return ""
-    deviation = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):.1f}{deviation}"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reidkit.analysis.bootstrap import PairedDifference
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 
@@ -23,6 +29,19 @@ def rows_before(section: str) -> dict[str, str]:
     """Rows of a table as they stand in docs/results.md, by what stands in their first column."""
     text = RESULTS.read_text("utf-8").partition(f"<!-- {section}:")[2].partition(f"<!-- end {section} -->")[0]
     return {row.split(" | ")[0].removeprefix("| "): row for row in text.splitlines() if row.startswith("| ")}
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± sample standard deviation, with one digit; nothing where there are none."""
+    if not values:
+        return ""
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def in_points(found: PairedDifference) -> str:
+    """A difference of shares in points, with its interval."""
+    low, high = (100 * bound for bound in found.interval)
+    return f"{100 * found.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def processor() -> str:

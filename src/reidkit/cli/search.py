@@ -149,15 +149,12 @@ def show_pictures(
     as_json: bool,
 ) -> None:
     """Search for pictures, and print them."""
-    from reidkit.search.pictures import searched_for
-
     if searcher.calibration is None:
         refuse({"--threshold": false_match_rate, "--prior": asked["prior"]}, searcher.no_calibration)
     lowest = None if false_match_rate is None else searcher.lowest_score(false_match_rate)
     unread: dict[int, DataError] = {}
     found = searcher.search(images, lowest=lowest, skip=unread.__setitem__, **asked)
-    images = searched_for(images, unread)
-    print_left_out(map(str, unread.values()))
+    images = print_unread(images, unread)
     if not any(found):
         say(searcher.why_nothing(asked["where"]))
     print_left_out_hits(found, asked["include_self"])
@@ -180,12 +177,9 @@ def show_people(
     as_json: bool,
 ) -> None:
     """Search for people in place of pictures, and print them."""
-    from reidkit.search.pictures import searched_for
-
     unread: dict[int, DataError] = {}
     found = searcher.search_people(images, options, skip=unread.__setitem__, **asked)
-    images = searched_for(images, unread)
-    print_left_out(map(str, unread.values()))
+    images = print_unread(images, unread)
     if not any(found):
         say(searcher.why_nothing(options.where or {}))
     print_left_out_people(found)
@@ -195,6 +189,15 @@ def show_people(
 
         print_grey(draw_people(picture, images, found, gallery=searcher.gallery))
         say(f"wrote {picture}")
+
+
+def print_unread(images: Sequence[Path], unread: Mapping[int, DataError]) -> list[Path]:
+    """Say which images could not be read; returns the others."""
+    from reidkit.search.pictures import searched_for
+
+    rest = searched_for(images, unread)
+    print_left_out(map(str, unread.values()))
+    return rest
 
 
 def print_left_out_hits(found: Sequence[Found], include_self: bool) -> None:

@@ -260,14 +260,13 @@ def _same_queries(baseline: dict[int, Result], other: dict[int, Result], seeds: 
 
 def _in_one(protocols: Sequence[str]) -> str:
     """Protocols that differ in one word as one sentence, such as those of the splits of a data set."""
-    places = list(zip(*(protocol.split(" ") for protocol in protocols), strict=False))
-    differing = [place for place in places if len(set(place)) > 1]
-    same_length = len({len(protocol.split(" ")) for protocol in protocols}) == 1
-    if not (same_length and len(differing) == 1):
+    words = [protocol.split(" ") for protocol in protocols]
+    differing = [place for place in zip(*words, strict=False) if len(set(place)) > 1]
+    if len(set(map(len, words))) > 1 or len(differing) != 1:
         return "; ".join(protocols)
-    [*first, last] = differing[0]
-    word = f"{', '.join(one.rstrip(',') for one in first)} and {last}"
-    return " ".join(word if place is differing[0] else place[0] for place in places)
+    [[*first, last]] = differing
+    listed = f"{', '.join(one.rstrip(',') for one in first)} and {last}"
+    return " ".join(place[0] if len(set(place)) == 1 else listed for place in zip(*words, strict=True))
 
 
 def _notes(study: Study, rows: Sequence[Row], protocols: Sequence[str]) -> list[str]:
