@@ -52,7 +52,9 @@ def main() -> None:
     rows = []
     for name, changes in ABLATIONS.items():
         runs = [scores[name, seed] for seed in range(options.seeds)]
-        columns = [spread([100 * run[column] for run in runs if column in run]) for column in (*SCORES, *LAYERS)]
+        columns = [
+            spread([100 * run[column] for run in runs if column in run]) for column in (*SCORES, *LAYERS)
+        ]
         rows.append(f"| {name} | `{' '.join(changes) or 'as it is'}` | {' | '.join(columns)} |")
     table = [
         "| small-jlml | change | " + " | ".join(SCORES) + " | small columns, global | small stripes, local |",
